@@ -1,0 +1,66 @@
+"""The application: load -> serve -> stop."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+
+from app import errors
+from app.engine.client import EngineClient
+from app.engine.worker import WorkerConfig
+from app.routes import generate, ops
+from app.settings import Settings
+
+_DESCRIPTION = """
+Images from latent diffusion models. Requests are sampled together, step by step, each with a step
+count, guidance scale and seed of its own; a request's pixels never depend on what shared its batch.
+"""
+
+
+def create_engine(settings: Settings) -> EngineClient:
+    """An engine for these settings, not yet loaded."""
+    config = WorkerConfig(settings.folders, settings.device, settings.dtype, settings.slots)
+    return EngineClient(config, settings.max_images)
+
+
+def create_app(settings: Settings | None = None, engine: EngineClient | None = None) -> FastAPI:
+    """The ASGI application; loads the engine at start-up where that has not been done."""
+    settings = settings or Settings()
+    client = engine or create_engine(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        client.attach()
+        await asyncio.to_thread(client.load)
+        try:
+            yield
+        finally:
+            await client.close()
+
+    app = FastAPI(
+        title="Darkroom",
+        version=_version(),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        max_body_size=settings.max_body_bytes,
+    )
+    app.state.engine = client
+    errors.install(app)
+    app.include_router(generate.router)
+    app.include_router(ops.router)
+
+    @app.get("/", include_in_schema=False)
+    async def home() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("darkroom")
+    except PackageNotFoundError:  # run from a source tree that was not installed
+        return "0"

@@ -1,0 +1,35 @@
+"""What is loaded, and the two probes."""
+
+from fastapi import APIRouter, Response
+
+from app.dependencies import EngineDep
+from app.schemas import Health, ModelList, ModelOut
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/models", summary="What is loaded, with classes, limits and defaults")
+async def models(engine: EngineDep) -> ModelList:
+    """Every loaded model; requests that name none get the one marked default."""
+    return ModelList(
+        models=[ModelOut.of(info, default=i == 0) for i, info in enumerate(engine.models.values())]
+    )
+
+
+@router.get("/livez", summary="Whether the server answers at all")
+async def livez() -> Health:
+    """Always 200: a server that cannot say this should be restarted."""
+    return Health(status="alive")
+
+
+@router.get(
+    "/readyz",
+    summary="Whether requests are taken",
+    responses={503: {"model": Health, "description": "Not now."}},
+)
+async def readyz(engine: EngineDep, response: Response) -> Health:
+    """200 once the models are loaded, 503 while they are not."""
+    if engine.ready:
+        return Health(status="ready")
+    response.status_code = 503
+    return Health(status="not ready")

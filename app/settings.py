@@ -1,0 +1,48 @@
+"""Settings of the server, from DARKROOM_* environment variables; read once, then frozen."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from models.library import find
+
+
+class Settings(BaseSettings):
+    """Everything a server can be told. A wrong value stops it before it starts."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DARKROOM_", frozen=True, extra="forbid", populate_by_name=True
+    )
+
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("digits",), description="Names of shipped models or paths of model folders, by commas."
+    )
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535, validation_alias=AliasChoices("DARKROOM_PORT", "PORT"))
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    slots: int = Field(64, ge=1, le=4096, description="Images in flight at once, a model.")
+    max_images: int = Field(512, ge=1, description="Images waiting or running, all models.")
+    max_body_bytes: int = Field(1 << 20, ge=1024)
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("models")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            raise ValueError("at least one model is needed")
+        known = [find(name).name for name in names]
+        if len(set(known)) != len(known):
+            raise ValueError(f"two models are called alike: {', '.join(sorted(known))}")
+        return names
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """Name -> folder of every model; a path is named by its last part. The first is default."""
+        return {find(name).name: find(name) for name in self.models}

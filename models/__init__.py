@@ -1,0 +1,1 @@
+"""The latent diffusion model, in plain PyTorch. It knows nothing of HTTP."""

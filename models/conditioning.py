@@ -1,0 +1,61 @@
+"""Class labels as people give them -> the indices the UNet reads.
+
+A class-conditional UNet of ours embeds K classes and one more row, the null class, which stands for
+"no class": it makes classifier-free guidance possible. Standard library only.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of one model.
+
+    `names` in order of index, empty for an unconditional model; `null` is the index of the null
+    class, None where the model has none.
+    """
+
+    names: tuple[str, ...] = ()
+    null: int | None = None
+
+    @classmethod
+    def of(cls, names: tuple[str, ...], embeddings: int | None) -> "Classes":
+        """Match K names with the rows of the embedding: K, or K + 1 with the null class last.
+
+        Raises:
+            ValueError: any other number of names.
+        """
+        rows = embeddings or 0
+        if len(names) not in ({rows, rows - 1} if rows else {0}):
+            raise ValueError(f"{len(names)} class names for num_class_embeds {embeddings}")
+        return cls(names, rows - 1 if len(names) == rows - 1 else None)
+
+    @property
+    def optional(self) -> bool:
+        """Whether an image may be asked for without a class."""
+        return not self.names or self.null is not None
+
+    def index(self, label: str | int | None) -> int | None:
+        """The index of a class given by name, or by index; None stays None.
+
+        Raises:
+            ValueError: an unknown class, or none where the model needs one.
+        """
+        if label is None:
+            if not self.optional:
+                raise ValueError(f"this model needs a class; allowed: {self.describe()}")
+            return None
+        if label in self.names:
+            return self.names.index(str(label))
+        text = str(label)
+        if text.isascii() and text.isdigit() and len(text) < 10 and int(text) < len(self.names):
+            return int(text)
+        raise ValueError(f"unknown class {label!r}; allowed: {self.describe()}")
+
+    def describe(self) -> str:
+        """The allowed values in words."""
+        if not self.names:
+            return "null (the model has no classes)"
+        listed = ", ".join(self.names[:24]) + (", ..." if len(self.names) > 24 else "")
+        null = ", or null" if self.null is not None else ""
+        return f"{listed}, an index from 0 to {len(self.names) - 1}{null}"

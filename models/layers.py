@@ -1,0 +1,260 @@
+"""The blocks both networks are built of. Parameter names are diffusers', so weights move freely.
+
+Tensors are (B, C, H, W); `temb` is the time (and class) embedding, (B, D), or None in the VAE.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def timestep_embedding(
+    t: Tensor, dim: int, *, flip_sin_to_cos: bool = True, freq_shift: int = 0
+) -> Tensor:
+    """Sinusoidal embedding of timesteps, (B,) -> (B, dim) float32. Vaswani et al. 2017, sec. 3.5.
+
+    Frequencies fall from 1 to 1/10000; DDPM puts sines first, diffusers' default cosines first.
+    """
+    half = dim // 2
+    exponent = -math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device)
+    angles = t.float()[:, None] * torch.exp(exponent / (half - freq_shift))[None]
+    parts = [angles.cos(), angles.sin()] if flip_sin_to_cos else [angles.sin(), angles.cos()]
+    return F.pad(torch.cat(parts, dim=1), (0, dim % 2))
+
+
+class TimestepEmbedding(nn.Module):
+    """Two linear layers with a SiLU between, (B, in_dim) -> (B, dim)."""
+
+    def __init__(self, in_dim: int, dim: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(in_dim, dim)
+        self.linear_2 = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear_2(F.silu(self.linear_1(x)))
+        return out
+
+
+class ResnetBlock(nn.Module):
+    """norm-SiLU-conv twice, the embedding added (or scale and shift) between; He et al. 2016.
+
+    `scale` divides the sum of block and shortcut.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        groups: int,
+        eps: float,
+        temb_dim: int | None = None,
+        scale_shift: bool = False,
+        dropout: float = 0.0,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.scale_shift, self.scale = scale_shift, scale
+        self.norm1 = nn.GroupNorm(groups, in_channels, eps)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        if temb_dim is not None:
+            self.time_emb_proj = nn.Linear(temb_dim, out_channels * (2 if scale_shift else 1))
+        self.norm2 = nn.GroupNorm(groups, out_channels, eps)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv_shortcut = (
+            nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+        )
+
+    def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        if temb is None:
+            h = self.norm2(h)
+        else:
+            emb = self.time_emb_proj(F.silu(temb))[:, :, None, None]
+            if self.scale_shift:  # adaptive group norm, Dhariwal & Nichol 2021, eq. 3
+                scale, shift = emb.chunk(2, dim=1)
+                h = self.norm2(h) * (1 + scale) + shift
+            else:
+                h = self.norm2(h + emb)
+        h = self.conv2(self.dropout(F.silu(h)))
+        shortcut = x if self.conv_shortcut is None else self.conv_shortcut(x)
+        out: Tensor = (shortcut + h) / self.scale
+        return out
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention over the H*W positions, with a residual. Vaswani et al. 2017, eq. 1."""
+
+    def __init__(
+        self, channels: int, *, head_dim: int | None, groups: int | None, eps: float, scale: float
+    ) -> None:
+        super().__init__()
+        self.heads, self.scale = channels // (head_dim or channels), scale
+        self.group_norm = nn.GroupNorm(groups, channels, eps) if groups is not None else None
+        self.to_q = nn.Linear(channels, channels)
+        self.to_k = nn.Linear(channels, channels)
+        self.to_v = nn.Linear(channels, channels)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        h = x if self.group_norm is None else self.group_norm(x)
+        tokens = h.flatten(2).transpose(1, 2)  # (B, H*W, C)
+        q, k, v = (
+            layer(tokens).view(batch, -1, self.heads, channels // self.heads).transpose(1, 2)
+            for layer in (self.to_q, self.to_k, self.to_v)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, H*W, head_dim)
+        merged = self.to_out[0](mixed.transpose(1, 2).reshape(batch, -1, channels))
+        out: Tensor = (merged.transpose(1, 2).reshape(batch, channels, height, width) + x) / (
+            self.scale
+        )
+        return out
+
+
+class Downsample(nn.Module):
+    """Halve height and width by a strided convolution.
+
+    Padding 1 is symmetric (the UNet); padding 0 pads right and bottom alone (the VAE).
+    """
+
+    def __init__(self, channels: int, padding: int) -> None:
+        super().__init__()
+        self.padding = padding
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x if self.padding else F.pad(x, (0, 1, 0, 1)))
+        return out
+
+
+class Upsample(nn.Module):
+    """Double height and width: nearest neighbour, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return out
+
+
+class Block(nn.Module):
+    """ResNet blocks, each followed by attention where asked, then a change of resolution.
+
+    One class serves as encoder, decoder, down and up block: they differ in what their ResNets
+    read (`in_channels`, one entry a ResNet, skips counted in) and in what they end with.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out_channels: int,
+        *,
+        groups: int,
+        eps: float,
+        temb_dim: int | None = None,
+        scale_shift: bool = False,
+        dropout: float = 0.0,
+        attention: bool = False,
+        head_dim: int | None = None,
+        downsample_padding: int | None = None,
+        upsample: bool = False,
+    ) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(
+            ResnetBlock(
+                channels,
+                out_channels,
+                groups=groups,
+                eps=eps,
+                temb_dim=temb_dim,
+                scale_shift=scale_shift,
+                dropout=dropout,
+            )
+            for channels in in_channels
+        )
+        if attention:
+            self.attentions = nn.ModuleList(
+                SelfAttention(out_channels, head_dim=head_dim, groups=groups, eps=eps, scale=1.0)
+                for _ in in_channels
+            )
+        if downsample_padding is not None:
+            self.downsamplers = nn.ModuleList([Downsample(out_channels, downsample_padding)])
+        if upsample:
+            self.upsamplers = nn.ModuleList([Upsample(out_channels)])
+        self.has_attention = attention
+        self.resample = "downsamplers" if downsample_padding is not None else "upsamplers"
+        self.has_resample = upsample or downsample_padding is not None
+
+    def forward(
+        self, x: Tensor, temb: Tensor | None = None, skips: list[Tensor] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the result and what each stage made, for an up block further on to read.
+
+        `skips`, where given, is popped from its end: one for every ResNet.
+        """
+        made = []
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(x if skips is None else torch.cat([x, skips.pop()], dim=1), temb)
+            if self.has_attention:
+                x = self.attentions[i](x)
+            made.append(x)
+        if self.has_resample:
+            x = getattr(self, self.resample)[0](x)
+            made.append(x)
+        return x, made
+
+
+class MidBlock(nn.Module):
+    """ResNet, attention, ResNet at the lowest resolution."""
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        groups: int,
+        eps: float,
+        attention: bool,
+        head_dim: int | None = None,
+        attention_groups: int | None,
+        temb_dim: int | None = None,
+        scale_shift: bool = False,
+        dropout: float = 0.0,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(
+            ResnetBlock(
+                channels,
+                channels,
+                groups=groups,
+                eps=eps,
+                temb_dim=temb_dim,
+                scale_shift=scale_shift,
+                dropout=dropout,
+                scale=scale,
+            )
+            for _ in range(2)
+        )
+        if attention:
+            self.attentions = nn.ModuleList(
+                [
+                    SelfAttention(
+                        channels, head_dim=head_dim, groups=attention_groups, eps=eps, scale=scale
+                    )
+                ]
+            )
+        self.has_attention = attention
+
+    def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
+        x = self.resnets[0](x, temb)
+        if self.has_attention:
+            x = self.attentions[0](x)
+        out: Tensor = self.resnets[1](x, temb)
+        return out

@@ -1,0 +1,26 @@
+"""The models that ship, and how a name becomes a folder. Standard library only."""
+
+from pathlib import Path
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def shipped() -> dict[str, Path]:
+    """Name -> folder of every model in the repository."""
+    return {path.parent.name: path.parent for path in sorted(WEIGHTS.glob("*/model_index.json"))}
+
+
+def find(name: str) -> Path:
+    """The folder of a shipped model, or of a path to one.
+
+    Raises:
+        ValueError: neither; the message lists what ships.
+    """
+    known = shipped()
+    if name in known:
+        return known[name]
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    listed = ", ".join(known) or "none"
+    raise ValueError(f"no model {name!r}; shipped: {listed}; or a path to a model folder")

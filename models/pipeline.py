@@ -1,0 +1,199 @@
+"""A trained latent diffusion model: encode, decode, and `sample`, the plain loop.
+
+`sample` is what the serving engine must reproduce bit for bit: both call `start`, `step` and
+`decode` below, one image a row, and no row may see its neighbours.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from models.checkpoint import Checkpoint, open_checkpoint
+from models.ddim import ddim_step, guide
+from models.schedule import alpha_bars, timestep_pairs
+
+MAX_SEED = 2**63 - 1
+
+# Kernels choose their summation order by the shape of the batch, so a row's last bits depend on how
+# many rows ride with it. Networks here always run on blocks of exactly this many rows, short ones
+# filled up: one shape, one order, the same bits (docs/decisions.md has what was measured).
+BLOCK_ROWS = 16
+
+
+class LatentDiffusion:
+    """A VAE, a UNet and a noise schedule, on one device."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.vae, self.unet = checkpoint.vae, checkpoint.unet
+        self.schedule, self.classes = checkpoint.schedule, checkpoint.classes
+        self.guidance_scale = checkpoint.guidance_scale
+        weight = next(self.unet.parameters())
+        self.device, self.dtype = weight.device, weight.dtype
+        self._alpha_bar = alpha_bars(self.schedule).to(self.device)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """Open a model folder; raises `CheckpointError`."""
+        return cls(open_checkpoint(Path(path), device=device, dtype=dtype))
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of one latent."""
+        size = self.unet.config.sample_size
+        height, width = (size, size) if isinstance(size, int) else (size or (0, 0))[:2]
+        return self.unet.config.in_channels, height, width
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(width, height) of an image in pixels."""
+        _, height, width = self.latent_shape
+        return width * self.vae.config.downscale, height * self.vae.config.downscale
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> Tensor:
+        """Images in [-1, 1], (B, C, H, W) -> the means of their scaled latents, (B, c, h, w)."""
+        return self.vae.encode(images.to(self.device, self.dtype)).mode().float()
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents (B, c, h, w) -> images in [-1, 1], (B, C, H, W) float32."""
+        latents = latents.to(self.device, self.dtype)
+        return _in_blocks(self.vae.decode, latents).float().clamp(-1, 1)
+
+    def start(self, seed: int) -> tuple[Tensor, torch.Generator]:
+        """The initial noise of one image, (C, h, w) float32, and its generator for DDIM's noise.
+
+        Drawn on the CPU whatever the device, so a seed means the same noise everywhere.
+        """
+        generator = torch.Generator("cpu").manual_seed(seed)
+        return torch.randn(self.latent_shape, generator=generator), generator
+
+    @torch.inference_mode()
+    def step(
+        self,
+        x: Tensor,
+        pairs: Sequence[tuple[int, int]],
+        labels: Sequence[int | None],
+        guidance_scales: Sequence[float],
+        etas: Sequence[float],
+        generators: Sequence[torch.Generator],
+    ) -> Tensor:
+        """One DDIM step of every row, each at its own (t, t_prev), class, guidance and eta.
+
+        Args:
+            x: latents, (B, C, h, w) float32. The other arguments hold B entries each.
+            pairs: timesteps now and next, -1 for the clean end.
+            labels: class indices; None for none.
+        """
+        now = torch.tensor([t for t, _ in pairs], device=self.device)
+        then = torch.tensor([t_prev for _, t_prev in pairs], device=self.device)
+        eta = noise = None
+        if any(etas):
+            eta = torch.tensor(etas, dtype=torch.float32, device=self.device)
+            noise = torch.stack(
+                [
+                    torch.randn(self.latent_shape, generator=generator) if value else row
+                    for value, generator, row in zip(
+                        etas, generators, torch.zeros(len(etas), *self.latent_shape), strict=True
+                    )
+                ]
+            ).to(self.device)
+        schedule = self.schedule
+        return ddim_step(
+            x,
+            self._predict(x, now, labels, guidance_scales),
+            self._alpha_bar[now],
+            self._alpha_bar[then],
+            schedule.prediction_type,
+            eta=eta,
+            noise=noise,
+            clip=schedule.clip_sample_range if schedule.clip_sample else None,
+        )
+
+    def sample(
+        self,
+        labels: Sequence[str | int | None],
+        seeds: Sequence[int],
+        *,
+        steps: int = 50,
+        guidance_scale: float | None = None,
+        eta: float = 0.0,
+    ) -> Tensor:
+        """Draw one image a label. DDIM, Song et al. 2021, eq. 12; guidance, Ho & Salimans 2022.
+
+        Args:
+            labels: class names or indices; None for no class (guidance then changes nothing).
+            seeds: one a label, 0 to 2^63 - 1.
+            steps: 1 to T.
+            guidance_scale: 1 is none; the model's own default where absent.
+            eta: 0 deterministic, 1 ancestral.
+
+        Returns:
+            Images in [-1, 1], (B, C, H, W) float32.
+
+        Raises:
+            ValueError: an unknown class, steps out of range, or seeds that do not match labels.
+        """
+        if len(labels) != len(seeds):
+            raise ValueError(f"{len(labels)} labels and {len(seeds)} seeds")
+        indices = [self.classes.index(label) for label in labels]
+        pairs = timestep_pairs(self.schedule, steps)
+        scale = self.guidance_scale if guidance_scale is None else guidance_scale
+        rows = len(labels)
+        starts = [self.start(seed) for seed in seeds]
+        x = torch.stack([noise for noise, _ in starts]).to(self.device)
+        generators = [generator for _, generator in starts]
+        for pair in pairs:
+            x = self.step(x, [pair] * rows, indices, [scale] * rows, [eta] * rows, generators)
+        return self.decode(x)
+
+    def _predict(
+        self, x: Tensor, t: Tensor, labels: Sequence[int | None], scales: Sequence[float]
+    ) -> Tensor:
+        """The guided prediction: one UNet row an image, two where guidance needs the null class."""
+        null = self.classes.null
+        guided = [
+            i
+            for i, (label, scale) in enumerate(zip(labels, scales, strict=True))
+            if label is not None and null is not None and scale != 1.0
+        ]
+        read = [null if label is None else label for label in labels] + [null] * len(guided)
+        latents, times = torch.cat([x, x[guided]]), torch.cat([t, t[guided]])
+        inputs = [latents.to(self.dtype), times]
+        if self.classes.names:
+            inputs.append(torch.tensor(read, device=self.device))
+        output = _in_blocks(self.unet, *inputs).float()
+        conditional = output[: len(x)]
+        if guided:
+            unconditional = output[len(x) : len(latents)]
+            scale = torch.tensor([scales[i] for i in guided], device=self.device)
+            conditional = conditional.clone()
+            conditional[guided] = guide(conditional[guided], unconditional, scale)
+        return conditional
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images in [-1, 1], (B, C, H, W) -> pixels 0..255, (B, H, W, C) uint8 on the CPU."""
+    return ((images + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu()
+
+
+def _in_blocks(network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """Run rows through a network, `BLOCK_ROWS` at a time, short blocks filled up."""
+    rows = len(inputs[0])
+    results = []
+    for first in range(0, rows, BLOCK_ROWS):
+        block = [tensor[first : first + BLOCK_ROWS] for tensor in inputs]
+        lack = BLOCK_ROWS - len(block[0])
+        if lack:
+            block = [torch.cat([t, t[-1:].expand(lack, *t.shape[1:])]) for t in block]
+        results.append(network(*block)[: BLOCK_ROWS - lack])
+    return torch.cat(results)

@@ -1,0 +1,1 @@
+"""Everything only training and evaluation need; the core of `models` never imports it."""

@@ -1,0 +1,158 @@
+"""How good a trained model is: class accuracy, Fréchet distance, precision and recall.
+
+Every distance is taken in the features of one small classifier against the same real test set, with
+two rows to read it by: other real images (the floor) and real images through the VAE alone.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.pipeline import LatentDiffusion
+from models.training.classifier import Judge, train_judge
+from models.training.data import Images, load
+from models.training.metrics import frechet_distance, precision_recall
+from models.training.randomness import generator
+from models.training.recipe import DataRecipe
+from models.training.vae import psnr
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report. `steps` and `guidance_scale` are None for images not sampled."""
+
+    images: str
+    steps: int | None
+    guidance_scale: float | None
+    accuracy: float
+    frechet_distance: float
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole evaluation; `to_table` for people, `to_json` for machines."""
+
+    samples: int
+    seed: int
+    eta: float
+    classifier: str
+    classifier_accuracy: float
+    reconstruction_psnr: float
+    rows: tuple[Row, ...]
+
+    def to_json(self) -> str:
+        """The report as a JSON object."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    def to_table(self) -> str:
+        """The report as a Markdown table."""
+        lines = [
+            "| images | steps | guidance | accuracy | Fréchet distance | precision | recall |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for row in self.rows:
+            steps = "" if row.steps is None else str(row.steps)
+            scale = "" if row.guidance_scale is None else f"{row.guidance_scale:g}"
+            lines.append(
+                f"| {row.images} | {steps} | {scale} | {row.accuracy:.2%} | "
+                f"{row.frechet_distance:.3f} | {row.precision:.3f} | {row.recall:.3f} |"
+            )
+        return "\n".join(lines)
+
+
+def evaluate(
+    model: LatentDiffusion,
+    data: DataRecipe,
+    data_dir: Path,
+    *,
+    samples: int,
+    settings: Sequence[tuple[int, float]],
+    eta: float = 0.0,
+    seed: int = 0,
+    cache: Path,
+) -> Iterator[Report]:
+    """Measure a model; yields the report as it grows, one more (steps, guidance) at a time.
+
+    The real set is a random sample of the test images, at most `samples` of them; generated images
+    are equally many of each class.
+
+    Raises:
+        DataError: the data set is not there.
+        ValueError: the model's classes are not the data set's, or fewer than 2 samples.
+    """
+    train, test = (load(data, data_dir, split) for split in ("train", "test"))
+    if model.classes.names and model.classes.names != train.classes:
+        raise ValueError(f"the model's classes are {model.classes.names}, not {train.classes}")
+    if samples < 2:
+        raise ValueError(f"samples is {samples}; at least 2")
+    judge = train_judge(train, cache, model.device)
+    _, answers = judge.measure(test.scaled())
+    real, _ = judge.measure(_some(test, samples, "real")[0])
+    accuracy = float((answers == test.labels).double().mean())
+
+    images, labels = _some(train, samples, "floor")
+    restored = _restore(model, images)
+    quality = float(psnr(restored, images).mean())
+    rows = [
+        _row("real training images", judge, images, labels, real),
+        _row("the same through the VAE", judge, restored, labels, real),
+    ]
+    asked = torch.arange(samples) % max(len(train.classes), 1)
+    for steps, scale in settings:
+        made = _sample(model, asked, samples, steps, scale, eta, seed)
+        rows.append(_row("generated", judge, made, asked, real, steps, scale))
+        yield Report(samples, seed, eta, judge.digest, accuracy, quality, tuple(rows))
+
+
+def _row(
+    name: str,
+    judge: Judge,
+    images: Tensor,
+    labels: Tensor,
+    real: Tensor,
+    steps: int | None = None,
+    scale: float | None = None,
+) -> Row:
+    features, answers = judge.measure(images)
+    accuracy = float((answers == labels).double().mean())
+    distance = frechet_distance(features, real)
+    return Row(name, steps, scale, accuracy, distance, *precision_recall(features, real))
+
+
+def _some(images: Images, count: int, purpose: str) -> tuple[Tensor, Tensor]:
+    order = torch.randperm(len(images), generator=generator(0, purpose, 0))[:count]
+    return images.scaled(order), images.labels[order]
+
+
+def _restore(model: LatentDiffusion, images: Tensor) -> Tensor:
+    parts = [model.decode(model.encode(some)).cpu() for some in images.split(_CHUNK)]
+    return torch.cat(parts)
+
+
+def _sample(
+    model: LatentDiffusion,
+    asked: Tensor,
+    samples: int,
+    steps: int,
+    scale: float,
+    eta: float,
+    seed: int,
+) -> Tensor:
+    parts = []
+    for first in range(0, samples, _CHUNK):
+        labels = asked[first : first + _CHUNK].tolist() if model.classes.names else None
+        count = min(_CHUNK, samples - first)
+        seeds = [seed + first + i for i in range(count)]
+        made = model.sample(
+            labels or [None] * count, seeds, steps=steps, guidance_scale=scale, eta=eta
+        )
+        parts.append(made.cpu())
+    return torch.cat(parts)

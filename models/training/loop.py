@@ -1,0 +1,311 @@
+"""The training loop of both stages: step, log, report, checkpoint, resume; one process or many.
+
+Every random number is a function of (seed, step) and the position in the data is the step itself,
+so a checkpoint is model, optimizer, average and step, and a resumed run is the same run.
+Several processes (torchrun) each take their rows of the same global batch and average gradients.
+"""
+
+import contextlib
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from models.training.ema import EMA
+from models.training.randomness import batch_indices, mix
+from models.training.recipe import Optimisation
+
+
+class TrainingError(ValueError):
+    """A run cannot start, or cannot go on."""
+
+
+class Interrupted(TrainingError):
+    """Ctrl-C: the run stopped between two steps, its checkpoint written."""
+
+
+class Task(Protocol):
+    """What a stage adds to the loop."""
+
+    size: int  # images to train on
+
+    def loss(
+        self, network: nn.Module, indices: Tensor, step: int, rows: slice
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean loss over `rows` of the batch `indices`, and its parts for the log."""
+
+    def report(self, network: nn.Module, pictures: Path) -> dict[str, float]:
+        """Held-out figures of the averaged network; writes a grid of samples to `pictures`."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among those of the run."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def main(self) -> bool:
+        """Whether this process logs and writes."""
+        return self.rank == 0
+
+    def rows(self, batch: int) -> slice:
+        """This process's share of a global batch."""
+        if batch % self.world:
+            raise TrainingError(f"batch_size {batch} is no multiple of {self.world} processes")
+        share = batch // self.world
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+
+@contextlib.contextmanager
+def processes(device: str) -> Iterator[Process]:
+    """Join the other processes if torchrun started several; `device` is cpu, cuda or auto."""
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if not dist.is_torchelastic_launched():
+        yield Process(0, 1, torch.device(kind))
+        return
+    dist.init_process_group("nccl" if kind.startswith("cuda") else "gloo")
+    try:
+        rank = dist.get_rank()
+        place = f"cuda:{rank % torch.cuda.device_count()}" if kind == "cuda" else kind
+        yield Process(rank, dist.get_world_size(), torch.device(place))
+    finally:
+        dist.destroy_process_group()
+
+
+def fit(
+    task: Task,
+    network: nn.Module,
+    options: Optimisation,
+    identity: dict[str, Any],
+    out: Path,
+    process: Process,
+    *,
+    resume: bool,
+) -> nn.Module:
+    """Train `network` and return its moving average.
+
+    Args:
+        identity: the recipe as plain values; a run resumes only under the same one.
+        out: folder of the run: state.pt, log.jsonl, tensorboard/, samples/.
+        resume: go on from `out/state.pt`.
+
+    Raises:
+        TrainingError: the folder holds a run and `resume` is false, holds none and it is true, or
+            holds one of another recipe; or the loss stopped being finite.
+        Interrupted: SIGINT or SIGTERM; the checkpoint is written.
+    """
+    network.to(process.device).train()
+    average = EMA(network, options.ema_length)
+    optimizer = torch.optim.AdamW(
+        network.parameters(),
+        lr=options.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=options.weight_decay,
+        fused=True,
+    )
+    state = out / "state.pt"
+    first = _restore(state, network, average, optimizer, identity, process, resume=resume)
+    parallel = DistributedDataParallel(network) if process.world > 1 else network
+    epoch = max(task.size // options.batch_size, 1)
+    rows = process.rows(options.batch_size)
+    log = _Log(out, first, options) if process.main else None
+
+    def save(step: int) -> None:
+        if process.main:
+            _save(state, step, network, average, optimizer, identity)
+
+    with _stop_signals() as stop:
+        for step in range(first, options.steps):
+            indices = batch_indices(options.seed, step, options.batch_size, task.size)
+            torch.manual_seed(mix(options.seed, "dropout", step * process.world + process.rank))
+            rate = learning_rate(options, step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            bfloat16 = options.precision == "bfloat16"
+            with torch.autocast(process.device.type, torch.bfloat16, enabled=bfloat16):
+                loss, parts = task.loss(parallel, indices, step, rows)
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = nn.utils.clip_grad_norm_(network.parameters(), options.clip_norm)
+            if not torch.isfinite(norm):
+                raise TrainingError(f"step {step}: the gradient is {norm.item()}; lower the rate")
+            optimizer.step()
+            optimizer.zero_grad()
+            average.update(network, step + 1)
+
+            done = step + 1
+            if log:
+                log.step(done, {"loss": loss.detach(), **parts, "norm": norm}, rate)
+            if (done % epoch == 0 or done == options.steps) and log:
+                log.report(done, task.report(average.module, log.pictures(done)))
+            if done % options.checkpoint_every == 0 or done == options.steps:
+                save(done)
+            if _anyone(bool(stop), process):
+                save(done)
+                raise Interrupted(f"stopped after step {done}; --resume goes on from {state}")
+    if process.world > 1:
+        dist.barrier()
+    return average.module
+
+
+def learning_rate(options: Optimisation, step: int) -> float:
+    """Linear warm-up, then a cosine down to `final_learning_rate` of the peak."""
+    if step < options.warmup_steps:
+        return options.learning_rate * (step + 1) / options.warmup_steps
+    progress = (step - options.warmup_steps) / max(options.steps - options.warmup_steps, 1)
+    low = options.final_learning_rate
+    return options.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def _save(
+    path: Path,
+    step: int,
+    network: nn.Module,
+    average: EMA,
+    optimizer: torch.optim.Optimizer,
+    identity: dict[str, Any],
+) -> None:
+    """Write to a temporary name, flush to the disk, rename: a kill at any point loses nothing."""
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        torch.save(
+            {
+                "step": step,
+                "network": network.state_dict(),
+                "average": average.module.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "identity": identity,
+            },
+            file,
+        )
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _restore(
+    path: Path,
+    network: nn.Module,
+    average: EMA,
+    optimizer: torch.optim.Optimizer,
+    identity: dict[str, Any],
+    process: Process,
+    *,
+    resume: bool,
+) -> int:
+    if path.exists() != resume:
+        hint = "holds a run already; --resume goes on with it" if not resume else "holds no run"
+        raise TrainingError(f"{path.parent}: {hint}")
+    if not resume:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return 0
+    saved = torch.load(path, map_location=process.device, weights_only=True)
+    if saved["identity"] != identity:
+        key = next(k for k in identity | saved["identity"] if _at(saved, k) != identity.get(k))
+        raise TrainingError(
+            f"{path}: was trained with {key} = {_at(saved, key)!r}, not {identity.get(key)!r}"
+        )
+    network.load_state_dict(saved["network"])
+    average.module.load_state_dict(saved["average"])
+    optimizer.load_state_dict(saved["optimizer"])
+    return int(saved["step"])
+
+
+def _at(saved: dict[str, Any], key: str) -> Any:
+    return saved["identity"].get(key)
+
+
+def identify(**configs: Any) -> dict[str, Any]:
+    """Dataclasses as one flat table of plain values, `name.key` -> value."""
+    return {
+        f"{name}.{key}": list(value) if isinstance(value, tuple) else value
+        for name, config in configs.items()
+        for key, value in asdict(config).items()
+        if key not in ("log_every", "checkpoint_every")
+    }
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second one dies as usual."""
+    caught: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def catch(number: int, _: FrameType | None) -> None:
+        caught.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    try:
+        for number in before:
+            signal.signal(number, catch)
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _anyone(flag: bool, process: Process) -> bool:
+    """Whether any process says so; all of them learn the same."""
+    if process.world == 1:
+        return flag
+    votes = torch.tensor(int(flag), device=process.device)
+    dist.all_reduce(votes)
+    return bool(votes.item())
+
+
+class _Log:
+    """Progress bar, one JSON line a log step, TensorBoard, sample grids."""
+
+    def __init__(self, out: Path, first: int, options: Optimisation) -> None:
+        self._out, self._options = out, options
+        self._lines = (out / "log.jsonl").open("a", encoding="utf-8", buffering=1)
+        self._board = SummaryWriter(out / "tensorboard", purge_step=first)  # type: ignore[no-untyped-call]
+        self._bar = tqdm(total=options.steps, initial=first, unit="step", disable=None)
+        self._since, self._at = time.monotonic(), first
+
+    def pictures(self, step: int) -> Path:
+        """Where the grid of this step goes."""
+        folder = self._out / "samples"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{step:07d}.png"
+
+    def step(self, step: int, parts: dict[str, Tensor], rate: float) -> None:
+        self._bar.update()
+        if step % self._options.log_every and step != self._options.steps:
+            return
+        figures = {name: value.item() for name, value in parts.items()}
+        elapsed = time.monotonic() - self._since
+        figures["learning_rate"] = rate
+        figures["images_per_second"] = (step - self._at) * self._options.batch_size / elapsed
+        self._since, self._at = time.monotonic(), step
+        self._bar.set_postfix(loss=f"{figures['loss']:.4g}")
+        self._write(step, "train", figures)
+
+    def report(self, step: int, figures: dict[str, float]) -> None:
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        tqdm.write(f"step {step}: {shown}")
+        self._write(step, "test", figures)
+        self._since, self._at = time.monotonic(), step
+
+    def _write(self, step: int, kind: str, figures: dict[str, float]) -> None:
+        images = step * self._options.batch_size
+        rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
+        line = {"step": step, "images": images, "kind": kind, **rounded}
+        self._lines.write(json.dumps(line) + "\n")
+        for name, value in figures.items():
+            self._board.add_scalar(f"{kind}/{name}", value, step)  # type: ignore[no-untyped-call]

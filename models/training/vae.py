@@ -1,0 +1,108 @@
+"""Stage one: the autoencoder. Reconstruction + weighted KL, Kingma & Welling 2014, eq. 10."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.checkpoint import save_network
+from models.training.data import Images, load
+from models.training.latents import cache_latents, fold_normalisation, moments
+from models.training.loop import fit, identify, processes
+from models.training.pictures import save_grid
+from models.training.randomness import generator, mix
+from models.training.recipe import Recipe, VAETraining
+from models.vae import AutoencoderKL
+
+_HELD_OUT = 2000  # test images a report reads; the whole test set where it is smaller
+
+
+class VAETask:
+    """Absolute error summed over an image + kl_weight * its KL in nats, both per pixel value."""
+
+    def __init__(
+        self, options: VAETraining, train: Images, test: Images, device: torch.device
+    ) -> None:
+        self.size = len(train)
+        self._options, self._train, self._test, self._device = options, train, test, device
+
+    def loss(
+        self, network: nn.Module, indices: Tensor, step: int, rows: slice
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean loss of these rows; parts `l1` and `kl` are sums over an image."""
+        images = self._train.scaled(indices[rows])
+        noise = torch.randn(
+            (len(indices), *_latent_shape(network, images)),
+            generator=generator(self._options.seed, "posterior", step),
+        )[rows]
+        return self._terms(network, images.to(self._device), noise.to(self._device))
+
+    @torch.inference_mode()
+    def report(self, network: nn.Module, pictures: Path) -> dict[str, float]:
+        """Average loss on held-out images, and PSNR in dB of their reconstructions."""
+        images = self._test.scaled(slice(_HELD_OUT))
+        noise = torch.randn(
+            (len(images), *_latent_shape(network, images)),
+            generator=generator(self._options.seed, "report", 0),
+        )
+        totals = {"loss": 0.0, "l1": 0.0, "kl": 0.0, "psnr": 0.0}
+        for first in range(0, len(images), 250):
+            some = images[first : first + 250].to(self._device)
+            z = noise[first : first + 250].to(self._device)
+            loss, parts = self._terms(network, some, z)
+            restored, _ = network(some, z)
+            parts |= {"loss": loss, "psnr": psnr(restored, some).mean()}
+            for name in totals:
+                totals[name] += parts[name].item() * len(some) / len(images)
+        shown = images[:10].to(self._device)
+        restored, _ = network(shown, noise[:10].to(self._device))
+        save_grid(torch.cat([shown, restored.clamp(-1, 1)]), 10, pictures)
+        return totals
+
+    def _terms(
+        self, network: nn.Module, images: Tensor, noise: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        restored, kl = network(images, noise)
+        l1 = (restored.float() - images).abs().flatten(1).sum(1).mean()
+        kl = kl.float().mean()
+        loss = (l1 + self._options.kl_weight * kl) / images[0].numel()
+        return loss, {"l1": l1.detach(), "kl": kl.detach()}
+
+
+def psnr(restored: Tensor, images: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each image in dB, (B,); pixels in [-1, 1], so the peak is 2."""
+    error = (restored.clamp(-1, 1) - images).square().flatten(1).mean(1)
+    return 10 * torch.log10(4 / error.clamp(min=1e-12))
+
+
+def train_vae(
+    recipe: Recipe, data_dir: Path, out: Path, *, device: str = "auto", resume: bool = False
+) -> Path:
+    """Train the autoencoder of a recipe and write it, latents normalised, to `out/vae`.
+
+    Raises:
+        DataError, TrainingError, Interrupted: see their modules.
+    """
+    with processes(device) as process:
+        train, test = (load(recipe.data, data_dir, split) for split in ("train", "test"))
+        torch.manual_seed(mix(recipe.train_vae.seed, "weights", 0))
+        vae = AutoencoderKL(replace(recipe.vae, scaling_factor=1.0))
+        task = VAETask(recipe.train_vae, train, test, process.device)
+        identity = identify(data=recipe.data, vae=recipe.vae, train=recipe.train_vae)
+        average = fit(task, vae, recipe.train_vae, identity, out, process, resume=resume)
+        if process.main:
+            assert isinstance(average, AutoencoderKL)
+            fold_normalisation(average, *moments(cache_latents(average, train, process.device)))
+            save_network(out / "vae", average)
+    return out / "vae"
+
+
+def _latent_shape(network: nn.Module, images: Tensor) -> tuple[int, int, int]:
+    """(C, h, w) of the latents of images; looks through the wrapper of a distributed run."""
+    config = getattr(network, "module", network).config
+    return (
+        config.latent_channels,
+        images.shape[-2] // config.downscale,
+        images.shape[-1] // config.downscale,
+    )
