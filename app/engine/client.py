@@ -102,7 +102,7 @@ class EngineClient:
             wait = self._pace.seconds(sum(_work(p) for p, _ in self._pending.values()))
             raise EngineBusy(self.images, self._max_images, wait)
         job_id = next(self._ids)
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[tuple[Pixels, ...]] = asyncio.get_running_loop().create_future()
         if not self._pending:
             self._pace.resume()
         self._pending[job_id] = (params, future)

@@ -98,7 +98,7 @@ def train_judge(train: Images, cache: Path, device: torch.device) -> Judge:
 def _fit(network: Classifier, train: Images, device: torch.device) -> None:
     torch.manual_seed(mix(_SEED, "classifier", 0))
     for layer in network.modules():
-        if hasattr(layer, "reset_parameters"):
+        if isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
             layer.reset_parameters()
     network.to(device).train()
     steps = _EPOCHS * max(len(train) // _BATCH, 1)
@@ -107,7 +107,7 @@ def _fit(network: Classifier, train: Images, device: torch.device) -> None:
     for step in range(steps):
         indices = batch_indices(_SEED, step, _BATCH, len(train))
         images = _shift(train.scaled(indices), step).to(device)
-        F.cross_entropy(network(images), train.labels[indices].to(device)).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(network(images), train.labels[indices].to(device)).backward()
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()

@@ -140,7 +140,7 @@ def fit(
             bfloat16 = options.precision == "bfloat16"
             with torch.autocast(process.device.type, torch.bfloat16, enabled=bfloat16):
                 loss, parts = task.loss(parallel, indices, step, rows)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             norm = nn.utils.clip_grad_norm_(network.parameters(), options.clip_norm)
             if not torch.isfinite(norm):
                 raise TrainingError(f"step {step}: the gradient is {norm.item()}; lower the rate")
@@ -274,7 +274,7 @@ class _Log:
     def __init__(self, out: Path, first: int, options: Optimisation) -> None:
         self._out, self._options = out, options
         self._lines = (out / "log.jsonl").open("a", encoding="utf-8", buffering=1)
-        self._board = SummaryWriter(out / "tensorboard", purge_step=first)  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(out / "tensorboard", purge_step=first)
         self._bar = tqdm(total=options.steps, initial=first, unit="step", disable=None)
         self._since, self._at = time.monotonic(), first
 
@@ -308,4 +308,4 @@ class _Log:
         line = {"step": step, "images": images, "kind": kind, **rounded}
         self._lines.write(json.dumps(line) + "\n")
         for name, value in figures.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)  # type: ignore[no-untyped-call]
+            self._board.add_scalar(f"{kind}/{name}", value, step)

@@ -12,7 +12,7 @@ from models.training.latents import cache_latents, fold_normalisation, moments
 from models.training.loop import fit, identify, processes
 from models.training.pictures import save_grid
 from models.training.randomness import generator, mix
-from models.training.recipe import Recipe, VAETraining
+from models.training.recipe import Recipe
 from models.vae import AutoencoderKL
 
 _HELD_OUT = 2000  # test images a report reads; the whole test set where it is smaller
@@ -21,11 +21,16 @@ _HELD_OUT = 2000  # test images a report reads; the whole test set where it is s
 class VAETask:
     """Absolute error summed over an image + kl_weight * its KL in nats, both per pixel value."""
 
-    def __init__(
-        self, options: VAETraining, train: Images, test: Images, device: torch.device
-    ) -> None:
+    def __init__(self, recipe: Recipe, train: Images, test: Images, device: torch.device) -> None:
         self.size = len(train)
-        self._options, self._train, self._test, self._device = options, train, test, device
+        self._options, self._train, self._test, self._device = (
+            recipe.train_vae,
+            train,
+            test,
+            device,
+        )
+        side = recipe.data.size // recipe.vae.downscale
+        self._latent_shape = (recipe.vae.latent_channels, side, side)
 
     def loss(
         self, network: nn.Module, indices: Tensor, step: int, rows: slice
@@ -33,7 +38,7 @@ class VAETask:
         """The mean loss of these rows; parts `l1` and `kl` are sums over an image."""
         images = self._train.scaled(indices[rows])
         noise = torch.randn(
-            (len(indices), *_latent_shape(network, images)),
+            (len(indices), *self._latent_shape),
             generator=generator(self._options.seed, "posterior", step),
         )[rows]
         return self._terms(network, images.to(self._device), noise.to(self._device))
@@ -43,7 +48,7 @@ class VAETask:
         """Average loss on held-out images, and PSNR in dB of their reconstructions."""
         images = self._test.scaled(slice(_HELD_OUT))
         noise = torch.randn(
-            (len(images), *_latent_shape(network, images)),
+            (len(images), *self._latent_shape),
             generator=generator(self._options.seed, "report", 0),
         )
         totals = {"loss": 0.0, "l1": 0.0, "kl": 0.0, "psnr": 0.0}
@@ -88,7 +93,7 @@ def train_vae(
         train, test = (load(recipe.data, data_dir, split) for split in ("train", "test"))
         torch.manual_seed(mix(recipe.train_vae.seed, "weights", 0))
         vae = AutoencoderKL(replace(recipe.vae, scaling_factor=1.0))
-        task = VAETask(recipe.train_vae, train, test, process.device)
+        task = VAETask(recipe, train, test, process.device)
         identity = identify(data=recipe.data, vae=recipe.vae, train=recipe.train_vae)
         average = fit(task, vae, recipe.train_vae, identity, out, process, resume=resume)
         if process.main:
@@ -96,13 +101,3 @@ def train_vae(
             fold_normalisation(average, *moments(cache_latents(average, train, process.device)))
             save_network(out / "vae", average)
     return out / "vae"
-
-
-def _latent_shape(network: nn.Module, images: Tensor) -> tuple[int, int, int]:
-    """(C, h, w) of the latents of images; looks through the wrapper of a distributed run."""
-    config = getattr(network, "module", network).config
-    return (
-        config.latent_channels,
-        images.shape[-2] // config.downscale,
-        images.shape[-1] // config.downscale,
-    )

@@ -1,0 +1,47 @@
+"""A model small enough to make anew, with random weights, and the server around it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from fastapi.testclient import TestClient
+
+from app.main import create_app
+from app.settings import Settings
+from models.checkpoint import save_checkpoint
+from models.pipeline import LatentDiffusion
+from models.unet import UNet2D
+from models.vae import AutoencoderKL
+from tests.tiny import SCHEDULE, UNET, VAE
+
+CLASSES = ("cat", "dog", "3")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A class-conditional model folder; its third class is called like another's index."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_checkpoint(
+        folder,
+        vae=AutoencoderKL(VAE),
+        unet=UNet2D(UNET),
+        schedule=SCHEDULE,
+        classes=CLASSES,
+        guidance_scale=1.5,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> LatentDiffusion:
+    return LatentDiffusion.open(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def server(tiny_folder: Path) -> Iterator[TestClient]:
+    """The whole application over the tiny model, with its real engine."""
+    settings = Settings(models=(str(tiny_folder),), slots=8, max_images=64)
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        yield client

@@ -1,0 +1,192 @@
+"""A model folder that is wrong is refused, by file and key; one that is right moves both ways."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from models.checkpoint import CheckpointError, open_checkpoint
+from models.pipeline import LatentDiffusion
+from tests.tiny import SCHEDULE, UNET, VAE
+
+UNET_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def folder(tiny_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_folder, tmp_path / "copy"))
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in (values | changes).items() if v is not ...}))
+
+
+def edit_weights(path: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def test_what_was_saved_opens_as_it_was(folder: Path) -> None:
+    checkpoint = open_checkpoint(folder)
+    assert (checkpoint.vae.config, checkpoint.unet.config) == (VAE, UNET)
+    assert checkpoint.schedule == SCHEDULE
+    assert checkpoint.classes.names == ("cat", "dog", "3")
+    assert checkpoint.classes.null == 3
+    assert checkpoint.guidance_scale == 1.5
+    for name, tensor in load_file(folder / UNET_WEIGHTS).items():
+        assert torch.equal(checkpoint.unet.state_dict()[name], tensor)
+
+
+def test_what_we_save_opens_in_diffusers(folder: Path, tiny: LatentDiffusion) -> None:
+    vae = diffusers.AutoencoderKL.from_pretrained(folder, subfolder="vae")
+    unet = diffusers.UNet2DModel.from_pretrained(folder, subfolder="unet")
+    scheduler = diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+    assert scheduler.config.prediction_type == "v_prediction"
+    assert vae.state_dict().keys() == tiny.vae.state_dict().keys()
+    x, t, labels = torch.randn(2, 2, 8, 8), torch.tensor([3, 900]), torch.tensor([0, 3])
+    with torch.inference_mode():
+        expected = unet(x, t, class_labels=labels).sample
+        torch.testing.assert_close(tiny.unet(x, t, labels), expected)
+
+
+def test_what_diffusers_saves_opens_here(folder: Path) -> None:
+    """Sharded, too: the index names the file of every tensor."""
+    for name, size in (("unet", "100KB"), ("vae", "10GB")):
+        kind = {"unet": diffusers.UNet2DModel, "vae": diffusers.AutoencoderKL}[name]
+        network = kind.from_pretrained(folder, subfolder=name)
+        shutil.rmtree(folder / name)
+        network.save_pretrained(folder / name, max_shard_size=size)
+    diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler").save_pretrained(
+        folder / "scheduler"
+    )
+    assert len(list((folder / "unet").glob("*.safetensors"))) > 1
+    again, before = open_checkpoint(folder), open_checkpoint(folder)
+    for name, tensor in before.unet.state_dict().items():
+        assert torch.equal(again.unet.state_dict()[name], tensor)
+    shard = next((folder / "unet").glob("*-00002-*.safetensors"))
+    shard.unlink()
+    with pytest.raises(CheckpointError, match=f"{shard.name}: missing"):
+        open_checkpoint(folder)
+
+
+BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing tensor": (
+        lambda f: edit_weights(f / UNET_WEIGHTS, lambda t: t.pop("conv_in.bias")),
+        r"unet: missing tensor 'conv_in.bias'",
+    ),
+    "extra tensor": (
+        lambda f: edit_weights(f / UNET_WEIGHTS, lambda t: t.update(spare=torch.zeros(1))),
+        r"model.safetensors: unknown tensor 'spare'",
+    ),
+    "misshapen tensor": (
+        lambda f: edit_weights(
+            f / UNET_WEIGHTS, lambda t: t.update({"conv_in.bias": torch.ones(3)})
+        ),
+        r"model.safetensors: tensor 'conv_in.bias' has shape \[3\]; \[16\] needed",
+    ),
+    "truncated file": (
+        lambda f: (f / UNET_WEIGHTS).write_bytes((f / UNET_WEIGHTS).read_bytes()[:-100]),
+        r"model.safetensors: not a whole safetensors file",
+    ),
+    "empty file": (
+        lambda f: (f / UNET_WEIGHTS).write_bytes(b""),
+        r"model.safetensors: not a whole safetensors file",
+    ),
+    "pickle": (
+        lambda f: (f / UNET_WEIGHTS).rename(f / "unet/diffusion_pytorch_model.bin"),
+        r"diffusion_pytorch_model.bin: a pickle file can run code",
+    ),
+    "pickle in disguise": (
+        lambda f: torch.save({"a": torch.zeros(1)}, f / UNET_WEIGHTS),
+        r"model.safetensors: not a whole safetensors file",
+    ),
+    "no weights": (
+        lambda f: (f / UNET_WEIGHTS).unlink(),
+        r"unet: diffusion_pytorch_model.safetensors is missing",
+    ),
+    "unknown key": (
+        lambda f: edit_json(f / "unet/config.json", colour="red"),
+        r"unet/config.json: unknown key 'colour' for UNet2DModel; known: .*act_fn",
+    ),
+    "wrong type": (
+        lambda f: edit_json(f / "vae/config.json", latent_channels="4"),
+        r"vae/config.json: latent_channels is '4'; allowed: int",
+    ),
+    "unsupported value": (
+        lambda f: edit_json(f / "unet/config.json", act_fn="gelu"),
+        r"unet/config.json: act_fn is 'gelu'; allowed: 'silu', 'swish'",
+    ),
+    "blocks do not match": (
+        lambda f: edit_json(f / "unet/config.json", block_out_channels=[16]),
+        r"unet/config.json: the blocks do not match: .*block_out_channels has 1",
+    ),
+    "groups do not divide": (
+        lambda f: edit_json(f / "vae/config.json", norm_num_groups=3),
+        r"vae/config.json: block_out_channels \(8, 16\) must be multiples of norm_num_groups 3",
+    ),
+    "other class": (
+        lambda f: edit_json(f / "unet/config.json", _class_name="UNet3D"),
+        r"unet/config.json: _class_name is 'UNet3D'; allowed: 'UNet2DModel'",
+    ),
+    "other component": (
+        lambda f: edit_json(f / "model_index.json", vae=["os", "system"]),
+        r"model_index.json: vae is 'system'; allowed: 'AutoencoderKL'",
+    ),
+    "no component": (
+        lambda f: edit_json(f / "model_index.json", scheduler=...),
+        r"model_index.json: scheduler is None; allowed: 'DDIMScheduler'",
+    ),
+    "classes do not match": (
+        lambda f: edit_json(f / "model_index.json", id2label={"0": "cat"}),
+        r"model_index.json: id2label: 1 class names for num_class_embeds 4",
+    ),
+    "classes repeat": (
+        lambda f: edit_json(f / "model_index.json", id2label={"0": "a", "1": "a", "2": "b"}),
+        r"model_index.json: id2label names a class twice",
+    ),
+    "epsilon at zero signal": (
+        lambda f: edit_json(f / "scheduler/scheduler_config.json", prediction_type="epsilon"),
+        r"scheduler_config.json: rescale_betas_zero_snr with prediction_type 'epsilon'",
+    ),
+    "latents do not match": (
+        lambda f: edit_json(f / "unet/config.json", in_channels=3),
+        r"(in_channels 3|conv_in)",
+    ),
+    "not JSON": (
+        lambda f: (f / "vae/config.json").write_text("{"),
+        r"vae/config.json: not JSON",
+    ),
+    "no config": (
+        lambda f: (f / "vae/config.json").unlink(),
+        r"vae/config.json: cannot be read: No such file",
+    ),
+    "no index": (
+        lambda f: (f / "model_index.json").unlink(),
+        r"not a model folder: model_index.json is missing",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_folder_is_refused_by_file_and_key(
+    folder: Path, damage: Callable[[Path], Any], message: str
+) -> None:
+    damage(folder)
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(folder)
+
+
+def test_a_shard_index_cannot_leave_its_folder(folder: Path) -> None:
+    (folder / UNET_WEIGHTS).rename(folder / "stolen.safetensors")
+    index = {"weight_map": {"conv_in.bias": "../stolen.safetensors"}}
+    (folder / f"{UNET_WEIGHTS}.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"'conv_in.bias' is not a file name"):
+        open_checkpoint(folder)

@@ -1,0 +1,83 @@
+"""Imports run downward only; the house is drawn in docs/architecture.md."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted([*ROOT.glob("app/**/*.py"), *ROOT.glob("models/**/*.py")])
+
+
+def imports(path: Path) -> set[str]:
+    """Every module a file names in an import, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module or "", *(f"{node.module}.{a.name}" for a in node.names)}
+    return found
+
+
+def touches(path: Path, *packages: str) -> set[str]:
+    return {
+        name
+        for name in imports(path)
+        for package in packages
+        if name == package or name.startswith(package + ".")
+    }
+
+
+def under(folder: str) -> list[Path]:
+    found = [path for path in FILES if path.is_relative_to(ROOT / folder)]
+    assert found
+    return found
+
+
+def test_models_know_nothing_of_http() -> None:
+    for path in under("models"):
+        assert not touches(path, "app", "fastapi", "starlette", "uvicorn", "pydantic"), path
+
+
+def test_the_core_of_models_never_imports_training() -> None:
+    for path in set(under("models")) - set(under("models/training")):
+        assert not touches(path, "models.training"), path
+
+
+def test_diffusers_is_an_oracle_and_not_a_dependency() -> None:
+    for path in FILES:
+        assert not touches(path, "diffusers"), path
+
+
+@pytest.mark.parametrize("name", ["scheduler", "job"])
+def test_policy_imports_the_standard_library_alone(name: str) -> None:
+    path = ROOT / "app/engine" / f"{name}.py"
+    outside = {module.split(".")[0] for module in imports(path)} - set(sys.stdlib_module_names)
+    assert outside <= {"app"}
+    assert touches(path, "app") <= {m for m in imports(path) if m.startswith("app.engine.job")}
+
+
+def test_only_the_runner_imports_torch() -> None:
+    holders = {path.name for path in under("app") if touches(path, "torch", "safetensors")}
+    assert holders == {"runner.py"}
+
+
+def test_the_engine_never_imports_the_web() -> None:
+    above = ("fastapi", "starlette", "app.settings", "app.schemas", "app.routes", "app.errors")
+    for path in under("app/engine"):
+        assert not touches(path, *above, "app.main", "app.cli"), path
+
+
+def test_importing_the_application_builds_nothing() -> None:
+    """No settings, threads or models at import, and no PyTorch before a model is opened."""
+    code = (
+        "import sys, threading, app.main, app.cli;"
+        "assert threading.active_count() == 1, threading.enumerate();"
+        "assert 'torch' not in sys.modules"
+    )
+    environment = {"DARKROOM_PORT": "not a number"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=environment)
