@@ -8,7 +8,8 @@ EngineError             what the engine could not do: app/engine/job.py
 """
 
 import logging
-from typing import Any
+from collections.abc import Mapping
+from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -92,11 +93,19 @@ def problem(
     )
 
 
-def install(app: FastAPI) -> None:
-    """Make every error of the application a problem details response."""
+def install(app: FastAPI, allowed: Mapping[str, str]) -> None:
+    """Make every error of the application a problem details response.
+
+    `allowed` says in words what each field of a request body may be.
+    """
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return _invalid(error, allowed)
+
     for kind in (RequestError, EngineError):
         app.add_exception_handler(kind, _known)
-    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unknown)
 
@@ -105,48 +114,41 @@ async def _known(_: Request, error: Exception) -> Response:
     status, title = STATUS[type(error)]
     errors = None
     if isinstance(error, InvalidRequest):
-        errors = [FieldError(detail=error.detail, pointer=f"#/{error.field}")]
+        errors = [FieldError(detail=error.detail, pointer=_pointer(error.field))]
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, EngineBusy) else None
     return problem(status, title, str(error), errors, headers)
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
+def _invalid(error: RequestValidationError, allowed: Mapping[str, str]) -> Response:
+    """One entry a wrong field, with a JSON pointer (RFC 6901); the input is not echoed."""
     found = error.errors()
     if any(entry["type"] == "json_invalid" for entry in found):
         reason = found[0].get("ctx", {}).get("error", "")
         return problem(400, "Broken JSON", f"the body is not JSON: {reason}")
-    errors = _merge([_field_error(entry) for entry in found])
-    detail = "; ".join(f"{entry.pointer[2:] or 'body'}: {entry.detail}" for entry in errors)
+    wrong: dict[str, str] = {}
+    for entry in found:
+        # loc is ("body", field, ...), where a union's branches ("int") may follow the field.
+        field = str(entry["loc"][1]) if len(entry["loc"]) > 1 else ""
+        if not field:
+            wrong[field] = "a JSON object is needed"
+        elif field in allowed:
+            wrong[field] = f"must be {allowed[field]}"
+        else:
+            wrong[field] = f"unknown field; allowed: {', '.join(allowed)}"
+    errors = [FieldError(detail=text, pointer=_pointer(field)) for field, text in wrong.items()]
+    detail = "; ".join(f"{field or 'body'}: {text}" for field, text in wrong.items())
     return problem(422, "Invalid request", detail, errors)
 
 
-def _field_error(entry: Any) -> FieldError:
-    """A pydantic error as a JSON pointer (RFC 6901) into the body; no input is echoed."""
-    # A union's branches ("class", "str") are places in the schema, not in the body.
-    path = entry["loc"][1:2] if entry["loc"][0] == "body" else entry["loc"]
-    pointer = "#/" + "/".join(str(part).replace("~", "~0").replace("/", "~1") for part in path)
-    message = str(entry["msg"])
-    if entry["type"] == "extra_forbidden":
-        message = "unknown field; allowed: class, steps, guidance_scale, eta, seed, n, model"
-    return FieldError(detail=message, pointer=pointer if path else "#")
-
-
-def _merge(errors: list[FieldError]) -> list[FieldError]:
-    """One entry a place: what a union's branches say is joined by `or`."""
-    merged: dict[str, list[str]] = {}
-    for error in errors:
-        merged.setdefault(error.pointer, []).append(error.detail)
-    return [
-        FieldError(detail=" or ".join(details), pointer=pointer)
-        for pointer, details in merged.items()
-    ]
+def _pointer(field: str) -> str:
+    return "#/" + field.replace("~", "~0").replace("/", "~1") if field else "#"
 
 
 async def _http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers) if error.headers else None
-    return problem(error.status_code, error.detail, error.detail, headers=headers)
+    title = HTTPStatus(error.status_code).phrase
+    return problem(error.status_code, title, error.detail, headers=headers)
 
 
 async def _unknown(_request: Request, _error: Exception) -> Response:

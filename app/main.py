@@ -12,6 +12,8 @@ from app import errors
 from app.engine.client import EngineClient
 from app.engine.worker import WorkerConfig
 from app.routes import generate, ops
+from app.schemas import allowed_values
+from app.security import BodyLimit
 from app.settings import Settings
 
 _DESCRIPTION = """
@@ -45,10 +47,10 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
         version=_version(),
         description=_DESCRIPTION,
         lifespan=lifespan,
-        max_body_size=settings.max_body_bytes,
     )
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.state.engine = client
-    errors.install(app)
+    errors.install(app, allowed_values())
     app.include_router(generate.router)
     app.include_router(ops.router)
 

@@ -73,6 +73,21 @@ class GenerateRequest(BaseModel):
         )
 
 
+def allowed_values() -> dict[str, str]:
+    """What each field of a request may be, in words, read from its schema."""
+    words = {"integer": "an integer", "number": "a number", "string": "a string", "null": "null"}
+    allowed = {}
+    for name, field in GenerateRequest.model_json_schema(by_alias=True)["properties"].items():
+        options = []
+        for option in field.get("anyOf", [field]):
+            text = words[option["type"]]
+            if "minimum" in option:
+                text += f" from {option['minimum']} to {option['maximum']}"
+            options.append(text)
+        allowed[name] = " or ".join(options)
+    return allowed
+
+
 class ImageOut(BaseModel):
     """One image of a JSON response."""
 

@@ -114,6 +114,8 @@ def _fit(network: Classifier, train: Images, device: torch.device) -> None:
 
 
 def _shift(images: Tensor, step: int) -> Tensor:
-    """Move the batch by up to two pixels each way."""
-    right, down = torch.randint(-2, 3, (2,), generator=generator(_SEED, "shift", step)).tolist()
+    """Move the batch each way by up to a sixteenth of its side: two pixels of 32."""
+    reach = images.shape[-1] // 16
+    draw = generator(_SEED, "shift", step)
+    right, down = torch.randint(-reach, reach + 1, (2,), generator=draw).tolist()
     return images.roll((down, right), dims=(2, 3))

@@ -205,7 +205,7 @@ def _load_folder(recipe: DataRecipe, folder: Path, split: Split) -> Images:
     for label, name in enumerate(classes):
         files = [f for f in sorted((folder / name).rglob("*")) if f.suffix.lower() in _SUFFIXES]
         for path in files:
-            if _held_out(path.relative_to(folder)) == (split == "test"):
+            if held_out(path.relative_to(folder)) == (split == "test"):
                 pixels.append(_read_image(path, recipe))
                 labels.append(label)
     if not pixels:
@@ -213,7 +213,8 @@ def _load_folder(recipe: DataRecipe, folder: Path, split: Split) -> Images:
     return Images(torch.stack(pixels), torch.tensor(labels), classes)
 
 
-def _held_out(path: Path) -> bool:
+def held_out(path: Path) -> bool:
+    """Whether an image, by its path inside the data set, is one of the tenth kept for testing."""
     return hashlib.sha256(path.as_posix().encode()).digest()[0] < 26
 
 

@@ -11,7 +11,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -128,7 +128,9 @@ def fit(
 
     def save(step: int) -> None:
         if process.main:
-            _save(state, step, network, average, optimizer, identity)
+            values = {"step": step, "network": network.state_dict(), "identity": identity}
+            values |= {"average": average.module.state_dict(), "optimizer": optimizer.state_dict()}
+            save_state(state, values)
 
     with _stop_signals() as stop:
         for step in range(first, options.steps):
@@ -172,27 +174,11 @@ def learning_rate(options: Optimisation, step: int) -> float:
     return options.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def _save(
-    path: Path,
-    step: int,
-    network: nn.Module,
-    average: EMA,
-    optimizer: torch.optim.Optimizer,
-    identity: dict[str, Any],
-) -> None:
+def save_state(path: Path, values: Mapping[str, Any]) -> None:
     """Write to a temporary name, flush to the disk, rename: a kill at any point loses nothing."""
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
-        torch.save(
-            {
-                "step": step,
-                "network": network.state_dict(),
-                "average": average.module.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "identity": identity,
-            },
-            file,
-        )
+        torch.save(dict(values), file)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
@@ -216,18 +202,15 @@ def _restore(
         return 0
     saved = torch.load(path, map_location=process.device, weights_only=True)
     if saved["identity"] != identity:
-        key = next(k for k in identity | saved["identity"] if _at(saved, k) != identity.get(k))
+        before = saved["identity"]
+        key = next(k for k in identity | before if before.get(k) != identity.get(k))
         raise TrainingError(
-            f"{path}: was trained with {key} = {_at(saved, key)!r}, not {identity.get(key)!r}"
+            f"{path}: was trained with {key} = {before.get(key)!r}, not {identity.get(key)!r}"
         )
     network.load_state_dict(saved["network"])
     average.module.load_state_dict(saved["average"])
     optimizer.load_state_dict(saved["optimizer"])
     return int(saved["step"])
-
-
-def _at(saved: dict[str, Any], key: str) -> Any:
-    return saved["identity"].get(key)
 
 
 def identify(**configs: Any) -> dict[str, Any]:

@@ -1,0 +1,65 @@
+"""The command line: the same pixels as the library, and errors in one line."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from app.cli import cli
+from models.pipeline import LatentDiffusion, to_uint8
+
+
+def test_sample_draws_what_the_library_draws(
+    tiny_folder: Path, tiny: LatentDiffusion, tmp_path: Path
+) -> None:
+    out = tmp_path / "dog.png"
+    flags = ["--class", "dog", "--steps", "3", "--guidance-scale", "2", "--seed", "9", "--n", "2"]
+    result = CliRunner().invoke(
+        cli, ["sample", "--model", str(tiny_folder), *flags, "--eta", "0.5", "--out", str(out)]
+    )
+    assert result.exit_code == 0, result.output
+    expected = to_uint8(tiny.sample(["dog"] * 2, [9, 10], steps=3, guidance_scale=2, eta=0.5))
+    for seed, image in zip((9, 10), expected, strict=True):
+        with Image.open(tmp_path / f"dog-{seed}.png") as made:
+            assert made.tobytes() == image.numpy().tobytes()
+            assert f"Seed: {seed}," in made.info["parameters"]
+
+
+def test_models_lists_what_ships() -> None:
+    assert CliRunner().invoke(cli, ["models"]).output.startswith("digits ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sample", "--model", "nothing", "--out", "x.png"], "no model 'nothing'; shipped: digits"),
+        (
+            ["sample", "--model", "TINY", "--class", "bird", "--out", "x.png"],
+            "unknown class 'bird'",
+        ),
+        (["sample", "--model", "TINY", "--steps", "0", "--out", "x.png"], "0 is not in the range"),
+        (["sample", "--model", "TINY", "--steps", "1001", "--out", "x.png"], "allowed: 1 to 1000"),
+        (["sample", "--model", "TINY", "--out", "/no/such/x.png"], "No such file or directory"),
+        (["sample", "--model", ".", "--out", "x.png"], "model_index.json is missing"),
+        (["serve", "--models", "nothing"], "settings: models: Value error, no model 'nothing'"),
+        (["train", "vae", "nothing", "--out", "x"], "nothing: no such recipe; shipped:"),
+        (["train", "vae", "digits", "--data-dir", "/no", "--out", "x"], "darkroom data get mnist"),
+        (["evaluate", "--model", "TINY", "--steps", "ten"], "'ten' is not numbers by commas"),
+        (["data", "get", "imagenet"], "imagenet: no such data set; known: mnist"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: list[str],
+    message: str,
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = [str(tiny_folder) if part == "TINY" else part for part in arguments]
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli, given)
+    assert result.exit_code in (1, 2)
+    assert message in result.output
+    assert result.output.rstrip().splitlines()[-1].startswith("Error: ")
+    assert not isinstance(result.exception, ValueError), "no traceback"

@@ -1,0 +1,48 @@
+"""The table from exceptions to answers, and what a client is told when things go wrong."""
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from app import errors
+from app.engine.job import EngineBusy, EngineError
+from app.errors import STATUS, RequestError
+
+
+def leaves(kind: type[Exception]) -> set[type[Exception]]:
+    below = kind.__subclasses__()
+    return {kind} if not below else set().union(*(leaves(child) for child in below))
+
+
+def test_every_error_has_its_line_in_the_table() -> None:
+    assert set(STATUS) == leaves(RequestError) | leaves(EngineError)
+    assert all(400 <= status < 600 for status, _ in STATUS.values())
+
+
+@pytest.fixture
+def client() -> TestClient:
+    app = FastAPI()
+    errors.install(app, {})
+
+    @app.get("/busy")
+    def busy() -> None:
+        raise EngineBusy(queued=8, limit=8, retry_after=12)
+
+    @app.get("/bug")
+    def bug() -> None:
+        raise RuntimeError("the password is swordfish")
+
+    return TestClient(app, raise_server_exceptions=False)
+
+
+def test_a_full_queue_says_when_to_come_back(client: TestClient) -> None:
+    answer = client.get("/busy")
+    assert answer.status_code == 429
+    assert answer.headers["retry-after"] == "12"
+
+
+def test_a_bug_tells_the_client_nothing_of_itself(client: TestClient) -> None:
+    answer = client.get("/bug")
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == errors.MEDIA_TYPE
+    assert "swordfish" not in answer.text

@@ -1,0 +1,211 @@
+"""POST /generate and its neighbours, over HTTP, with a real engine and a tiny model."""
+
+import base64
+import io
+import json
+import zipfile
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from app.schemas import MAX_SEED
+from models.pipeline import LatentDiffusion, to_uint8
+
+CHEAP = {"class": "cat", "steps": 2, "seed": 1}
+
+
+def open_png(content: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(content))
+    image.load()
+    return image
+
+
+def pixels(content: bytes) -> bytes:
+    return open_png(content).tobytes()
+
+
+def test_one_image_is_a_png_of_the_plain_loop(server: TestClient, tiny: LatentDiffusion) -> None:
+    body = {"class": "dog", "steps": 7, "guidance_scale": 2.5, "eta": 0.4, "seed": 123}
+    answer = server.post("/generate", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["x-seed"] == "123"
+    expected = tiny.sample(["dog"], [123], steps=7, guidance_scale=2.5, eta=0.4)
+    assert pixels(answer.content) == to_uint8(expected).numpy().tobytes()
+
+
+def test_the_png_says_how_it_was_made(server: TestClient) -> None:
+    info = server.get("/models").json()["models"][0]
+    image = open_png(server.post("/generate", json=CHEAP | {"guidance_scale": 2}).content)
+    assert image.info["parameters"] == (
+        "cat\nSteps: 2, Sampler: DDIM, CFG scale: 2, Seed: 1, Size: 16x16, "
+        f"Model hash: {info['hash']}, Model: tiny, Eta: 0"
+    )
+
+
+def test_defaults_are_the_models(server: TestClient) -> None:
+    least = server.post("/generate", json={"seed": 4})
+    full = {"class": None, "steps": 50, "guidance_scale": 1.5, "eta": 0, "seed": 4, "n": 1}
+    assert least.content == server.post("/generate", json=full | {"model": "tiny"}).content
+
+
+def test_a_seed_that_is_not_given_is_random_and_told(server: TestClient) -> None:
+    body = {"class": "cat", "steps": 1}
+    first, second = (server.post("/generate", json=body) for _ in range(2))
+    assert first.headers["x-seed"] != second.headers["x-seed"]
+    again = server.post("/generate", json=body | {"seed": int(first.headers["x-seed"])})
+    assert again.content == first.content
+
+
+def test_several_images_are_json_with_seeds_that_count_up(server: TestClient) -> None:
+    answer = server.post("/generate", json=CHEAP | {"n": 3}).json()
+    assert answer["class"] == "cat"
+    assert [image["seed"] for image in answer["images"]] == [1, 2, 3]
+    for image in answer["images"]:
+        alone = server.post("/generate", json=CHEAP | {"seed": image["seed"]})
+        assert base64.b64decode(image["data"]) == alone.content
+
+
+def test_the_last_seed_is_followed_by_zero(server: TestClient) -> None:
+    answer = server.post("/generate", json=CHEAP | {"seed": MAX_SEED, "n": 2}).json()
+    assert [image["seed"] for image in answer["images"]] == [MAX_SEED, 0]
+
+
+@pytest.mark.parametrize(
+    ("accept", "n", "media_type"),
+    [
+        ("*/*", 1, "image/png"),
+        ("image/*", 1, "image/png"),
+        ("application/json", 1, "application/json"),
+        ("image/webp, application/json;q=0.5, image/png;q=0.9", 1, "image/png"),
+        ("*/*", 2, "application/json"),
+        ("application/zip", 1, "application/zip"),
+        ("application/zip, */*;q=0.1", 2, "application/zip"),
+    ],
+)
+def test_accept_chooses_the_format(
+    server: TestClient, accept: str, n: int, media_type: str
+) -> None:
+    answer = server.post("/generate", json=CHEAP | {"n": n}, headers={"accept": accept})
+    assert answer.headers["content-type"] == media_type
+
+
+def test_a_zip_holds_the_files(server: TestClient) -> None:
+    headers = {"accept": "application/zip"}
+    answer = server.post("/generate", json=CHEAP | {"n": 2}, headers=headers)
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.namelist() == ["1.png", "2.png"]
+        assert archive.read("2.png") == server.post("/generate", json=CHEAP | {"seed": 2}).content
+
+
+def assert_problem(answer: httpx.Response, status: int) -> dict[str, Any]:
+    """RFC 9457, and nothing but."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert body["status"] == status
+    assert body["title"]
+    assert body["detail"] == body["error"]
+    return body
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("class", "bird", "unknown class 'bird'; allowed: cat, dog, 3, an index from 0 to 2"),
+        ("class", 3, "unknown class 3; allowed: cat"),
+        ("class", 1.5, "must be a string or an integer or null"),
+        ("class", ["cat"], "must be a string or an integer or null"),
+        *(
+            ("steps", wrong, "must be an integer from 1 to 1000")
+            for wrong in (0, 1001, -1, "50", 2.5, True, None)
+        ),
+        *(
+            ("seed", wrong, f"must be an integer from 0 to {MAX_SEED} or null")
+            for wrong in (-1, 2**63, 10**400, 1.5)
+        ),
+        *(
+            ("guidance_scale", wrong, "must be a number from 0 to 20 or null")
+            for wrong in (-0.1, 20.5, float("nan"), float("inf"), "2")
+        ),
+        *(("eta", wrong, "must be a number from 0 to 1") for wrong in (1.1, float("nan"), None)),
+        *(("n", wrong, "must be an integer from 1 to 16") for wrong in (0, 17)),
+        ("model", 3, "must be a string or null"),
+        ("a/b~c", 5, "unknown field; allowed: class, steps, guidance_scale, eta, seed, n, model"),
+    ],
+)
+def test_a_wrong_field_is_named_with_what_is_allowed(
+    server: TestClient, field: str, value: object, allowed: str
+) -> None:
+    content = json.dumps(CHEAP | {field: value})
+    answer = server.post("/generate", content=content, headers={"content-type": "application/json"})
+    body = assert_problem(answer, 422)
+    (error,) = body["errors"]
+    assert error["pointer"] == "#/" + field.replace("~", "~0").replace("/", "~1")
+    assert allowed in error["detail"]
+    assert field in body["detail"]
+
+
+def test_every_wrong_field_is_named_at_once(server: TestClient) -> None:
+    body = assert_problem(server.post("/generate", json={"steps": 0, "n": 99}), 422)
+    assert {error["pointer"] for error in body["errors"]} == {"#/steps", "#/n"}
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe", b"[1, 2]", b"null", b'"seven"'])
+def test_a_body_that_is_no_object_is_refused(server: TestClient, content: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    answer = server.post("/generate", content=content, headers=headers)
+    assert_problem(answer, 422 if content in (b"", b"[1, 2]", b"null", b'"seven"') else 400)
+
+
+def test_deeply_nested_json_is_refused(server: TestClient) -> None:
+    content = b'{"class":' + b"[" * 100_000
+    headers = {"content-type": "application/json"}
+    answer = server.post("/generate", content=content, headers=headers)
+    assert 400 <= assert_problem(answer, answer.status_code)["status"] < 500
+
+
+def test_a_body_of_100_megabytes_is_refused(server: TestClient) -> None:
+    headers = {"content-type": "application/json"}
+    answer = server.post("/generate", content=b" " * 100_000_000, headers=headers)
+    assert_problem(answer, 413)
+
+
+def test_other_things_that_are_not_there(server: TestClient) -> None:
+    body = assert_problem(server.post("/generate", json=CHEAP | {"model": "shoes"}), 404)
+    assert body["detail"] == "unknown model 'shoes'; loaded: tiny"
+    assert_problem(server.get("/nowhere"), 404)
+    assert_problem(server.get("/generate"), 405)
+    answer = server.post("/generate", json=CHEAP, headers={"accept": "text/html"})
+    assert "image/png, application/json, application/zip" in assert_problem(answer, 406)["detail"]
+
+
+def test_models_says_what_a_request_may_ask(server: TestClient) -> None:
+    (model,) = server.get("/models").json()["models"]
+    assert model.pop("hash").isalnum()
+    assert model == {
+        "name": "tiny",
+        "default": True,
+        "classes": ["cat", "dog", "3"],
+        "class_required": False,
+        "width": 16,
+        "height": 16,
+        "limits": {"steps": 1000, "n": 16, "seed": MAX_SEED, "guidance_scale": 20.0},
+        "defaults": {"steps": 50, "guidance_scale": 1.5, "eta": 0.0, "n": 1},
+    }
+
+
+def test_probes_and_documentation(server: TestClient) -> None:
+    assert server.get("/livez").json() == {"status": "alive"}
+    assert server.get("/readyz").json() == {"status": "ready"}
+    assert "text/html" in server.get("/").headers["content-type"]
+    schema = server.get("/openapi.json").json()
+    examples = schema["paths"]["/generate"]["post"]["requestBody"]["content"]["application/json"]
+    for example in examples["examples"].values():
+        wanted = {**example["value"], "steps": 1}
+        if wanted.get("class") in ("7", "0"):  # the documentation speaks of digits
+            wanted["class"] = "cat"
+        assert server.post("/generate", json=wanted).status_code == 200

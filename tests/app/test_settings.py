@@ -1,0 +1,56 @@
+"""Settings come from the environment and are refused when wrong."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DARKROOM_PORT", "PORT", "DARKROOM_MODELS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_models_are_names_or_paths_by_commas(
+    monkeypatch: pytest.MonkeyPatch, tiny_folder: Path
+) -> None:
+    monkeypatch.setenv("DARKROOM_MODELS", f"digits, {tiny_folder}")
+    folders = Settings().folders
+    assert list(folders) == ["digits", "tiny"]
+    assert folders["tiny"] == tiny_folder.resolve()
+
+
+def test_the_port_is_ours_or_the_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().port == 8000
+    monkeypatch.setenv("PORT", "8123")
+    assert Settings().port == 8123
+    monkeypatch.setenv("DARKROOM_PORT", "9000")
+    assert Settings().port == 9000
+    assert Settings(port=1).port == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("DARKROOM_PORT", "99999", "less than or equal to 65535"),
+        ("DARKROOM_MODELS", "nothing", "no model 'nothing'; shipped: digits"),
+        ("DARKROOM_MODELS", "digits,digits", "two models are called alike"),
+        ("DARKROOM_SLOTS", "0", "greater than or equal to 1"),
+        ("DARKROOM_DEVICE", "tpu", "should match pattern"),
+        ("DARKROOM_DTYPE", "int8", "'float32', 'bfloat16' or 'float16'"),
+    ],
+)
+def test_a_wrong_value_stops_the_server(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError, match=message):
+        Settings()
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1  # type: ignore[misc]

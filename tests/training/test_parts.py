@@ -1,0 +1,141 @@
+"""The parts of training, each against a closed form."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor, nn
+
+from models.training.data import Images
+from models.training.ema import EMA, power_beta, power_gamma
+from models.training.latents import LatentCache, cache_latents, fold_normalisation, moments
+from models.training.loop import learning_rate
+from models.training.metrics import frechet_distance, precision_recall
+from models.training.randomness import batch_indices, mix
+from models.training.recipe import Optimisation
+from models.training.vae import psnr
+from models.vae import AutoencoderKL
+from tests.tiny import VAE
+
+
+class TestEMA:
+    @pytest.mark.parametrize("length", [0.05, 0.1, 0.25])
+    def test_the_profile_has_the_length_asked_for(self, length: float) -> None:
+        """Weights of a power-function average are t^gamma: their spread by a fine sum."""
+        gamma = power_gamma(length)
+        t = np.linspace(0, 1, 200_001)[1:]
+        weight = t**gamma / np.sum(t**gamma)
+        mean = np.sum(weight * t)
+        assert np.sqrt(np.sum(weight * (t - mean) ** 2)) == pytest.approx(length, rel=1e-3)
+
+    def test_the_update_is_that_average(self) -> None:
+        """Against the weighted mean of every value the parameter ever had."""
+        layer = nn.Linear(1, 1, bias=False)
+        average, values = EMA(layer, 0.1), []
+        for step in range(1, 51):
+            layer.weight.data.fill_(float(step**0.5))
+            values.append(step**0.5)
+            average.update(layer, step)
+        keep = [1 - power_beta(step, average.gamma) for step in range(1, 51)]
+        weights = [k * np.prod(1 - np.array(keep[i + 1 :])) for i, k in enumerate(keep)]
+        assert np.sum(weights) == pytest.approx(1), "nothing of the initial weights is left"
+        made = next(average.module.parameters()).item()
+        assert made == pytest.approx(np.dot(weights, values), rel=1e-5)
+
+
+class TestLatents:
+    def cache(self) -> tuple[AutoencoderKL, Images, LatentCache]:
+        torch.manual_seed(0)
+        vae = AutoencoderKL(VAE).eval().requires_grad_(False)
+        pixels = torch.randint(256, (600, 1, 16, 16), dtype=torch.uint8)
+        images = Images(pixels, torch.zeros(600).long(), ("a",))
+        return vae, images, cache_latents(vae, images, torch.device("cpu"))
+
+    def test_moments_are_those_of_drawn_latents(self) -> None:
+        _, _, cache = self.cache()
+        everyone = torch.arange(600).repeat(20)
+        drawn = cache.draw(everyone, torch.randn(12_000, *cache.shape))
+        mean, std = moments(cache)
+        torch.testing.assert_close(drawn.mean((0, 2, 3)).double(), mean, atol=0.01, rtol=0)
+        torch.testing.assert_close(drawn.std((0, 2, 3)).double(), std, atol=0.01, rtol=0)
+
+    def test_folding_normalises_and_changes_no_image(self) -> None:
+        vae, images, cache = self.cache()
+        some = images.scaled(slice(8))
+        before = vae.decode(vae.encode(some).mean)
+        mean, std = moments(cache)
+        fold_normalisation(vae, mean, std)
+        posterior = vae.encode(some)
+        column = (1, -1, 1, 1)
+        expected = (cache.mean[:8] - mean.view(column)) / std.view(column)
+        torch.testing.assert_close(posterior.mean, expected.float(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(vae.decode(posterior.mean), before, rtol=1e-4, atol=1e-5)
+        zero, one = moments(cache_latents(vae, images, torch.device("cpu")))
+        torch.testing.assert_close(zero, torch.zeros_like(zero), atol=1e-4, rtol=0)
+        torch.testing.assert_close(one, torch.ones_like(one), atol=1e-4, rtol=0)
+
+    def test_there_must_be_something_to_fold_into(self) -> None:
+        vae = AutoencoderKL(replace(VAE, use_quant_conv=False))
+        with pytest.raises(ValueError, match="use_quant_conv and use_post_quant_conv must be true"):
+            fold_normalisation(vae, torch.zeros(2), torch.ones(2))
+
+
+class TestMetrics:
+    def features(self, seed: int, count: int = 400) -> Tensor:
+        draw = torch.Generator().manual_seed(seed)
+        shape = torch.randn(6, 6, generator=draw, dtype=torch.float64)
+        return torch.randn(count, 6, generator=draw, dtype=torch.float64) @ shape + seed
+
+    def test_frechet_distance_with_a_matrix_square_root(self) -> None:
+        a, b = self.features(0), self.features(1)
+        cov_a, cov_b = np.cov(a.numpy().T), np.cov(b.numpy().T)
+        mean = float((a.mean(0) - b.mean(0)).square().sum())
+        expected = mean + np.trace(cov_a + cov_b - 2 * sqrtm(cov_a @ cov_b).real)
+        assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+        assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+
+    def test_precision_and_recall_with_a_neighbour_search(self) -> None:
+        fake, real = self.features(0, 300) * 0.5, self.features(0, 500)
+
+        def covered(points: Tensor, manifold: Tensor) -> float:
+            search = NearestNeighbors(n_neighbors=4).fit(manifold.numpy())
+            radii = search.kneighbors(manifold.numpy())[0][:, 3]
+            distances = torch.cdist(points, manifold).numpy()
+            return float((distances <= radii[None]).any(axis=1).mean())
+
+        expected = (covered(fake, real), covered(real, fake))
+        assert precision_recall(fake, real) == pytest.approx(expected, abs=0.005)
+        assert precision_recall(fake, real)[1] < 0.9, "half the spread leaves reals out"
+
+    def test_psnr_of_a_known_error(self) -> None:
+        images = torch.zeros(2, 1, 4, 4)
+        assert psnr(images + 0.2, images).tolist() == pytest.approx([20.0, 20.0])
+
+
+class TestLoop:
+    def test_the_learning_rate_warms_up_and_follows_a_cosine(self) -> None:
+        options = Optimisation(images=10_000, batch_size=10, warmup_steps=100)
+        rates = [learning_rate(options, step) for step in range(1000)]
+        assert rates[0] == pytest.approx(1e-5)
+        assert max(rates) == rates[99] == rates[100] == pytest.approx(1e-3)
+        assert rates[550] == pytest.approx((1e-3 + 1e-5) / 2, rel=1e-6)
+        assert rates[-1] == pytest.approx(1e-5, rel=0.01)
+
+    def test_an_epoch_reads_every_image_once_in_a_new_order(self) -> None:
+        epochs = [
+            torch.cat([batch_indices(0, step, 8, 67) for step in range(e * 8, e * 8 + 8)])
+            for e in range(2)
+        ]
+        assert all(len(epoch.unique()) == 64 for epoch in epochs)
+        assert not torch.equal(*epochs)
+        assert torch.equal(batch_indices(0, 11, 8, 67), batch_indices(0, 11, 8, 67))
+
+    def test_seeds_differ_by_each_of_their_parts(self) -> None:
+        seeds = {mix(s, p, i) for s in range(4) for p in ("a", "b", "ab") for i in range(20)}
+        assert len(seeds) == 4 * 3 * 20
+        assert all(0 <= seed < 2**63 for seed in seeds)
+        assert json.loads(json.dumps(max(seeds))) == max(seeds)

@@ -1,0 +1,59 @@
+"""Recipes: every key checked, every override applied."""
+
+from pathlib import Path
+
+import pytest
+
+from models.config import ConfigError
+from models.training.recipe import RECIPES, Recipe
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_recipes_read(path: Path) -> None:
+    recipe = Recipe.read(path.stem)
+    assert recipe == Recipe.read(path)
+    assert recipe.vae.scaling_factor == 1.0
+    assert recipe.unet.in_channels == recipe.vae.latent_channels
+    assert recipe.unet.sample_size == recipe.data.size // recipe.vae.downscale
+
+
+def test_overrides_and_what_follows_from_them() -> None:
+    recipe = Recipe.read(
+        "digits",
+        ["vae.latent_channels=8", "train.vae.seed=3", "data.source=fashion-mnist"],
+    )
+    assert recipe.unet.in_channels == recipe.unet.out_channels == 8
+    assert recipe.train_vae.seed == 3
+    assert recipe.data.source == "fashion-mnist"
+    assert recipe.with_classes(10).unet.num_class_embeds == 11
+    assert recipe.with_classes(0).unet.num_class_embeds is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.vae.sed=1", r"\[train.vae\]: unknown key 'sed'.*known: .*seed"),
+        ("train.vae.seed=one", r"\[train.vae\]: seed is 'one'; allowed: int"),
+        ("train.vae.images=3", "images is 3, batch_size 64"),
+        ("train.vae.ema_length=0.5", "ema_length is 0.5; allowed: above 0, up to 0.28"),
+        ("train.both.seed=1", "unknown table 'train.both'"),
+        ("vea.latent_channels=2", "unknown table 'vea'"),
+        ("data.size=30", "size 30 is no multiple of 4"),
+        ("data.channels=2", r"channels is 2; allowed: 1, 3"),
+        ("scheduler.prediction_type=epsilon", "rescale_betas_zero_snr with"),
+        ("seed=1", "write table.key=value"),
+        ("train.vae.seed", "write table.key=value"),
+        ("vae.latent_channels.x=1", "'latent_channels' is not a table"),
+    ],
+)
+def test_a_wrong_value_is_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Recipe.read("digits", [override])
+
+
+def test_a_recipe_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no such recipe; shipped: .*digits"):
+        Recipe.read("nothing")
+    (tmp_path / "bad.toml").write_text("[data")
+    with pytest.raises(ConfigError, match=r"bad\.toml: not TOML"):
+        Recipe.read(tmp_path / "bad.toml")

@@ -1,0 +1,150 @@
+"""Killed and resumed is the same run; so is one shared by two processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from models.training.loop import TrainingError, save_state
+
+ROOT = Path(__file__).parents[2]
+STAGES = {
+    "vae": "vae/diffusion_pytorch_model.safetensors",
+    "diffusion": "model/unet/diffusion_pytorch_model.safetensors",
+}
+
+
+class Runs:
+    """Starts `darkroom train` in processes of its own, over one data set and recipe."""
+
+    def __init__(self, data_dir: Path, recipe: Path, folder: Path) -> None:
+        self.data_dir, self.recipe, self.folder = data_dir, recipe, folder
+
+    def start(
+        self, stage: str, out: str, *extra: str, launcher: tuple[str, ...] = ()
+    ) -> "subprocess.Popen[str]":
+        vae = ["--vae", str(self.folder / "vae-whole/vae")] if stage == "diffusion" else []
+        where = ["--data-dir", str(self.data_dir), "--out", str(self.folder / out)]
+        command = [*launcher, "-m", "app.cli", "train", stage, str(self.recipe), *where]
+        return subprocess.Popen(
+            [sys.executable, *command, "--device", "cpu", *vae, *extra],
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    def run(self, stage: str, out: str, *extra: str, launcher: tuple[str, ...] = ()) -> None:
+        process = self.start(stage, out, *extra, launcher=launcher)
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, output
+
+    def weights(self, stage: str, out: str) -> dict[str, Tensor]:
+        return load_file(self.folder / out / STAGES[stage])
+
+    def wait_for_checkpoint(self, process: "subprocess.Popen[str]", out: str) -> None:
+        state = self.folder / out / "state.pt"
+        while not state.exists():
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def runs(data_dir: Path, recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """With a whole run of each stage to compare with."""
+    runs = Runs(data_dir, recipe_file, tmp_path_factory.mktemp("runs"))
+    for stage in STAGES:
+        runs.run(stage, f"{stage}-whole")
+    return runs
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_and_resumed_ends_with_the_same_bits(
+    runs: Runs, stage: str, how: signal.Signals
+) -> None:
+    out = f"{stage}-{how.name}"
+    process = runs.start(stage, out)
+    runs.wait_for_checkpoint(process, out)
+    process.send_signal(how)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0, "it was to be stopped half-way"
+    if how is signal.SIGINT:
+        assert "--resume goes on" in output
+        assert "Traceback" not in output
+    step = torch.load(runs.folder / out / "state.pt", weights_only=True)["step"]
+    assert 0 < step < 250
+    runs.run(stage, out, "--resume")
+    whole, resumed = runs.weights(stage, f"{stage}-whole"), runs.weights(stage, out)
+    assert whole.keys() == resumed.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_a_run_leaves_its_log_and_pictures(runs: Runs) -> None:
+    folder = runs.folder / "diffusion-whole"
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    train = [line for line in lines if line["kind"] == "train"]
+    assert [line["step"] for line in train] == [50, 100, 150, 200, 250]
+    assert train[-1]["images"] == 4000
+    assert {"loss", "norm", "learning_rate", "images_per_second"} <= train[0].keys()
+    assert (folder / "samples/0000250.png").is_file()
+    assert list((folder / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ((), "holds a run already; --resume goes on with it"),
+        (("--resume", "--seed", "5"), "was trained with train.seed = 0, not 5"),
+    ],
+)
+def test_a_run_is_not_overwritten_nor_resumed_as_another(
+    runs: Runs, extra: tuple[str, ...], message: str
+) -> None:
+    process = runs.start("vae", "vae-whole", *extra)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert message in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_train_the_model_of_one(runs: Runs, stage: str) -> None:
+    """Rounding alone may differ, so far as 40 steps of Adam let it grow."""
+    # Dropout masks are each process's own, so they are left out of the comparison.
+    short = ("--images", "640", "--set", "unet.dropout=0.0")
+    two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    runs.run(stage, f"{stage}-one", *short)
+    runs.run(stage, f"{stage}-two", *short, launcher=two)
+    runs.run(stage, f"{stage}-start", "--images", "16", *short[2:])
+    one, both, start = (
+        torch.cat([t.flatten() for _, t in sorted(runs.weights(stage, f"{stage}-{n}").items())])
+        for n in ("one", "two", "start")
+    )
+    assert (both - one).norm() < 0.01 * (one - start).norm()
+
+
+def test_a_failed_write_keeps_the_checkpoint_before_it(tmp_path: Path) -> None:
+    state = tmp_path / "state.pt"
+    save_state(state, {"step": 1})
+    with pytest.raises(Exception, match="pickle"):
+        save_state(state, {"step": 2, "bad": lambda: None})
+    assert torch.load(state, weights_only=True) == {"step": 1}
+
+
+def test_resuming_nothing_is_an_error(runs: Runs) -> None:
+    process = runs.start("vae", "nowhere", "--resume")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "holds no run" in output
+    assert issubclass(TrainingError, ValueError), "the command line shows these in one line"
