@@ -1,0 +1,1 @@
+"""Measurements: each module is one command and writes one table to benchmarks/results/."""
