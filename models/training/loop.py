@@ -6,11 +6,9 @@ Several processes (torchrun) each take their rows of the same global batch and a
 """
 
 import contextlib
-import json
 import math
 import os
 import signal
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,10 +19,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from models.training.ema import EMA
+from models.training.log import Log
 from models.training.randomness import batch_indices, mix
 from models.training.recipe import Optimisation
 
@@ -124,7 +121,7 @@ def fit(
     parallel = DistributedDataParallel(network) if process.world > 1 else network
     epoch = max(task.size // options.batch_size, 1)
     rows = process.rows(options.batch_size)
-    log = _Log(out, first, options) if process.main else None
+    log = Log(out, first, options) if process.main else None
 
     def save(step: int) -> None:
         if process.main:
@@ -249,46 +246,3 @@ def _anyone(flag: bool, process: Process) -> bool:
     votes = torch.tensor(int(flag), device=process.device)
     dist.all_reduce(votes)
     return bool(votes.item())
-
-
-class _Log:
-    """Progress bar, one JSON line a log step, TensorBoard, sample grids."""
-
-    def __init__(self, out: Path, first: int, options: Optimisation) -> None:
-        self._out, self._options = out, options
-        self._lines = (out / "log.jsonl").open("a", encoding="utf-8", buffering=1)
-        self._board = SummaryWriter(out / "tensorboard", purge_step=first)
-        self._bar = tqdm(total=options.steps, initial=first, unit="step", disable=None)
-        self._since, self._at = time.monotonic(), first
-
-    def pictures(self, step: int) -> Path:
-        """Where the grid of this step goes."""
-        folder = self._out / "samples"
-        folder.mkdir(exist_ok=True)
-        return folder / f"{step:07d}.png"
-
-    def step(self, step: int, parts: dict[str, Tensor], rate: float) -> None:
-        self._bar.update()
-        if step % self._options.log_every and step != self._options.steps:
-            return
-        figures = {name: value.item() for name, value in parts.items()}
-        elapsed = time.monotonic() - self._since
-        figures["learning_rate"] = rate
-        figures["images_per_second"] = (step - self._at) * self._options.batch_size / elapsed
-        self._since, self._at = time.monotonic(), step
-        self._bar.set_postfix(loss=f"{figures['loss']:.4g}")
-        self._write(step, "train", figures)
-
-    def report(self, step: int, figures: dict[str, float]) -> None:
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        tqdm.write(f"step {step}: {shown}")
-        self._write(step, "test", figures)
-        self._since, self._at = time.monotonic(), step
-
-    def _write(self, step: int, kind: str, figures: dict[str, float]) -> None:
-        images = step * self._options.batch_size
-        rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
-        line = {"step": step, "images": images, "kind": kind, **rounded}
-        self._lines.write(json.dumps(line) + "\n")
-        for name, value in figures.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)

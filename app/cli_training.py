@@ -1,0 +1,186 @@
+"""The commands that need the `train` extra: darkroom train | evaluate | data."""
+
+from pathlib import Path
+
+import click
+
+from app.console import Fault, one_line
+from models.library import find
+
+_EPILOG_TRAIN = """\b
+Examples:
+  darkroom train vae digits --out runs/vae
+  darkroom train diffusion digits --vae runs/vae/vae --out runs/digits
+  darkroom train vae my.toml --set vae.latent_channels=8 --set train.vae.images=60000 --out runs/v8
+  torchrun --nproc-per-node 4 -m app.cli train diffusion digits --vae runs/vae/vae --out runs/digits
+"""
+_EPILOG_EVALUATE = """\b
+Examples:
+  darkroom evaluate --model digits
+  darkroom evaluate --model runs/digits/model --steps 10,50 --guidance-scale 1,1.5 --samples 5000
+"""
+
+
+@click.group()
+def train() -> None:
+    """Train a model: first the autoencoder (vae), then the UNet (diffusion)."""
+
+
+def _training_options(command: click.decorators.FC) -> click.decorators.FC:
+    for option in reversed(
+        [
+            click.argument("recipe"),
+            click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True),
+            click.option("--data-dir", type=click.Path(path_type=Path), help="Holds mnist/ ..."),
+            click.option("--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE"),
+            click.option("--images", type=int, help="Images to train on, repeats counted."),
+            click.option("--batch-size", type=int),
+            click.option("--seed", type=int),
+            click.option("--device", default="auto", show_default=True),
+            click.option("--resume", is_flag=True, help="Go on with the run in --out."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@train.command("vae", epilog=_EPILOG_TRAIN)
+@_training_options
+@click.option("--kl-weight", type=float, help="Weight of the KL term.")
+def train_vae_command(
+    recipe: str,
+    out: Path,
+    data_dir: Path | None,
+    overrides: tuple[str, ...],
+    device: str,
+    resume: bool,
+    **flags: float | None,
+) -> None:
+    """Train the autoencoder of RECIPE (a shipped name or a .toml file) into OUT/vae."""
+    with one_line():
+        from models.training.data import default_folder
+        from models.training.recipe import Recipe
+        from models.training.vae import train_vae
+
+        read = Recipe.read(recipe, [*overrides, *_flags("train.vae", flags)])
+        folder = train_vae(read, data_dir or default_folder(), out, device=device, resume=resume)
+    click.echo(folder)
+
+
+@train.command("diffusion", epilog=_EPILOG_TRAIN)
+@_training_options
+@click.option(
+    "--vae",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the trained autoencoder.",
+)
+def train_diffusion_command(
+    recipe: str,
+    out: Path,
+    vae: Path,
+    data_dir: Path | None,
+    overrides: tuple[str, ...],
+    device: str,
+    resume: bool,
+    **flags: float | None,
+) -> None:
+    """Train the UNet of RECIPE on a VAE's latents into the model folder OUT/model."""
+    with one_line():
+        from models.training.data import default_folder
+        from models.training.diffusion import train_diffusion
+        from models.training.recipe import Recipe
+
+        read = Recipe.read(recipe, [*overrides, *_flags("train.diffusion", flags)])
+        folder = train_diffusion(
+            read, vae, data_dir or default_folder(), out, device=device, resume=resume
+        )
+    click.echo(folder)
+
+
+@click.command(epilog=_EPILOG_EVALUATE)
+@click.option("--model", default="digits", show_default=True, help="Shipped name or path.")
+@click.option("--data", "source", default="mnist", show_default=True, help="Real images.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Holds mnist/ ...")
+@click.option("--samples", type=click.IntRange(2), default=5000, show_default=True)
+@click.option("--steps", default="10,20,100", show_default=True, help="By commas.")
+@click.option("--guidance-scale", help="By commas. [default: the model's]")
+@click.option("--eta", type=click.FloatRange(0, 1), default=0.0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**62), default=0, show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON report.")
+@click.option("--device", default="auto", show_default=True)
+def evaluate(
+    model: str,
+    source: str,
+    data_dir: Path | None,
+    samples: int,
+    steps: str,
+    guidance_scale: str | None,
+    eta: float,
+    seed: int,
+    out: Path | None,
+    device: str,
+) -> None:
+    """Class accuracy, Fréchet distance, precision and recall, against real test images."""
+    with one_line():
+        from app.engine.runner import Runner
+        from models.training.data import default_folder
+        from models.training.evaluate import evaluate as measure
+        from models.training.recipe import DataRecipe
+
+        folder = find(model)
+        opened = Runner.open(folder.name, folder, device, "float32").model
+        scales = _numbers(guidance_scale) if guidance_scale else [opened.guidance_scale]
+        settings = [(int(count), scale) for scale in scales for count in _numbers(steps)]
+        size, channels = opened.image_size[0], opened.vae.config.out_channels
+        data = DataRecipe.from_dict(
+            {"source": source, "size": size, "channels": channels}, "--data"
+        )
+        for report in measure(
+            opened,
+            data,
+            data_dir or default_folder(),
+            samples=samples,
+            settings=settings,
+            eta=eta,
+            seed=seed,
+            cache=default_folder(),
+        ):
+            if out is not None:
+                out.write_text(report.to_json(), encoding="utf-8")
+            click.echo(f"{len(report.rows) - 2} of {len(settings)} settings measured", err=True)
+        click.echo(report.to_table())
+        click.echo(
+            f"\n{samples} samples; classifier {report.classifier}, "
+            f"{report.classifier_accuracy:.2%} right on the real test images; "
+            f"reconstructions {report.reconstruction_psnr:.1f} dB"
+        )
+
+
+@click.group()
+def data() -> None:
+    """Data sets to train on."""
+
+
+@data.command("get", epilog="\b\nExample:\n  darkroom data get mnist")
+@click.argument("name")
+@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path))
+def data_get(name: str, data_dir: Path | None) -> None:
+    """Download NAME (mnist or fashion-mnist), checking every file's SHA-256."""
+    with one_line():
+        from models.training.data import SOURCES, default_folder, download
+
+        folder = download(name, data_dir or default_folder())
+        click.echo(f"{folder}  ({SOURCES[name].licence})")
+
+
+def _flags(table: str, flags: dict[str, float | None]) -> list[str]:
+    """Flags as overrides of a recipe."""
+    return [f"{table}.{name}={value}" for name, value in flags.items() if value is not None]
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise Fault(f"{text!r} is not numbers by commas, as 10,20,100") from error

@@ -1,0 +1,56 @@
+"""What a run says of itself."""
+
+import json
+import time
+from pathlib import Path
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from models.training.recipe import Optimisation
+
+
+class Log:
+    """Progress bar, one JSON line a log step, TensorBoard, sample grids."""
+
+    def __init__(self, out: Path, first: int, options: Optimisation) -> None:
+        self._out, self._options = out, options
+        self._lines = (out / "log.jsonl").open("a", encoding="utf-8", buffering=1)
+        self._board = SummaryWriter(out / "tensorboard", purge_step=first)
+        self._bar = tqdm(total=options.steps, initial=first, unit="step", disable=None)
+        self._since, self._at = time.monotonic(), first
+
+    def pictures(self, step: int) -> Path:
+        """Where the grid of this step goes."""
+        folder = self._out / "samples"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{step:07d}.png"
+
+    def step(self, step: int, parts: dict[str, Tensor], rate: float) -> None:
+        """Count a step; every `log_every` of them, write the parts of the loss."""
+        self._bar.update()
+        if step % self._options.log_every and step != self._options.steps:
+            return
+        figures = {name: value.item() for name, value in parts.items()}
+        elapsed = time.monotonic() - self._since
+        figures["learning_rate"] = rate
+        figures["images_per_second"] = (step - self._at) * self._options.batch_size / elapsed
+        self._since, self._at = time.monotonic(), step
+        self._bar.set_postfix(loss=f"{figures['loss']:.4g}")
+        self._write(step, "train", figures)
+
+    def report(self, step: int, figures: dict[str, float]) -> None:
+        """Write what was measured on held-out images."""
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        tqdm.write(f"step {step}: {shown}")
+        self._write(step, "test", figures)
+        self._since, self._at = time.monotonic(), step
+
+    def _write(self, step: int, kind: str, figures: dict[str, float]) -> None:
+        images = step * self._options.batch_size
+        rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
+        line = {"step": step, "images": images, "kind": kind, **rounded}
+        self._lines.write(json.dumps(line) + "\n")
+        for name, value in figures.items():
+            self._board.add_scalar(f"{kind}/{name}", value, step)
