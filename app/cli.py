@@ -31,7 +31,9 @@ def cli() -> None:
 
 
 @cli.command(epilog=_EPILOG_SERVE)
-@click.option("--models", help="Shipped names or paths, by commas. [default: digits]")
+@click.option(
+    "--models", help="Comma-separated names of shipped models or paths. [default: digits]"
+)
 @click.option("--host", help="Address to listen on. [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on. [default: 8000]")
 @click.option("--device", help="cpu, cuda, cuda:1, or auto. [default: auto]")
@@ -60,13 +62,25 @@ def serve(**options: str | int | None) -> None:
 @cli.command(epilog=_EPILOG_SAMPLE)
 @click.option("--model", default="digits", show_default=True, help="Shipped name or path.")
 @click.option("--class", "class_", help="Name or index of a class; none if absent.")
-@click.option("--steps", type=click.IntRange(1), default=50, show_default=True)
-@click.option("--guidance-scale", type=click.FloatRange(0, 20), help="[default: the model's]")
-@click.option("--eta", type=click.FloatRange(0, 1), default=0.0, show_default=True)
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="[default: random]")
-@click.option("--n", type=click.IntRange(1, 1024), default=1, show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
-@click.option("--device", default="auto", show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=50, show_default=True, help="DDIM steps.")
+@click.option(
+    "--guidance-scale", type=click.FloatRange(0, 20), help="1 is none. [default: the model's]"
+)
+@click.option(
+    "--eta",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="0 is DDIM, 1 ancestral.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), help="Image k uses seed + k. [default: random]"
+)
+@click.option("--n", type=click.IntRange(1, 1024), default=1, show_default=True, help="Images.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="PNG file."
+)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
 def sample(
     model: str,
     class_: str | None,
@@ -79,10 +93,9 @@ def sample(
     device: str,
 ) -> None:
     """Draw images without a server: the same request, the same pixels."""
-    from app.engine.job import Params, Pixels
-    from app.engine.runner import Runner
+    from app.engine.job import Params
+    from app.engine.runner import Runner, to_pixels
     from app.images import describe, encode_png
-    from models.pipeline import to_uint8
 
     with one_line():
         folder = find(model)
@@ -96,9 +109,7 @@ def sample(
         images = latent_diffusion.sample(
             [index] * n, seeds, steps=steps, guidance_scale=scale, eta=eta
         )
-        for k, image in enumerate(to_uint8(images)):
-            height, width, channels = image.shape
-            pixels = Pixels(width, height, channels, image.numpy().tobytes())
+        for k, pixels in enumerate(to_pixels(images)):
             path = out if n == 1 else out.with_stem(f"{out.stem}-{seeds[k]}")
             path.write_bytes(encode_png(pixels, describe(params, k, info)))
             click.echo(path)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from app.console import Fault, one_line
+from app.console import Numbers, one_line
 from models.library import find
 
 _EPILOG_TRAIN = """\b
@@ -30,13 +30,30 @@ def _training_options(command: click.decorators.FC) -> click.decorators.FC:
     for option in reversed(
         [
             click.argument("recipe"),
-            click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True),
-            click.option("--data-dir", type=click.Path(path_type=Path), help="Holds mnist/ ..."),
-            click.option("--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE"),
+            click.option(
+                "--out",
+                type=click.Path(file_okay=False, path_type=Path),
+                required=True,
+                help="Folder of the run.",
+            ),
+            click.option(
+                "--data-dir",
+                type=click.Path(path_type=Path),
+                help="Holds mnist/ or your folder. [default: ~/.cache/darkroom]",
+            ),
+            click.option(
+                "--set",
+                "overrides",
+                multiple=True,
+                metavar="TABLE.KEY=VALUE",
+                help="Override a value of the recipe.",
+            ),
             click.option("--images", type=int, help="Images to train on, repeats counted."),
-            click.option("--batch-size", type=int),
-            click.option("--seed", type=int),
-            click.option("--device", default="auto", show_default=True),
+            click.option("--batch-size", type=int, help="Images an optimizer step."),
+            click.option("--seed", type=int, help="Of everything random in the run."),
+            click.option(
+                "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto."
+            ),
             click.option("--resume", is_flag=True, help="Go on with the run in --out."),
         ]
     ):
@@ -101,21 +118,43 @@ def train_diffusion_command(
 @click.command(epilog=_EPILOG_EVALUATE)
 @click.option("--model", default="digits", show_default=True, help="Shipped name or path.")
 @click.option("--data", "source", default="mnist", show_default=True, help="Real images.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Holds mnist/ ...")
-@click.option("--samples", type=click.IntRange(2), default=5000, show_default=True)
-@click.option("--steps", default="10,20,100", show_default=True, help="By commas.")
-@click.option("--guidance-scale", help="By commas. [default: the model's]")
-@click.option("--eta", type=click.FloatRange(0, 1), default=0.0, show_default=True)
-@click.option("--seed", type=click.IntRange(0, 2**62), default=0, show_default=True)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Holds mnist/ or your folder. [default: ~/.cache/darkroom]",
+)
+@click.option(
+    "--samples", type=click.IntRange(2), default=5000, show_default=True, help="Images a setting."
+)
+@click.option(
+    "--steps", type=Numbers(int), default="10,20,100", show_default=True, help="Comma-separated."
+)
+@click.option(
+    "--guidance-scale", type=Numbers(float), help="Comma-separated. [default: the model's]"
+)
+@click.option(
+    "--eta",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="0 is DDIM, 1 ancestral.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**62),
+    default=0,
+    show_default=True,
+    help="Image k uses seed + k.",
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON report.")
-@click.option("--device", default="auto", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
 def evaluate(
     model: str,
     source: str,
     data_dir: Path | None,
     samples: int,
-    steps: str,
-    guidance_scale: str | None,
+    steps: list[int],
+    guidance_scale: list[float] | None,
     eta: float,
     seed: int,
     out: Path | None,
@@ -123,15 +162,14 @@ def evaluate(
 ) -> None:
     """Class accuracy, Fréchet distance, precision and recall, against real test images."""
     with one_line():
-        from app.engine.runner import Runner
+        from models.pipeline import LatentDiffusion
         from models.training.data import default_folder
         from models.training.evaluate import evaluate as measure
         from models.training.recipe import DataRecipe
 
-        folder = find(model)
-        opened = Runner.open(folder.name, folder, device, "float32").model
-        scales = _numbers(guidance_scale) if guidance_scale else [opened.guidance_scale]
-        settings = [(int(count), scale) for scale in scales for count in _numbers(steps)]
+        opened = LatentDiffusion.open(find(model), device=device, block_rows=64)
+        scales = guidance_scale or [opened.guidance_scale]
+        settings = [(count, scale) for scale in scales for count in steps]
         size, channels = opened.image_size[0], opened.vae.config.out_channels
         data = DataRecipe.from_dict(
             {"source": source, "size": size, "channels": channels}, "--data"
@@ -164,7 +202,11 @@ def data() -> None:
 
 @data.command("get", epilog="\b\nExample:\n  darkroom data get mnist")
 @click.argument("name")
-@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="[default: ~/.cache/darkroom]",
+)
 def data_get(name: str, data_dir: Path | None) -> None:
     """Download NAME (mnist or fashion-mnist), checking every file's SHA-256."""
     with one_line():
@@ -177,10 +219,3 @@ def data_get(name: str, data_dir: Path | None) -> None:
 def _flags(table: str, flags: dict[str, float | None]) -> list[str]:
     """Flags as overrides of a recipe."""
     return [f"{table}.{name}={value}" for name, value in flags.items() if value is not None]
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise Fault(f"{text!r} is not numbers by commas, as 10,20,100") from error

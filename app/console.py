@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import click
 
@@ -11,6 +12,25 @@ class Fault(click.ClickException):
 
     def format_message(self) -> str:
         return " ".join(self.message.split())
+
+
+class Numbers(click.ParamType[Any]):
+    """Comma-separated numbers, as 10,20,100."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type[int] | type[float]) -> None:
+        self._kind = kind
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int] | list[float]:
+        """The numbers, or an error that names the option."""
+        try:
+            return [self._kind(part) for part in str(value).split(",")]
+        except ValueError:
+            kind = "whole numbers" if self._kind is int else "numbers"
+            self.fail(f"{value!r} is not a comma-separated list of {kind}", param, ctx)
 
 
 @contextlib.contextmanager

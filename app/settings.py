@@ -17,7 +17,8 @@ class Settings(BaseSettings):
     )
 
     models: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("digits",), description="Names of shipped models or paths of model folders, by commas."
+        ("digits",),
+        description="Comma-separated names of shipped models or paths of model folders.",
     )
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535, validation_alias=AliasChoices("DARKROOM_PORT", "PORT"))

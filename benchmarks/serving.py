@@ -29,7 +29,7 @@ SERVERS = {
 
 @click.command()
 @click.option("--requests", default=96, show_default=True)
-@click.option("--clients", default="1,8,32", show_default=True, help="At once; by commas.")
+@click.option("--clients", default="1,8,32", show_default=True, help="At once, comma-separated.")
 @click.option("--port", default=0, help="[default: a free one]")
 def main(requests: int, clients: str, port: int) -> None:
     """Measure both servers and print the ratio."""

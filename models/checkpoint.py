@@ -8,6 +8,7 @@
 Weights are safetensors, never pickle. A class name is looked up in a table and never imported.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -154,6 +155,16 @@ def save_network(folder: Path, network: AutoencoderKL | UNet2D) -> None:
     partial = folder / f".{WEIGHTS}.partial"
     save_file(tensors, partial, metadata={"format": "pt"})
     partial.replace(folder / WEIGHTS)
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256, in hexadecimal, over the weight files of one network, in order of name."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _open_network(

@@ -18,20 +18,21 @@ from models.schedule import alpha_bars, timestep_pairs
 MAX_SEED = 2**63 - 1
 
 # Kernels choose their summation order by the shape of the batch, so a row's last bits depend on how
-# many rows ride with it. Networks here always run on blocks of exactly this many rows, short ones
-# filled up: one shape, one order, the same bits (docs/decisions.md has what was measured).
-BLOCK_ROWS = 16
+# many rows ride with it. Networks here always run on blocks of exactly `block_rows` rows, short
+# ones filled up: one shape, one order, the same bits (docs/decisions.md has what was measured).
+BLOCK_ROWS = 16  # what is served; a larger block is faster for many images, with other last bits
 
 
 class LatentDiffusion:
     """A VAE, a UNet and a noise schedule, on one device."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, block_rows: int = BLOCK_ROWS) -> None:
         self.vae, self.unet = checkpoint.vae, checkpoint.unet
         self.schedule, self.classes = checkpoint.schedule, checkpoint.classes
         self.guidance_scale = checkpoint.guidance_scale
         weight = next(self.unet.parameters())
         self.device, self.dtype = weight.device, weight.dtype
+        self._block_rows = block_rows
         self._alpha_bar = alpha_bars(self.schedule).to(self.device)
 
     @classmethod
@@ -39,11 +40,13 @@ class LatentDiffusion:
         cls,
         path: str | Path,
         *,
-        device: torch.device | str = "cpu",
+        device: str = "cpu",
         dtype: torch.dtype = torch.float32,
+        block_rows: int = BLOCK_ROWS,
     ) -> Self:
-        """Open a model folder; raises `CheckpointError`."""
-        return cls(open_checkpoint(Path(path), device=device, dtype=dtype))
+        """Open a model folder on `device` (see `pick_device`); raises `CheckpointError`."""
+        checkpoint = open_checkpoint(Path(path), device=pick_device(device), dtype=dtype)
+        return cls(checkpoint, block_rows)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -67,7 +70,7 @@ class LatentDiffusion:
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, c, h, w) -> images in [-1, 1], (B, C, H, W) float32."""
         latents = latents.to(self.device, self.dtype)
-        return _in_blocks(self.vae.decode, latents).float().clamp(-1, 1)
+        return self._in_blocks(self.vae.decode, latents).float().clamp(-1, 1)
 
     def start(self, seed: int) -> tuple[Tensor, torch.Generator]:
         """The initial noise of one image, (C, h, w) float32, and its generator for DDIM's noise.
@@ -171,7 +174,7 @@ class LatentDiffusion:
         inputs = [latents.to(self.dtype), times]
         if self.classes.names:
             inputs.append(torch.tensor(read, device=self.device))
-        output = _in_blocks(self.unet, *inputs).float()
+        output = self._in_blocks(self.unet, *inputs).float()
         conditional = output[: len(x)]
         if guided:
             unconditional = output[len(x) : len(latents)]
@@ -180,20 +183,25 @@ class LatentDiffusion:
             conditional[guided] = guide(conditional[guided], unconditional, scale)
         return conditional
 
+    def _in_blocks(self, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """Run rows through a network, `block_rows` at a time, short blocks filled up."""
+        size, results = self._block_rows, []
+        for first in range(0, len(inputs[0]), size):
+            block = [tensor[first : first + size] for tensor in inputs]
+            lack = size - len(block[0])
+            if lack:
+                block = [torch.cat([t, t[-1:].expand(lack, *t.shape[1:])]) for t in block]
+            results.append(network(*block)[: size - lack])
+        return torch.cat(results)
+
+
+def pick_device(name: str) -> torch.device:
+    """`cpu`, `cuda`, `cuda:1` ..., or `auto`: a GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
 
 def to_uint8(images: Tensor) -> Tensor:
     """Images in [-1, 1], (B, C, H, W) -> pixels 0..255, (B, H, W, C) uint8 on the CPU."""
     return ((images + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu()
-
-
-def _in_blocks(network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """Run rows through a network, `BLOCK_ROWS` at a time, short blocks filled up."""
-    rows = len(inputs[0])
-    results = []
-    for first in range(0, rows, BLOCK_ROWS):
-        block = [tensor[first : first + BLOCK_ROWS] for tensor in inputs]
-        lack = BLOCK_ROWS - len(block[0])
-        if lack:
-            block = [torch.cat([t, t[-1:].expand(lack, *t.shape[1:])]) for t in block]
-        results.append(network(*block)[: BLOCK_ROWS - lack])
-    return torch.cat(results)

@@ -31,7 +31,7 @@ from app.engine.job import (
 )
 from app.engine.worker import Mechanism, Worker, WorkerConfig, load_runners
 
-_MAX_RETRY_AFTER = 600  # seconds
+_MAX_RETRY_AFTER = 120  # seconds; the OpenAI SDK, for one, gives up on anything longer
 
 
 class EngineClient:

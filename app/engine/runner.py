@@ -3,7 +3,6 @@
 A runner holds one model. What a slot is at is the scheduler's to say; what it looks like is here.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from app.engine.job import ModelInfo, Params, Pixels
 from app.engine.scheduler import Slot
+from models.checkpoint import weights_digest
 from models.pipeline import LatentDiffusion, to_uint8
 from models.schedule import timestep_pairs
 
@@ -48,9 +48,8 @@ class Runner:
     @classmethod
     def open(cls, name: str, folder: Path, device: str, dtype: str) -> "Runner":
         """Load a model folder; raises `CheckpointError`."""
-        kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        model = LatentDiffusion.open(folder, device=kind, dtype=getattr(torch, dtype))
-        return cls(name, model, model_digest(folder))
+        model = LatentDiffusion.open(folder, device=device, dtype=getattr(torch, dtype))
+        return cls(name, model, weights_digest(folder / "unet")[:10])
 
     def warm_up(self) -> None:
         """Make one image of one step, so that the first request does not pay for start-up."""
@@ -85,12 +84,10 @@ class Runner:
         latents = torch.stack([self._rows.pop(slot.index).x for slot in slots])
         images = self.model.decode(latents)
         sound = images.flatten(1).isfinite().all(dim=1).tolist()
-        made: list[Pixels | None] = []
-        for pixels, finite in zip(to_uint8(images), sound, strict=True):
-            height, width, channels = pixels.shape
-            data = pixels.numpy().tobytes()
-            made.append(Pixels(width, height, channels, data) if finite else None)
-        return made
+        return [
+            pixels if finite else None
+            for pixels, finite in zip(to_pixels(images), sound, strict=True)
+        ]
 
     def drop(self, slots: Sequence[Slot]) -> None:
         """Empty slots whose job ended early."""
@@ -98,11 +95,10 @@ class Runner:
             self._rows.pop(slot.index, None)
 
 
-def model_digest(folder: Path) -> str:
-    """First 10 hexadecimal digits of the SHA-256 over the UNet's weight files."""
-    digest = hashlib.sha256()
-    for path in sorted((folder / "unet").glob("*.safetensors")):
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()[:10]
+def to_pixels(images: Tensor) -> list[Pixels]:
+    """Images in [-1, 1], (B, C, H, W) -> what the rest of the service knows of them."""
+    made = []
+    for pixels in to_uint8(images):
+        height, width, channels = pixels.shape
+        made.append(Pixels(width, height, channels, pixels.numpy().tobytes()))
+    return made

@@ -199,18 +199,32 @@ def _idx_file(folder: Path, name: str) -> Path:
 
 
 def _load_folder(recipe: DataRecipe, folder: Path, split: Split) -> Images:
-    """Sub-folders are classes, in order of name; one image in ten, by its name, is held out."""
-    classes = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+    """Sub-folders are classes, in order of name.
+
+    A folder of just `train` and `test` comes split; of any other, one image in ten, chosen by its
+    name, is held out.
+    """
+    classes = _sub_folders(folder)
+    split_already = set(classes) == {"train", "test"}
+    if split_already:
+        if _sub_folders(folder / "train") != _sub_folders(folder / "test"):
+            raise DataError(f"{folder}: train and test hold different classes")
+        folder = folder / split
+        classes = _sub_folders(folder)
     pixels, labels = [], []
     for label, name in enumerate(classes):
         files = [f for f in sorted((folder / name).rglob("*")) if f.suffix.lower() in _SUFFIXES]
         for path in files:
-            if held_out(path.relative_to(folder)) == (split == "test"):
+            if split_already or held_out(path.relative_to(folder)) == (split == "test"):
                 pixels.append(_read_image(path, recipe))
                 labels.append(label)
     if not pixels:
         raise DataError(f"{folder}: no {split} images in sub-folders; types: {_SUFFIXES}")
     return Images(torch.stack(pixels), torch.tensor(labels), classes)
+
+
+def _sub_folders(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir()))
 
 
 def held_out(path: Path) -> bool:

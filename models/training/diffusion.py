@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.checkpoint import Checkpoint, open_vae, save_checkpoint
+from models.checkpoint import Checkpoint, open_vae, save_checkpoint, weights_digest
 from models.conditioning import Classes
 from models.pipeline import LatentDiffusion
 from models.schedule import add_noise, alpha_bars, velocity
@@ -144,6 +144,7 @@ def train_diffusion(
         identity = identify(
             data=recipe.data, unet=recipe.unet, scheduler=recipe.scheduler, train=options
         )
+        identity["vae"] = weights_digest(vae_folder)
         average = fit(task, unet, options, identity, out, process, resume=resume)
         if process.main:
             assert isinstance(average, UNet2D)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from models.pipeline import LatentDiffusion
 from models.training.classifier import Judge, train_judge
@@ -147,7 +148,8 @@ def _sample(
     seed: int,
 ) -> Tensor:
     parts = []
-    for first in range(0, samples, _CHUNK):
+    name = f"{steps} steps, guidance {scale:g}"
+    for first in tqdm(range(0, samples, _CHUNK), desc=name, leave=False, disable=None):
         labels = asked[first : first + _CHUNK].tolist() if model.classes.names else None
         count = min(_CHUNK, samples - first)
         seeds = [seed + first + i for i in range(count)]

@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from typing import Self
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -27,18 +28,25 @@ class Log:
         folder.mkdir(exist_ok=True)
         return folder / f"{step:07d}.png"
 
-    def step(self, step: int, parts: dict[str, Tensor], rate: float) -> None:
-        """Count a step; every `log_every` of them, write the parts of the loss."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        self._lines.close()
+        self._board.close()
+
+    def step(self, step: int, figures: dict[str, Tensor | float]) -> None:
+        """Count a step; every `log_every` of them, write what it measured."""
         self._bar.update()
         if step % self._options.log_every and step != self._options.steps:
             return
-        figures = {name: value.item() for name, value in parts.items()}
         elapsed = time.monotonic() - self._since
-        figures["learning_rate"] = rate
-        figures["images_per_second"] = (step - self._at) * self._options.batch_size / elapsed
+        known = {name: float(value) for name, value in figures.items()}
+        known["images_per_second"] = (step - self._at) * self._options.batch_size / elapsed
         self._since, self._at = time.monotonic(), step
-        self._bar.set_postfix(loss=f"{figures['loss']:.4g}")
-        self._write(step, "train", figures)
+        self._bar.set_postfix(loss=f"{known['loss']:.4g}")
+        self._write(step, "train", known)
 
     def report(self, step: int, figures: dict[str, float]) -> None:
         """Write what was measured on held-out images."""

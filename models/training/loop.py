@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from models.pipeline import pick_device
 from models.training.ema import EMA
 from models.training.log import Log
 from models.training.randomness import batch_indices, mix
@@ -72,15 +73,16 @@ class Process:
 @contextlib.contextmanager
 def processes(device: str) -> Iterator[Process]:
     """Join the other processes if torchrun started several; `device` is cpu, cuda or auto."""
-    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    place = pick_device(device)
     if not dist.is_torchelastic_launched():
-        yield Process(0, 1, torch.device(kind))
+        yield Process(0, 1, place)
         return
-    dist.init_process_group("nccl" if kind.startswith("cuda") else "gloo")
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
         rank = dist.get_rank()
-        place = f"cuda:{rank % torch.cuda.device_count()}" if kind == "cuda" else kind
-        yield Process(rank, dist.get_world_size(), torch.device(place))
+        if place.type == "cuda" and place.index is None:
+            place = torch.device("cuda", rank % torch.cuda.device_count())
+        yield Process(rank, dist.get_world_size(), place)
     finally:
         dist.destroy_process_group()
 
@@ -120,8 +122,6 @@ def fit(
     first = _restore(state, network, average, optimizer, identity, process, resume=resume)
     parallel = DistributedDataParallel(network) if process.world > 1 else network
     epoch = max(task.size // options.batch_size, 1)
-    rows = process.rows(options.batch_size)
-    log = Log(out, first, options) if process.main else None
 
     def save(step: int) -> None:
         if process.main:
@@ -129,37 +129,51 @@ def fit(
             values |= {"average": average.module.state_dict(), "optimizer": optimizer.state_dict()}
             save_state(state, values)
 
-    with _stop_signals() as stop:
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(_stop_signals())
+        log = stack.enter_context(Log(out, first, options)) if process.main else None
         for step in range(first, options.steps):
-            indices = batch_indices(options.seed, step, options.batch_size, task.size)
-            torch.manual_seed(mix(options.seed, "dropout", step * process.world + process.rank))
-            rate = learning_rate(options, step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            bfloat16 = options.precision == "bfloat16"
-            with torch.autocast(process.device.type, torch.bfloat16, enabled=bfloat16):
-                loss, parts = task.loss(parallel, indices, step, rows)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(network.parameters(), options.clip_norm)
-            if not torch.isfinite(norm):
-                raise TrainingError(f"step {step}: the gradient is {norm.item()}; lower the rate")
-            optimizer.step()
-            optimizer.zero_grad()
-            average.update(network, step + 1)
-
+            figures = _step(task, parallel, optimizer, options, step, process)
             done = step + 1
+            average.update(network, done)
             if log:
-                log.step(done, {"loss": loss.detach(), **parts, "norm": norm}, rate)
-            if (done % epoch == 0 or done == options.steps) and log:
-                log.report(done, task.report(average.module, log.pictures(done)))
-            if done % options.checkpoint_every == 0 or done == options.steps:
+                log.step(done, figures)
+                if done % epoch == 0 or done == options.steps:
+                    log.report(done, task.report(average.module, log.pictures(done)))
+            stopped = _anyone(bool(stop), process)
+            if done % options.checkpoint_every == 0 or done == options.steps or stopped:
                 save(done)
-            if _anyone(bool(stop), process):
-                save(done)
+            if stopped:
                 raise Interrupted(f"stopped after step {done}; --resume goes on from {state}")
     if process.world > 1:
         dist.barrier()
     return average.module
+
+
+def _step(
+    task: Task,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    options: Optimisation,
+    step: int,
+    process: Process,
+) -> dict[str, Tensor | float]:
+    """One optimizer step on this process's share of a batch; returns what the log shows."""
+    indices = batch_indices(options.seed, step, options.batch_size, task.size)
+    torch.manual_seed(mix(options.seed, "dropout", step * process.world + process.rank))
+    rate = learning_rate(options, step)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    bfloat16 = options.precision == "bfloat16"
+    with torch.autocast(process.device.type, torch.bfloat16, enabled=bfloat16):
+        loss, parts = task.loss(network, indices, step, process.rows(options.batch_size))
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(network.parameters(), options.clip_norm)
+    if not torch.isfinite(norm):
+        raise TrainingError(f"step {step}: the gradient is {norm.item()}; lower the rate")
+    optimizer.step()
+    optimizer.zero_grad()
+    return {"loss": loss.detach(), **parts, "norm": norm, "learning_rate": rate}
 
 
 def learning_rate(options: Optimisation, step: int) -> float:

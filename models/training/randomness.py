@@ -4,6 +4,8 @@ Nothing here keeps state, so there is none to save, and every process of a distr
 the numbers of the whole batch and take its share.
 """
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,5 +25,9 @@ def mix(seed: int, purpose: str, index: int) -> int:
 def batch_indices(seed: int, step: int, batch: int, size: int) -> Tensor:
     """Which of `size` images step `step` reads: every epoch a new order, its remainder dropped."""
     epoch, position = divmod(step, max(size // batch, 1))
-    order = torch.randperm(size, generator=generator(seed, "order", epoch))
-    return order[position * batch : (position + 1) * batch]
+    return _order(seed, epoch, size)[position * batch : (position + 1) * batch]
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, size: int) -> Tensor:
+    return torch.randperm(size, generator=generator(seed, "order", epoch))

@@ -45,7 +45,10 @@ def test_models_lists_what_ships() -> None:
         (["serve", "--models", "nothing"], "settings: models: Value error, no model 'nothing'"),
         (["train", "vae", "nothing", "--out", "x"], "nothing: no such recipe; shipped:"),
         (["train", "vae", "digits", "--data-dir", "/no", "--out", "x"], "darkroom data get mnist"),
-        (["evaluate", "--model", "TINY", "--steps", "ten"], "'ten' is not numbers by commas"),
+        (
+            ["evaluate", "--model", "TINY", "--steps", "ten"],
+            "'ten' is not a comma-separated list of whole numbers",
+        ),
         (["data", "get", "imagenet"], "imagenet: no such data set; known: mnist"),
     ],
 )

@@ -14,7 +14,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_models_are_names_or_paths_by_commas(
+def test_models_are_comma_separated_names_or_paths(
     monkeypatch: pytest.MonkeyPatch, tiny_folder: Path
 ) -> None:
     monkeypatch.setenv("DARKROOM_MODELS", f"digits, {tiny_folder}")

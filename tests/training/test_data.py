@@ -79,6 +79,23 @@ def test_folders_are_classes_and_the_splits_share_nothing(tmp_path: Path) -> Non
         load(recipe, tmp_path, split)
 
 
+def test_a_folder_that_comes_split_stays_split(tmp_path: Path) -> None:
+    for split, shade in (("train", 10), ("test", 20)):
+        for name in ("a", "b"):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            for i in range(12):
+                Image.new("L", (8, 8), shade).save(tmp_path / "set" / split / name / f"{i}.png")
+    recipe = DataRecipe(source="set", size=8)
+    for split, shade in (("train", 10), ("test", 20)):
+        images = load(recipe, tmp_path, "train" if split == "train" else "test")
+        assert images.classes == ("a", "b")
+        assert images.labels.bincount().tolist() == [12, 12]
+        assert images.pixels.unique().tolist() == [shade]
+    (tmp_path / "set/test/c").mkdir()
+    with pytest.raises(DataError, match="train and test hold different classes"):
+        load(recipe, tmp_path, "train")
+
+
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
