@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from models.conditioning import Classes
@@ -153,7 +153,8 @@ def save_network(folder: Path, network: AutoencoderKL | UNet2D) -> None:
     _write_json(folder / "config.json", network.config.to_dict())
     tensors = {name: value.detach().cpu().contiguous() for name, value in _named(network).items()}
     partial = folder / f".{WEIGHTS}.partial"
-    save_file(tensors, partial, metadata={"format": "pt"})
+    # Not save_file: it makes files that only their owner may read.
+    partial.write_bytes(save(tensors, metadata={"format": "pt"}))
     partial.replace(folder / WEIGHTS)
 
 
