@@ -49,7 +49,10 @@ def serve(**options: str | int | None) -> None:
     try:
         settings = Settings(**{k: v for k, v in options.items() if v is not None})  # type: ignore[arg-type]
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        wrong = [
+            f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        ]
         raise Fault(f"settings: {'; '.join(wrong)}") from error
     engine = create_engine(settings)
     try:

@@ -122,9 +122,10 @@ async def _known(_: Request, error: Exception) -> Response:
 def _invalid(error: RequestValidationError, allowed: Mapping[str, str]) -> Response:
     """One entry a wrong field, with a JSON pointer (RFC 6901); the input is not echoed."""
     found = error.errors()
-    if any(entry["type"] == "json_invalid" for entry in found):
-        reason = found[0].get("ctx", {}).get("error", "")
-        return problem(400, "Broken JSON", f"the body is not JSON: {reason}")
+    if broken := next((entry for entry in found if entry["type"] == "json_invalid"), None):
+        reason = broken.get("ctx", {}).get("error", "not readable")
+        place = broken["loc"][-1]  # the character, counted from 0
+        return problem(400, "Broken JSON", f"the body is not JSON: {reason} at character {place}")
     wrong: dict[str, str] = {}
     for entry in found:
         # loc is ("body", field, ...), where a union's branches ("int") may follow the field.

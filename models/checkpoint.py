@@ -10,6 +10,7 @@ Weights are safetensors, never pickle. A class name is looked up in a table and 
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +71,8 @@ class ModelIndex:
         if len(set(names)) != len(names):
             raise ConfigError(f"{path}: id2label names a class twice")
         scale = values.get("guidance_scale", 1.0)
-        if type(scale) not in (int, float):
-            raise ConfigError(f"{path}: guidance_scale is {scale!r}; allowed: a number")
+        if type(scale) not in (int, float) or not 0 <= scale < math.inf:
+            raise ConfigError(f"{path}: guidance_scale is {scale!r}; allowed: a number from 0")
         return cls(names, float(scale))
 
     def write(self, folder: Path) -> None:

@@ -237,7 +237,7 @@ def _read_image(path: Path, recipe: DataRecipe) -> Tensor:
         with Image.open(path) as image:
             mode = "L" if recipe.channels == 1 else "RGB"
             fitted = ImageOps.fit(image.convert(mode), (recipe.size, recipe.size))
-            pixels = np.asarray(fitted)
+            pixels = np.array(fitted)
     except OSError as error:
         raise DataError(f"{path}: not an image: {error}") from error
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

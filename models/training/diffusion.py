@@ -13,7 +13,6 @@ from models.schedule import add_noise, alpha_bars, velocity
 from models.training.data import load
 from models.training.latents import LatentCache, cache_latents
 from models.training.loop import TrainingError, fit, identify, processes
-from models.training.pictures import save_grid
 from models.training.randomness import generator, mix
 from models.training.recipe import DiffusionTraining, Recipe
 from models.unet import UNet2D
@@ -50,8 +49,8 @@ class DiffusionTask:
         return self._error(network, self._latents, self._labels, indices, draw, rows), {}
 
     @torch.inference_mode()
-    def report(self, network: nn.Module, pictures: Path) -> dict[str, float]:
-        """Average loss on held-out images with the same noise every time; a grid by class."""
+    def report(self, network: nn.Module) -> dict[str, float]:
+        """Average loss on held-out images with the same noise every time."""
         latents, labels = self._held_out
         draw = generator(self._options.seed, "report", 0)
         count, total = min(len(labels), _HELD_OUT), 0.0
@@ -59,8 +58,19 @@ class DiffusionTask:
             indices = torch.arange(first, min(first + 250, count))
             error = self._error(network, latents, labels, indices, draw, slice(None))
             total += error.item() * len(indices) / count
-        self._draw_grid(network, pictures)
         return {"loss": total}
+
+    def draw(self, network: nn.Module) -> tuple[Tensor, int]:
+        """Samples, one class a column."""
+        assert isinstance(network, UNet2D)
+        scale = self._options.guidance_scale
+        checkpoint = Checkpoint(self._vae, network, self._schedule, self._classes, scale)
+        labels: list[str | int | None] = list(self._classes.names[:20]) or [None] * 8
+        seeds = list(range(len(labels) * _GRID_ROWS))
+        images = LatentDiffusion(checkpoint).sample(
+            labels * _GRID_ROWS, seeds, steps=min(_GRID_STEPS, self._schedule.num_train_timesteps)
+        )
+        return images, len(labels)
 
     def _error(
         self,
@@ -97,16 +107,6 @@ class DiffusionTask:
             given = kept.to(self._device)
         output = network(add_noise(x0, noise, alpha_bar), t, given)
         return F.mse_loss(output.float(), targets[self._schedule.prediction_type]())
-
-    def _draw_grid(self, network: nn.Module, pictures: Path) -> None:
-        assert isinstance(network, UNet2D)
-        scale = self._options.guidance_scale
-        checkpoint = Checkpoint(self._vae, network, self._schedule, self._classes, scale)
-        labels: list[str | int | None] = list(self._classes.names[:20]) or [None] * 8
-        grid = LatentDiffusion(checkpoint).sample(
-            labels * _GRID_ROWS, list(range(len(labels) * _GRID_ROWS)), steps=_GRID_STEPS
-        )
-        save_grid(grid, len(labels), pictures)
 
 
 def train_diffusion(

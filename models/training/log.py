@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from models.training.pictures import save_grid
 from models.training.recipe import Optimisation
 
 
@@ -21,12 +22,6 @@ class Log:
         self._board = SummaryWriter(out / "tensorboard", purge_step=first)
         self._bar = tqdm(total=options.steps, initial=first, unit="step", disable=None)
         self._since, self._at = time.monotonic(), first
-
-    def pictures(self, step: int) -> Path:
-        """Where the grid of this step goes."""
-        folder = self._out / "samples"
-        folder.mkdir(exist_ok=True)
-        return folder / f"{step:07d}.png"
 
     def __enter__(self) -> Self:
         return self
@@ -53,6 +48,13 @@ class Log:
         shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         tqdm.write(f"step {step}: {shown}")
         self._write(step, "test", figures)
+        self._since, self._at = time.monotonic(), step
+
+    def pictures(self, step: int, images: Tensor, columns: int) -> None:
+        """Write a grid of what the network makes."""
+        folder = self._out / "samples"
+        folder.mkdir(exist_ok=True)
+        save_grid(images, columns, folder / f"{step:07d}.png")
         self._since, self._at = time.monotonic(), step
 
     def _write(self, step: int, kind: str, figures: dict[str, float]) -> None:

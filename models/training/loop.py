@@ -45,8 +45,11 @@ class Task(Protocol):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean loss over `rows` of the batch `indices`, and its parts for the log."""
 
-    def report(self, network: nn.Module, pictures: Path) -> dict[str, float]:
-        """Held-out figures of the averaged network; writes a grid of samples to `pictures`."""
+    def report(self, network: nn.Module) -> dict[str, float]:
+        """Figures of the averaged network on held-out images."""
+
+    def draw(self, network: nn.Module) -> tuple[Tensor, int]:
+        """What the averaged network makes, (N, C, H, W) in [-1, 1], and how many to a row."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +127,11 @@ def fit(
     epoch = max(task.size // options.batch_size, 1)
 
     def save(step: int) -> None:
-        if process.main:
+        if log:
             values = {"step": step, "network": network.state_dict(), "identity": identity}
             values |= {"average": average.module.state_dict(), "optimizer": optimizer.state_dict()}
             save_state(state, values)
+            log.pictures(step, *task.draw(average.module))
 
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(_stop_signals())
@@ -139,7 +143,7 @@ def fit(
             if log:
                 log.step(done, figures)
                 if done % epoch == 0 or done == options.steps:
-                    log.report(done, task.report(average.module, log.pictures(done)))
+                    log.report(done, task.report(average.module))
             stopped = _anyone(bool(stop), process)
             if done % options.checkpoint_every == 0 or done == options.steps or stopped:
                 save(done)

@@ -10,12 +10,12 @@ from models.checkpoint import save_network
 from models.training.data import Images, load
 from models.training.latents import cache_latents, fold_normalisation, moments
 from models.training.loop import fit, identify, processes
-from models.training.pictures import save_grid
 from models.training.randomness import generator, mix
 from models.training.recipe import Recipe
 from models.vae import AutoencoderKL
 
 _HELD_OUT = 2000  # test images a report reads; the whole test set where it is smaller
+_SHOWN = 10
 
 
 class VAETask:
@@ -44,13 +44,9 @@ class VAETask:
         return self._terms(network, images.to(self._device), noise.to(self._device))
 
     @torch.inference_mode()
-    def report(self, network: nn.Module, pictures: Path) -> dict[str, float]:
+    def report(self, network: nn.Module) -> dict[str, float]:
         """Average loss on held-out images, and PSNR in dB of their reconstructions."""
-        images = self._test.scaled(slice(_HELD_OUT))
-        noise = torch.randn(
-            (len(images), *self._latent_shape),
-            generator=generator(self._options.seed, "report", 0),
-        )
+        images, noise = self._held_out(_HELD_OUT)
         totals = {"loss": 0.0, "l1": 0.0, "kl": 0.0, "psnr": 0.0}
         for first in range(0, len(images), 250):
             some = images[first : first + 250].to(self._device)
@@ -60,10 +56,20 @@ class VAETask:
             parts |= {"loss": loss, "psnr": psnr(restored, some).mean()}
             for name in totals:
                 totals[name] += parts[name].item() * len(some) / len(images)
-        shown = images[:10].to(self._device)
-        restored, _ = network(shown, noise[:10].to(self._device))
-        save_grid(torch.cat([shown, restored.clamp(-1, 1)]), 10, pictures)
         return totals
+
+    @torch.inference_mode()
+    def draw(self, network: nn.Module) -> tuple[Tensor, int]:
+        """Held-out images, and under them what the autoencoder makes of them."""
+        images, noise = (tensor.to(self._device) for tensor in self._held_out(_SHOWN))
+        restored, _ = network(images, noise)
+        return torch.cat([images, restored]), len(images)
+
+    def _held_out(self, count: int) -> tuple[Tensor, Tensor]:
+        """Test images, and the same noise for their latents every time."""
+        images = self._test.scaled(slice(count))
+        draw = generator(self._options.seed, "report", 0)
+        return images, torch.randn((len(images), *self._latent_shape), generator=draw)
 
     def _terms(
         self, network: nn.Module, images: Tensor, noise: Tensor

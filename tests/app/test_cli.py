@@ -42,7 +42,7 @@ def test_models_lists_what_ships() -> None:
         (["sample", "--model", "TINY", "--steps", "1001", "--out", "x.png"], "allowed: 1 to 1000"),
         (["sample", "--model", "TINY", "--out", "/no/such/x.png"], "No such file or directory"),
         (["sample", "--model", ".", "--out", "x.png"], "model_index.json is missing"),
-        (["serve", "--models", "nothing"], "settings: models: Value error, no model 'nothing'"),
+        (["serve", "--models", "nothing"], "settings: models: no model 'nothing'"),
         (["train", "vae", "nothing", "--out", "x"], "nothing: no such recipe; shipped:"),
         (["train", "vae", "digits", "--data-dir", "/no", "--out", "x"], "darkroom data get mnist"),
         (

@@ -36,13 +36,13 @@ clip_sample = false
 images = 4_000
 batch_size = 16
 warmup_steps = 10
-checkpoint_every = 7
+checkpoint_every = 40
 
 [train.diffusion]
 images = 4_000
 batch_size = 16
 warmup_steps = 10
-checkpoint_every = 7
+checkpoint_every = 40
 """
 
 

@@ -42,18 +42,18 @@ timestep_spacing = "trailing"
 clip_sample = false
 
 [train.vae]
-images = 40_000
+images = 20_000
 batch_size = 64
 learning_rate = 2e-3
 warmup_steps = 50
 kl_weight = 1e-3
 
 [train.diffusion]
-images = 100_000
+images = 40_000
 batch_size = 128
 learning_rate = 2e-3
 warmup_steps = 50
-guidance_scale = 2.0
+guidance_scale = 1.5
 """
 
 
@@ -112,4 +112,4 @@ def test_digits_in_digits_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     darkroom("sample", "--model", model, "--class", "7", "--seed", 1, "--out", picture)
     with Image.open(picture) as image:
         assert image.size == (8, 8)
-        assert image.info["parameters"].startswith("7\nSteps: 50, Sampler: DDIM, CFG scale: 2,")
+        assert image.info["parameters"].startswith("7\nSteps: 50, Sampler: DDIM, CFG scale: 1.5,")
