@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     slots: int = Field(64, ge=1, le=4096, description="Images in flight at once, a model.")
-    max_images: int = Field(512, ge=1, description="Images waiting or running, all models.")
+    max_images: int = Field(512, ge=16, description="Images waiting or running, all models.")
     max_body_bytes: int = Field(1 << 20, ge=1024)
 
     @field_validator("models", mode="before")

@@ -39,6 +39,7 @@ def test_the_port_is_ours_or_the_platforms(monkeypatch: pytest.MonkeyPatch) -> N
         ("DARKROOM_MODELS", "nothing", "no model 'nothing'; shipped: digits"),
         ("DARKROOM_MODELS", "digits,digits", "two models are called alike"),
         ("DARKROOM_SLOTS", "0", "greater than or equal to 1"),
+        ("DARKROOM_MAX_IMAGES", "15", "greater than or equal to 16"),
         ("DARKROOM_DEVICE", "tpu", "should match pattern"),
         ("DARKROOM_DTYPE", "int8", "'float32', 'bfloat16' or 'float16'"),
     ],
