@@ -1,6 +1,7 @@
 """The command line: darkroom serve | sample | train | evaluate | data | models."""
 
 import secrets
+import signal
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import click
 from pydantic import ValidationError
 
 from app import cli_training
-from app.console import Fault, one_line
+from app.console import Fault, FiniteRange, one_line
 from models.library import find, shipped
 
 _EPILOG_SERVE = """\b
@@ -55,23 +56,28 @@ def serve(**options: str | int | None) -> None:
         ]
         raise Fault(f"settings: {'; '.join(wrong)}") from error
     engine = create_engine(settings)
+    # Until uvicorn takes over: process 1 of a container ignores a signal it has no handler for.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         engine.load()
     except LoadFailed as error:
         raise Fault(str(error)) from error
-    uvicorn.run(create_app(settings, engine), host=settings.host, port=settings.port)
+    uvicorn.run(
+        create_app(settings, engine),
+        host=settings.host,
+        port=settings.port,
+        timeout_graceful_shutdown=settings.drain_seconds,
+    )
 
 
 @cli.command(epilog=_EPILOG_SAMPLE)
 @click.option("--model", default="digits", show_default=True, help="Shipped name or path.")
 @click.option("--class", "class_", help="Name or index of a class; none if absent.")
 @click.option("--steps", type=click.IntRange(1), default=50, show_default=True, help="DDIM steps.")
-@click.option(
-    "--guidance-scale", type=click.FloatRange(0, 20), help="1 is none. [default: the model's]"
-)
+@click.option("--guidance-scale", type=FiniteRange(0, 20), help="1 is none. [default: the model's]")
 @click.option(
     "--eta",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.0,
     show_default=True,
     help="0 is DDIM, 1 ancestral.",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from app.console import Numbers, one_line
+from app.console import FiniteRange, Numbers, one_line
 from models.library import find
 
 _EPILOG_TRAIN = """\b
@@ -124,7 +124,7 @@ def train_diffusion_command(
     help="Holds mnist/ or your folder. [default: ~/.cache/darkroom]",
 )
 @click.option(
-    "--samples", type=click.IntRange(2), default=5000, show_default=True, help="Images a setting."
+    "--samples", type=click.IntRange(4), default=5000, show_default=True, help="Images a setting."
 )
 @click.option(
     "--steps", type=Numbers(int), default="10,20,100", show_default=True, help="Comma-separated."
@@ -134,7 +134,7 @@ def train_diffusion_command(
 )
 @click.option(
     "--eta",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.0,
     show_default=True,
     help="0 is DDIM, 1 ancestral.",

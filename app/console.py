@@ -1,6 +1,7 @@
 """How commands tell a user what went wrong: one line, no traceback."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,19 @@ class Fault(click.ClickException):
 
     def format_message(self) -> str:
         return " ".join(self.message.split())
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers; click's own lets NaN through."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number, or an error that names the option."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not in the range {self._describe_range()}.", param, ctx)
+        return number
 
 
 class Numbers(click.ParamType[Any]):
@@ -27,7 +41,10 @@ class Numbers(click.ParamType[Any]):
     ) -> list[int] | list[float]:
         """The numbers, or an error that names the option."""
         try:
-            return [self._kind(part) for part in str(value).split(",")]
+            numbers = [self._kind(part) for part in str(value).split(",")]
+            if not all(math.isfinite(number) for number in numbers):
+                raise ValueError
+            return numbers
         except ValueError:
             kind = "whole numbers" if self._kind is int else "numbers"
             self.fail(f"{value!r} is not a comma-separated list of {kind}", param, ctx)

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.engine.client import EngineClient
+from app.engine.job import EngineUnavailable
 
 
 def _engine(request: Request) -> EngineClient:
@@ -13,4 +14,11 @@ def _engine(request: Request) -> EngineClient:
     return engine
 
 
+def _ready(engine: "EngineDep") -> EngineClient:
+    if not engine.ready:
+        raise EngineUnavailable("the models are not loaded, or the engine stopped")
+    return engine
+
+
 EngineDep = Annotated[EngineClient, Depends(_engine)]
+ReadyEngineDep = Annotated[EngineClient, Depends(_ready)]

@@ -28,6 +28,7 @@ from app.engine.job import (
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+_MOST_ERRORS, _LONGEST_NAME = 16, 64  # of a wrong request's fields, that are told back
 
 
 class RequestError(Exception):
@@ -120,7 +121,7 @@ async def _known(_: Request, error: Exception) -> Response:
 
 
 def _invalid(error: RequestValidationError, allowed: Mapping[str, str]) -> Response:
-    """One entry a wrong field, with a JSON pointer (RFC 6901); the input is not echoed."""
+    """One entry a wrong field, with a JSON pointer (RFC 6901); values are not echoed."""
     found = error.errors()
     if broken := next((entry for entry in found if entry["type"] == "json_invalid"), None):
         reason = broken.get("ctx", {}).get("error", "not readable")
@@ -131,13 +132,16 @@ def _invalid(error: RequestValidationError, allowed: Mapping[str, str]) -> Respo
         # loc is ("body", field, ...), where a union's branches ("int") may follow the field.
         field = str(entry["loc"][1]) if len(entry["loc"]) > 1 else ""
         if not field:
-            wrong[field] = "a JSON object is needed"
+            wrong[field] = "a JSON object is needed, sent as content-type: application/json"
         elif field in allowed:
             wrong[field] = f"must be {allowed[field]}"
         else:
             wrong[field] = f"unknown field; allowed: {', '.join(allowed)}"
-    errors = [FieldError(detail=text, pointer=_pointer(field)) for field, text in wrong.items()]
-    detail = "; ".join(f"{field or 'body'}: {text}" for field, text in wrong.items())
+    told = [(name[:_LONGEST_NAME], text) for name, text in wrong.items()][:_MOST_ERRORS]
+    errors = [FieldError(detail=text, pointer=_pointer(field)) for field, text in told]
+    detail = "; ".join(f"{field or 'body'}: {text}" for field, text in told)
+    if len(wrong) > len(told):
+        detail += f"; and {len(wrong) - len(told)} more"
     return problem(422, "Invalid request", detail, errors)
 
 

@@ -10,6 +10,8 @@ from app.errors import InvalidRequest, UnknownModel
 from models.conditioning import Classes
 
 MAX_SEED = 2**63 - 1
+MAX_STEPS, MAX_IMAGES, MAX_GUIDANCE_SCALE = 1000, 16, 20
+DEFAULT_STEPS = 50
 _RANDOM_SEEDS = 2**32  # short enough to read aloud, and exact in JavaScript
 
 
@@ -26,11 +28,13 @@ class GenerateRequest(BaseModel):
     class_: str | int | None = Field(
         None, alias="class", description="Name or index of a class; null for none."
     )
-    steps: int = Field(50, ge=1, le=1000, description="DDIM steps, at most what the model has.")
+    steps: int = Field(
+        DEFAULT_STEPS, ge=1, le=MAX_STEPS, description="DDIM steps, at most what the model has."
+    )
     guidance_scale: float | None = Field(
         None,
         ge=0,
-        le=20,
+        le=MAX_GUIDANCE_SCALE,
         allow_inf_nan=False,
         description="Classifier-free guidance; 1 is none. The model's default if absent.",
     )
@@ -40,7 +44,7 @@ class GenerateRequest(BaseModel):
     seed: int | None = Field(
         None, ge=0, le=MAX_SEED, description="Image k uses seed + k. Random if absent."
     )
-    n: int = Field(1, ge=1, le=16, description="How many images.")
+    n: int = Field(1, ge=1, le=MAX_IMAGES, description="How many images.")
     model: str | None = Field(None, description="A name from /models; the first if absent.")
 
     def to_params(self, models: Mapping[str, ModelInfo]) -> Params:
@@ -51,7 +55,7 @@ class GenerateRequest(BaseModel):
         """
         name = next(iter(models)) if self.model is None else self.model
         if name not in models:
-            raise UnknownModel(f"unknown model {name!r}; loaded: {', '.join(models)}")
+            raise UnknownModel(f"unknown model {name[:40]!r}; loaded: {', '.join(models)}")
         info = models[name]
         asked = "steps" in self.model_fields_set
         steps = self.steps if asked else min(self.steps, info.max_steps)
@@ -114,15 +118,15 @@ class Limits(BaseModel):
     """The largest values a request may ask a model for."""
 
     steps: int
-    n: int = 16
+    n: int = MAX_IMAGES
     seed: int = MAX_SEED
-    guidance_scale: float = 20
+    guidance_scale: float = MAX_GUIDANCE_SCALE
 
 
 class Defaults(BaseModel):
     """What a request gets for fields it leaves out."""
 
-    steps: int = 50
+    steps: int
     guidance_scale: float
     eta: float = 0.0
     n: int = 1
@@ -152,8 +156,10 @@ class ModelOut(BaseModel):
             width=info.width,
             height=info.height,
             hash=info.digest,
-            limits=Limits(steps=info.max_steps),
-            defaults=Defaults(steps=min(50, info.max_steps), guidance_scale=info.guidance_scale),
+            limits=Limits(steps=min(MAX_STEPS, info.max_steps)),
+            defaults=Defaults(
+                steps=min(DEFAULT_STEPS, info.max_steps), guidance_scale=info.guidance_scale
+            ),
         )
 
 

@@ -13,7 +13,11 @@ class Settings(BaseSettings):
     """Everything a server can be told. A wrong value stops it before it starts."""
 
     model_config = SettingsConfigDict(
-        env_prefix="DARKROOM_", frozen=True, extra="forbid", populate_by_name=True
+        env_prefix="DARKROOM_",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
     )
 
     models: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -26,12 +30,15 @@ class Settings(BaseSettings):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     slots: int = Field(64, ge=1, le=4096, description="Images in flight at once, a model.")
     max_images: int = Field(512, ge=16, description="Images waiting or running, all models.")
-    max_body_bytes: int = Field(1 << 20, ge=1024)
+    max_body_bytes: int = Field(1 << 16, ge=1024)
+    drain_seconds: int = Field(30, ge=1, description="How long SIGTERM waits for what runs.")
 
     @field_validator("models", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
 
     @field_validator("models")
     @classmethod

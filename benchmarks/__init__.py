@@ -1,1 +1,1 @@
-"""Measurements: each module is one command and writes one table to benchmarks/results/."""
+"""Measurements: `serving` (`make bench`) beside `locked`, its peer; `latents`, for the docs."""

@@ -56,8 +56,9 @@ def measure(channels: int, weight: float, data_dir: Path, out: Path) -> dict[str
     overrides = [f"vae.latent_channels={channels}", f"train.vae.kl_weight={weight}"]
     overrides += [f"train.vae.images={VAE_IMAGES}", f"train.diffusion.images={UNET_IMAGES}"]
     recipe = Recipe.read("digits", overrides)
-    vae = train_vae(recipe, data_dir, out / "vae")
-    model = train_diffusion(recipe, vae, data_dir, out / "unet")
+    begun = [(out / stage / "state.pt").exists() for stage in ("vae", "unet")]
+    vae = train_vae(recipe, data_dir, out / "vae", resume=begun[0])
+    model = train_diffusion(recipe, vae, data_dir, out / "unet", resume=begun[1])
     (report,) = evaluate(
         LatentDiffusion.open(model, block_rows=64),
         recipe.data,
@@ -70,7 +71,7 @@ def measure(channels: int, weight: float, data_dir: Path, out: Path) -> dict[str
     held_out = [line for line in log if line["kind"] == "test"][-1]
     _, restored, made = report.rows
     result = {
-        "psnr": held_out["psnr"],
+        "psnr": report.reconstruction_psnr,
         "kl": held_out["kl"],
         "restored": asdict(restored),
         "made": asdict(made),

@@ -128,8 +128,9 @@ def open_checkpoint(
 def open_vae(
     folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> AutoencoderKL:
-    """Open the autoencoder alone; raises `CheckpointError`."""
+    """Open the autoencoder alone, in float32 where it asks for that; raises `CheckpointError`."""
     config = AutoencoderKLConfig.read(folder / "config.json")
+    dtype = torch.float32 if config.force_upcast else dtype
     return _open_network(AutoencoderKL, config, folder, device, dtype)
 
 

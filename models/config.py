@@ -6,6 +6,7 @@ file, the key and what is allowed: a model that opens is a model that is compute
 
 import dataclasses
 import json
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,6 +98,12 @@ class AutoencoderKLConfig(Config):
             values = getattr(self, name)
             if values is not None and len(values) != self.latent_channels:
                 raise ValueError(f"{name} has {len(values)} values; {self.latent_channels} needed")
+        for name, value in (
+            ("scaling_factor", self.scaling_factor),
+            *(("latents_std", std) for std in self.latents_std or ()),
+        ):
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}; allowed: above 0")
 
     @property
     def downscale(self) -> int:
@@ -151,9 +158,25 @@ class UNet2DConfig(Config):
 
     def __post_init__(self) -> None:
         _same_length(self, "down_block_types", "up_block_types", "block_out_channels")
-        _divisible(self.block_out_channels, self.norm_num_groups, "norm_num_groups")
+        widths = self.block_out_channels
+        _divisible(widths, self.norm_num_groups, "norm_num_groups")
+        last = widths[-1:] if self.mid_block_type and self.add_attention else ()
+        attending = tuple(
+            width
+            for width, down, up in zip(
+                widths, self.down_block_types, reversed(self.up_block_types), strict=True
+            )
+            if "Attn" in down or "Attn" in up
+        )
         if self.attention_head_dim is not None:
-            _divisible(self.block_out_channels, self.attention_head_dim, "attention_head_dim")
+            _divisible(attending + last, self.attention_head_dim, "attention_head_dim")
+        if self.attn_norm_num_groups is not None:
+            _divisible(last, self.attn_norm_num_groups, "attn_norm_num_groups")
+        if self.sample_size is not None:
+            size, step = self.sample_size, 2 ** (len(widths) - 1)
+            sides = (size, size) if isinstance(size, int) else size
+            if len(sides) != 2 or any(side < 1 or side % step for side in sides):
+                raise ValueError(f"sample_size is {size}; allowed: multiples of {step}")
 
 
 @dataclass(frozen=True)
@@ -181,7 +204,12 @@ class DDIMConfig(Config):
     def __post_init__(self) -> None:
         if self.num_train_timesteps < 1:
             raise ValueError(f"num_train_timesteps is {self.num_train_timesteps}; at least 1")
-        if self.trained_betas and len(self.trained_betas) != self.num_train_timesteps:
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise ValueError(
+                f"beta_start is {self.beta_start}, beta_end {self.beta_end}; "
+                "allowed: 0 < beta_start <= beta_end < 1"
+            )
+        if self.trained_betas is not None and len(self.trained_betas) != self.num_train_timesteps:
             raise ValueError(
                 f"trained_betas has {len(self.trained_betas)} values; "
                 f"num_train_timesteps is {self.num_train_timesteps}"

@@ -1,5 +1,6 @@
 """The models that ship, and how a name becomes a folder. Standard library only."""
 
+import contextlib
 from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -19,8 +20,9 @@ def find(name: str) -> Path:
     known = shipped()
     if name in known:
         return known[name]
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path.resolve()
+    with contextlib.suppress(OSError, RuntimeError):  # a name too long, a home that is nobody's
+        path = Path(name).expanduser()
+        if path.is_dir():
+            return path.resolve()
     listed = ", ".join(known) or "none"
     raise ValueError(f"no model {name!r}; shipped: {listed}; or a path to a model folder")

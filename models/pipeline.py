@@ -18,7 +18,7 @@ from models.schedule import alpha_bars, timestep_pairs
 MAX_SEED = 2**63 - 1
 
 # Kernels choose their summation order by the shape of the batch, so a row's last bits depend on how
-# many rows ride with it. Networks here always run on blocks of exactly `block_rows` rows, short
+# many rows ride with it. UNet and decoder always run on blocks of exactly `block_rows` rows, short
 # ones filled up: one shape, one order, the same bits (docs/decisions.md has what was measured).
 BLOCK_ROWS = 16  # what is served; a larger block is faster for many images, with other last bits
 
@@ -32,6 +32,7 @@ class LatentDiffusion:
         self.guidance_scale = checkpoint.guidance_scale
         weight = next(self.unet.parameters())
         self.device, self.dtype = weight.device, weight.dtype
+        self._vae_dtype = next(self.vae.parameters()).dtype
         self._block_rows = block_rows
         self._alpha_bar = alpha_bars(self.schedule).to(self.device)
 
@@ -64,13 +65,13 @@ class LatentDiffusion:
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
         """Images in [-1, 1], (B, C, H, W) -> the means of their scaled latents, (B, c, h, w)."""
-        return self.vae.encode(images.to(self.device, self.dtype)).mode().float()
+        return self.vae.encode(images.to(self.device, self._vae_dtype)).mode().float()
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents (B, c, h, w) -> images in [-1, 1], (B, C, H, W) float32."""
-        latents = latents.to(self.device, self.dtype)
-        return self._in_blocks(self.vae.decode, latents).float().clamp(-1, 1)
+        """Scaled latents (B, c, h, w) -> images, (B, C, H, W) float32, nominally in [-1, 1]."""
+        latents = latents.to(self.device, self._vae_dtype)
+        return self._in_blocks(self.vae.decode, latents).float()
 
     def start(self, seed: int) -> tuple[Tensor, torch.Generator]:
         """The initial noise of one image, (C, h, w) float32, and its generator for DDIM's noise.
@@ -144,7 +145,8 @@ class LatentDiffusion:
             Images in [-1, 1], (B, C, H, W) float32.
 
         Raises:
-            ValueError: an unknown class, steps out of range, or seeds that do not match labels.
+            ValueError: an unknown class, steps out of range, seeds that do not match labels, or an
+                image that is not finite.
         """
         if len(labels) != len(seeds):
             raise ValueError(f"{len(labels)} labels and {len(seeds)} seeds")
@@ -157,7 +159,10 @@ class LatentDiffusion:
         generators = [generator for _, generator in starts]
         for pair in pairs:
             x = self.step(x, [pair] * rows, indices, [scale] * rows, [eta] * rows, generators)
-        return self.decode(x)
+        images = self.decode(x)
+        if not images.isfinite().all():
+            raise ValueError(f"an image is not finite at guidance_scale {scale} and eta {eta}")
+        return images.clamp(-1, 1)
 
     def _predict(
         self, x: Tensor, t: Tensor, labels: Sequence[int | None], scales: Sequence[float]
@@ -172,7 +177,7 @@ class LatentDiffusion:
         read = [null if label is None else label for label in labels] + [null] * len(guided)
         latents, times = torch.cat([x, x[guided]]), torch.cat([t, t[guided]])
         inputs = [latents.to(self.dtype), times]
-        if self.classes.names:
+        if self.unet.class_embedding is not None:
             inputs.append(torch.tensor(read, device=self.device))
         output = self._in_blocks(self.unet, *inputs).float()
         conditional = output[: len(x)]
@@ -196,9 +201,18 @@ class LatentDiffusion:
 
 
 def pick_device(name: str) -> torch.device:
-    """`cpu`, `cuda`, `cuda:1` ..., or `auto`: a GPU where there is one."""
+    """`cpu`, `cuda`, `cuda:1` ..., or `auto`: a GPU where there is one.
+
+    Raises:
+        ValueError: any other name, or a GPU that is not there.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if name not in ("cpu", "cuda") and not (kind == "cuda" and index.isdecimal()):
+        raise ValueError(f"device is {name!r}; allowed: auto, cpu, cuda, cuda:0, cuda:1 ...")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r} is not there: {torch.cuda.device_count()} GPUs found")
     return torch.device(name)
 
 

@@ -31,7 +31,8 @@ class DiagonalGaussian:
 
     def kl(self) -> Tensor:
         """KL(q || N(0, I)) in nats, summed over each image, (B,). Kingma & Welling 2014, app. B."""
-        return 0.5 * (self.mean**2 + self.logvar.exp() - 1 - self.logvar).flatten(1).sum(1)
+        mean, logvar = self.mean.float(), self.logvar.float()  # a long sum, whatever the precision
+        return 0.5 * (mean**2 + logvar.exp() - 1 - logvar).flatten(1).sum(1)
 
 
 class Encoder(nn.Module):

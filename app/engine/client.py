@@ -31,6 +31,7 @@ from app.engine.job import (
 )
 from app.engine.worker import Mechanism, Worker, WorkerConfig, load_runners
 
+_PACE_SECONDS = 0.25
 _MAX_RETRY_AFTER = 120  # seconds; the OpenAI SDK, for one, gives up on anything longer
 
 
@@ -53,13 +54,14 @@ class EngineClient:
         self._first: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._pending: dict[int, tuple[Params, asyncio.Future[tuple[Pixels, ...]]]] = {}
         self._ids = itertools.count(1)
-        self._pace = _Pace()
+        self._pace = Pace()
+        self._stopped = False
         self.models: Mapping[str, ModelInfo] = {}
 
     @property
     def ready(self) -> bool:
         """Whether requests are taken."""
-        return bool(self.models) and self._thread is not None and self._thread.is_alive()
+        return bool(self.models) and not self._stopped
 
     @property
     def images(self) -> int:
@@ -121,6 +123,7 @@ class EngineClient:
             return
         self._inbox.put(Stop())
         await asyncio.to_thread(self._thread.join)
+        self._stopped = True
         self._end_all()
 
     def _on_event(self, event: Event) -> None:
@@ -132,6 +135,7 @@ class EngineClient:
 
     def _settle(self, event: Event) -> None:
         if not isinstance(event, Done | Failed):
+            self._stopped = True
             self._end_all()
             return
         params, future = self._pending.get(event.job_id, (None, None))
@@ -154,24 +158,27 @@ def _work(params: Params) -> int:
     return params.steps * params.n
 
 
-class _Pace:
+class Pace:
     """Image steps a second while there is work, to say how long a full queue will take."""
 
-    def __init__(self) -> None:
-        self._since = time.monotonic()
-        self._rate = 0.0
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._since = clock, clock()
+        self._work, self._rate = 0, 0.0
 
     def resume(self) -> None:
         """Work begins after a rest, which is not to count."""
-        self._since = time.monotonic()
+        self._since, self._work = self._clock(), 0
 
     def made(self, work: int) -> None:
-        now = time.monotonic()
-        rate = work / max(now - self._since, 1e-3)
-        self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
-        self._since = now
+        """Count finished work. Many end in one tick, so a rate is taken over a while."""
+        self._work += work
+        elapsed = self._clock() - self._since
+        if elapsed >= _PACE_SECONDS:
+            rate = self._work / elapsed
+            self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
+            self.resume()
 
     def seconds(self, work: int) -> int:
-        """Whole seconds that `work` will take, at least 1."""
+        """Whole seconds that `work` will take, bounded; 1 while nothing is known."""
         wait = math.ceil(work / self._rate) if self._rate else 1
         return min(max(wait, 1), _MAX_RETRY_AFTER)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Request, Response
 
-from app.dependencies import EngineDep
+from app.dependencies import ReadyEngineDep
 from app.engine.client import EngineClient
 from app.engine.job import ModelInfo, Params, Pixels
 from app.errors import MEDIA_TYPE, NotAcceptable, Problem
@@ -26,7 +26,7 @@ _EXAMPLES = {
     "sixteen at once": {"value": {"class": "0", "steps": 20, "n": 16, "seed": 100}},
     "any digit, ancestral": {"value": {"class": None, "steps": 100, "eta": 1.0}},
 }
-_PROBLEM = {"model": Problem, "content": {MEDIA_TYPE: {}}}
+_PROBLEM = {"content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
 
 
 @router.post(
@@ -60,7 +60,7 @@ _PROBLEM = {"model": Problem, "content": {MEDIA_TYPE: {}}}
 async def generate(
     request: Request,
     body: Annotated[GenerateRequest, Body(openapi_examples=_EXAMPLES)],
-    engine: EngineDep,
+    engine: ReadyEngineDep,
 ) -> Response:
     """Draw `n` images of a class with DDIM. The same request gives the same pixels every time."""
     media_type = _negotiate(request.headers.get("accept", ""), body.n)

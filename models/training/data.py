@@ -5,6 +5,7 @@ A data set lies in memory as uint8, (N, C, size, size): sixty thousand digits ta
 
 import gzip
 import hashlib
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -162,9 +163,9 @@ def read_idx(path: Path) -> Tensor:
         raw = path.read_bytes()
         if path.suffix == ".gz":
             raw = gzip.decompress(raw)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    if len(raw) < 4 or raw[:3] != b"\0\0\x08":
+    if len(raw) < 4 or raw[:3] != b"\0\0\x08" or len(raw) < 4 + 4 * raw[3]:
         raise DataError(f"{path}: not an idx file of unsigned bytes")
     rank = raw[3]
     shape = [int(size) for size in np.frombuffer(raw, ">u4", count=rank, offset=4)]
@@ -178,6 +179,8 @@ def _load_idx(recipe: DataRecipe, folder: Path, split: Split) -> Images:
         read_idx(_idx_file(folder, f"{_PREFIX[split]}-{kind}-ubyte"))
         for kind in ("images-idx3", "labels-idx1")
     )
+    if (pixels.dim(), labels.dim()) != (3, 1):
+        raise DataError(f"{folder}: images of {pixels.dim()} dimensions, labels of {labels.dim()}")
     if len(pixels) != len(labels):
         raise DataError(f"{folder}: {len(pixels)} images and {len(labels)} labels")
     gap = recipe.size - pixels.shape[-1]
@@ -218,13 +221,19 @@ def _load_folder(recipe: DataRecipe, folder: Path, split: Split) -> Images:
             if split_already or held_out(path.relative_to(folder)) == (split == "test"):
                 pixels.append(_read_image(path, recipe))
                 labels.append(label)
+    types = ", ".join(_SUFFIXES)
     if not pixels:
-        raise DataError(f"{folder}: no {split} images in sub-folders; types: {_SUFFIXES}")
+        raise DataError(f"{folder}: no {split} images in sub-folders; types: {types}")
+    for label, name in enumerate(classes):
+        if split == "train" and label not in labels:
+            raise DataError(f"{folder / name}: no images; types: {types}")
     return Images(torch.stack(pixels), torch.tensor(labels), classes)
 
 
 def _sub_folders(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+    """Names in order; what tools leave behind (`.git`, `__MACOSX`) is no class."""
+    found = (path.name for path in folder.iterdir() if path.is_dir())
+    return tuple(sorted(name for name in found if not name.startswith((".", "__"))))
 
 
 def held_out(path: Path) -> bool:
@@ -235,10 +244,11 @@ def held_out(path: Path) -> bool:
 def _read_image(path: Path, recipe: DataRecipe) -> Tensor:
     try:
         with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
             mode = "L" if recipe.channels == 1 else "RGB"
-            fitted = ImageOps.fit(image.convert(mode), (recipe.size, recipe.size))
+            fitted = ImageOps.fit(upright.convert(mode), (recipe.size, recipe.size))
             pixels = np.array(fitted)
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: not an image: {error}") from error
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     return torch.from_numpy(np.ascontiguousarray(planes))

@@ -128,6 +128,11 @@ def train_diffusion(
         train, test = (load(recipe.data, data_dir, split) for split in ("train", "test"))
         recipe = recipe.with_classes(len(train.classes))
         vae = open_vae(vae_folder, device=process.device)
+        if vae.config.in_channels != recipe.data.channels:
+            raise TrainingError(
+                f"{vae_folder}: reads {vae.config.in_channels} channels; "
+                f"the recipe's data has {recipe.data.channels}"
+            )
         latents = cache_latents(vae, train, process.device)
         size = recipe.unet.sample_size
         if latents.shape != (recipe.unet.in_channels, size, size):

@@ -1,7 +1,7 @@
 """Exponential moving average of weights with a power-function profile. Karras et al. 2024 (EDM2).
 
 The average needs no warm-up of its own: at step t the newest weights count 1 - beta_t with
-beta_t = (1 - 1/t)^(gamma + 1) (eq. 6), so the initial weights are gone after the first step.
+beta_t = (1 - 1/t)^(gamma + 1) (sec. 3.1), so the initial weights are gone after the first step.
 """
 
 import copy
@@ -23,7 +23,7 @@ def power_gamma(length: float) -> float:
 
 
 def power_beta(step: int, gamma: float) -> float:
-    """How much of the old average stays at optimizer step 1, 2, ...; EDM2, eq. 6."""
+    """How much of the old average stays at optimizer step 1, 2, ...; EDM2, sec. 3.1."""
     return float((1 - 1 / step) ** (gamma + 1))
 
 

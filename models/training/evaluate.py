@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.pipeline import LatentDiffusion
+from models.schedule import timestep_pairs
 from models.training.classifier import Judge, train_judge
 from models.training.data import Images, load
 from models.training.metrics import frechet_distance, precision_recall
@@ -22,6 +23,7 @@ from models.training.recipe import DataRecipe
 from models.training.vae import psnr
 
 _CHUNK = 256
+MIN_SAMPLES = 4  # precision and recall look at the third neighbour
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Row:
     images: str
     steps: int | None
     guidance_scale: float | None
-    accuracy: float
+    accuracy: float | None  # None where no class was asked for
     frechet_distance: float
     precision: float
     recall: float
@@ -62,8 +64,9 @@ class Report:
         for row in self.rows:
             steps = "" if row.steps is None else str(row.steps)
             scale = "" if row.guidance_scale is None else f"{row.guidance_scale:g}"
+            accuracy = "" if row.accuracy is None else f"{row.accuracy:.2%}"
             lines.append(
-                f"| {row.images} | {steps} | {scale} | {row.accuracy:.2%} | "
+                f"| {row.images} | {steps} | {scale} | {accuracy} | "
                 f"{row.frechet_distance:.3f} | {row.precision:.3f} | {row.recall:.3f} |"
             )
         return "\n".join(lines)
@@ -87,13 +90,16 @@ def evaluate(
 
     Raises:
         DataError: the data set is not there.
-        ValueError: the model's classes are not the data set's, or fewer than 2 samples.
+        ValueError: the model's classes are not the data set's, too few samples, or a step count
+            that the model does not have.
     """
     train, test = (load(data, data_dir, split) for split in ("train", "test"))
     if model.classes.names and model.classes.names != train.classes:
         raise ValueError(f"the model's classes are {model.classes.names}, not {train.classes}")
-    if samples < 2:
-        raise ValueError(f"samples is {samples}; at least 2")
+    if min(samples, len(test)) < MIN_SAMPLES:
+        raise ValueError(f"{samples} samples, {len(test)} test images; at least {MIN_SAMPLES}")
+    for steps, _ in settings:
+        timestep_pairs(model.schedule, steps)  # refuses a wrong count before anything is measured
     judge = train_judge(train, cache, model.device)
     _, answers = judge.measure(test.scaled())
     real, _ = judge.measure(_some(test, samples, "real")[0])
@@ -109,7 +115,8 @@ def evaluate(
     asked = torch.arange(samples) % max(len(train.classes), 1)
     for steps, scale in settings:
         made = _sample(model, asked, samples, steps, scale, eta, seed)
-        rows.append(_row("generated", judge, made, asked, real, steps, scale))
+        wanted = asked if model.classes.names else None
+        rows.append(_row("generated", judge, made, wanted, real, steps, scale))
         yield Report(samples, seed, eta, judge.digest, accuracy, quality, tuple(rows))
 
 
@@ -117,13 +124,13 @@ def _row(
     name: str,
     judge: Judge,
     images: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     real: Tensor,
     steps: int | None = None,
     scale: float | None = None,
 ) -> Row:
     features, answers = judge.measure(images)
-    accuracy = float((answers == labels).double().mean())
+    accuracy = None if labels is None else float((answers == labels).double().mean())
     distance = frechet_distance(features, real)
     return Row(name, steps, scale, accuracy, distance, *precision_recall(features, real))
 
@@ -134,7 +141,7 @@ def _some(images: Images, count: int, purpose: str) -> tuple[Tensor, Tensor]:
 
 
 def _restore(model: LatentDiffusion, images: Tensor) -> Tensor:
-    parts = [model.decode(model.encode(some)).cpu() for some in images.split(_CHUNK)]
+    parts = [model.decode(model.encode(some)).clamp(-1, 1).cpu() for some in images.split(_CHUNK)]
     return torch.cat(parts)
 
 

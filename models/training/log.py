@@ -14,12 +14,20 @@ from models.training.recipe import Optimisation
 
 
 class Log:
-    """Progress bar, one JSON line a log step, TensorBoard, sample grids."""
+    """Progress bar, one JSON line a log step, TensorBoard, sample grids.
+
+    A run that goes on after step `first` forgets what was logged beyond it, so its log is that of
+    one run. Of several processes the first alone logs, and the loss is that of its rows.
+    """
 
     def __init__(self, out: Path, first: int, options: Optimisation) -> None:
         self._out, self._options = out, options
-        self._lines = (out / "log.jsonl").open("a", encoding="utf-8", buffering=1)
-        self._board = SummaryWriter(out / "tensorboard", purge_step=first)
+        path = out / "log.jsonl"
+        before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [line for line in before if json.loads(line)["step"] <= first]
+        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self._lines = path.open("a", encoding="utf-8", buffering=1)
+        self._board = SummaryWriter(out / "tensorboard", purge_step=first + 1)
         self._bar = tqdm(total=options.steps, initial=first, unit="step", disable=None)
         self._since, self._at = time.monotonic(), first
 

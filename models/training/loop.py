@@ -109,9 +109,12 @@ def fit(
 
     Raises:
         TrainingError: the folder holds a run and `resume` is false, holds none and it is true, or
-            holds one of another recipe; or the loss stopped being finite.
+            holds one of another recipe; too few images for a batch; or the loss stopped being
+            finite.
         Interrupted: SIGINT or SIGTERM; the checkpoint is written.
     """
+    if task.size < options.batch_size:
+        raise TrainingError(f"{task.size} images do not fill a batch of {options.batch_size}")
     network.to(process.device).train()
     average = EMA(network, options.ema_length)
     optimizer = torch.optim.AdamW(

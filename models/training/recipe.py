@@ -5,6 +5,7 @@
 [train.vae]  [train.diffusion]    optimisation
 """
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -53,6 +54,12 @@ class Optimisation(Config):
             raise ValueError(f"ema_length is {self.ema_length}; allowed: above 0, up to 0.28")
         if min(self.log_every, self.checkpoint_every) < 1:
             raise ValueError("log_every and checkpoint_every must be at least 1")
+        for name in ("learning_rate", "clip_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: above 0")
+        for name in ("weight_decay", "final_learning_rate", "warmup_steps", "seed"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: 0 or more")
 
     @property
     def steps(self) -> int:
@@ -68,6 +75,11 @@ class VAETraining(Optimisation):
 
     kl_weight: float = 1e-2
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.kl_weight < math.inf:
+            raise ValueError(f"kl_weight is {self.kl_weight}; allowed: 0 or more")
+
 
 @dataclass(frozen=True)
 class DiffusionTraining(Optimisation):
@@ -77,6 +89,13 @@ class DiffusionTraining(Optimisation):
 
     label_dropout: float = 0.1
     guidance_scale: float = 1.0  # the default the model is published with
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.label_dropout <= 1:
+            raise ValueError(f"label_dropout is {self.label_dropout}; allowed: a share, 0 to 1")
+        if not 0 <= self.guidance_scale < math.inf:
+            raise ValueError(f"guidance_scale is {self.guidance_scale}; allowed: 0 or more")
 
 
 @dataclass(frozen=True)
@@ -116,6 +135,12 @@ class Recipe:
     def from_dict(cls, values: Mapping[str, Any], source: str) -> "Recipe":
         """Build from nested tables; sizes that follow from others are filled in."""
         train = values.get("train", {})
+        for name, table in {"train": train, **values}.items():
+            if not isinstance(table, Mapping):
+                raise ConfigError(f"{source}: {name} is {table!r}; a table is needed")
+        for name, table in train.items():
+            if not isinstance(table, Mapping):
+                raise ConfigError(f"{source}: train.{name} is {table!r}; a table is needed")
         unknown = [
             key for key in values if key not in ("data", "vae", "unet", "scheduler", "train")
         ]
@@ -134,8 +159,15 @@ class Recipe:
             },
             f"{source} [vae]",
         )
-        if data.size % vae.downscale:
+        if data.size < 1 or data.size % vae.downscale:
             raise ConfigError(f"{source}: size {data.size} is no multiple of {vae.downscale}")
+        if not (vae.use_quant_conv and vae.use_post_quant_conv):
+            raise ConfigError(
+                f"{source} [vae]: use_quant_conv and use_post_quant_conv must be true: "
+                "the scale of the latents is folded into them"
+            )
+        if vae.shift_factor or vae.latents_mean or vae.latents_std or vae.scaling_factor != 1.0:
+            raise ConfigError(f"{source} [vae]: the scale of the latents is measured, not given")
         unet = UNet2DConfig.from_dict(
             {
                 "in_channels": vae.latent_channels,
@@ -161,7 +193,10 @@ class Recipe:
 
 def _blocks(network: Mapping[str, Any], down: str, up: str) -> dict[str, Any]:
     """Fill in block types, one for every width."""
-    count = len(network.get("block_out_channels", (0,)))
+    widths = network.get("block_out_channels")
+    if not isinstance(widths, list):
+        return dict(network)
+    count = len(widths)
     return {"down_block_types": [down] * count, "up_block_types": [up] * count, **network}
 
 

@@ -1,6 +1,5 @@
 """Stage one: the autoencoder. Reconstruction + weighted KL, Kingma & Welling 2014, eq. 10."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,12 +22,8 @@ class VAETask:
 
     def __init__(self, recipe: Recipe, train: Images, test: Images, device: torch.device) -> None:
         self.size = len(train)
-        self._options, self._train, self._test, self._device = (
-            recipe.train_vae,
-            train,
-            test,
-            device,
-        )
+        self._options, self._device = recipe.train_vae, device
+        self._train, self._test = train, test
         side = recipe.data.size // recipe.vae.downscale
         self._latent_shape = (recipe.vae.latent_channels, side, side)
 
@@ -41,7 +36,8 @@ class VAETask:
             (len(indices), *self._latent_shape),
             generator=generator(self._options.seed, "posterior", step),
         )[rows]
-        return self._terms(network, images.to(self._device), noise.to(self._device))
+        loss, parts, _ = self._terms(network, images.to(self._device), noise.to(self._device))
+        return loss, parts
 
     @torch.inference_mode()
     def report(self, network: nn.Module) -> dict[str, float]:
@@ -51,8 +47,7 @@ class VAETask:
         for first in range(0, len(images), 250):
             some = images[first : first + 250].to(self._device)
             z = noise[first : first + 250].to(self._device)
-            loss, parts = self._terms(network, some, z)
-            restored, _ = network(some, z)
+            loss, parts, restored = self._terms(network, some, z)
             parts |= {"loss": loss, "psnr": psnr(restored, some).mean()}
             for name in totals:
                 totals[name] += parts[name].item() * len(some) / len(images)
@@ -73,12 +68,13 @@ class VAETask:
 
     def _terms(
         self, network: nn.Module, images: Tensor, noise: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The loss, its parts, and the reconstructions it was measured on."""
         restored, kl = network(images, noise)
         l1 = (restored.float() - images).abs().flatten(1).sum(1).mean()
-        kl = kl.float().mean()
+        kl = kl.mean()
         loss = (l1 + self._options.kl_weight * kl) / images[0].numel()
-        return loss, {"l1": l1.detach(), "kl": kl.detach()}
+        return loss, {"l1": l1.detach(), "kl": kl.detach()}, restored
 
 
 def psnr(restored: Tensor, images: Tensor) -> Tensor:
@@ -98,7 +94,7 @@ def train_vae(
     with processes(device) as process:
         train, test = (load(recipe.data, data_dir, split) for split in ("train", "test"))
         torch.manual_seed(mix(recipe.train_vae.seed, "weights", 0))
-        vae = AutoencoderKL(replace(recipe.vae, scaling_factor=1.0))
+        vae = AutoencoderKL(recipe.vae)
         task = VAETask(recipe, train, test, process.device)
         identity = identify(data=recipe.data, vae=recipe.vae, train=recipe.train_vae)
         average = fit(task, vae, recipe.train_vae, identity, out, process, resume=resume)

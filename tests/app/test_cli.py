@@ -41,6 +41,21 @@ def test_models_lists_what_ships() -> None:
         (["sample", "--model", "TINY", "--steps", "0", "--out", "x.png"], "0 is not in the range"),
         (["sample", "--model", "TINY", "--steps", "1001", "--out", "x.png"], "allowed: 1 to 1000"),
         (["sample", "--model", "TINY", "--out", "/no/such/x.png"], "No such file or directory"),
+        (
+            ["sample", "--model", "TINY", "--eta", "nan", "--out", "x.png"],
+            "'nan' is not in the ran",
+        ),
+        (
+            ["sample", "--model", "TINY", "--guidance-scale", "inf", "--out", "x.png"],
+            "inf is not in the range 0<=x<=20",
+        ),
+        (["sample", "--model", "TINY", "--device", "gpu", "--out", "x.png"], "device is 'gpu'"),
+        (
+            ["sample", "--model", "TINY", "--device", "cuda:99", "--out", "x.png"],
+            "device 'cuda:99' is not there",
+        ),
+        (["sample", "--model", "~nobody-here/x", "--out", "x.png"], "no model '~nobody-here/x'"),
+        (["serve", "--models", "x" * 300], "no model 'xxx"),
         (["sample", "--model", ".", "--out", "x.png"], "model_index.json is missing"),
         (["serve", "--models", "nothing"], "settings: models: no model 'nothing'"),
         (["train", "vae", "nothing", "--out", "x"], "nothing: no such recipe; shipped:"),
@@ -49,6 +64,7 @@ def test_models_lists_what_ships() -> None:
             ["evaluate", "--model", "TINY", "--steps", "ten"],
             "'ten' is not a comma-separated list of whole numbers",
         ),
+        (["evaluate", "--model", "TINY", "--guidance-scale", "nan"], "list of numbers"),
         (["data", "get", "imagenet"], "imagenet: no such data set; known: mnist"),
     ],
 )

@@ -3,7 +3,11 @@
 import base64
 import io
 import json
+import shutil
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,7 +15,9 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from app.main import create_app
 from app.schemas import MAX_SEED
+from app.settings import Settings
 from models.pipeline import LatentDiffusion, to_uint8
 
 CHEAP = {"class": "cat", "steps": 2, "seed": 1}
@@ -154,6 +160,21 @@ def test_every_wrong_field_is_named_at_once(server: TestClient) -> None:
     assert {error["pointer"] for error in body["errors"]} == {"#/steps", "#/n"}
 
 
+def test_an_answer_stays_short_whatever_was_asked(server: TestClient) -> None:
+    body = assert_problem(server.post("/generate", json=dict.fromkeys(map(str, range(900)))), 422)
+    assert len(body["errors"]) == 16
+    assert body["detail"].endswith("; and 884 more")
+    for field in ("class", "model", "x" * 9_000):
+        answer = server.post("/generate", json={field: "y" * 9_000})
+        assert 400 <= answer.status_code < 500
+        assert len(answer.content) < 1_000, field
+
+
+def test_a_form_is_told_what_to_send(server: TestClient) -> None:
+    answer = server.post("/generate", content=b"class=7", headers={"content-type": "text/plain"})
+    assert "sent as content-type: application/json" in assert_problem(answer, 422)["detail"]
+
+
 @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe", b"[1, 2]", b"null", b'"seven"'])
 def test_a_body_that_is_no_object_is_refused(server: TestClient, content: bytes) -> None:
     headers = {"content-type": "application/json"}
@@ -181,6 +202,46 @@ def test_other_things_that_are_not_there(server: TestClient) -> None:
     assert_problem(server.get("/generate"), 405)
     answer = server.post("/generate", json=CHEAP, headers={"accept": "text/html"})
     assert "image/png, application/json, application/zip" in assert_problem(answer, 406)["detail"]
+
+
+def test_two_models_are_asked_by_name(tiny_folder: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(tiny_folder, tmp_path / "other"))
+    index = json.loads((other / "model_index.json").read_text())
+    index["id2label"] = {"0": "oak", "1": "elm", "2": "fir"}
+    (other / "model_index.json").write_text(json.dumps(index))
+    settings = Settings(models=(str(tiny_folder), str(other)), slots=4)
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        listed = client.get("/models").json()["models"]
+        assert [(model["name"], model["default"]) for model in listed] == [
+            ("tiny", True),
+            ("other", False),
+        ]
+        tree = client.post("/generate", json={"class": "elm", "model": "other", "steps": 2})
+        assert open_png(tree.content).info["parameters"].startswith("elm\n")
+        body = assert_problem(client.post("/generate", json={"class": "elm"}), 422)
+        assert "cat, dog, 3" in body["detail"], "the first is the default"
+
+
+def test_a_full_queue_is_429_with_retry_after(tiny_folder: Path) -> None:
+    settings = Settings(models=(str(tiny_folder),), slots=1, max_images=16)
+    with TestClient(create_app(settings)) as client, ThreadPoolExecutor(1) as pool:
+        engine = client.app.state.engine  # type: ignore[attr-defined]
+        running = pool.submit(client.post, "/generate", json=CHEAP | {"n": 16, "steps": 10})
+        while not engine.images:
+            time.sleep(0.001)
+        answer = client.post("/generate", json=CHEAP)
+        assert_problem(answer, 429)
+        assert 1 <= int(answer.headers["retry-after"]) <= 120
+        assert running.result().status_code == 200
+        assert client.post("/generate", json=CHEAP).status_code == 200
+
+
+def test_before_the_models_are_loaded_it_says_so(tiny_folder: Path) -> None:
+    client = TestClient(create_app(Settings(models=(str(tiny_folder),))))  # no lifespan: not loaded
+    assert client.get("/livez").status_code == 200
+    assert client.get("/readyz").status_code == 503
+    for body in ({}, {"model": "tiny"}, {"steps": 0}):
+        assert_problem(client.post("/generate", json=body), 503)
 
 
 def test_models_says_what_a_request_may_ask(server: TestClient) -> None:

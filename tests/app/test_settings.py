@@ -20,6 +20,9 @@ def test_models_are_comma_separated_names_or_paths(
     monkeypatch.setenv("DARKROOM_MODELS", f"digits, {tiny_folder}")
     folders = Settings().folders
     assert list(folders) == ["digits", "tiny"]
+    for nothing_named in ("", "digits,"):
+        monkeypatch.setenv("DARKROOM_MODELS", nothing_named)
+        assert list(Settings().folders) == ["digits"]
     assert folders["tiny"] == tiny_folder.resolve()
 
 

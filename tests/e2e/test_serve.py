@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -19,15 +20,20 @@ ROOT = Path(__file__).parents[2]
 WANTED = {"class": "7", "steps": 20, "guidance_scale": 1.5, "seed": 1}
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
+@contextmanager
+def serving() -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, "-m", "app.cli", "serve"],
         cwd=ROOT,
-        env={**os.environ, "DARKROOM_PORT": str(port), "DARKROOM_MODELS": "digits"},
+        env={
+            **os.environ,
+            "DARKROOM_PORT": str(port),
+            "DARKROOM_MODELS": "digits",
+            "DARKROOM_DRAIN_SECONDS": "2",
+        },
     )
     url = f"http://127.0.0.1:{port}"
     for _ in range(600):
@@ -37,14 +43,20 @@ def url() -> Iterator[str]:
                 break
         except httpx.TransportError:
             time.sleep(0.1)
-    yield url
+    yield url, process
     process.send_signal(signal.SIGTERM)
-    # uvicorn raises the signal again once everything is closed.
-    assert process.wait(30) in (0, -signal.SIGTERM)
+    assert process.wait(30) == 128 + signal.SIGTERM
 
 
-def draw(url: str, body: dict[str, object]) -> bytes:
-    answer = httpx.post(f"{url}/generate", json=body, timeout=120)
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serving() as (url, _):
+        yield url
+
+
+def draw(url: str, body: dict[str, object], client: httpx.Client | None = None) -> bytes:
+    post = client.post if client else httpx.post
+    answer = post(f"{url}/generate", json=body, timeout=120)
     assert answer.status_code == 200, answer.text
     return answer.content
 
@@ -66,17 +78,19 @@ def test_the_same_pixels_from_the_command_line_alone_and_in_a_crowd(
     crowd: list[dict[str, object]] = [
         {
             "class": None if k % 11 == 10 else k % 10,
-            "steps": 5 + 3 * k,
+            "steps": 100 + 2 * k,
             "guidance_scale": 0.5 * (k % 6),
             "eta": (k % 3) / 2,
             "seed": 1000 + k,
         }
         for k in range(32)
     ]
-    with ThreadPoolExecutor(33) as pool:
-        others = [pool.submit(draw, url, body) for body in crowd]
+    limits = httpx.Limits(max_connections=None)
+    with ThreadPoolExecutor(33) as pool, httpx.Client(limits=limits) as client:
+        others = [pool.submit(draw, url, body, client) for body in crowd]
         time.sleep(0.2)
-        within = pool.submit(draw, url, WANTED).result()
+        within = draw(url, WANTED, client)
+        assert not any(other.done() for other in others), "they were in flight all the while"
         drawn = [pixels(other.result()) for other in others]
     assert pixels(offline) == pixels(alone) == pixels(within)
     assert len(set(drawn)) == 32
@@ -98,3 +112,27 @@ def test_a_client_that_leaves_frees_its_slots(url: str) -> None:
     # 16 x 4 images of 1000 guided steps take minutes: an answer before that is the proof.
     answer = httpx.post(f"{url}/generate", json=WANTED, timeout=20)
     assert answer.status_code == 200
+
+
+def test_a_body_of_100_megabytes_is_refused_before_it_is_sent(url: str) -> None:
+    """By its declared length; and where none is declared, as it comes in."""
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b" " * 1_000_000
+
+    for content in (b" " * 100_000_000, endless()):
+        headers = {"content-type": "application/json"}
+        with httpx.Client(timeout=30) as client:
+            answer = client.post(f"{url}/generate", content=content, headers=headers)
+        assert answer.status_code == 413
+        assert answer.json()["detail"] == "the body is too large; allowed: 65536 bytes"
+
+
+def test_it_stops_though_a_client_never_ends_its_request() -> None:
+    with (
+        serving() as (url, _),
+        socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0)) as half,
+    ):
+        half.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+        assert httpx.get(f"{url}/livez").status_code == 200

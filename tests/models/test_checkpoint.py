@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.checkpoint import CheckpointError, open_checkpoint
+from models.checkpoint import CheckpointError, open_checkpoint, save_network
 from models.pipeline import LatentDiffusion
+from models.unet import UNet2D
 from tests.tiny import SCHEDULE, UNET, VAE
 
 UNET_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -59,6 +61,7 @@ def test_what_we_save_opens_in_diffusers(folder: Path, tiny: LatentDiffusion) ->
 
 def test_what_diffusers_saves_opens_here(folder: Path) -> None:
     """Sharded, too: the index names the file of every tensor."""
+    before = open_checkpoint(folder)
     for name, size in (("unet", "100KB"), ("vae", "10GB")):
         kind = {"unet": diffusers.UNet2DModel, "vae": diffusers.AutoencoderKL}[name]
         network = kind.from_pretrained(folder, subfolder=name)
@@ -68,9 +71,10 @@ def test_what_diffusers_saves_opens_here(folder: Path) -> None:
         folder / "scheduler"
     )
     assert len(list((folder / "unet").glob("*.safetensors"))) > 1
-    again, before = open_checkpoint(folder), open_checkpoint(folder)
-    for name, tensor in before.unet.state_dict().items():
-        assert torch.equal(again.unet.state_dict()[name], tensor)
+    again = open_checkpoint(folder)
+    for old, new in ((before.unet, again.unet), (before.vae, again.vae)):
+        for name, tensor in old.state_dict().items():
+            assert torch.equal(new.state_dict()[name], tensor), name
     shard = next((folder / "unet").glob("*-00002-*.safetensors"))
     shard.unlink()
     with pytest.raises(CheckpointError, match=f"{shard.name}: missing"):
@@ -157,8 +161,32 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"scheduler_config.json: rescale_betas_zero_snr with prediction_type 'epsilon'",
     ),
     "latents do not match": (
-        lambda f: edit_json(f / "unet/config.json", in_channels=3),
-        r"(in_channels 3|conv_in)",
+        lambda f: save_network(f / "unet", UNet2D(replace(UNET, in_channels=3, out_channels=3))),
+        r"unet/config.json: in_channels 3 and out_channels 3; the VAE has latent_channels 2",
+    ),
+    "a latent that cannot be halved": (
+        lambda f: edit_json(f / "unet/config.json", sample_size=7),
+        r"unet/config.json: sample_size is 7; allowed: multiples of 2",
+    ),
+    "groups of the middle attention do not divide": (
+        lambda f: edit_json(f / "unet/config.json", attn_norm_num_groups=3),
+        r"unet/config.json: .*multiples of attn_norm_num_groups 3",
+    ),
+    "no spread": (
+        lambda f: edit_json(f / "vae/config.json", latents_std=[1.0, 0.0]),
+        r"vae/config.json: latents_std is 0.0; allowed: above 0",
+    ),
+    "betas that are none": (
+        lambda f: edit_json(f / "scheduler/scheduler_config.json", beta_start=-1),
+        r"scheduler_config.json: beta_start is -1",
+    ),
+    "an empty list of betas": (
+        lambda f: edit_json(f / "scheduler/scheduler_config.json", trained_betas=[]),
+        r"scheduler_config.json: trained_betas has 0 values",
+    ),
+    "guidance that is no number": (
+        lambda f: edit_json(f / "model_index.json", guidance_scale=float("nan")),
+        r"model_index.json: guidance_scale is nan; allowed: a number from 0",
     ),
     "not JSON": (
         lambda f: (f / "vae/config.json").write_text("{"),
@@ -182,6 +210,21 @@ def test_a_broken_folder_is_refused_by_file_and_key(
     damage(folder)
     with pytest.raises(CheckpointError, match=message):
         open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_draws_nearly_the_same(
+    folder: Path, tiny: LatentDiffusion, dtype: torch.dtype
+) -> None:
+    """With the VAE in float32 where its configuration asks for that, as this one does."""
+    half = LatentDiffusion.open(folder, dtype=dtype)
+    assert next(half.unet.parameters()).dtype is dtype
+    assert next(half.vae.parameters()).dtype is torch.float32
+    expected = tiny.sample(["cat"] * 2, [1, 2], steps=4)
+    error = (half.sample(["cat"] * 2, [1, 2], steps=4) - expected).abs().mean()
+    assert 0 < error < 0.05, "of a range of 2"
+    edit_json(folder / "vae/config.json", force_upcast=False)
+    assert next(LatentDiffusion.open(folder, dtype=dtype).vae.parameters()).dtype is dtype
 
 
 def test_a_shard_index_cannot_leave_its_folder(folder: Path) -> None:

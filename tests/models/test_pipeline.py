@@ -8,7 +8,7 @@ import torch
 from models.checkpoint import Checkpoint
 from models.conditioning import Classes
 from models.ddim import ddim_step
-from models.pipeline import LatentDiffusion, to_uint8
+from models.pipeline import LatentDiffusion, pick_device, to_uint8
 from models.schedule import alpha_bars, timestep_pairs
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
@@ -79,6 +79,21 @@ def test_wrong_arguments_are_named(tiny: LatentDiffusion) -> None:
         tiny.sample(["cat"], [1], steps=0)
     with pytest.raises(ValueError, match="unknown class 'bird'"):
         tiny.sample(["bird"], [1])
+
+
+def test_an_image_that_is_not_finite_is_an_error(tiny: LatentDiffusion) -> None:
+    with pytest.raises(ValueError, match="an image is not finite at guidance_scale inf"):
+        tiny.sample(["cat"], [1], steps=2, guidance_scale=float("inf"))
+
+
+def test_devices_are_named_as_pytorch_names_them() -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("auto").type in ("cpu", "cuda")
+    for wrong in ("gpu", "cuda:", "cuda:x", "cpu:0", "CUDA", "", "meta"):
+        with pytest.raises(ValueError, match=r"device (is )?'"):
+            pick_device(wrong)
+    with pytest.raises(ValueError, match="device 'cuda:99' is not there"):
+        pick_device("cuda:99")
 
 
 def test_encode_is_the_mean_that_decode_takes(tiny: LatentDiffusion) -> None:

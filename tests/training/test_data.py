@@ -40,6 +40,7 @@ def test_three_channels_of_a_grey_source_are_alike(data_dir: Path) -> None:
         (b"", "not an idx file"),
         (b"\0\0\x0d\1\0\0\0\1\0\0\0\0", "not an idx file of unsigned bytes"),
         (b"\0\0\x08\1\0\0\0\5abc", "11 bytes do not hold"),
+        (b"\0\0\x08\3\0\0", "not an idx file"),
     ],
 )
 def test_a_broken_idx_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
@@ -47,6 +48,24 @@ def test_a_broken_idx_file_is_named(tmp_path: Path, content: bytes, message: str
     path.write_bytes(content)
     with pytest.raises(DataError, match=f"{path}: {message}"):
         read_idx(path)
+
+
+def test_a_damaged_archive_is_named(data_dir: Path, tmp_path: Path) -> None:
+    whole = (data_dir / "mnist/train-images-idx3-ubyte.gz").read_bytes()
+    path = tmp_path / "images.gz"
+    for at in range(20, len(whole) - 1, 97):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+        with pytest.raises(DataError, match=str(path)):
+            read_idx(path)
+
+
+def test_labels_in_place_of_images_are_refused(data_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "mnist").mkdir()
+    labels = (data_dir / "mnist/train-labels-idx1-ubyte.gz").read_bytes()
+    for kind in ("images-idx3", "labels-idx1"):
+        (tmp_path / f"mnist/train-{kind}-ubyte.gz").write_bytes(labels)
+    with pytest.raises(DataError, match="images of 1 dimensions, labels of 1"):
+        load(DataRecipe(), tmp_path, "train")
 
 
 def test_what_is_not_there_says_how_to_get_it(tmp_path: Path, data_dir: Path) -> None:
@@ -77,6 +96,24 @@ def test_folders_are_classes_and_the_splits_share_nothing(tmp_path: Path) -> Non
     split: Split = "test" if held_out(Path("red/broken.png")) else "train"
     with pytest.raises(DataError, match=r"broken\.png: not an image"):
         load(recipe, tmp_path, split)
+
+
+def test_photographs_are_turned_upright_and_leftovers_are_no_classes(tmp_path: Path) -> None:
+    image = Image.new("L", (8, 8))
+    image.paste(255, (0, 0, 8, 4))  # the upper half is white ...
+    exif = Image.Exif()
+    exif[0x0112] = 3  # ... and the camera was upside down
+    for i in range(20):
+        for name in ("a", ".ipynb_checkpoints", "__MACOSX"):
+            (tmp_path / "set" / name).mkdir(parents=True, exist_ok=True)
+            image.save(tmp_path / "set" / name / f"{i}.png", exif=exif)
+    images = load(DataRecipe(source="set", size=8), tmp_path, "train")
+    assert images.classes == ("a",)
+    assert (images.pixels[:, 0, :4] == 0).all()
+    assert (images.pixels[:, 0, 4:] == 255).all()
+    (tmp_path / "set/b").mkdir()
+    with pytest.raises(DataError, match=r"set/b: no images; types: \.png"):
+        load(DataRecipe(source="set", size=8), tmp_path, "train")
 
 
 def test_a_folder_that_comes_split_stays_split(tmp_path: Path) -> None:

@@ -107,6 +107,12 @@ def test_digits_in_digits_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert real["frechet_distance"] < restored["frechet_distance"] < made["frechet_distance"]
     assert made["recall"] > 0.3, "one digit drawn over and over covers next to nothing"
 
+    # What cannot be measured is refused before anything is.
+    flags = ["--data", "digits", *map(str, data), "--steps", "10,2000"]
+    refused = CliRunner().invoke(cli, ["evaluate", "--model", str(model), *flags])
+    assert refused.exit_code == 1
+    assert refused.output == "Error: steps is 2000; allowed: 1 to 1000\n"
+
     # The same folder serves: its classes are the names of the sub-folders.
     picture = folder / "seven.png"
     darkroom("sample", "--model", model, "--class", "7", "--seed", 1, "--out", picture)

@@ -1,7 +1,10 @@
 """The parts of training, each against a closed form."""
 
+import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,16 +13,24 @@ from scipy.linalg import sqrtm
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
-from models.training.data import Images
+from models.training import classifier
+from models.training.classifier import train_judge
+from models.training.data import Images, load
 from models.training.ema import EMA, power_beta, power_gamma
 from models.training.latents import LatentCache, cache_latents, fold_normalisation, moments
-from models.training.loop import learning_rate
+from models.training.loop import Process, TrainingError, fit, learning_rate
 from models.training.metrics import frechet_distance, precision_recall
 from models.training.randomness import batch_indices, mix
-from models.training.recipe import Optimisation
-from models.training.vae import psnr
+from models.training.recipe import (
+    DataRecipe,
+    DiffusionTraining,
+    Optimisation,
+    Recipe,
+    VAETraining,
+)
+from models.training.vae import VAETask, psnr
 from models.vae import AutoencoderKL
-from tests.tiny import VAE
+from tests.tiny import SCHEDULE, UNET, VAE
 
 
 class TestEMA:
@@ -116,7 +127,69 @@ class TestMetrics:
         assert psnr(images + 0.2, images).tolist() == pytest.approx([20.0, 20.0])
 
 
+class TestJudge:
+    def images(self) -> Images:
+        """A bar whose place is its class."""
+        pixels = torch.zeros(400, 1, 8, 8, dtype=torch.uint8)
+        labels = torch.arange(400) % 4
+        pixels[torch.arange(400), 0, 2 * labels] = 255
+        return Images(pixels, labels, ("a", "b", "c", "d"))
+
+    def test_it_learns_and_is_trained_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        images, cpu = self.images(), torch.device("cpu")
+        judge = train_judge(images, tmp_path, cpu)
+        features, answers = judge.measure(images.scaled())
+        assert (answers == images.labels).double().mean() > 0.95
+        assert features.shape == (400, 128)
+        (cached,) = tmp_path.iterdir()
+        assert judge.digest == hashlib.sha256(cached.read_bytes()).hexdigest()[:12]
+
+        def trained_again(*_: object) -> None:
+            raise AssertionError("the cache was not read")
+
+        monkeypatch.setattr(classifier, "_fit", trained_again)
+        again = train_judge(images, tmp_path, cpu)
+        assert again.digest == judge.digest
+        assert torch.equal(again.measure(images.scaled())[0], features)
+        other = Images(images.pixels.roll(1, 0), images.labels, images.classes)
+        with pytest.raises(AssertionError, match="the cache was not read"):
+            train_judge(other, tmp_path, cpu)
+
+
 class TestLoop:
+    def test_bfloat16_trains_float32_weights(self, data_dir: Path, tmp_path: Path) -> None:
+        data = DataRecipe(source="mnist", size=16)
+        train, test = (load(data, data_dir, split) for split in ("train", "test"))
+        losses = {}
+        precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
+        for precision in precisions:
+            options = VAETraining(
+                images=320, batch_size=16, warmup_steps=0, precision=precision, seed=1
+            )
+            recipe = Recipe(data, VAE, UNET, SCHEDULE, options, DiffusionTraining())
+            task = VAETask(recipe, train, test, torch.device("cpu"))
+            torch.manual_seed(0)
+            process = Process(0, 1, torch.device("cpu"))
+            made = fit(
+                task, AutoencoderKL(VAE), options, {}, tmp_path / precision, process, resume=False
+            )
+            assert all(parameter.dtype is torch.float32 for parameter in made.parameters())
+            losses[precision] = task.report(made)["loss"]
+        assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+        assert losses["bfloat16"] != losses["float32"]
+
+    def test_a_batch_that_cannot_be_filled_is_refused(self, data_dir: Path, tmp_path: Path) -> None:
+        data = DataRecipe(source="mnist", size=16)
+        train, test = (load(data, data_dir, split) for split in ("train", "test"))
+        options = VAETraining(batch_size=65)
+        recipe = Recipe(data, VAE, UNET, SCHEDULE, options, DiffusionTraining())
+        task = VAETask(recipe, train, test, torch.device("cpu"))
+        process = Process(0, 1, torch.device("cpu"))
+        with pytest.raises(TrainingError, match="64 images do not fill a batch of 65"):
+            fit(task, AutoencoderKL(VAE), options, {}, tmp_path / "run", process, resume=False)
+
     def test_the_learning_rate_warms_up_and_follows_a_cosine(self) -> None:
         options = Optimisation(images=10_000, batch_size=10, warmup_steps=100)
         rates = [learning_rate(options, step) for step in range(1000)]

@@ -39,6 +39,16 @@ def test_overrides_and_what_follows_from_them() -> None:
         ("train.both.seed=1", "unknown table 'train.both'"),
         ("vea.latent_channels=2", "unknown table 'vea'"),
         ("data.size=30", "size 30 is no multiple of 4"),
+        ("data.size=28", r"\[unet\]: sample_size is 7; allowed: multiples of 2"),
+        ("vae.block_out_channels=64", "block_out_channels is 64; allowed: a list of int"),
+        ("train.vae=3", "train.vae is 3; a table is needed"),
+        ("vae.use_quant_conv=false", "must be true"),
+        ("vae.shift_factor=0.5", "the scale of the latents is measured, not given"),
+        ("train.vae.kl_weight=-1", "kl_weight is -1; allowed: 0 or more"),
+        ("train.vae.clip_norm=0", "clip_norm is 0; allowed: above 0"),
+        ("train.vae.seed=-1", "seed is -1; allowed: 0 or more"),
+        ("train.diffusion.label_dropout=10", "label_dropout is 10; allowed: a share, 0 to 1"),
+        ("train.diffusion.guidance_scale=nan", "guidance_scale is nan; allowed: 0 or more"),
         ("data.channels=2", r"channels is 2; allowed: 1, 3"),
         ("scheduler.prediction_type=epsilon", "rescale_betas_zero_snr with"),
         ("seed=1", "write table.key=value"),
@@ -54,6 +64,9 @@ def test_a_wrong_value_is_named(override: str, message: str) -> None:
 def test_a_recipe_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no such recipe; shipped: .*digits"):
         Recipe.read("nothing")
+    (tmp_path / "flat.toml").write_text('data = "mnist"')
+    with pytest.raises(ConfigError, match=r"data is 'mnist'; a table is needed"):
+        Recipe.read(tmp_path / "flat.toml")
     (tmp_path / "bad.toml").write_text("[data")
     with pytest.raises(ConfigError, match=r"bad\.toml: not TOML"):
         Recipe.read(tmp_path / "bad.toml")

@@ -84,6 +84,9 @@ def test_killed_and_resumed_ends_with_the_same_bits(
     step = torch.load(runs.folder / out / "state.pt", weights_only=True)["step"]
     assert 0 < step < 250
     runs.run(stage, out, "--resume")
+    log = [json.loads(line) for line in (runs.folder / out / "log.jsonl").read_text().splitlines()]
+    logged = [line["step"] for line in log if line["kind"] == "train"]
+    assert logged == [50, 100, 150, 200, 250], "the log is that of one run"
     whole, resumed = runs.weights(stage, f"{stage}-whole"), runs.weights(stage, out)
     assert whole.keys() == resumed.keys()
     for name, tensor in whole.items():
