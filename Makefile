@@ -19,7 +19,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
 
-# The model that ships, from its recipe: about an hour and a half on two cores. Goes on where it was stopped.
+# The model that ships, from its recipe: about an hour on two cores. Goes on where it was stopped.
 train: $(VENV)/.dev
 	$(BIN)/darkroom data get mnist
 	$(BIN)/darkroom train vae digits --out runs/vae $(if $(wildcard runs/vae/state.pt),--resume)

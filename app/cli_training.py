@@ -124,7 +124,7 @@ def train_diffusion_command(
     help="Holds mnist/ or your folder. [default: ~/.cache/darkroom]",
 )
 @click.option(
-    "--samples", type=click.IntRange(4), default=5000, show_default=True, help="Images a setting."
+    "--samples", type=click.IntRange(4), default=2000, show_default=True, help="Images a setting."
 )
 @click.option(
     "--steps", type=Numbers(int), default="10,20,100", show_default=True, help="Comma-separated."

@@ -19,8 +19,8 @@ from models.training.evaluate import evaluate
 from models.training.recipe import Recipe
 from models.training.vae import train_vae
 
-SETTINGS = ((4, 1e-4), (4, 1e-2), (4, 1e-1), (4, 1.0), (2, 1e-2), (8, 1e-2))
-VAE_IMAGES, UNET_IMAGES = 20_000, 40_000
+SETTINGS = ((4, 1e-2), (4, 1.0), (2, 1e-2), (8, 1e-2), (4, 1e-4), (4, 1e-1))
+VAE_IMAGES, UNET_IMAGES, WARMUP_STEPS = 16_000, 32_000, 50
 SAMPLES, STEPS = 1_000, 20
 RESULTS = Path(__file__).parent / "results" / "latents.md"
 
@@ -54,7 +54,11 @@ def measure(channels: int, weight: float, data_dir: Path, out: Path) -> dict[str
     if done.is_file():
         return json.loads(done.read_text())
     overrides = [f"vae.latent_channels={channels}", f"train.vae.kl_weight={weight}"]
-    overrides += [f"train.vae.images={VAE_IMAGES}", f"train.diffusion.images={UNET_IMAGES}"]
+    for stage, images in (("vae", VAE_IMAGES), ("diffusion", UNET_IMAGES)):
+        overrides += [
+            f"train.{stage}.images={images}",
+            f"train.{stage}.warmup_steps={WARMUP_STEPS}",
+        ]
     recipe = Recipe.read("digits", overrides)
     begun = [(out / stage / "state.pt").exists() for stage in ("vae", "unet")]
     vae = train_vae(recipe, data_dir, out / "vae", resume=begun[0])

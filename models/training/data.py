@@ -208,17 +208,18 @@ def _load_folder(recipe: DataRecipe, folder: Path, split: Split) -> Images:
     name, is held out.
     """
     classes = _sub_folders(folder)
-    split_already = set(classes) == {"train", "test"}
-    if split_already:
+    comes_split = set(classes) == {"train", "test"}
+    if comes_split:
         if _sub_folders(folder / "train") != _sub_folders(folder / "test"):
             raise DataError(f"{folder}: train and test hold different classes")
         folder = folder / split
         classes = _sub_folders(folder)
     pixels, labels = [], []
     for label, name in enumerate(classes):
-        files = [f for f in sorted((folder / name).rglob("*")) if f.suffix.lower() in _SUFFIXES]
-        for path in files:
-            if split_already or held_out(path.relative_to(folder)) == (split == "test"):
+        for path in sorted((folder / name).rglob("*")):
+            if path.suffix.lower() not in _SUFFIXES:
+                continue
+            if comes_split or held_out(path.relative_to(folder)) == (split == "test"):
                 pixels.append(_read_image(path, recipe))
                 labels.append(label)
     types = ", ".join(_SUFFIXES)

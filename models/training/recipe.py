@@ -134,19 +134,9 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str) -> "Recipe":
         """Build from nested tables; sizes that follow from others are filled in."""
+        _check_tables(values, ("data", "vae", "unet", "scheduler", "train"), source)
         train = values.get("train", {})
-        for name, table in {"train": train, **values}.items():
-            if not isinstance(table, Mapping):
-                raise ConfigError(f"{source}: {name} is {table!r}; a table is needed")
-        for name, table in train.items():
-            if not isinstance(table, Mapping):
-                raise ConfigError(f"{source}: train.{name} is {table!r}; a table is needed")
-        unknown = [
-            key for key in values if key not in ("data", "vae", "unet", "scheduler", "train")
-        ]
-        unknown += [f"train.{key}" for key in train if key not in ("vae", "diffusion")]
-        if unknown:
-            raise ConfigError(f"{source}: unknown table {unknown[0]!r}")
+        _check_tables(train, ("vae", "diffusion"), source, "train.")
         data = DataRecipe.from_dict(values.get("data", {}), f"{source} [data]")
         vae = AutoencoderKLConfig.from_dict(
             {
@@ -159,15 +149,7 @@ class Recipe:
             },
             f"{source} [vae]",
         )
-        if data.size < 1 or data.size % vae.downscale:
-            raise ConfigError(f"{source}: size {data.size} is no multiple of {vae.downscale}")
-        if not (vae.use_quant_conv and vae.use_post_quant_conv):
-            raise ConfigError(
-                f"{source} [vae]: use_quant_conv and use_post_quant_conv must be true: "
-                "the scale of the latents is folded into them"
-            )
-        if vae.shift_factor or vae.latents_mean or vae.latents_std or vae.scaling_factor != 1.0:
-            raise ConfigError(f"{source} [vae]: the scale of the latents is measured, not given")
+        _check_vae(vae, data, source)
         unet = UNet2DConfig.from_dict(
             {
                 "in_channels": vae.latent_channels,
@@ -189,6 +171,29 @@ class Recipe:
     def with_classes(self, count: int) -> "Recipe":
         """The same recipe for `count` classes: the UNet embeds them and the null class."""
         return replace(self, unet=replace(self.unet, num_class_embeds=count + 1 if count else None))
+
+
+def _check_tables(
+    values: Mapping[str, Any], known: Sequence[str], source: str, prefix: str = ""
+) -> None:
+    for name, table in values.items():
+        if name not in known:
+            raise ConfigError(f"{source}: unknown table {prefix + name!r}")
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"{source}: {prefix}{name} is {table!r}; a table is needed")
+
+
+def _check_vae(vae: AutoencoderKLConfig, data: DataRecipe, source: str) -> None:
+    """What training asks of an autoencoder beyond what makes it a network."""
+    if data.size < 1 or data.size % vae.downscale:
+        raise ConfigError(f"{source}: size {data.size} is no multiple of {vae.downscale}")
+    if not (vae.use_quant_conv and vae.use_post_quant_conv):
+        raise ConfigError(
+            f"{source} [vae]: use_quant_conv and use_post_quant_conv must be true: "
+            "the scale of the latents is folded into them"
+        )
+    if vae.shift_factor or vae.latents_mean or vae.latents_std or vae.scaling_factor != 1.0:
+        raise ConfigError(f"{source} [vae]: the scale of the latents is measured, not given")
 
 
 def _blocks(network: Mapping[str, Any], down: str, up: str) -> dict[str, Any]:
