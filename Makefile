@@ -31,7 +31,7 @@ bench: $(VENV)/.dev
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.12, say")'
-	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	touch $@
 
 $(VENV)/.serve: $(VENV)/.python pyproject.toml requirements.lock

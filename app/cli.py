@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from app import cli_training
 from app.console import Fault, FiniteRange, one_line
+from app.engine.job import DEFAULT_STEPS, MAX_GUIDANCE_SCALE, MAX_SEED
 from models.library import find, shipped
 
 _EPILOG_SERVE = """\b
@@ -73,8 +74,12 @@ def serve(**options: str | int | None) -> None:
 @cli.command(epilog=_EPILOG_SAMPLE)
 @click.option("--model", default="digits", show_default=True, help="Shipped name or path.")
 @click.option("--class", "class_", help="Name or index of a class; none if absent.")
-@click.option("--steps", type=click.IntRange(1), default=50, show_default=True, help="DDIM steps.")
-@click.option("--guidance-scale", type=FiniteRange(0, 20), help="1 is none. [default: the model's]")
+@click.option("--steps", type=click.IntRange(1), help="DDIM steps. [default: 50]")
+@click.option(
+    "--guidance-scale",
+    type=FiniteRange(0, MAX_GUIDANCE_SCALE),
+    help="1 is none. [default: the model's]",
+)
 @click.option(
     "--eta",
     type=FiniteRange(0, 1),
@@ -83,7 +88,7 @@ def serve(**options: str | int | None) -> None:
     help="0 is DDIM, 1 ancestral.",
 )
 @click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1), help="Image k uses seed + k. [default: random]"
+    "--seed", type=click.IntRange(0, MAX_SEED), help="Image k uses seed + k. [default: random]"
 )
 @click.option("--n", type=click.IntRange(1, 1024), default=1, show_default=True, help="Images.")
 @click.option(
@@ -93,7 +98,7 @@ def serve(**options: str | int | None) -> None:
 def sample(
     model: str,
     class_: str | None,
-    steps: int,
+    steps: int | None,
     guidance_scale: float | None,
     eta: float,
     seed: int | None,
@@ -112,6 +117,7 @@ def sample(
         latent_diffusion, info = runner.model, runner.info
         seed = secrets.randbelow(2**32) if seed is None else seed
         scale = info.guidance_scale if guidance_scale is None else guidance_scale
+        steps = min(DEFAULT_STEPS, info.max_steps) if steps is None else steps
         index = latent_diffusion.classes.index(class_)
         params = Params(folder.name, index, steps, scale, eta, seed, n)
         seeds = [params.seed_of(k) for k in range(n)]

@@ -124,7 +124,7 @@ def train_diffusion_command(
     help="Holds mnist/ or your folder. [default: ~/.cache/darkroom]",
 )
 @click.option(
-    "--samples", type=click.IntRange(4), default=2000, show_default=True, help="Images a setting."
+    "--samples", type=click.IntRange(1), default=2000, show_default=True, help="Images a setting."
 )
 @click.option(
     "--steps", type=Numbers(int), default="10,20,100", show_default=True, help="Comma-separated."
@@ -191,7 +191,7 @@ def evaluate(
         click.echo(
             f"\n{samples} samples; classifier {report.classifier}, "
             f"{report.classifier_accuracy:.2%} right on the real test images; "
-            f"reconstructions {report.reconstruction_psnr:.1f} dB"
+            f"real training images through the VAE: {report.reconstruction_psnr:.1f} dB"
         )
 
 

@@ -5,13 +5,18 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.engine.job import ModelInfo, Params
+from app.engine.job import (
+    DEFAULT_STEPS,
+    MAX_GUIDANCE_SCALE,
+    MAX_IMAGES,
+    MAX_SEED,
+    MAX_STEPS,
+    ModelInfo,
+    Params,
+)
 from app.errors import InvalidRequest, UnknownModel
 from models.conditioning import Classes
 
-MAX_SEED = 2**63 - 1
-MAX_STEPS, MAX_IMAGES, MAX_GUIDANCE_SCALE = 1000, 16, 20
-DEFAULT_STEPS = 50
 _RANDOM_SEEDS = 2**32  # short enough to read aloud, and exact in JavaScript
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.engine.job import MAX_IMAGES
 from models.library import find
 
 
@@ -29,7 +30,9 @@ class Settings(BaseSettings):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     slots: int = Field(64, ge=1, le=4096, description="Images in flight at once, a model.")
-    max_images: int = Field(512, ge=16, description="Images waiting or running, all models.")
+    max_images: int = Field(
+        512, ge=MAX_IMAGES, description="Images waiting or running, all models."
+    )
     max_body_bytes: int = Field(1 << 16, ge=1024)
     drain_seconds: int = Field(30, ge=1, description="How long SIGTERM waits for what runs.")
 

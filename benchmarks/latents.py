@@ -75,7 +75,7 @@ def measure(channels: int, weight: float, data_dir: Path, out: Path) -> dict[str
     held_out = [line for line in log if line["kind"] == "test"][-1]
     _, restored, made = report.rows
     result = {
-        "psnr": report.reconstruction_psnr,
+        "psnr": held_out["psnr"],
         "kl": held_out["kl"],
         "restored": asdict(restored),
         "made": asdict(made),

@@ -50,7 +50,8 @@ class Classes:
         text = str(label)
         if text.isascii() and text.isdigit() and len(text) < 10 and int(text) < len(self.names):
             return int(text)
-        raise ValueError(f"unknown class {repr(label)[:40]}; allowed: {self.describe()}")
+        shown = label[:40] if isinstance(label, str) else label
+        raise ValueError(f"unknown class {shown!r}; allowed: {self.describe()}")
 
     def describe(self) -> str:
         """The allowed values in words."""

@@ -244,7 +244,8 @@ def _same_length(config: Config, *names: str) -> None:
 
 def _divisible(channels: tuple[int, ...], by: int, name: str) -> None:
     if by < 1 or any(count < 1 or count % by for count in channels):
-        raise ValueError(f"block_out_channels {channels} must be multiples of {name} {by}")
+        widths = ", ".join(str(count) for count in sorted(set(channels)))
+        raise ValueError(f"widths {widths} must be multiples of {name} {by}")
 
 
 def _fits(value: Any, hint: Any) -> bool:

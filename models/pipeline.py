@@ -15,8 +15,6 @@ from models.checkpoint import Checkpoint, open_checkpoint
 from models.ddim import ddim_step, guide
 from models.schedule import alpha_bars, timestep_pairs
 
-MAX_SEED = 2**63 - 1
-
 # Kernels choose their summation order by the shape of the batch, so a row's last bits depend on how
 # many rows ride with it. UNet and decoder always run on blocks of exactly `block_rows` rows, short
 # ones filled up: one shape, one order, the same bits (docs/decisions.md has what was measured).

@@ -31,7 +31,7 @@ from app.engine.job import (
 )
 from app.engine.worker import Mechanism, Worker, WorkerConfig, load_runners
 
-_PACE_SECONDS = 0.25
+_PACE_SECONDS = 30.0
 _MAX_RETRY_AFTER = 120  # seconds; the OpenAI SDK, for one, gives up on anything longer
 
 
@@ -163,22 +163,22 @@ class Pace:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._since = clock, clock()
-        self._work, self._rate = 0, 0.0
+        self._work, self._busy = 0.0, 0.0
 
     def resume(self) -> None:
         """Work begins after a rest, which is not to count."""
-        self._since, self._work = self._clock(), 0
+        self._since = self._clock()
 
     def made(self, work: int) -> None:
-        """Count finished work. Many end in one tick, so a rate is taken over a while."""
+        """Count finished work and the time since the last; both fade, so the pace is of late."""
+        now = self._clock()
         self._work += work
-        elapsed = self._clock() - self._since
-        if elapsed >= _PACE_SECONDS:
-            rate = self._work / elapsed
-            self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
-            self.resume()
+        self._busy += now - self._since
+        self._since = now
+        if self._busy > _PACE_SECONDS:
+            self._work, self._busy = self._work / 2, self._busy / 2
 
     def seconds(self, work: int) -> int:
         """Whole seconds that `work` will take, bounded; 1 while nothing is known."""
-        wait = math.ceil(work / self._rate) if self._rate else 1
+        wait = math.ceil(work * self._busy / self._work) if self._work else 1
         return min(max(wait, 1), _MAX_RETRY_AFTER)

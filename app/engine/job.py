@@ -6,6 +6,10 @@ Everything here is plain, frozen and picklable: it crosses to wherever the worke
 from dataclasses import dataclass, field
 from enum import Enum
 
+# What one request may ask for at most; a model's own number of timesteps bounds its steps, too.
+MAX_STEPS, MAX_IMAGES, MAX_GUIDANCE_SCALE, MAX_SEED = 1000, 16, 20, 2**63 - 1
+DEFAULT_STEPS = 50
+
 
 class EngineError(Exception):
     """The engine did not make the images.
@@ -55,7 +59,7 @@ class Params:
 
     def seed_of(self, image: int) -> int:
         """The seed of image 0..n-1."""
-        return (self.seed + image) % 2**63
+        return (self.seed + image) % (MAX_SEED + 1)
 
 
 @dataclass(frozen=True)

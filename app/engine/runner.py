@@ -52,9 +52,16 @@ class Runner:
         return cls(name, model, weights_digest(folder / "unet")[:10])
 
     def warm_up(self) -> None:
-        """Make one image of one step, so that the first request does not pay for start-up."""
+        """Make one image of one step, so that the first request does not pay for start-up.
+
+        Raises:
+            ValueError: the image is not finite; the message names the model.
+        """
         label = 0 if self.info.classes else None
-        self.model.sample([label], [0], steps=1, guidance_scale=2.0)
+        try:
+            self.model.sample([label], [0], steps=1, guidance_scale=2.0)
+        except ValueError as error:
+            raise ValueError(f"{self.info.name}: {error}, in {self.model.dtype}") from error
 
     def start(self, slot: Slot) -> None:
         """Put an image's initial noise into its slot."""

@@ -4,9 +4,10 @@ import asyncio
 import base64
 import io
 import zipfile
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request, Response
+from pydantic import BaseModel
 
 from app.dependencies import ReadyEngineDep
 from app.engine.client import EngineClient
@@ -20,13 +21,30 @@ router = APIRouter(tags=["generate"])
 _PNG, _JSON, _ZIP = "image/png", "application/json", "application/zip"
 _CLIENT_LEFT = 499  # nginx's code; nobody is there to read it
 
+
+def _inlined(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a model whose parts are inside it: it stands in any document as it is."""
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def resolve(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                return resolve(parts[value["$ref"].rsplit("/", 1)[1]])
+            return {key: resolve(part) for key, part in value.items()}
+        return [resolve(part) for part in value] if isinstance(value, list) else value
+
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved
+
+
 _EXAMPLES = {
     "a digit": {"value": {"class": "7", "steps": 50, "seed": 1}},
     "quick": {"value": {"class": "3", "steps": 10}},
     "sixteen at once": {"value": {"class": "0", "steps": 20, "n": 16, "seed": 100}},
     "any digit, ancestral": {"value": {"class": None, "steps": 100, "eta": 1.0}},
 }
-_PROBLEM = {"content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
+_PROBLEM = {"content": {MEDIA_TYPE: {"schema": _inlined(Problem)}}}
 
 
 @router.post(
@@ -38,7 +56,7 @@ _PROBLEM = {"content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
             "description": "One image as PNG; several as JSON with base64, or as a zip.",
             "content": {
                 _PNG: {},
-                _JSON: {"schema": GenerateResponse.model_json_schema()},
+                _JSON: {"schema": _inlined(GenerateResponse)},
                 _ZIP: {},
             },
             "headers": {"X-Seed": {"schema": {"type": "integer"}, "description": "Seed used."}},
@@ -144,7 +162,7 @@ def _negotiate(accept: str, n: int) -> str:
 
     best = max(offers, key=liking)  # the first of equals
     if liking(best) <= 0:
-        raise NotAcceptable(f"Accept {accept!r} fits none of: {', '.join(offers)}")
+        raise NotAcceptable(f"Accept {accept[:40]!r} fits none of: {', '.join(offers)}")
     return best
 
 

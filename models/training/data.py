@@ -225,9 +225,10 @@ def _load_folder(recipe: DataRecipe, folder: Path, split: Split) -> Images:
     types = ", ".join(_SUFFIXES)
     if not pixels:
         raise DataError(f"{folder}: no {split} images in sub-folders; types: {types}")
+    present = set(labels)
     for label, name in enumerate(classes):
-        if split == "train" and label not in labels:
-            raise DataError(f"{folder / name}: no images; types: {types}")
+        if split == "train" and label not in present:
+            raise DataError(f"{folder / name}: no images to train on; types: {types}")
     return Images(torch.stack(pixels), torch.tensor(labels), classes)
 
 

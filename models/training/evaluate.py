@@ -23,7 +23,7 @@ from models.training.recipe import DataRecipe
 from models.training.vae import psnr
 
 _CHUNK = 256
-MIN_SAMPLES = 4  # precision and recall look at the third neighbour
+_MIN_SAMPLES = 4  # precision and recall look at the third neighbour
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def evaluate(
     train, test = (load(data, data_dir, split) for split in ("train", "test"))
     if model.classes.names and model.classes.names != train.classes:
         raise ValueError(f"the model's classes are {model.classes.names}, not {train.classes}")
-    if min(samples, len(test)) < MIN_SAMPLES:
-        raise ValueError(f"{samples} samples, {len(test)} test images; at least {MIN_SAMPLES}")
+    if min(samples, len(test)) < _MIN_SAMPLES:
+        raise ValueError(f"{samples} samples, {len(test)} test images; at least {_MIN_SAMPLES}")
     for steps, _ in settings:
         timestep_pairs(model.schedule, steps)  # refuses a wrong count before anything is measured
     judge = train_judge(train, cache, model.device)

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -23,9 +24,10 @@ class Log:
     def __init__(self, out: Path, first: int, options: Optimisation) -> None:
         self._out, self._options = out, options
         path = out / "log.jsonl"
-        before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in before if json.loads(line)["step"] <= first]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        kept = "".join(f"{line}\n" for line in _until(path, first))
+        partial = path.with_suffix(".partial")
+        partial.write_text(kept, encoding="utf-8")
+        partial.replace(path)
         self._lines = path.open("a", encoding="utf-8", buffering=1)
         self._board = SummaryWriter(out / "tensorboard", purge_step=first + 1)
         self._bar = tqdm(total=options.steps, initial=first, unit="step", disable=None)
@@ -72,3 +74,13 @@ class Log:
         self._lines.write(json.dumps(line) + "\n")
         for name, value in figures.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
+
+
+def _until(path: Path, step: int) -> Iterator[str]:
+    """The lines of a log up to a step; a kill may have torn the last."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            if json.loads(line)["step"] <= step:
+                yield line
+        except ValueError:
+            return

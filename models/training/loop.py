@@ -127,7 +127,7 @@ def fit(
     state = out / "state.pt"
     first = _restore(state, network, average, optimizer, identity, process, resume=resume)
     parallel = DistributedDataParallel(network) if process.world > 1 else network
-    epoch = max(task.size // options.batch_size, 1)
+    epoch = task.size // options.batch_size
 
     def save(step: int) -> None:
         if log:

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 import zipfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from app.engine.job import MAX_SEED
 from app.main import create_app
-from app.schemas import MAX_SEED
 from app.settings import Settings
 from models.pipeline import LatentDiffusion, to_uint8
 
@@ -168,6 +169,9 @@ def test_an_answer_stays_short_whatever_was_asked(server: TestClient) -> None:
         answer = server.post("/generate", json={field: "y" * 9_000})
         assert 400 <= answer.status_code < 500
         assert len(answer.content) < 1_000, field
+    answer = server.post("/generate", json=CHEAP, headers={"accept": "text/" + "z" * 9_000})
+    assert answer.status_code == 406
+    assert len(answer.content) < 1_000
 
 
 def test_a_form_is_told_what_to_send(server: TestClient) -> None:
@@ -264,6 +268,18 @@ def test_probes_and_documentation(server: TestClient) -> None:
     assert server.get("/readyz").json() == {"status": "ready"}
     assert "text/html" in server.get("/").headers["content-type"]
     schema = server.get("/openapi.json").json()
+
+    def references(value: object) -> Iterator[str]:
+        if isinstance(value, dict):
+            yield from (ref for key, ref in value.items() if key == "$ref")
+            yield from (ref for part in value.values() for ref in references(part))
+        elif isinstance(value, list):
+            yield from (ref for part in value for ref in references(part))
+
+    for reference in references(schema):
+        part = schema
+        for name in reference.removeprefix("#/").split("/"):
+            part = part[name]
     examples = schema["paths"]["/generate"]["post"]["requestBody"]["content"]["application/json"]
     for example in examples["examples"].values():
         wanted = {**example["value"], "steps": 1}

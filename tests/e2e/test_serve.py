@@ -22,30 +22,33 @@ WANTED = {"class": "7", "steps": 20, "guidance_scale": 1.5, "seed": 1}
 
 @contextmanager
 def serving() -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """A server that is ready, and its process; it is told to stop, and must."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    environment = {"DARKROOM_PORT": str(port), "DARKROOM_DRAIN_SECONDS": "2"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "serve"],
+        [sys.executable, "-m", "app.cli", "serve", "--models", "digits"],
         cwd=ROOT,
-        env={
-            **os.environ,
-            "DARKROOM_PORT": str(port),
-            "DARKROOM_MODELS": "digits",
-            "DARKROOM_DRAIN_SECONDS": "2",
-        },
+        env={**os.environ, **environment},
     )
     url = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        assert process.poll() is None, "the server did not start"
-        try:
-            if httpx.get(f"{url}/readyz").status_code == 200:
-                break
-        except httpx.TransportError:
-            time.sleep(0.1)
-    yield url, process
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 128 + signal.SIGTERM
+    try:
+        for _ in range(600):
+            assert process.poll() is None, "the server did not start"
+            try:
+                if httpx.get(f"{url}/readyz").status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        else:
+            raise AssertionError("the server is not ready after a minute")
+        yield url, process
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +117,7 @@ def test_a_client_that_leaves_frees_its_slots(url: str) -> None:
     assert answer.status_code == 200
 
 
-def test_a_body_of_100_megabytes_is_refused_before_it_is_sent(url: str) -> None:
+def test_a_body_of_100_megabytes_is_refused(url: str) -> None:
     """By its declared length; and where none is declared, as it comes in."""
 
     def endless() -> Iterator[bytes]:
@@ -130,9 +133,10 @@ def test_a_body_of_100_megabytes_is_refused_before_it_is_sent(url: str) -> None:
 
 
 def test_it_stops_though_a_client_never_ends_its_request() -> None:
-    with (
-        serving() as (url, _),
-        socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0)) as half,
-    ):
+    with serving() as (url, process):
+        half = socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0))
         half.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
         assert httpx.get(f"{url}/livez").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+        half.close()

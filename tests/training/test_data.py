@@ -112,7 +112,7 @@ def test_photographs_are_turned_upright_and_leftovers_are_no_classes(tmp_path: P
     assert (images.pixels[:, 0, :4] == 0).all()
     assert (images.pixels[:, 0, 4:] == 255).all()
     (tmp_path / "set/b").mkdir()
-    with pytest.raises(DataError, match=r"set/b: no images; types: \.png"):
+    with pytest.raises(DataError, match=r"set/b: no images to train on; types: \.png"):
         load(DataRecipe(source="set", size=8), tmp_path, "train")
 
 
