@@ -7,10 +7,11 @@ FROM ${PYTHON} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/darkroom
 WORKDIR /src
-COPY pyproject.toml requirements.lock README.md LICENSE ./
+COPY pyproject.toml requirements.lock LICENSE ./
 # The libraries first, around empty packages: a change of code does not fetch PyTorch again.
-RUN mkdir app models && touch app/__init__.py models/__init__.py \
+RUN mkdir app models && touch README.md app/__init__.py models/__init__.py \
     && /opt/darkroom/bin/pip install -c requirements.lock .
+COPY README.md ./
 COPY app app
 COPY models models
 RUN rm -rf build && /opt/darkroom/bin/pip install --no-deps --force-reinstall .
