@@ -19,7 +19,7 @@ from models.training.evaluate import evaluate
 from models.training.recipe import Recipe
 from models.training.vae import train_vae
 
-SETTINGS = ((4, 1e-2), (4, 1.0), (8, 1e-2), (2, 1e-2), (4, 1e-4), (4, 1e-1))
+SETTINGS = ((4, 1e-2), (4, 1.0), (8, 1e-2), (2, 1e-2))
 VAE_IMAGES, UNET_IMAGES, WARMUP_STEPS = 10_000, 20_000, 50
 SAMPLES, STEPS = 1_000, 20
 RESULTS = Path(__file__).parent / "results" / "latents.md"
