@@ -42,10 +42,7 @@ def cli() -> None:
 @click.option("--slots", type=int, help="Images in flight at once, a model. [default: 64]")
 def serve(**options: str | int | None) -> None:
     """Serve models over HTTP; DARKROOM_* variables set what options do not."""
-    import uvicorn
-
-    from app.engine.job import LoadFailed
-    from app.main import create_app, create_engine
+    from app.main import create_engine
     from app.settings import Settings
 
     try:
@@ -56,19 +53,27 @@ def serve(**options: str | int | None) -> None:
             for e in error.errors()
         ]
         raise Fault(f"settings: {'; '.join(wrong)}") from error
-    engine = create_engine(settings)
     # Until uvicorn takes over: process 1 of a container ignores a signal it has no handler for.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        engine.load()
-    except LoadFailed as error:
-        raise Fault(str(error)) from error
-    uvicorn.run(
-        create_app(settings, engine),
-        host=settings.host,
-        port=settings.port,
-        timeout_graceful_shutdown=settings.drain_seconds,
+    engine = create_engine(settings)
+    engine.launch()  # the models load while the rest comes up
+
+    import uvicorn
+
+    from app.main import create_app
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings, engine),
+            host=settings.host,
+            port=settings.port,
+            timeout_graceful_shutdown=settings.drain_seconds,
+        )
     )
+    engine.refused = lambda: setattr(server, "should_exit", True)
+    server.run()
+    if engine.fault is not None:
+        raise Fault(engine.fault)
 
 
 @cli.command(epilog=_EPILOG_SAMPLE)
@@ -79,6 +84,13 @@ def serve(**options: str | int | None) -> None:
     "--guidance-scale",
     type=FiniteRange(0, MAX_GUIDANCE_SCALE),
     help="1 is none. [default: the model's]",
+)
+@click.option(
+    "--guidance-interval",
+    type=(FiniteRange(0, 1), FiniteRange(0, 1)),
+    default=(0.0, 1.0),
+    show_default=True,
+    help="The part of the steps that is guided.",
 )
 @click.option(
     "--eta",
@@ -100,6 +112,7 @@ def sample(
     class_: str | None,
     steps: int | None,
     guidance_scale: float | None,
+    guidance_interval: tuple[float, float],
     eta: float,
     seed: int | None,
     n: int,
@@ -108,24 +121,25 @@ def sample(
 ) -> None:
     """Draw images without a server: the same request, the same pixels."""
     from app.engine.job import Params
-    from app.engine.runner import Runner, to_pixels
+    from app.engine.offline import draw
+    from app.engine.runner import Runner
+    from app.engine.wire import Load
     from app.images import describe, encode_png
+    from models.conditioning import Classes
 
     with one_line():
         folder = find(model)
-        runner = Runner.open(folder.name, folder, device, "float32")
-        latent_diffusion, info = runner.model, runner.info
+        load = Load({}, device, "float32", "auto", compile=False, slots=64, rows=None)
+        runner = Runner.open(folder.name, folder, load)
+        info = runner.info
         seed = secrets.randbelow(2**32) if seed is None else seed
         scale = info.guidance_scale if guidance_scale is None else guidance_scale
         steps = min(DEFAULT_STEPS, info.max_steps) if steps is None else steps
-        index = latent_diffusion.classes.index(class_)
-        params = Params(folder.name, index, steps, scale, eta, seed, n)
-        seeds = [params.seed_of(k) for k in range(n)]
-        images = latent_diffusion.sample(
-            [index] * n, seeds, steps=steps, guidance_scale=scale, eta=eta
-        )
-        for k, pixels in enumerate(to_pixels(images)):
-            path = out if n == 1 else out.with_stem(f"{out.stem}-{seeds[k]}")
+        index = Classes(info.classes, info.null_class).index(class_)
+        wanted = Params(folder.name, index, steps, scale, guidance_interval, eta, seed, n)
+        params = wanted.canonical(info)
+        for k, pixels in enumerate(draw(runner, params)):
+            path = out if n == 1 else out.with_stem(f"{out.stem}-{params.seed_of(k)}")
             path.write_bytes(encode_png(pixels, describe(params, k, info)))
             click.echo(path)
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from app.engine.job import EngineError
+
 
 class Fault(click.ClickException):
     """Something the user can mend, told in one line."""
@@ -57,5 +59,5 @@ def one_line() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise Fault(f"{error.name} is not installed: pip install '.[train]'") from error
-    except (ValueError, OSError) as error:  # CheckpointError, DataError, TrainingError among them
+    except (ValueError, OSError, EngineError) as error:  # CheckpointError, DataError among them
         raise Fault(str(error)) from error

@@ -14,11 +14,11 @@ def _engine(request: Request) -> EngineClient:
     return engine
 
 
-def _ready(engine: "EngineDep") -> EngineClient:
-    if not engine.ready:
+def _accepting(engine: "EngineDep") -> EngineClient:
+    if not engine.accepting:
         raise EngineUnavailable("the models are not loaded, or the engine stopped")
     return engine
 
 
 EngineDep = Annotated[EngineClient, Depends(_engine)]
-ReadyEngineDep = Annotated[EngineClient, Depends(_ready)]
+AcceptingEngineDep = Annotated[EngineClient, Depends(_accepting)]

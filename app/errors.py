@@ -18,11 +18,12 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from app.engine.job import (
+    DeadlineExceeded,
+    DeadlineTooShort,
     EngineBusy,
     EngineError,
     EngineUnavailable,
     GenerationFailed,
-    LoadFailed,
 )
 
 log = logging.getLogger(__name__)
@@ -56,8 +57,9 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     UnknownModel: (404, "Unknown model"),
     NotAcceptable: (406, "Not acceptable"),
     EngineBusy: (429, "Too many requests"),
+    DeadlineTooShort: (422, "Deadline too short"),
+    DeadlineExceeded: (504, "Deadline exceeded"),
     EngineUnavailable: (503, "Not ready"),
-    LoadFailed: (503, "Not ready"),
     GenerationFailed: (500, "Generation failed"),
 }
 

@@ -36,4 +36,7 @@ def describe(params: Params, image: int, info: ModelInfo) -> str:
         "Model": info.name,
         "Eta": f"{params.eta:g}",
     }
+    if params.guidance_interval != (0, 1):
+        start, end = params.guidance_interval
+        pairs["Guidance interval"] = f"{start:g}-{end:g}"
     return f"{name}\n" + ", ".join(f"{key}: {value}" for key, value in pairs.items())

@@ -1,6 +1,5 @@
-"""The application: load -> serve -> stop."""
+"""The application: launch -> serve -> stop."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -9,8 +8,8 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
 from app import errors
-from app.engine.client import EngineClient
-from app.engine.worker import WorkerConfig
+from app.engine.client import EngineClient, Limits
+from app.engine.wire import Load
 from app.routes import generate, ops
 from app.schemas import allowed_values
 from app.security import BodyLimit
@@ -23,20 +22,28 @@ count, guidance scale and seed of its own; a request's pixels never depend on wh
 
 
 def create_engine(settings: Settings) -> EngineClient:
-    """An engine for these settings, not yet loaded."""
-    config = WorkerConfig(settings.folders, settings.device, settings.dtype, settings.slots)
-    return EngineClient(config, settings.max_images)
+    """An engine for these settings, not yet launched."""
+    load = Load(
+        models={name: str(folder) for name, folder in settings.folders.items()},
+        device=settings.device,
+        dtype=settings.dtype,
+        backend=settings.backend,
+        compile=settings.compile,
+        slots=settings.slots,
+        rows=settings.rows,
+    )
+    limits = Limits(settings.max_jobs, settings.max_work, settings.timeout_seconds)
+    return EngineClient(load, limits)
 
 
 def create_app(settings: Settings | None = None, engine: EngineClient | None = None) -> FastAPI:
-    """The ASGI application; loads the engine at start-up where that has not been done."""
+    """The ASGI application; it answers at once, and is ready when the models are loaded."""
     settings = settings or Settings()
     client = engine or create_engine(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        client.attach()
-        await asyncio.to_thread(client.load)
+        await client.start()
         try:
             yield
         finally:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.engine.job import MAX_IMAGES
+from app.engine.job import MAX_IMAGES, MAX_STEPS, MAX_TIMEOUT
 from models.library import find
 
 
@@ -29,9 +29,20 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, validation_alias=AliasChoices("DARKROOM_PORT", "PORT"))
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    backend: Literal["auto", "openvino", "eager", "cuda-graphs"] = "auto"
+    compile: bool = Field(False, description="torch.compile the UNet; slow to start.")
     slots: int = Field(64, ge=1, le=4096, description="Images in flight at once, a model.")
-    max_images: int = Field(
-        512, ge=MAX_IMAGES, description="Images waiting or running, all models."
+    rows: int | None = Field(
+        None, ge=1, le=4096, description="UNet evaluations a tick at most; measured if absent."
+    )
+    max_jobs: int = Field(512, ge=1, description="Requests waiting or running, all models.")
+    max_work: int = Field(
+        500_000,
+        ge=MAX_STEPS * MAX_IMAGES * 2,
+        description="UNet evaluations waiting or running, all models.",
+    )
+    timeout_seconds: float = Field(
+        300, gt=0, le=MAX_TIMEOUT, allow_inf_nan=False, description="Of requests that name none."
     )
     max_body_bytes: int = Field(1 << 16, ge=1024)
     drain_seconds: int = Field(30, ge=1, description="How long SIGTERM waits for what runs.")

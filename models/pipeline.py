@@ -1,7 +1,6 @@
 """A trained latent diffusion model: encode, decode, and `sample`, the plain loop.
 
-`sample` is what the serving engine must reproduce bit for bit: both call `start`, `step` and
-`decode` below, one image a row, and no row may see its neighbours.
+`sample` is the plain loop, and what the serving engine must reproduce whatever shares its batches.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +31,7 @@ class LatentDiffusion:
         self.device, self.dtype = weight.device, weight.dtype
         self._vae_dtype = next(self.vae.parameters()).dtype
         self._block_rows = block_rows
-        self._alpha_bar = alpha_bars(self.schedule).to(self.device)
+        self.alpha_bar = alpha_bars(self.schedule).to(self.device)
 
     @classmethod
     def open(
@@ -80,47 +79,6 @@ class LatentDiffusion:
         return torch.randn(self.latent_shape, generator=generator), generator
 
     @torch.inference_mode()
-    def step(
-        self,
-        x: Tensor,
-        pairs: Sequence[tuple[int, int]],
-        labels: Sequence[int | None],
-        guidance_scales: Sequence[float],
-        etas: Sequence[float],
-        generators: Sequence[torch.Generator],
-    ) -> Tensor:
-        """One DDIM step of every row, each at its own (t, t_prev), class, guidance and eta.
-
-        Args:
-            x: latents, (B, C, h, w) float32. The other arguments hold B entries each.
-            pairs: timesteps now and next, -1 for the clean end.
-            labels: class indices; None for none.
-        """
-        now = torch.tensor([t for t, _ in pairs], device=self.device)
-        then = torch.tensor([t_prev for _, t_prev in pairs], device=self.device)
-        eta = noise = None
-        if any(etas):
-            eta = torch.tensor(etas, dtype=torch.float32, device=self.device)
-            noise = torch.stack(
-                [
-                    torch.randn(self.latent_shape, generator=generator) if value else row
-                    for value, generator, row in zip(
-                        etas, generators, torch.zeros(len(etas), *self.latent_shape), strict=True
-                    )
-                ]
-            ).to(self.device)
-        schedule = self.schedule
-        return ddim_step(
-            x,
-            self._predict(x, now, labels, guidance_scales),
-            self._alpha_bar[now],
-            self._alpha_bar[then],
-            schedule.prediction_type,
-            eta=eta,
-            noise=noise,
-            clip=schedule.clip_sample_range if schedule.clip_sample else None,
-        )
-
     def sample(
         self,
         labels: Sequence[str | int | None],
@@ -128,6 +86,7 @@ class LatentDiffusion:
         *,
         steps: int = 50,
         guidance_scale: float | None = None,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
         eta: float = 0.0,
     ) -> Tensor:
         """Draw one image a label. DDIM, Song et al. 2021, eq. 12; guidance, Ho & Salimans 2022.
@@ -137,6 +96,9 @@ class LatentDiffusion:
             seeds: one a label, 0 to 2^63 - 1.
             steps: 1 to T.
             guidance_scale: 1 is none; the model's own default where absent.
+            guidance_interval: the part of the way that is guided, as fractions of the steps: step i
+                is if start <= i / steps < end. After Kynkaanniemi et al. 2024, who bound the noise
+                level where this bounds the step.
             eta: 0 deterministic, 1 ancestral.
 
         Returns:
@@ -148,43 +110,46 @@ class LatentDiffusion:
         """
         if len(labels) != len(seeds):
             raise ValueError(f"{len(labels)} labels and {len(seeds)} seeds")
+        rows, null, alpha_bar = len(labels), self.classes.null, self.alpha_bar
         indices = [self.classes.index(label) for label in labels]
-        pairs = timestep_pairs(self.schedule, steps)
+        read = [null if index is None else index for index in indices]
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
-        rows = len(labels)
+        scales = torch.full((rows,), scale, device=self.device)
         starts = [self.start(seed) for seed in seeds]
         x = torch.stack([noise for noise, _ in starts]).to(self.device)
-        generators = [generator for _, generator in starts]
-        for pair in pairs:
-            x = self.step(x, [pair] * rows, indices, [scale] * rows, [eta] * rows, generators)
+        clip = self.schedule.clip_sample_range if self.schedule.clip_sample else None
+        for i, (t, t_prev) in enumerate(timestep_pairs(self.schedule, steps)):
+            guided = guidance_interval[0] <= i / steps < guidance_interval[1]
+            if guided and scale != 1.0 and null is not None:
+                both = self._predict(torch.cat([x, x]), t, read + [null] * rows)
+                output = guide(both[:rows], both[rows:], scales)
+            else:
+                output = self._predict(x, t, read)
+            noise = None
+            if eta:
+                drawn = [torch.randn(self.latent_shape, generator=own) for _, own in starts]
+                noise = torch.stack(drawn).to(self.device)
+            x = ddim_step(
+                x,
+                output,
+                alpha_bar[t].expand(rows),
+                alpha_bar[t_prev].expand(rows),
+                self.schedule.prediction_type,
+                eta=torch.full((rows,), eta, device=self.device),
+                noise=noise,
+                clip=clip,
+            )
         images = self.decode(x)
         if not images.isfinite().all():
             raise ValueError(f"an image is not finite at guidance_scale {scale} and eta {eta}")
         return images.clamp(-1, 1)
 
-    def _predict(
-        self, x: Tensor, t: Tensor, labels: Sequence[int | None], scales: Sequence[float]
-    ) -> Tensor:
-        """The guided prediction: one UNet row an image, two where guidance needs the null class."""
-        null = self.classes.null
-        guided = [
-            i
-            for i, (label, scale) in enumerate(zip(labels, scales, strict=True))
-            if label is not None and null is not None and scale != 1.0
-        ]
-        read = [null if label is None else label for label in labels] + [null] * len(guided)
-        latents, times = torch.cat([x, x[guided]]), torch.cat([t, t[guided]])
-        inputs = [latents.to(self.dtype), times]
+    def _predict(self, x: Tensor, t: int, labels: Sequence[int | None]) -> Tensor:
+        """The UNet's output for rows at one timestep, (B, C, h, w) float32."""
+        inputs = [x.to(self.dtype), torch.full((len(x),), t, device=self.device)]
         if self.unet.class_embedding is not None:
-            inputs.append(torch.tensor(read, device=self.device))
-        output = self._in_blocks(self.unet, *inputs).float()
-        conditional = output[: len(x)]
-        if guided:
-            unconditional = output[len(x) : len(latents)]
-            scale = torch.tensor([scales[i] for i in guided], device=self.device)
-            conditional = conditional.clone()
-            conditional[guided] = guide(conditional[guided], unconditional, scale)
-        return conditional
+            inputs.append(torch.tensor(labels, device=self.device))
+        return self._in_blocks(self.unet, *inputs).float()
 
     def _in_blocks(self, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """Run rows through a network, `block_rows` at a time, short blocks filled up."""
@@ -215,5 +180,5 @@ def pick_device(name: str) -> torch.device:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Images in [-1, 1], (B, C, H, W) -> pixels 0..255, (B, H, W, C) uint8 on the CPU."""
-    return ((images + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu()
+    """Images in [-1, 1], (B, C, H, W) -> pixels 0..255, (B, H, W, C) uint8."""
+    return ((images + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)

@@ -32,8 +32,16 @@ class UNet2D(nn.Module):
 
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time_embedding = TimestepEmbedding(widths[0], temb_dim)
+        # randn is Embedding's own initialisation; the normal_() it would call imports torch._dynamo
+        # on the meta device, where checkpoints are opened: a second of start-up.
         self.class_embedding = (
-            nn.Embedding(config.num_class_embeds, temb_dim) if config.num_class_embeds else None
+            nn.Embedding(
+                config.num_class_embeds,
+                temb_dim,
+                _weight=torch.randn(config.num_class_embeds, temb_dim),
+            )
+            if config.num_class_embeds
+            else None
         )
 
         last = len(widths) - 1

@@ -1,184 +1,357 @@
-"""The server's side of the engine: submit, await, cancel.
+"""The server's side of the engine: submit, await, cancel, and keep a worker alive.
 
-The worker runs in a thread beside the event loop; only commands and events cross (job.py).
+The worker is a process of its own. When it dies it is started anew and every request that had not
+ended is sent again, in order: its seed fixes its pixels, so clients see a longer wait and no more.
 """
 
 import asyncio
 import itertools
+import logging
 import math
-import queue
-import threading
-import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
+from app.engine.costs import Forecast, forecast, solo
+from app.engine.costs import Load as Ahead
 from app.engine.job import (
-    Cancel,
-    Command,
-    Done,
+    DeadlineExceeded,
+    DeadlineTooShort,
     EngineBusy,
     EngineUnavailable,
-    Event,
-    Failed,
     GenerationFailed,
-    LoadFailed,
     ModelInfo,
     Params,
     Pixels,
+)
+from app.engine.supervisor import WorkerProcess
+from app.engine.wire import (
+    Admitted,
+    Cancel,
+    Cancelled,
+    Done,
+    Event,
+    Failed,
+    Load,
+    Progress,
     Ready,
     Refused,
     Stop,
     Submit,
 )
-from app.engine.worker import Mechanism, Worker, WorkerConfig, load_runners
 
-_PACE_SECONDS = 30.0
+log = logging.getLogger(__name__)
+
 _MAX_RETRY_AFTER = 120  # seconds; the OpenAI SDK, for one, gives up on anything longer
+_SUSPECT, _CULPRIT = 2, 4  # deaths in a row that a request was in flight at
+_FIRST_STARTS = 3  # tries to load at all, where the worker dies of it without a reason
+_LONGEST_PAUSE = 30.0  # seconds between starts of a worker that dies while it loads
+
+
+@dataclass(eq=False)
+class _Request:
+    """What is asked of the worker, once, for all who ask it: `waiters` of them."""
+
+    id: int
+    params: Params
+    priority: int
+    answer: "asyncio.Future[tuple[Pixels, ...]]"
+    waiters: int = 0
+    sent: bool = False
+    riding: bool = False
+    deaths: int = 0
+    steps: int = 0  # made so far, by all images together
+
+    @property
+    def rows_left(self) -> int:
+        """UNet evaluations still to be made, about."""
+        whole = self.params.work
+        return whole - whole * self.steps // (self.params.steps * self.params.n)
+
+
+@dataclass
+class Stats:
+    """What the engine did since the server started; ticks, rows and padding are counts."""
+
+    ticks: int = 0
+    rows: int = 0
+    padding: int = 0
+    running: int = 0  # slots taken at the last report
+    restarts: int = 0
+    shared: int = 0  # requests that another one, equal and in flight, answered
+    cancelled: int = 0
+    cancel_ticks: int = 0  # at most, from a client's leaving to its slots being free
+    slowness: float = 1.0  # of late: what ticks took, by what they took when measured alone
+    worker_pid: int | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may wait and run at once, requests and UNet evaluations, and for how long at most."""
+
+    jobs: int
+    work: int
+    seconds: float  # for requests that do not say
 
 
 class EngineClient:
     """Hands requests to the worker and their images back. One event loop uses it.
 
-    `max_images` bounds what waits and runs at once; a request beyond it is refused, not queued.
+    `refused` is called when the models do not load and never have: a reason to stop the server.
     """
 
     def __init__(
-        self,
-        config: WorkerConfig,
-        max_images: int,
-        load: Callable[[WorkerConfig], list[Mechanism]] = load_runners,
+        self, load: Load, limits: Limits, start: Callable[[Load], WorkerProcess] = WorkerProcess
     ) -> None:
-        self._config, self._max_images, self._load_runners = config, max_images, load
-        self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._first: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._pending: dict[int, tuple[Params, asyncio.Future[tuple[Pixels, ...]]]] = {}
+        self._load, self._limits, self._start = load, limits, start
+        self._worker: WorkerProcess | None = None
+        self._loop: asyncio.Task[None] | None = None
+        self._requests: dict[int, _Request] = {}
+        self._equal: dict[Params, _Request] = {}
         self._ids = itertools.count(1)
-        self._pace = Pace()
-        self._stopped = False
+        self._up = self._closing = False
         self.models: Mapping[str, ModelInfo] = {}
+        self.stats = Stats()
+        self.fault: str | None = None  # why no worker can be had
+        self.refused: Callable[[], None] = lambda: None
 
     @property
     def ready(self) -> bool:
-        """Whether requests are taken."""
-        return bool(self.models) and not self._stopped
+        """Whether a worker is there and warm."""
+        return self._up and not self._closing
 
     @property
-    def images(self) -> int:
-        """Images waiting or running."""
-        return sum(params.n for params, _ in self._pending.values())
+    def accepting(self) -> bool:
+        """Whether requests are taken: ready, or about to be again."""
+        return bool(self.models) and not self._closing and self.fault is None
 
-    def load(self) -> None:
-        """Start the worker and wait until every model is loaded; a second call does nothing.
+    @property
+    def jobs(self) -> int:
+        """Requests waiting or running."""
+        return len(self._requests)
 
-        Raises:
-            LoadFailed: a model does not open.
-        """
-        if self._thread is not None:
-            return
-        worker = Worker(self._config, self._inbox, self._on_event, self._load_runners)
-        self._thread = threading.Thread(target=worker.run, name="darkroom-engine", daemon=True)
-        self._thread.start()
-        event = self._first.get()
-        if isinstance(event, Ready):
-            self.models = {info.name: info for info in event.models}
-            return
-        self._thread.join()
-        raise LoadFailed(event.reason if isinstance(event, Refused) else "the engine stopped")
+    def rows(self, info: ModelInfo) -> int:
+        """UNet evaluations a tick of this model has at most."""
+        return self._load.rows or info.costs.best.rows
 
-    def attach(self) -> None:
-        """Deliver events to the running event loop from now on."""
-        self._loop = asyncio.get_running_loop()
+    def launch(self) -> None:
+        """Start the worker now: it loads while the rest of the server comes up."""
+        if self._worker is None:
+            self._worker = self._start(self._load)
 
-    async def generate(self, params: Params) -> tuple[Pixels, ...]:
-        """The images of a request. Cancelling the caller frees its slots by the next tick.
-
-        Raises:
-            EngineUnavailable: not loaded, or stopped before it was done.
-            EngineBusy: no room for its images.
-            GenerationFailed: it failed on the way.
-        """
-        if not self.ready:
-            raise EngineUnavailable("the engine is not running")
-        if self.images + params.n > self._max_images:
-            wait = self._pace.seconds(sum(_work(p) for p, _ in self._pending.values()))
-            raise EngineBusy(self.images, self._max_images, wait)
-        job_id = next(self._ids)
-        future: asyncio.Future[tuple[Pixels, ...]] = asyncio.get_running_loop().create_future()
-        if not self._pending:
-            self._pace.resume()
-        self._pending[job_id] = (params, future)
-        self._inbox.put(Submit(job_id, params))
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self._inbox.put(Cancel(job_id))
-            raise
-        finally:
-            self._pending.pop(job_id, None)
+    async def start(self) -> None:
+        """Look after a worker from now on."""
+        self.launch()
+        self._loop = asyncio.create_task(self._supervise())
 
     async def close(self) -> None:
         """Stop the worker after its current tick; whatever it still held fails."""
-        if self._thread is None:
-            return
-        self._inbox.put(Stop())
-        await asyncio.to_thread(self._thread.join)
-        self._stopped = True
-        self._end_all()
+        self._closing = True
+        if self._worker is not None:
+            self._worker.send(Stop())
+            await self._worker.end()
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.wait([self._loop])
+        self._fail_all("the engine stopped")
 
-    def _on_event(self, event: Event) -> None:
-        """Called by the worker, in its thread."""
-        if isinstance(event, Ready | Refused):
-            self._first.put(event)
-        elif self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._settle, event)
+    async def generate(
+        self, params: Params, *, priority: int = 0, timeout: float | None = None
+    ) -> tuple[Pixels, ...]:
+        """The images of a request, in at most `timeout` seconds, or the limit where absent.
 
-    def _settle(self, event: Event) -> None:
-        if not isinstance(event, Done | Failed):
-            self._stopped = True
-            self._end_all()
+        Cancelling the caller frees its slots by the next tick. Requests with equal parameters that
+        are in flight at once are computed once.
+
+        Raises:
+            EngineUnavailable: not loaded, or stopped before it was done.
+            EngineBusy: no room for it, or too much before it for it to be done in time.
+            DeadlineTooShort, DeadlineExceeded: not to be done in time; not done in time.
+            GenerationFailed: it failed on the way.
+        """
+        if not self.accepting:
+            raise EngineUnavailable(self.fault or "the models are not loaded")
+        timeout = self._limits.seconds if timeout is None else timeout
+        request = self._equal.get(params)
+        if request is None or request.priority < priority:
+            self._admit(params, timeout)
+            request = self._submit(params, priority)
+        else:
+            self.stats.shared += 1
+        request.waiters += 1
+        try:
+            async with asyncio.timeout(timeout):
+                return await asyncio.shield(request.answer)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"not done within {timeout:g} seconds") from error
+        finally:
+            request.waiters -= 1
+            if not request.waiters and not request.answer.done():
+                self._abandon(request)
+
+    def expect(self, params: Params) -> Forecast:
+        """Seconds until a request that comes now would start and end, by what lies before it."""
+        ahead = [r for r in self._requests.values() if r.params.model == params.model]
+        rows = sum(request.rows_left for request in ahead)
+        return forecast(
+            self.models[params.model].costs,
+            Ahead(sum(request.params.n for request in ahead), rows),
+            self._load.slots,
+            steps=params.steps,
+            images=params.n,
+            rows=params.work,
+            slowness=self.stats.slowness,
+        )
+
+    def _admit(self, params: Params, timeout: float) -> None:
+        """Refuse what has no room, or cannot be done in time."""
+        costs, work = self.models[params.model].costs, params.work
+        alone = solo(costs, steps=params.steps, rows=work)
+        if alone > timeout:
+            raise DeadlineTooShort(
+                f"timeout: {timeout:g} s; this takes about {alone:.2g} s with nothing else to do"
+            )
+        expected = self.expect(params)
+        if expected.end > timeout:
+            raise EngineBusy(
+                f"it would take about {expected.end:.3g} s now; the timeout is {timeout:g} s",
+                _seconds(expected.end - timeout),
+            )
+        waiting = sum(request.rows_left for request in self._requests.values())
+        if len(self._requests) >= self._limits.jobs or waiting + work > self._limits.work:
+            raise EngineBusy(
+                f"{len(self._requests)} requests of {waiting} UNet evaluations are waiting or "
+                f"running; the limits are {self._limits.jobs} and {self._limits.work}",
+                _seconds(max(expected.wait, waiting / costs.best.rate / 2)),
+            )
+
+    def _submit(self, params: Params, priority: int) -> _Request:
+        answer = asyncio.get_running_loop().create_future()
+        request = _Request(next(self._ids), params, priority, answer)
+        self._requests[request.id] = self._equal[params] = request
+        self._send_waiting()
+        return request
+
+    def _send_waiting(self) -> None:
+        """Send what was not sent; after two deaths, those in flight at both alone, one by one."""
+        if not self._up or self._worker is None:
             return
-        params, future = self._pending.get(event.job_id, (None, None))
-        if params is None or future is None or future.done():
+        requests = self._requests.values()
+        suspects = [request for request in requests if request.deaths >= _SUSPECT]
+        waiting = [request for request in requests if not request.sent]
+        if suspects:
+            waiting = [] if any(request.sent for request in requests) else suspects[:1]
+        for request in waiting:
+            request.sent = True
+            self._worker.send(Submit(request.id, request.params, request.priority))
+
+    def _abandon(self, request: _Request) -> None:
+        """Nobody waits for it any more."""
+        request.answer.cancel()
+        if request.sent and self._worker is not None:
+            self._worker.send(Cancel(request.id))
+        self._forget(request)
+
+    def _forget(self, request: _Request) -> None:
+        self._requests.pop(request.id, None)
+        if self._equal.get(request.params) is request:
+            del self._equal[request.params]
+        self._send_waiting()
+
+    async def _supervise(self) -> None:
+        """Keep a worker; start it anew when it dies, later and later while it cannot load."""
+        failures = 0
+        while not self._closing and self.fault is None:
+            self.launch()
+            worker = self._worker
+            assert worker is not None
+            self.stats.worker_pid = worker.process.pid
+            await worker.attach()
+            while (event := await worker.event()) is not None:
+                self._handle(event)
+            loaded, self._up = self._up, False
+            status = await worker.end()
+            self._worker, self.stats.worker_pid, self.stats.running = None, None, 0
+            if self._closing or self.fault is not None:
+                break
+            failures = 0 if loaded else failures + 1
+            log.error("the worker died (status %d) with %d requests", status, len(self._requests))
+            self._bury()
+            if not self.models and failures >= _FIRST_STARTS:
+                self._give_up(f"the worker died {failures} times while loading")
+            self.stats.restarts += 1
+            await asyncio.sleep(min(2.0**failures - 1, _LONGEST_PAUSE))
+        if self.fault is not None:
+            self._fail_all(self.fault)
+
+    def _handle(self, event: Event) -> None:
+        """Take note of what the worker says."""
+        if isinstance(event, Progress):
+            self._note(event)
+        elif isinstance(event, Ready):
+            self.models = {info.name: info for info in event.models}
+            self._up = True
+            self._send_waiting()
+        elif isinstance(event, Refused):
+            if self.models:
+                log.error("the models do not load any more: %s", event.reason)
+            else:
+                self._give_up(event.reason)
+        elif isinstance(event, Admitted):
+            for job_id in event.job_ids:
+                if request := self._requests.get(job_id):
+                    request.riding = True
+        elif isinstance(event, Cancelled):
+            self.stats.cancelled += 1
+            self.stats.cancel_ticks = max(self.stats.cancel_ticks, event.ticks)
+        else:
+            self._answer(event)
+
+    def _answer(self, event: Done | Failed) -> None:
+        request = self._requests.get(event.job_id)
+        if request is None:
             return
         if isinstance(event, Done):
-            self._pace.made(_work(params))
-            future.set_result(event.images)
+            request.answer.set_result(event.images)
         else:
-            future.set_exception(GenerationFailed(event.reason))
+            request.answer.set_exception(GenerationFailed(event.reason))
+        self._forget(request)
 
-    def _end_all(self) -> None:
-        for _, future in self._pending.values():
-            if not future.done():
-                future.set_exception(EngineUnavailable("the engine stopped"))
+    def _note(self, progress: Progress) -> None:
+        stats = self.stats
+        stats.ticks += progress.ticks
+        stats.rows += progress.rows
+        stats.padding += progress.padding
+        stats.running = progress.running
+        if progress.expected:
+            share = min(progress.seconds, 1.0)  # a second's worth of news counts in full
+            stats.slowness += share * (progress.seconds / progress.expected - stats.slowness)
+        for job_id, steps in progress.steps.items():
+            if request := self._requests.get(job_id):
+                request.steps = steps
+
+    def _bury(self) -> None:
+        """Count a death for those who were riding; the one that causes every one fails."""
+        for request in list(self._requests.values()):
+            if request.riding:
+                request.deaths += 1
+            request.sent = request.riding = False
+            request.steps = 0
+            if request.deaths >= _CULPRIT:
+                log.error("request %d fails, it was alone at two deaths: %s", request.id, request)
+                request.answer.set_exception(GenerationFailed("the worker died of it"))
+                self._forget(request)
+
+    def _give_up(self, reason: str) -> None:
+        self.fault = reason
+        self.refused()
+
+    def _fail_all(self, reason: str) -> None:
+        for request in list(self._requests.values()):
+            if not request.answer.done():
+                request.answer.set_exception(EngineUnavailable(reason))
+            self._forget(request)
 
 
-def _work(params: Params) -> int:
-    """Image steps a request asks for."""
-    return params.steps * params.n
-
-
-class Pace:
-    """Image steps a second while there is work, to say how long a full queue will take."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._since = clock, clock()
-        self._work, self._busy = 0.0, 0.0
-
-    def resume(self) -> None:
-        """Work begins after a rest, which is not to count."""
-        self._since = self._clock()
-
-    def made(self, work: int) -> None:
-        """Count finished work and the time since the last; both fade, so the pace is of late."""
-        now = self._clock()
-        self._work += work
-        self._busy += now - self._since
-        self._since = now
-        if self._busy > _PACE_SECONDS:
-            self._work, self._busy = self._work / 2, self._busy / 2
-
-    def seconds(self, work: int) -> int:
-        """Whole seconds that `work` will take, bounded; 1 while nothing is known."""
-        wait = math.ceil(work * self._busy / self._work) if self._work else 1
-        return min(max(wait, 1), _MAX_RETRY_AFTER)
+def _seconds(wait: float) -> int:
+    """Whole seconds to come back after."""
+    return min(max(math.ceil(wait), 1), _MAX_RETRY_AFTER)

@@ -1,13 +1,13 @@
-"""What a request is to the engine, and what the two sides of the engine say to each other.
+"""What a request is to the engine, and how it can end. Plain and frozen: it crosses processes."""
 
-Everything here is plain, frozen and picklable: it crosses to wherever the worker lives.
-"""
-
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
+
+from app.engine.costs import Costs
 
 # What one request may ask for at most; a model's own number of timesteps bounds its steps, too.
 MAX_STEPS, MAX_IMAGES, MAX_GUIDANCE_SCALE, MAX_SEED = 1000, 16, 20, 2**63 - 1
+MIN_PRIORITY, MAX_PRIORITY, MAX_TIMEOUT = -10, 10, 3600.0
 DEFAULT_STEPS = 50
 
 
@@ -15,51 +15,83 @@ class EngineError(Exception):
     """The engine did not make the images.
 
     EngineError
-    +-- EngineBusy          the queue is full; `retry_after` seconds
+    +-- EngineBusy          no room, or not in time; `retry_after` seconds
+    +-- DeadlineTooShort    not to be met even with nothing else to do
+    +-- DeadlineExceeded    accepted, and not done in time
     +-- EngineUnavailable   not loaded, or stopped
-    +-- LoadFailed          a model does not open
     +-- GenerationFailed    accepted, and failed on the way
     """
 
 
 class EngineBusy(EngineError):
-    """The queue has no room."""
+    """The queue has no room, or is too long for the deadline."""
 
-    def __init__(self, queued: int, limit: int, retry_after: int) -> None:
-        super().__init__(f"{queued} images are waiting or running; the limit is {limit}")
+    def __init__(self, reason: str, retry_after: int) -> None:
+        super().__init__(reason)
         self.retry_after = retry_after
+
+
+class DeadlineTooShort(EngineError):
+    """The request takes longer than it may, even alone."""
+
+
+class DeadlineExceeded(EngineError):
+    """The request was not done in time; its slots are free."""
 
 
 class EngineUnavailable(EngineError):
     """No worker takes requests now."""
 
 
-class LoadFailed(EngineError):
-    """A model does not open; the message names the file and the key."""
-
-
 class GenerationFailed(EngineError):
     """An accepted request failed."""
+
+
+class OutOfMemory(Exception):
+    """The device has no memory for this many rows; it can go on with fewer."""
+
+
+class DeviceLost(Exception):
+    """The device answers no more in this process, which has to end."""
 
 
 @dataclass(frozen=True)
 class Params:
     """A valid request: every bound was checked before one of these was made.
 
-    Image k of the request uses seed + k, modulo 2^63.
+    Image k of the request uses seed + k, modulo 2^63. A guidance scale of 1 is none.
     """
 
     model: str
     class_index: int | None
     steps: int
     guidance_scale: float
+    guidance_interval: tuple[float, float]
     eta: float
     seed: int
     n: int
 
+    def canonical(self, info: "ModelInfo") -> "Params":
+        """The same pixels by their one name: no guidance where there is nothing to guide."""
+        start, end = self.guidance_interval
+        classes = self.class_index is not None and info.null_class is not None
+        if classes and self.guidance_scale != 1 and start < end:
+            return self
+        return replace(self, guidance_scale=1.0, guidance_interval=(0.0, 1.0))
+
     def seed_of(self, image: int) -> int:
         """The seed of image 0..n-1."""
         return (self.seed + image) % (MAX_SEED + 1)
+
+    def rows(self, step: int) -> int:
+        """UNet evaluations of one image at step 0..steps-1: two where it is guided."""
+        start, end = self.guidance_interval
+        return 2 if self.guidance_scale != 1 and start <= step / self.steps < end else 1
+
+    @property
+    def work(self) -> int:
+        """UNet evaluations of the whole request."""
+        return self.n * sum(self.rows(step) for step in range(self.steps))
 
 
 @dataclass(frozen=True)
@@ -74,6 +106,11 @@ class ModelInfo:
     max_steps: int
     guidance_scale: float
     digest: str  # first 10 hexadecimal digits of the SHA-256 of the UNet's weights
+    backend: str
+    device: str
+    dtype: str
+    exact: bool  # pixels do not depend on what shares the batch, as measured at warm-up
+    costs: Costs
 
 
 @dataclass(frozen=True)
@@ -102,6 +139,7 @@ class Job:
 
     id: int
     params: Params
+    priority: int = 0
     status: Status = Status.QUEUED
     images: dict[int, Pixels] = field(default_factory=dict)
 
@@ -109,68 +147,3 @@ class Job:
     def ended(self) -> bool:
         """Whether the job will change no more."""
         return self.status in (Status.DONE, Status.FAILED, Status.CANCELLED)
-
-
-# To the worker.
-
-
-@dataclass(frozen=True)
-class Submit:
-    """Take this request; one `Done`, `Failed` or nothing after `Cancel` will answer it."""
-
-    job_id: int
-    params: Params
-
-
-@dataclass(frozen=True)
-class Cancel:
-    """Forget this request, wherever it is; unknown ids are ignored."""
-
-    job_id: int
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Finish the current tick and end."""
-
-
-# From the worker.
-
-
-@dataclass(frozen=True)
-class Ready:
-    """Every model is loaded."""
-
-    models: tuple[ModelInfo, ...]
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A model does not load; the worker ended."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Done:
-    """A request's images, in order."""
-
-    job_id: int
-    images: tuple[Pixels, ...]
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A request that will have no images."""
-
-    job_id: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Stopped:
-    """The worker ended; nothing it held will be answered."""
-
-
-Command = Submit | Cancel | Stop
-Event = Ready | Refused | Done | Failed | Stopped

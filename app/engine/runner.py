@@ -1,111 +1,316 @@
-"""Slots, steps and decoding: the one file of the service that knows tensors.
+"""Slots, steps and decoding: the tensors of one model.
 
-A runner holds one model. What a slot is at is the scheduler's to say; what it looks like is here.
+Who rides and when is the scheduler's to say; what a slot looks like is here.
 """
 
-from collections.abc import Sequence
+import contextlib
+import functools
+import importlib.util
+import math
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from app.engine.job import ModelInfo, Params, Pixels
-from app.engine.scheduler import Slot
+from app.engine.backends.base import Backend, Decoding, Rows
+from app.engine.backends.eager import Eager
+from app.engine.costs import Bucket, Costs
+from app.engine.job import DeviceLost, ModelInfo, OutOfMemory, Pixels
+from app.engine.scheduler import Image
+from app.engine.wire import Load
 from models.checkpoint import weights_digest
-from models.pipeline import LatentDiffusion, to_uint8
+from models.pipeline import BLOCK_ROWS, LatentDiffusion
 from models.schedule import timestep_pairs
 
-
-@dataclass
-class _Row:
-    """One image on its way: its latent, and everything that is its own."""
-
-    x: Tensor
-    generator: torch.Generator
-    pairs: list[tuple[int, int]]
-    params: Params
+NOT_FINITE = "an image is not finite"
 
 
 class Runner:
     """One model on its device, and the images in flight."""
 
-    def __init__(self, name: str, model: LatentDiffusion, digest: str) -> None:
-        self.model = model
-        self._rows: dict[int, _Row] = {}
+    def __init__(
+        self, name: str, model: LatentDiffusion, digest: str, backend: Backend, slots: int
+    ) -> None:
+        self._name, self._model, self._digest, self._backend = name, model, digest, backend
+        slots = max(slots, *backend.buckets)
+        # Two more than there are: one that padding reads, and one where it writes.
+        self._blank, self._waste = slots, slots + 1
+        self._x = torch.zeros(slots + 2, *model.latent_shape, device=model.device)
+        self._generators: dict[int, torch.Generator] = {}
+        self._pairs = functools.lru_cache(64)(lambda steps: timestep_pairs(model.schedule, steps))
+        self._finished: list[tuple[Image, Tensor]] = []
+        self._decoding: tuple[list[tuple[Image, Tensor]], Decoding] | None = None
+        self._decode_buckets: tuple[int, ...] = (BLOCK_ROWS,)
+        self.info = self._describe(Costs((Bucket(BLOCK_ROWS, 1.0),)), exact=True)
+
+    @classmethod
+    def open(cls, name: str, folder: Path, load: Load) -> "Runner":
+        """Load a model folder; raises `CheckpointError`, or `ValueError` for a wrong device."""
+        model = LatentDiffusion.open(folder, device=load.device, dtype=getattr(torch, load.dtype))
+        backend = pick_backend(model, load.backend, compiled=load.compile)
+        return cls(name, model, weights_digest(folder / "unet")[:10], backend, load.slots)
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Measure every bucket, and keep those whose rows have the bits of the plain loop's.
+
+        Kernels may choose their order of summation by the shape of the batch. A row's bits are
+        compared across shapes, positions and neighbours, on this very device; a bucket that
+        differs is not used.
+
+        Raises:
+            ValueError: a step is not finite; the message names the model and dtype.
+        """
+        backend, expected = self._backend, self._probe(BLOCK_ROWS, self._x.shape[0] - 2)[0]
+        if not expected.isfinite().all():
+            raise ValueError(f"{self._name}: {NOT_FINITE}, in {self._model.dtype}")
+        buckets, exact = [], True
+        for size in backend.buckets:
+            probes = [self._probe(size, max(size, BLOCK_ROWS), shift) for shift in range(3)]
+            if all(torch.equal(made, expected[: len(made)]) for made, _ in probes):
+                buckets.append(Bucket(size, min(seconds for _, seconds in probes)))
+            elif size == BLOCK_ROWS:
+                exact = False
+                buckets.append(Bucket(size, min(seconds for _, seconds in probes)))
+        self._decode_buckets, exact_decode = self._exact_decode_buckets()
+        self.info = self._describe(Costs(tuple(buckets)), exact=exact and exact_decode)
+
+    @torch.inference_mode()
+    def start(self, image: Image) -> None:
+        """Put an image's initial noise into its slot."""
+        noise, generator = self._model.start(image.job.params.seed_of(image.index))
+        self._x[image.slot] = noise.to(self._x.device, non_blocking=True)
+        self._generators[image.slot] = generator
+
+    @torch.inference_mode()
+    def step(self, images: Sequence[Image], rows: int) -> None:
+        """One DDIM step of these images, all or none, in a bucket of `rows`.
+
+        Raises:
+            OutOfMemory: with fewer it may succeed.
+            DeviceLost: nothing will, in this process.
+        """
+        with _device_errors():
+            self._backend.step(self._x, self._rows(images, rows))
+
+    @torch.inference_mode()
+    def decode(self, images: Sequence[Image]) -> None:
+        """Take finished images out of their slots, and decode them as soon as may be."""
+        latents = self._x[[image.slot for image in images]]
+        self._finished += zip(images, latents, strict=True)
+        self._decode_next()
+
+    @torch.inference_mode()
+    def decoded(self, *, wait: bool) -> list[tuple[Image, Pixels | str]]:
+        """Images that came out since, or the reason why one cannot."""
+        if self._decoding is None or not (wait or self._decoding[1].done()):
+            return []
+        batch, decoding = self._decoding
+        self._decoding = None
+        try:
+            made = _results(decoding, len(batch))
+        except Exception:  # decoded one by one, only those fail that have to
+            made = [self._decode_alone(latent) for _, latent in batch]
+        self._decode_next()
+        return [(image, result) for (image, _), result in zip(batch, made, strict=True)]
+
+    def _decode_next(self) -> None:
+        """Begin on what is finished, as many as fit, unless some are being decoded."""
+        if self._decoding is not None or not self._finished:
+            return
+        largest = self._decode_buckets[-1]
+        batch, self._finished = self._finished[:largest], self._finished[largest:]
+        try:
+            decoding = self._begin([latent for _, latent in batch])
+        except Exception as error:  # told when the images are asked for
+            decoding = _Broken(error)
+        self._decoding = batch, decoding
+
+    def _begin(self, latents: Sequence[Tensor]) -> Decoding:
+        size = next(size for size in self._decode_buckets if size >= len(latents))
+        padded = [*latents, *[self._x[self._blank]] * (size - len(latents))]
+        return self._backend.decode(torch.stack(padded))
+
+    def _decode_alone(self, latent: Tensor) -> Pixels | str:
+        try:
+            return _results(self._begin([latent]), 1)[0]
+        except Exception as error:
+            return f"{type(error).__name__} in the decoder"
+
+    def _probe(self, size: int, count: int, shift: int = 0) -> tuple[Tensor, float]:
+        """Step `count` fixed rows by `size`, in turned order; what came out, and the least time."""
+        draw = torch.Generator().manual_seed(0)
+        total, model = self._x.shape[0] - 2, self._model
+        x = torch.randn(total, *model.latent_shape, generator=draw)
+        t = torch.randint(1, model.schedule.num_train_timesteps, (total,), generator=draw)
+        label = torch.randint(max(len(model.classes.names), 1), (total,), generator=draw)
+        self._x[:total] = x.to(self._x.device)
+        least = math.inf
+        for part in torch.arange(count).roll(shift).split(size):
+            slots = torch.cat([part, torch.full((size - len(part),), self._waste)])
+            known = slots.clamp(max=total - 1)
+            rows = Rows(
+                read=slots,
+                write=slots,
+                t=t[known],
+                t_prev=t[known] - 1,
+                label=label[known],
+                null=torch.arange(size),
+                scale=torch.ones(size),
+                eta=torch.zeros(size),
+                noise=None,
+            )
+            began = time.perf_counter()
+            self._backend.step(self._x, rows)
+            self._backend.synchronize()
+            least = min(least, time.perf_counter() - began)
+        return self._x[:count].cpu(), least
+
+    def _exact_decode_buckets(self) -> tuple[tuple[int, ...], bool]:
+        """The sizes at which a decoded image has the same bits, and whether it can be relied on."""
+        latents = self._x[:BLOCK_ROWS].clone()
+
+        def sums(size: int, shift: int) -> Tensor:
+            parts = latents.roll(shift, dims=0).split(size)
+            made = [self._backend.decode(part).images()[1].clone() for part in parts]
+            return torch.cat(made).roll(-shift)
+
+        expected = sums(BLOCK_ROWS, 0)
+        exact = tuple(
+            size
+            for size in self._backend.decode_buckets
+            if all(torch.equal(sums(size, shift), expected) for shift in range(2))
+        )
+        return exact or (BLOCK_ROWS,), bool(exact)
+
+    def _describe(self, costs: Costs, *, exact: bool) -> ModelInfo:
+        """What the server may know of this model."""
+        model = self._model
         width, height = model.image_size
-        self.info = ModelInfo(
-            name=name,
+        return ModelInfo(
+            name=self._name,
             classes=model.classes.names,
             null_class=model.classes.null,
             width=width,
             height=height,
             max_steps=model.schedule.num_train_timesteps,
             guidance_scale=model.guidance_scale,
-            digest=digest,
+            digest=self._digest,
+            backend=self._backend.name,
+            device=str(model.device),
+            dtype=str(model.dtype).removeprefix("torch."),
+            exact=exact,
+            costs=costs,
         )
 
-    @classmethod
-    def open(cls, name: str, folder: Path, device: str, dtype: str) -> "Runner":
-        """Load a model folder; raises `CheckpointError`."""
-        model = LatentDiffusion.open(folder, device=device, dtype=getattr(torch, dtype))
-        return cls(name, model, weights_digest(folder / "unet")[:10])
-
-    def warm_up(self) -> None:
-        """Make one image of one step, so that the first request does not pay for start-up.
-
-        Raises:
-            ValueError: the image is not finite; the message names the model.
-        """
-        label = 0 if self.info.classes else None
-        try:
-            self.model.sample([label], [0], steps=1, guidance_scale=2.0)
-        except ValueError as error:
-            raise ValueError(f"{self.info.name}: {error}, in {self.model.dtype}") from error
-
-    def start(self, slot: Slot) -> None:
-        """Put an image's initial noise into its slot."""
-        params = slot.job.params
-        x, generator = self.model.start(params.seed_of(slot.image))
-        pairs = timestep_pairs(self.model.schedule, params.steps)
-        self._rows[slot.index] = _Row(x.to(self.model.device), generator, pairs, params)
-
-    def step(self, slots: Sequence[Slot]) -> None:
-        """One DDIM step of every slot, all in one batch."""
-        rows = [self._rows[slot.index] for slot in slots]
-        x = self.model.step(
-            torch.stack([row.x for row in rows]),
-            [row.pairs[slot.step] for row, slot in zip(rows, slots, strict=True)],
-            [row.params.class_index for row in rows],
-            [row.params.guidance_scale for row in rows],
-            [row.params.eta for row in rows],
-            [row.generator for row in rows],
-        )
-        for row, latent in zip(rows, x, strict=True):
-            row.x = latent
-
-    def finish(self, slots: Sequence[Slot]) -> list[Pixels | None]:
-        """Decode finished slots and empty them; None for an image that is not finite."""
-        if not slots:
-            return []
-        latents = torch.stack([self._rows.pop(slot.index).x for slot in slots])
-        images = self.model.decode(latents)
-        sound = images.flatten(1).isfinite().all(dim=1).tolist()
-        return [
-            pixels if finite else None
-            for pixels, finite in zip(to_pixels(images), sound, strict=True)
+    def _rows(self, images: Sequence[Image], size: int) -> Rows:
+        """The tick as tensors on the CPU."""
+        labels = self._model.classes
+        guided = [i for i, image in enumerate(images) if image.rows == 2]
+        count, padding = len(images), size - len(images) - len(guided)
+        order = [*range(count), *guided]
+        slots = [image.slot for image in images]
+        pairs = [self._pairs(image.job.params.steps)[image.step] for image in images]
+        unconditional = labels.null or 0
+        classes = [
+            unconditional if (index := image.job.params.class_index) is None else index
+            for image in images
         ]
+        null = list(range(size))
+        scale, eta = [1.0] * size, [0.0] * size
+        for k, i in enumerate(guided):
+            null[i] = count + k
+            scale[i] = images[i].job.params.guidance_scale
+        noise = None
+        if any(image.job.params.eta for image in images):
+            noise = torch.zeros(size, *self._model.latent_shape)
+            for i, image in enumerate(images):
+                eta[i] = image.job.params.eta
+                if eta[i]:
+                    noise[i].normal_(generator=self._generators[image.slot])
+        return Rows(
+            read=torch.tensor([*(slots[i] for i in order), *[self._blank] * padding]),
+            write=torch.tensor([*slots, *[self._waste] * (size - count)]),
+            t=torch.tensor([*(pairs[i][0] for i in order), *[0] * padding]),
+            t_prev=torch.tensor([*(t_prev for _, t_prev in pairs), *[-1] * (size - count)]),
+            label=torch.tensor([*classes, *[unconditional] * (size - count)]),
+            null=torch.tensor(null),
+            scale=torch.tensor(scale),
+            eta=torch.tensor(eta),
+            noise=noise,
+        )
 
-    def drop(self, slots: Sequence[Slot]) -> None:
-        """Empty slots whose job ended early."""
-        for slot in slots:
-            self._rows.pop(slot.index, None)
+
+@dataclass(frozen=True)
+class _Broken:
+    """A decoding that did not begin."""
+
+    error: Exception
+
+    def done(self) -> bool:
+        """True."""
+        return True
+
+    def images(self) -> tuple[Tensor, Tensor]:
+        """Raise what kept it from beginning."""
+        raise self.error
+
+
+def pick_backend(model: LatentDiffusion, name: str, *, compiled: bool) -> Backend:
+    """The backend of this name, or for `auto` the fastest there is for the model's device.
+
+    Raises:
+        ValueError: it does not fit the device or dtype, or is not installed.
+    """
+    on_cuda = model.device.type == "cuda"
+    installed = importlib.util.find_spec("openvino") is not None
+    fits = not on_cuda and model.dtype == torch.float32
+    if name == "auto":
+        name = "cuda-graphs" if on_cuda else "openvino" if installed and fits else "eager"
+    if name == "cuda-graphs":
+        from app.engine.backends.cuda import CudaGraphs
+
+        if not on_cuda:
+            raise ValueError(f"backend is {name!r}, which needs a GPU; the device is the CPU")
+        return CudaGraphs(model, compiled=compiled)
+    if name == "openvino":
+        if not fits:
+            raise ValueError(f"backend is {name!r}, which runs float32 on the CPU alone")
+        if not installed:
+            raise ValueError(f"backend is {name!r}, which is not installed: pip install '.[cpu]'")
+        from app.engine.backends.openvino import OpenVino
+
+        return OpenVino(model)
+    return Eager(model, compiled=compiled)
 
 
 def to_pixels(images: Tensor) -> list[Pixels]:
-    """Images in [-1, 1], (B, C, H, W) -> what the rest of the service knows of them."""
-    made = []
-    for pixels in to_uint8(images):
-        height, width, channels = pixels.shape
-        made.append(Pixels(width, height, channels, pixels.numpy().tobytes()))
-    return made
+    """Pixels (B, H, W, C) uint8 on the CPU -> what the rest of the service knows of them."""
+    height, width, channels = images.shape[1:]
+    return [Pixels(width, height, channels, image.numpy().tobytes()) for image in images]
+
+
+def _results(decoding: Decoding, count: int) -> list[Pixels | str]:
+    """The first `count` images; a reason in place of one that is not finite."""
+    images, sums = decoding.images()
+    sound = sums[:count].isfinite().tolist()
+    made = to_pixels(images[:count])
+    return [pixels if finite else NOT_FINITE for pixels, finite in zip(made, sound, strict=True)]
+
+
+@contextlib.contextmanager
+def _device_errors() -> Iterator[None]:
+    """Tell the errors of a device apart: those it recovers from, and those it does not."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemory(str(error)) from error
+    except torch.AcceleratorError as error:
+        raise DeviceLost(str(error)) from error
+    except RuntimeError as error:
+        if "allocate memory" in str(error):  # the CPU's allocator has no class of its own
+            raise OutOfMemory(str(error)) from error
+        raise

@@ -1,143 +1,236 @@
-"""The engine's loop: inbox -> plan -> step -> outbox.
+"""The worker process: receive -> plan -> step -> deliver.
 
-Commands come in, events go out; the loop shares nothing else with the server, so it runs as well in
-a process of its own as in a thread.
+Started by the server (supervisor.py) with a socket to talk over; when that closes, the server is
+gone and so is the worker.
 """
 
+import contextlib
 import logging
+import os
 import queue
-from collections.abc import Callable, Mapping
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from app.engine.job import (
+from app.engine.costs import Costs
+from app.engine.job import DeviceLost, Job, ModelInfo, OutOfMemory, Pixels
+from app.engine.scheduler import Image, Scheduler
+from app.engine.wire import (
+    Admitted,
     Cancel,
+    Cancelled,
     Command,
     Done,
     Event,
     Failed,
-    Job,
-    ModelInfo,
-    Pixels,
+    Load,
+    Progress,
     Ready,
     Refused,
     Stop,
-    Stopped,
     Submit,
+    pack,
+    read_command,
 )
-from app.engine.scheduler import Scheduler, Slot
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class WorkerConfig:
-    """What a worker loads and how much it takes on at once.
-
-    `models` is name -> folder; `slots` images are in flight a model.
-    """
-
-    models: Mapping[str, Path]
-    device: str
-    dtype: str
-    slots: int
+_REPORT_SECONDS = 0.1
 
 
 class Mechanism(Protocol):
-    """What the loop asks of a runner."""
+    """What the loop asks of a runner: the tensors of one model, by slot."""
 
     info: ModelInfo
 
-    def start(self, slot: Slot) -> None: ...
-    def step(self, slots: tuple[Slot, ...]) -> None: ...
-    def finish(self, slots: tuple[Slot, ...]) -> list[Pixels | None]: ...
-    def drop(self, slots: tuple[Slot, ...]) -> None: ...
+    def start(self, image: Image) -> None:
+        """Put an image's initial noise into its slot."""
+
+    def step(self, images: Sequence[Image], rows: int) -> None:
+        """One step of these images, all or none, in a bucket of `rows`; raises `OutOfMemory`."""
+
+    def decode(self, images: Sequence[Image]) -> None:
+        """Begin to decode images that have made their last step; their slots are free after."""
+
+    def decoded(self, *, wait: bool) -> list[tuple[Image, Pixels | str]]:
+        """Images decoded since, or why one could not be; `wait` for some where any are begun."""
 
 
-def load_runners(config: WorkerConfig) -> list[Mechanism]:
+Loader = Callable[[Load], list[Mechanism]]
+
+
+def load_runners(load: Load) -> list[Mechanism]:
     """Open every model, and warm it up."""
     from app.engine.runner import Runner  # PyTorch is loaded where it is used, and only there
 
-    runners = []
-    for name, folder in config.models.items():
-        runner = Runner.open(name, folder, config.device, config.dtype)
+    runners = [Runner.open(name, Path(folder), load) for name, folder in load.models.items()]
+    for runner in runners:
         runner.warm_up()
-        runners.append(runner)
     return list(runners)
 
 
+@dataclass
+class _Lane:
+    """One model: who rides, and what carries them."""
+
+    scheduler: Scheduler
+    runner: Mechanism
+    costs: Costs
+    decoding: int = 0
+
+
 class Worker:
-    """One scheduler and one runner a model, and the loop over them."""
+    """One scheduler and one runner a model, and the loop over them.
+
+    `orphaned` is called from a thread of its own when the server is gone.
+    """
 
     def __init__(
-        self,
-        config: WorkerConfig,
-        inbox: "queue.SimpleQueue[Command]",
-        emit: Callable[[Event], None],
-        load: Callable[[WorkerConfig], list[Mechanism]] = load_runners,
+        self, connection: socket.socket, load: Loader, orphaned: Callable[[], None]
     ) -> None:
-        self._config, self._inbox, self._emit, self._load = config, inbox, emit, load
-        self._lanes: dict[str, tuple[Scheduler, Mechanism]] = {}
+        self._connection, self._load, self._orphaned = connection, load, orphaned
+        self._inbox: queue.SimpleQueue[tuple[Command, int]] = queue.SimpleQueue()
+        self._lanes: dict[str, _Lane] = {}
+        self._ticks = self._told = 0  # since the start, and at the last report
+        self._reset()
 
     def run(self) -> None:
-        """Load, then serve until `Stop`; says `Stopped` (or `Refused`) last, whatever happens."""
+        """Load, then serve until `Stop`."""
+        load = read_command(self._connection)
+        if not isinstance(load, Load):
+            return
+        threading.Thread(target=self._listen, name="inbox", daemon=True).start()
         try:
-            runners = self._load(self._config)
+            runners = self._load(load)
         except Exception as error:  # any failure to load is the server's to report
             self._emit(Refused(str(error) or repr(error)))
             return
         for runner in runners:
-            self._lanes[runner.info.name] = (Scheduler(self._config.slots), runner)
+            costs = runner.info.costs
+            scheduler = Scheduler(load.slots, costs, load.rows)
+            self._lanes[runner.info.name] = _Lane(scheduler, runner, costs)
         self._emit(Ready(tuple(runner.info for runner in runners)))
-        try:
-            while self._receive():
-                for scheduler, runner in self._lanes.values():
-                    if scheduler.busy:
-                        self._tick(scheduler, runner)
-        finally:
-            self._emit(Stopped())
+        while self._receive():
+            for lane in self._lanes.values():
+                if lane.scheduler.busy:
+                    self._tick(lane)
+                self._deliver(lane)
+            self._report()
+
+    def _listen(self) -> None:
+        """Put commands into the inbox as they come, each with the tick it came in."""
+        while (command := read_command(self._connection)) is not None:
+            self._inbox.put((command, self._ticks))
+        self._orphaned()
 
     def _receive(self) -> bool:
         """Take every command there is, waiting for one when idle; false at `Stop`."""
-        idle = not any(scheduler.busy for scheduler, _ in self._lanes.values())
+        idle = not any(lane.scheduler.busy or lane.decoding for lane in self._lanes.values())
         while True:
             try:
-                command = self._inbox.get(block=idle)
+                command, came = self._inbox.get(block=idle)
             except queue.Empty:
                 return True
             idle = False
             if isinstance(command, Stop):
                 return False
             if isinstance(command, Submit):
-                scheduler, _ = self._lanes[command.params.model]
-                scheduler.submit(Job(command.job_id, command.params))
-            elif isinstance(command, Cancel):
-                for scheduler, runner in self._lanes.values():
-                    runner.drop(scheduler.cancel(command.job_id))
+                job = Job(command.job_id, command.params, command.priority)
+                self._lanes[command.params.model].scheduler.submit(job)
+            elif isinstance(command, Cancel) and any(
+                lane.scheduler.cancel(command.job_id) for lane in self._lanes.values()
+            ):
+                self._emit(Cancelled(command.job_id, self._ticks - came))
 
-    def _tick(self, scheduler: Scheduler, runner: Mechanism) -> None:
-        plan = scheduler.plan()
+    def _tick(self, lane: _Lane) -> None:
+        """One step of one model."""
+        plan = lane.scheduler.plan()
+        if plan.admitted:
+            self._emit(Admitted(tuple({image.job.id: None for image in plan.admitted})))
+        for image in plan.admitted:
+            lane.runner.start(image)
+        self._ticks += 1
+        began = time.perf_counter()
         try:
-            for slot in plan.admitted:
-                runner.start(slot)
-            runner.step(plan.riding)
-            finished = scheduler.advance(plan)
-            made = runner.finish(finished)
-        except Exception as error:  # the batch is lost, the service is not
-            log.exception("a step failed; every request in it fails")
-            for job in {slot.job.id: slot.job for slot in plan.riding}.values():
-                self._fail(scheduler, runner, job, f"{type(error).__name__} in the sampler")
+            if plan.riding:
+                lane.runner.step(plan.riding, plan.rows)
+        except DeviceLost:
+            raise
+        except Exception as error:
+            memory = isinstance(error, OutOfMemory)
+            log.warning("a step of %d images failed: %s", len(plan.riding), error)
+            if job := lane.scheduler.stumble(plan, memory=memory):
+                self._fail(lane, job, "out of memory" if memory else f"{type(error).__name__}")
             return
-        for slot, pixels in zip(finished, made, strict=True):
-            if slot.job.ended:  # a sibling image failed in this very tick
-                continue
-            if pixels is None:
-                self._fail(scheduler, runner, slot.job, "an image is not finite")
-            elif scheduler.deliver(slot, pixels):
-                images = tuple(slot.job.images[k] for k in range(slot.job.params.n))
-                self._emit(Done(slot.job.id, images))
+        self._rows += (used := sum(image.rows for image in plan.riding))
+        self._padding += plan.rows - used
+        self._seconds += time.perf_counter() - began
+        self._expected += lane.costs.holding(plan.rows).seconds if plan.rows else 0.0
+        finished = lane.scheduler.advance(plan)
+        if finished:
+            lane.runner.decode(finished)
+            lane.decoding += len(finished)
 
-    def _fail(self, scheduler: Scheduler, runner: Mechanism, job: Job, reason: str) -> None:
-        runner.drop(scheduler.fail(job))
-        self._emit(Failed(job.id, reason))
+    def _deliver(self, lane: _Lane) -> None:
+        """Hand over what is decoded; wait for it where there is nothing else to do."""
+        if not lane.decoding:
+            return
+        idle = not any(other.scheduler.busy for other in self._lanes.values())
+        for image, made in lane.runner.decoded(wait=idle):
+            lane.decoding -= 1
+            if isinstance(made, str):
+                self._fail(lane, image.job, made)
+            elif lane.scheduler.deliver(image, made):
+                params, images = image.job.params, image.job.images
+                self._emit(Done(image.job.id, tuple(images[k] for k in range(params.n))))
+
+    def _fail(self, lane: _Lane, job: Job, reason: str) -> None:
+        if lane.scheduler.fail(job):
+            self._emit(Failed(job.id, reason))
+
+    def _report(self) -> None:
+        """Say what was done, now and then, and once more when all is done."""
+        busy = any(lane.scheduler.busy for lane in self._lanes.values())
+        if busy and time.perf_counter() - self._reported < _REPORT_SECONDS:
+            return
+        steps: dict[int, int] = {}
+        for lane in self._lanes.values():
+            steps |= lane.scheduler.steps
+        self._emit(
+            Progress(
+                ticks=self._ticks - self._told,
+                rows=self._rows,
+                padding=self._padding,
+                seconds=self._seconds,
+                expected=self._expected,
+                running=sum(lane.scheduler.running for lane in self._lanes.values()),
+                steps=steps,
+            )
+        )
+        self._reset()
+
+    def _reset(self) -> None:
+        self._told = self._ticks
+        self._rows = self._padding = 0
+        self._seconds = self._expected = 0.0
+        self._reported = time.perf_counter()
+
+    def _emit(self, event: Event) -> None:
+        with contextlib.suppress(OSError):  # the server is gone; `orphaned` ends this process
+            self._connection.sendall(pack(event))
+
+
+def main(load: Loader = load_runners) -> None:
+    """Serve over the socket whose number is the first argument."""
+    logging.basicConfig(format="%(levelname)s:  engine: %(message)s", level=logging.INFO)
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    Worker(connection, load, orphaned=lambda: os._exit(0)).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -4,13 +4,13 @@ import asyncio
 import base64
 import io
 import zipfile
+from collections.abc import Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request, Response
 from pydantic import BaseModel
 
-from app.dependencies import ReadyEngineDep
-from app.engine.client import EngineClient
+from app.dependencies import AcceptingEngineDep
 from app.engine.job import ModelInfo, Params, Pixels
 from app.errors import MEDIA_TYPE, NotAcceptable, Problem
 from app.images import describe, encode_png
@@ -69,8 +69,9 @@ _PROBLEM = {"content": {MEDIA_TYPE: {"schema": _inlined(Problem)}}}
                 406: "No format the client accepts",
                 413: "Body too large",
                 422: "A field is wrong",
-                429: "Queue full; see Retry-After",
+                429: "Queue full, or too long for the deadline; see Retry-After",
                 503: "Not ready",
+                504: "Not done in time",
             }.items()
         },
     },
@@ -78,12 +79,13 @@ _PROBLEM = {"content": {MEDIA_TYPE: {"schema": _inlined(Problem)}}}
 async def generate(
     request: Request,
     body: Annotated[GenerateRequest, Body(openapi_examples=_EXAMPLES)],
-    engine: ReadyEngineDep,
+    engine: AcceptingEngineDep,
 ) -> Response:
     """Draw `n` images of a class with DDIM. The same request gives the same pixels every time."""
     media_type = _negotiate(request.headers.get("accept", ""), body.n)
     params = body.to_params(engine.models)
-    pixels = await _unless_gone(request, engine, params)
+    work = engine.generate(params, priority=body.priority, timeout=body.timeout)
+    pixels = await _unless_gone(request, work)
     if pixels is None:
         return Response(status_code=_CLIENT_LEFT)
     info = engine.models[params.model]
@@ -92,10 +94,10 @@ async def generate(
 
 
 async def _unless_gone(
-    request: Request, engine: EngineClient, params: Params
+    request: Request, images: Coroutine[Any, Any, tuple[Pixels, ...]]
 ) -> tuple[Pixels, ...] | None:
     """The images, or None as soon as the client has left; its slots are then free."""
-    work = asyncio.create_task(engine.generate(params))
+    work = asyncio.create_task(images)
     gone = asyncio.create_task(_disconnected(request))
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -127,6 +129,7 @@ def _render(media_type: str, pixels: tuple[Pixels, ...], params: Params, info: M
         class_=None if params.class_index is None else info.classes[params.class_index],
         steps=params.steps,
         guidance_scale=params.guidance_scale,
+        guidance_interval=params.guidance_interval,
         eta=params.eta,
         seed=params.seed,
         images=[

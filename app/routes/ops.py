@@ -1,9 +1,11 @@
 """What is loaded, and the two probes."""
 
+import dataclasses
+
 from fastapi import APIRouter, Response
 
 from app.dependencies import EngineDep
-from app.schemas import Health, ModelList, ModelOut
+from app.schemas import EngineOut, Health, ModelList, ModelOut
 
 router = APIRouter(tags=["operations"])
 
@@ -12,8 +14,17 @@ router = APIRouter(tags=["operations"])
 async def models(engine: EngineDep) -> ModelList:
     """Every loaded model; requests that name none get the one marked default."""
     return ModelList(
-        models=[ModelOut.of(info, default=i == 0) for i, info in enumerate(engine.models.values())]
+        models=[
+            ModelOut.of(info, default=i == 0, rows=engine.rows(info))
+            for i, info in enumerate(engine.models.values())
+        ]
     )
+
+
+@router.get("/engine", summary="What the engine is doing")
+async def state(engine: EngineDep) -> EngineOut:
+    """Counts since the server started."""
+    return EngineOut(ready=engine.ready, jobs=engine.jobs, **dataclasses.asdict(engine.stats))
 
 
 @router.get("/livez", summary="Whether the server answers at all")

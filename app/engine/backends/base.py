@@ -1,0 +1,118 @@
+"""A tick as tensors, and what every backend must do with it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from models.ddim import ddim_step, guide
+from models.pipeline import LatentDiffusion, to_uint8
+
+# (rows of latents, (B, C, h, w) float32; timesteps (B,); labels (B,)) -> prediction, float32.
+Network = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One tick of R rows, R the size of a bucket; every tensor has R entries.
+
+    Rows 0..I-1 are the images that ride; then come the second, unconditional rows of those that are
+    guided; the rest is padding. Only the first are written back.
+    """
+
+    read: Tensor  # int64: the slot whose latent the row reads
+    write: Tensor  # int64: the slot it is written to; one nobody reads, where it is no image
+    t: Tensor  # int64 timesteps
+    t_prev: Tensor  # int64; -1 is the clean end
+    label: Tensor  # int64 classes
+    null: Tensor  # int64: the row with this image's unconditional prediction; its own where none
+    scale: Tensor  # float32 guidance scales
+    eta: Tensor  # float32
+    noise: Tensor | None  # (R, C, h, w) float32; None where eta is 0 all over
+
+    def to(self, device: torch.device) -> "Rows":
+        """The same on a device."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{k: v.to(device) for k, v in tensors.items() if v is not None})
+
+
+class Decoding(Protocol):
+    """Images on their way out of the VAE."""
+
+    def done(self) -> bool:
+        """Whether `images` would not wait."""
+
+    def images(self) -> tuple[Tensor, Tensor]:
+        """Pixels (B, H, W, C) uint8 and the (B,) sums of `develop`, on the CPU."""
+
+
+class Backend(Protocol):
+    """Runs steps and decodes on one device."""
+
+    name: str
+    buckets: tuple[int, ...]  # numbers of rows it can run a tick with, ascending
+    decode_buckets: tuple[int, ...]
+
+    def step(self, x: Tensor, rows: Rows) -> None:
+        """Make one step of the slots that `rows` writes, in x, (slots, C, h, w) float32."""
+
+    def decode(self, latents: Tensor) -> Decoding:
+        """Begin to decode latents, as many as a bucket has."""
+
+    def synchronize(self) -> None:
+        """Wait until everything begun is done."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Images that are there already."""
+
+    made: tuple[Tensor, Tensor]
+
+    def done(self) -> bool:
+        """True."""
+        return True
+
+    def images(self) -> tuple[Tensor, Tensor]:
+        """What was made."""
+        return self.made
+
+
+def advance(x: Tensor, rows: Rows, network: Network, model: LatentDiffusion) -> None:
+    """One tick: a UNet row for every row, guidance, then DDIM; eq. 12 of Song et al. 2021."""
+    latents = x[rows.read]
+    output = network(latents, rows.t, rows.label)
+    output = guide(output, output[rows.null], rows.scale)
+    schedule = model.schedule
+    x[rows.write] = ddim_step(
+        latents,
+        output,
+        model.alpha_bar[rows.t],
+        model.alpha_bar[rows.t_prev],
+        schedule.prediction_type,
+        eta=rows.eta,
+        noise=rows.noise,
+        clip=schedule.clip_sample_range if schedule.clip_sample else None,
+    )
+
+
+def develop(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Images of the VAE, (B, C, H, W) -> pixels (B, H, W, C) uint8 and (B,) float64 sums.
+
+    A sum is finite where its image is, and tells images apart that differ in their last bits.
+    """
+    return to_uint8(images), images.double().flatten(1).sum(dim=1)
+
+
+def unet_network(model: LatentDiffusion) -> Network:
+    """The model's UNet in its own dtype, called with float32 latents."""
+    unet, labelled = model.unet, model.unet.class_embedding is not None
+
+    def network(latents: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        inputs = latents.to(model.dtype), t
+        output: Tensor = unet(*inputs, label) if labelled else unet(*inputs)
+        return output.to(torch.float32)
+
+    return network

@@ -1,0 +1,36 @@
+"""PyTorch as it is: any device, no preparation."""
+
+import torch
+from torch import Tensor
+
+from app.engine.backends.base import Decoded, Decoding, Rows, advance, develop, unet_network
+from models.pipeline import LatentDiffusion
+
+
+class Eager:
+    """Runs the modules; rows of different bucket sizes may differ in their last bits."""
+
+    name = "eager"
+    buckets: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    decode_buckets: tuple[int, ...] = (1, 4, 16)
+
+    def __init__(self, model: LatentDiffusion, *, compiled: bool = False) -> None:
+        if compiled:
+            model.unet.compile()
+        self._model, self._network = model, unet_network(model)
+
+    def step(self, x: Tensor, rows: Rows) -> None:
+        """Make one step."""
+        advance(x, rows.to(x.device), self._network, self._model)
+
+    def decode(self, latents: Tensor) -> Decoding:
+        """Decode at once."""
+        vae = self._model.vae
+        images = vae.decode(latents.to(next(vae.parameters()).dtype)).float()
+        pixels, sums = develop(images)
+        return Decoded((pixels.cpu(), sums.cpu()))
+
+    def synchronize(self) -> None:
+        """Wait for the device; the CPU is never behind."""
+        if self._model.device.type == "cuda":
+            torch.cuda.synchronize(self._model.device)

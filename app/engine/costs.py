@@ -1,0 +1,98 @@
+"""What a tick costs, and what follows: how many rows one should have, and when a job will end.
+
+Standard library only. The table is measured when a model is warmed up.
+"""
+
+from dataclasses import dataclass
+
+WORTHWHILE = 0.95  # of the best rate: a bucket that reaches it is as large as a tick should be
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A shape the device runs: `rows` UNet evaluations and their updates in `seconds`."""
+
+    rows: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Rows a second, all of them used."""
+        return self.rows / self.seconds
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Buckets by rows, ascending; a tick runs one of them, short of rows it is padded."""
+
+    buckets: tuple[Bucket, ...]
+
+    @property
+    def best(self) -> Bucket:
+        """The smallest bucket that is nearly as fast as any: more rows only make ticks longer."""
+        enough = WORTHWHILE * max(bucket.rate for bucket in self.buckets)
+        return next(bucket for bucket in self.buckets if bucket.rate >= enough)
+
+    def holding(self, rows: int) -> Bucket:
+        """The smallest bucket with room for `rows`, or the largest there is."""
+        return next((b for b in self.buckets if b.rows >= rows), self.buckets[-1])
+
+    def choose(self, wanted: int, least: int, most: int) -> Bucket:
+        """The bucket of `least` to `most` rows that makes most of `wanted` rows a second.
+
+        Where none has so few or so many, the nearest: room for `least` comes first.
+        """
+        allowed = [b for b in self.buckets if least <= b.rows <= most] or [self.holding(least)]
+        return max(allowed, key=lambda bucket: min(bucket.rows, wanted) / bucket.seconds)
+
+    def within(self, seconds: float, least: int) -> Bucket:
+        """The largest bucket of at most `seconds`, but with room for `least` rows."""
+        allowed = [b for b in self.buckets if b.seconds <= seconds and b.rows >= least]
+        return allowed[-1] if allowed else self.holding(least)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What lies ahead of a new job: images, and their UNet evaluations still to be made."""
+
+    images: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds until a job's last image has a slot, and until it ends."""
+
+    wait: float
+    end: float
+
+
+def forecast(
+    costs: Costs, ahead: Load, slots: int, *, steps: int, images: int, rows: int, slowness: float
+) -> Forecast:
+    """When a job that comes now would have its slots, and when it would end.
+
+    Images leave at an even pace, so slots come free at one; while a job runs, it shares every round
+    of steps with what else is in flight. `rows` is the job's UNet evaluations; `slowness` is what
+    ticks took of late, by what the table says they take.
+    """
+    rate = costs.best.rate / slowness
+    over = max(ahead.images + images - slots, 0)
+    wait = ahead.rows / rate * min(over / ahead.images, 1) if ahead.images else 0.0
+    together = min(ahead.images, max(slots - images, 0))
+    beside = together * (ahead.rows / ahead.images) if ahead.images else 0.0
+    # Each neighbour is there for as many steps as it has left, or as this job makes.
+    shared = min(beside, together * steps * 2) + rows
+    alone = slowness * solo(costs, steps=steps, rows=rows)
+    return Forecast(wait, wait + max(alone, shared / rate))
+
+
+def solo(costs: Costs, *, steps: int, rows: int) -> float:
+    """Seconds a job takes with the device to itself: ticks in turn where a step has many rows."""
+    a_step = rows / steps
+    most = costs.best.rows
+    whole, rest = divmod(a_step, most)
+    seconds = whole * costs.best.seconds
+    if rest:
+        seconds += costs.holding(round(rest) or 1).seconds
+    return steps * seconds

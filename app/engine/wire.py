@@ -1,0 +1,156 @@
+"""What the server and a worker say to each other, and how: MessagePack with a length before it.
+
+Messages are typed and checked as they are read; nothing a peer sends is ever executed.
+"""
+
+import asyncio
+import socket
+import struct
+
+import msgspec
+
+from app.engine.job import ModelInfo, Params, Pixels
+
+_LENGTH = struct.Struct("!I")
+
+
+class Message(msgspec.Struct, frozen=True, tag=True):
+    """One thing said."""
+
+
+# To the worker.
+
+
+class Load(Message, frozen=True):
+    """Open these models, name -> folder. The first command.
+
+    `slots` images are in flight a model; `rows` bounds the UNet evaluations of a tick, where it is
+    not to be found out.
+    """
+
+    models: dict[str, str]
+    device: str
+    dtype: str
+    backend: str
+    compile: bool
+    slots: int
+    rows: int | None
+
+
+class Submit(Message, frozen=True):
+    """Take this request; one `Done`, `Failed` or `Cancelled` will answer it."""
+
+    job_id: int
+    params: Params
+    priority: int
+
+
+class Cancel(Message, frozen=True):
+    """End this request, wherever it is; unknown ids are ignored."""
+
+    job_id: int
+
+
+class Stop(Message, frozen=True):
+    """Finish the current tick and end."""
+
+
+# From the worker.
+
+
+class Ready(Message, frozen=True):
+    """Every model is loaded and warm."""
+
+    models: tuple[ModelInfo, ...]
+
+
+class Refused(Message, frozen=True):
+    """A model does not load; the worker ends."""
+
+    reason: str
+
+
+class Admitted(Message, frozen=True):
+    """These requests ride from the next tick on; told before it begins."""
+
+    job_ids: tuple[int, ...]
+
+
+class Done(Message, frozen=True):
+    """A request's images, in order."""
+
+    job_id: int
+    images: tuple[Pixels, ...]
+
+
+class Failed(Message, frozen=True):
+    """A request that will have no images."""
+
+    job_id: int
+    reason: str
+
+
+class Cancelled(Message, frozen=True):
+    """A request was ended on demand, `ticks` after the demand came."""
+
+    job_id: int
+    ticks: int
+
+
+class Progress(Message, frozen=True):
+    """What was done since the last: said a few times a second while there is work.
+
+    `seconds` is what the ticks took, `expected` what the table says they take. `steps` holds, for
+    every request in flight, the steps its images have made, all together.
+    """
+
+    ticks: int
+    rows: int
+    padding: int
+    seconds: float
+    expected: float
+    running: int
+    steps: dict[int, int]
+
+
+Command = Load | Submit | Cancel | Stop
+Event = Ready | Refused | Admitted | Done | Failed | Cancelled | Progress
+
+_encode = msgspec.msgpack.Encoder().encode
+_commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+_events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
+
+
+def pack(message: Message) -> bytes:
+    """A message as it goes over the wire."""
+    body = _encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+async def read_event(stream: asyncio.StreamReader) -> Event | None:
+    """The worker's next event; None when it is gone."""
+    try:
+        (length,) = _LENGTH.unpack(await stream.readexactly(_LENGTH.size))
+        return _events.decode(await stream.readexactly(length))
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+
+
+def read_command(connection: socket.socket) -> Command | None:
+    """The server's next command, waited for; None when it is gone."""
+    head = _read(connection, _LENGTH.size)
+    body = None if head is None else _read(connection, _LENGTH.unpack(head)[0])
+    return None if body is None else _commands.decode(body)
+
+
+def _read(connection: socket.socket, size: int) -> bytes | None:
+    parts = bytearray()
+    while len(parts) < size:
+        try:
+            part = connection.recv(size - len(parts))
+        except ConnectionError:
+            return None
+        if not part:
+            return None
+        parts += part
+    return bytes(parts)
