@@ -1,55 +1,186 @@
-"""A runner without a network, for tests of policy and of the loop."""
+"""A runner without a network, and a worker in a thread, for tests of policy and of the loop."""
 
+import contextlib
+import math
+import socket
+import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from app.engine.job import ModelInfo, Params, Pixels
-from app.engine.scheduler import Slot
+from app.engine.costs import Bucket, Costs
+from app.engine.job import ModelInfo, OutOfMemory, Params, Pixels
+from app.engine.scheduler import Image
+from app.engine.supervisor import Process, WorkerProcess
+from app.engine.wire import Load
+from app.engine.worker import Mechanism, Worker
 
-INFO = ModelInfo("fake", ("a", "b"), 2, 1, 1, 1000, 1.0, "0" * 10)
+COSTS = Costs(tuple(Bucket(rows, 0.001 * (2 + rows / 2)) for rows in (1, 2, 4, 8)))
+INFO = ModelInfo(
+    name="fake",
+    classes=("a", "b"),
+    null_class=2,
+    width=1,
+    height=1,
+    max_steps=1000,
+    guidance_scale=1.0,
+    digest="0" * 10,
+    backend="fake",
+    device="none",
+    dtype="float32",
+    exact=True,
+    costs=COSTS,
+)
+LOAD = Load(
+    models={"fake": ""},
+    device="cpu",
+    dtype="float32",
+    backend="auto",
+    compile=False,
+    slots=4,
+    rows=None,
+)
+
+
+class Gate:
+    """Lets steps through: all of them, none, or so many."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._left = math.inf
+
+    def open(self) -> None:
+        self.let(math.inf)
+
+    def hold(self) -> None:
+        with self._changed:
+            self._left = 0
+
+    def let(self, count: float) -> None:
+        with self._changed:
+            self._left = count
+            self._changed.notify_all()
+
+    def passes(self, *, wait: bool = True) -> bool:
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._left, 10 if wait else 0):
+                return False
+            self._left -= 1
+            return True
 
 
 class FakeRunner:
     """Counts what it is asked; each image is one pixel, its seed modulo 256.
 
-    `gate` holds every step while it is clear; a seed in `poison` makes a step raise, one in
-    `blank` makes an image that is not finite.
+    `gate` holds steps, `shutter` decodings. A seed in `poison` makes a
+    step raise; one in `blank` makes an image that is not finite; steps of more than `memory` rows
+    run out of it.
     """
 
     def __init__(
-        self, info: ModelInfo = INFO, *, poison: int | None = None, blank: int | None = None
+        self,
+        info: ModelInfo = INFO,
+        *,
+        poison: Sequence[int] = (),
+        blank: Sequence[int] = (),
+        memory: int = 10**6,
     ) -> None:
         self.info = info
-        self.gate = threading.Event()
-        self.gate.set()
+        self.gate, self.shutter = Gate(), Gate()
         self.batches: list[list[int]] = []  # the seeds that rode each step
-        self.held: set[int] = set()
-        self._poison, self._blank = poison, blank
+        self.started: list[int] = []  # seeds, in order
+        self._poison, self._blank, self.memory = set(poison), set(blank), memory
+        self._steps: dict[int, int] = {}  # by slot, as the runner counts them
+        self._finished: list[Image] = []
 
-    def start(self, slot: Slot) -> None:
-        assert slot.index not in self.held
-        self.held.add(slot.index)
+    def start(self, image: Image) -> None:
+        self._steps[image.slot] = 0
+        self.started.append(seed_of(image))
 
-    def step(self, slots: Sequence[Slot]) -> None:
-        assert self.gate.wait(10)
-        seeds = [slot.job.params.seed_of(slot.image) for slot in slots]
+    def step(self, images: Sequence[Image], rows: int) -> None:
+        assert self.gate.passes()
+        seeds = [seed_of(image) for image in images]
+        used = sum(image.rows for image in images)
+        assert used <= rows
+        assert len({image.slot for image in images}) == len(images), "a slot rides twice"
+        if used > self.memory:
+            raise OutOfMemory(f"{used} rows")
+        if self._poison & set(seeds):
+            raise RuntimeError("a bad row")
+        for image in images:
+            assert self._steps[image.slot] == image.step, "the slot is another's"
+            self._steps[image.slot] += 1
         self.batches.append(seeds)
-        assert {slot.index for slot in slots} == self.held
-        if self._poison in seeds:
-            raise RuntimeError("out of memory")
 
-    def finish(self, slots: Sequence[Slot]) -> list[Pixels | None]:
-        made: list[Pixels | None] = []
-        for slot in slots:
-            self.held.remove(slot.index)
-            seed = slot.job.params.seed_of(slot.image)
-            pixels = Pixels(1, 1, 1, bytes([seed % 256]))
-            made.append(None if seed == self._blank else pixels)
-        return made
+    def decode(self, images: Sequence[Image]) -> None:
+        self._finished += images
 
-    def drop(self, slots: Sequence[Slot]) -> None:
-        self.held -= {slot.index for slot in slots}
+    def decoded(self, *, wait: bool) -> list[tuple[Image, Pixels | str]]:
+        if not self._finished or not self.shutter.passes(wait=wait):
+            return []
+        finished, self._finished = self._finished, []
+        return [(image, self._picture(seed_of(image))) for image in finished]
+
+    def _picture(self, seed: int) -> Pixels | str:
+        return "an image is not finite" if seed in self._blank else pixel(seed)
 
 
-def params(seed: int = 0, *, steps: int = 3, n: int = 1, model: str = "fake") -> Params:
-    return Params(model, 0, steps, 1.0, 0.0, seed, n)
+class ThreadWorker(WorkerProcess):
+    """A worker in a thread of the test: what it runs can be held, and looked at."""
+
+    def __init__(self, load: Load, runners: Callable[[Load], list[Mechanism]]) -> None:
+        self._runners = runners
+        super().__init__(load)
+
+    def _spawn(self, _command: Sequence[str], connection: socket.socket) -> Process:
+        self.thread = _Thread(connection.dup(), self._runners)
+        return self.thread
+
+    @property
+    def unread(self) -> int:
+        """Commands that have come and were not taken up."""
+        return self.thread.worker._inbox.qsize()
+
+
+class _Thread:
+    """A thread that looks like a process."""
+
+    pid = -1
+
+    def __init__(
+        self, connection: socket.socket, runners: Callable[[Load], list[Mechanism]]
+    ) -> None:
+        self._connection = connection
+        self.worker = Worker(connection, runners, orphaned=self.kill)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.worker.run()
+        finally:
+            with contextlib.suppress(OSError):
+                self._connection.shutdown(socket.SHUT_RDWR)
+            self._connection.close()
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            raise subprocess.TimeoutExpired("worker", timeout or 0)
+        return 0
+
+    def kill(self) -> None:
+        self.worker.stop()
+
+
+def seed_of(image: Image) -> int:
+    return image.job.params.seed_of(image.index)
+
+
+def pixel(seed: int) -> Pixels:
+    return Pixels(1, 1, 1, bytes([seed % 256]))
+
+
+def params(
+    seed: int = 0, *, steps: int = 3, n: int = 1, model: str = "fake", scale: float = 1.0
+) -> Params:
+    return Params(model, 0, steps, scale, (0.0, 1.0), 0.0, seed, n)

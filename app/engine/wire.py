@@ -148,7 +148,7 @@ def _read(connection: socket.socket, size: int) -> bytes | None:
     while len(parts) < size:
         try:
             part = connection.recv(size - len(parts))
-        except ConnectionError:
+        except OSError:
             return None
         if not part:
             return None

@@ -122,6 +122,10 @@ class Worker:
                 self._deliver(lane)
             self._report()
 
+    def stop(self) -> None:
+        """End after the current tick; from any thread."""
+        self._inbox.put((Stop(), self._ticks))
+
     def _listen(self) -> None:
         """Put commands into the inbox as they come, each with the tick it came in."""
         while (command := read_command(self._connection)) is not None:

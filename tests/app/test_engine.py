@@ -1,41 +1,72 @@
-"""The worker's loop and the client's side of it, over a runner without a network."""
+"""The client and the worker's loop, over a runner without a network."""
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
+import msgspec
 import pytest
 
-from app.engine.client import EngineClient, Pace
-from app.engine.job import EngineBusy, EngineUnavailable, GenerationFailed, LoadFailed
-from app.engine.worker import WorkerConfig
-from tests.fakes import INFO, FakeRunner, params
+from app.engine.client import EngineClient, Limits
+from app.engine.job import (
+    DeadlineExceeded,
+    DeadlineTooShort,
+    EngineBusy,
+    EngineUnavailable,
+    GenerationFailed,
+    Params,
+)
+from app.engine.wire import Load
+from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker, params, pixel
 
-CONFIG = WorkerConfig({}, "cpu", "float32", slots=4)
+LIMITS = Limits(jobs=100, work=10**6, seconds=60)
 
 
 @asynccontextmanager
-async def running(*runners: FakeRunner, max_images: int = 100) -> AsyncIterator[EngineClient]:
-    client = EngineClient(CONFIG, max_images, load=lambda _: list(runners))
-    client.attach()
-    client.load()
+async def running(
+    *runners: FakeRunner, limits: Limits = LIMITS, slots: int = 4
+) -> AsyncIterator[EngineClient]:
+    load = msgspec.structs.replace(LOAD, slots=slots)
+    client = EngineClient(load, limits, lambda load: ThreadWorker(load, lambda _: list(runners)))
+    await client.start()
+    await until(lambda: client.ready)
     try:
         yield client
     finally:
         for runner in runners:
-            runner.gate.set()
+            runner.gate.open()
+            runner.shutter.open()
         await client.close()
+        assert client.jobs == 0
 
 
-def asynchronous(test: Callable[[], object]) -> Callable[[], None]:
+async def until(happens: Callable[[], Any]) -> None:
+    for _ in range(10_000):
+        if happens():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it did not happen in ten seconds")
+
+
+def asynchronous(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     """Run an async test on a loop of its own, for at most a minute."""
 
-    def run() -> None:
-        asyncio.run(asyncio.wait_for(test(), 60))  # type: ignore[arg-type]
+    def run(**arguments: object) -> None:
+        asyncio.run(asyncio.wait_for(test(**arguments), 60))
 
     run.__name__ = test.__name__
     return run
+
+
+def worker_of(client: EngineClient) -> ThreadWorker:
+    assert isinstance(client._worker, ThreadWorker)
+    return client._worker
+
+
+def begin(client: EngineClient, want: Params, **how: Any) -> "asyncio.Task[Any]":
+    return asyncio.create_task(client.generate(want, **how))
 
 
 @asynchronous
@@ -44,22 +75,21 @@ async def test_everyone_gets_their_own_images() -> None:
         wants = [params(seed, steps=1 + seed % 5, n=1 + seed % 3) for seed in range(30)]
         answers = await asyncio.gather(*(client.generate(want) for want in wants))
     for want, images in zip(wants, answers, strict=True):
-        assert [image.data[0] for image in images] == [want.seed_of(k) for k in range(want.n)]
-    assert client.images == 0
+        assert images == tuple(pixel(want.seed_of(k)) for k in range(want.n))
 
 
 @asynchronous
-async def test_requests_of_different_lengths_share_steps() -> None:
+async def test_requests_of_different_lengths_and_guidance_share_steps() -> None:
     runner = FakeRunner()
-    runner.gate.clear()
+    runner.gate.hold()
     async with running(runner) as client:
-        tasks = [asyncio.create_task(client.generate(params(s, steps=s))) for s in (2, 3, 4)]
-        while client.images < 3:
-            await asyncio.sleep(0)
-        runner.gate.set()
-        await asyncio.gather(*tasks)
-    # The first step may have begun before all were there.
-    assert any(len(batch) == 3 for batch in runner.batches[:2])
+        first = begin(client, params(1, steps=2))
+        await until(lambda: runner.started)
+        second = begin(client, params(2, steps=3, scale=3.0))
+        await until(lambda: client.jobs == 2)
+        runner.gate.open()
+        await asyncio.gather(first, second)
+    assert [sorted(batch) for batch in runner.batches] == [[1], [1, 2], [2], [2]]
 
 
 @asynchronous
@@ -74,125 +104,230 @@ async def test_models_keep_to_themselves() -> None:
 
 
 @asynchronous
+async def test_higher_priorities_start_first() -> None:
+    runner = FakeRunner()
+    async with running(runner, slots=1) as client:
+        runner.gate.hold()
+        tasks = [begin(client, params(0))]
+        await until(lambda: runner.started)
+        tasks += [begin(client, params(10 + p), priority=p) for p in (0, -5, 7)]
+        await until(lambda: client.jobs == 4)
+        runner.gate.open()
+        await asyncio.gather(*tasks)
+    assert runner.started == [0, 17, 10, 5]
+
+
+@asynchronous
 async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     runner = FakeRunner()
-    async with running(runner, max_images=3) as client:
-        await client.generate(params(0))
-        runner.gate.clear()
-        tasks = [asyncio.create_task(client.generate(params(s))) for s in range(3)]
-        await asyncio.sleep(0)
-        with pytest.raises(
-            EngineBusy, match="3 images are waiting or running; the limit is 3"
-        ) as e:
+    async with running(runner, limits=Limits(jobs=3, work=300, seconds=60)) as client:
+        runner.gate.hold()
+        tasks = [begin(client, params(s)) for s in range(3)]
+        await until(lambda: client.jobs == 3)
+        with pytest.raises(EngineBusy, match=r"3 requests .* the limits are 3 and 300") as busy:
             await client.generate(params(9))
-        assert e.value.retry_after >= 1
-        runner.gate.set()
+        assert 1 <= busy.value.retry_after <= 120
+        runner.gate.open()
         await asyncio.gather(*tasks)
-        await client.generate(params(9))
-
-
-def test_the_wait_is_the_work_left_by_the_pace_so_far() -> None:
-    now = 0.0
-    pace = Pace(lambda: now)
-    assert pace.seconds(10**6) == 1, "nothing is known yet"
-    for _ in range(40):
-        pace.resume()
-        now += 2.0
-        for _ in range(64):  # 64 images of 50 steps end in one tick: 1600 steps a second
-            pace.made(50)
-        assert pace.seconds(16_000) == pytest.approx(10, abs=1)
-        now += 3600  # a rest is no slowness
-    assert pace.seconds(10**9) == 120
-    for _ in range(100):  # something slows it down to 160
-        pace.resume()
-        now += 2.0
-        pace.made(320)
-    assert pace.seconds(1_600) == pytest.approx(10, abs=1), "the pace is of late"
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@asynchronous
-async def test_a_worker_that_dies_takes_nobody_else_in() -> None:
-    class Broken(FakeRunner):
-        def drop(self, slots: object) -> None:
-            raise KeyError("a bug in the handling of a failure")
-
-    client = EngineClient(CONFIG, 10, load=lambda _: [Broken(poison=7)])
-    client.attach()
-    client.load()
-    with pytest.raises(EngineUnavailable, match="the engine stopped"):
-        await client.generate(params(7))
-    assert not client.ready
-    with pytest.raises(EngineUnavailable, match="not running"):
-        await client.generate(params(1))
-    await client.close()
+        assert await client.generate(params(9)) == (pixel(9),)
+        runner.gate.hold()
+        long = begin(client, params(1, steps=100, n=2))
+        await until(lambda: client.jobs == 1)
+        with pytest.raises(EngineBusy, match="1 requests of 200 UNet evaluations"):
+            await client.generate(params(2, steps=101))
+        runner.gate.open()
+        await long
 
 
 @asynchronous
-async def test_a_cancelled_caller_frees_its_slots() -> None:
+async def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
+    """A tick of one row takes 2.5 ms, says the table, and one of eight takes 6."""
     runner = FakeRunner()
     async with running(runner) as client:
-        runner.gate.clear()
-        long = asyncio.create_task(client.generate(params(1, steps=1000, n=4)))
-        while not runner.held:
-            await asyncio.sleep(0.001)
-        long.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await long
-        assert client.images == 0
-        runner.gate.set()
-        await client.generate(params(2))
-        assert len(runner.batches) < 50, "nobody rode to the end of a cancelled request"
-        assert not runner.held
+        with pytest.raises(DeadlineTooShort, match=r"timeout: 1 s; this takes about 2\.5 s"):
+            await client.generate(params(1, steps=1000), timeout=1)
+        runner.gate.hold()
+        tasks = [begin(client, params(s, steps=1000)) for s in range(8)]
+        await until(lambda: client.jobs == 8)
+        with pytest.raises(EngineBusy, match="the timeout is 3 s") as busy:
+            await client.generate(params(9, steps=1000), timeout=3)
+        assert 1 <= busy.value.retry_after <= 120
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+@asynchronous
+async def test_equal_requests_are_computed_once() -> None:
+    runner = FakeRunner()
+    async with running(runner) as client:
+        runner.gate.hold()
+        twins = [begin(client, params(5, n=2)) for _ in range(3)]
+        other = begin(client, params(5, n=2, steps=4))
+        await until(lambda: len(runner.started) == 4)
+        assert client.jobs == 2
+        twins[0].cancel()  # the others still wait
+        runner.gate.open()
+        answers = await asyncio.gather(*twins[1:], other)
+        assert client.stats.shared == 2
+    assert answers == [(pixel(5), pixel(6))] * 3
+    assert sorted(runner.started) == [5, 5, 6, 6]
+
+
+STAGES = ["queued", "starting", "running", "decoding"]
+ENDS = ["cancel", "deadline", "shutdown"]
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_request_can_end_at_any_stage(stage: str, end: str) -> None:
+    """Cancelled, too late or shut down, while queued, starting, running, decoding."""
+    asyncio.run(asyncio.wait_for(_end_at(stage, end), 60))
+
+
+async def _end_at(stage: str, end: str) -> None:
+    runner = FakeRunner()
+    async with running(runner, slots=1) as client:
+        before = None
+        (runner.shutter if stage == "decoding" else runner.gate).hold()
+        if stage == "queued":
+            before = begin(client, params(1))
+            await until(lambda: runner.started)
+        timeout = 0.3 if end == "deadline" else 60
+        task = begin(client, params(2, steps=3 if stage == "decoding" else 50), timeout=timeout)
+        if stage == "queued":
+            await until(lambda: client.jobs == 2)
+        elif stage == "running":
+            runner.gate.let(2)
+            await until(lambda: len(runner.batches) == 2)
+        elif stage == "decoding":
+            await until(lambda: len(runner.batches) == 3)
+        else:
+            await until(lambda: runner.started)
+        if end == "cancel":
+            task.cancel()
+        closing = asyncio.create_task(client.close()) if end == "shutdown" else None
+        submits = 1 if stage == "queued" else 0  # not taken up either
+        await until(lambda: worker_of(client).unread > submits)  # heard before the gate opens
+        if closing:
+            runner.gate.open()
+            runner.shutter.open()
+            await closing
+        expected = {
+            "cancel": asyncio.CancelledError,
+            "deadline": DeadlineExceeded,
+            "shutdown": EngineUnavailable,
+        }[end]
+        with pytest.raises(expected):
+            await task
+        assert 2 not in [request.params.seed for request in client._requests.values()]
+        if end == "shutdown":
+            return
+        rides = sum(2 in batch for batch in runner.batches)
+        runner.gate.open()
+        runner.shutter.open()
+        if before:
+            await before
+        assert await client.generate(params(3)) == (pixel(3),), "the next one has the slot"
+        assert sum(2 in batch for batch in runner.batches) <= rides + 1, "it rode on"
+        await until(lambda: client.stats.cancelled == (stage != "decoding"))
+        assert client.stats.cancel_ticks <= 1
+        await until(lambda: client.stats.running == 0)
+
+
+@asynchronous
+async def test_a_client_that_leaves_frees_its_slots_by_the_next_tick() -> None:
+    runner = FakeRunner()
+    async with running(runner) as client:
+        runner.gate.hold()
+        tasks = [begin(client, params(10 * k, steps=1000, n=2)) for k in range(9)]
+        await until(lambda: client.jobs == 9)
+        for k, task in enumerate(tasks[:-1]):
+            made = len(runner.batches)
+            runner.gate.let(5)
+            await until(lambda made=made: len(runner.batches) == made + 5)
+            task.cancel()
+            await until(lambda: worker_of(client).unread)
+            runner.gate.let(2)
+            await until(lambda made=made: len(runner.batches) == made + 7)
+            riding = {10 * k, 10 * k + 1} & set(runner.batches[-1])
+            assert not riding, "the tick that had begun is the last it rides"
+        runner.gate.open()
+        await asyncio.wait(tasks)
+        await until(lambda: client.stats.cancelled == 8)
+        assert client.stats.cancel_ticks <= 1
+        await until(lambda: client.stats.running == 0)
 
 
 @asynchronous
 async def test_an_image_that_is_not_finite_fails_alone() -> None:
-    async with running(FakeRunner(blank=7)) as client:
-        good, bad = await asyncio.gather(
-            client.generate(params(1)), client.generate(params(7)), return_exceptions=True
+    async with running(FakeRunner(blank=[7])) as client:
+        wants = [params(1), params(6, n=2), params(2)]
+        first, bad, last = await asyncio.gather(
+            *(client.generate(want) for want in wants), return_exceptions=True
         )
-    assert isinstance(bad, GenerationFailed)
-    assert str(bad) == "an image is not finite"
-    assert not isinstance(good, BaseException)
+        assert isinstance(bad, GenerationFailed)
+        assert str(bad) == "an image is not finite"
+        assert (first, last) == ((pixel(1),), (pixel(2),))
+        assert await client.generate(params(3)) == (pixel(3),)
 
 
 @asynchronous
-async def test_a_step_that_raises_fails_its_batch_and_not_the_next() -> None:
-    runner = FakeRunner(poison=7)
+async def test_a_row_that_makes_a_step_raise_fails_alone() -> None:
+    runner = FakeRunner(poison=[7])
     async with running(runner) as client:
-        with pytest.raises(GenerationFailed, match="RuntimeError in the sampler"):
-            await client.generate(params(7, n=2))
-        assert not runner.held
-        assert [image.data for image in await client.generate(params(3))] == [b"\3"]
+        runner.gate.hold()
+        tasks = [begin(client, params(s, steps=5)) for s in (1, 2, 7, 3)]
+        await until(lambda: client.jobs == 4)
+        runner.gate.open()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(answers.pop(2), GenerationFailed)
+        assert answers == [(pixel(1),), (pixel(2),), (pixel(3),)]
+        assert await client.generate(params(4)) == (pixel(4),)
+
+
+@asynchronous
+async def test_memory_that_runs_out_is_not_noticed() -> None:
+    runner = FakeRunner(memory=3)
+    async with running(runner, slots=8) as client:
+        wants = [params(s, steps=20, scale=2.0 if s % 2 else 1.0) for s in range(8)]
+        answers = await asyncio.gather(*(client.generate(want) for want in wants))
+        assert answers == [(pixel(s),) for s in range(8)]
+        runner.memory = 1
+        with pytest.raises(GenerationFailed, match="out of memory"):
+            await client.generate(params(1, scale=2.0))
+        assert await client.generate(params(2)) == (pixel(2),)
 
 
 @asynchronous
 async def test_closing_ends_what_is_left() -> None:
     runner = FakeRunner()
-    client = EngineClient(CONFIG, 10, load=lambda _: [runner])
-    client.attach()
-    client.load()
-    assert client.ready
-    runner.gate.clear()
-    task = asyncio.create_task(client.generate(params(1, steps=1000)))
-    await asyncio.sleep(0.01)
-    closing = asyncio.create_task(client.close())
-    await asyncio.sleep(0.01)
-    runner.gate.set()
-    await closing
-    with pytest.raises(EngineUnavailable, match="the engine stopped"):
-        await task
-    assert not client.ready
-    with pytest.raises(EngineUnavailable):
-        await client.generate(params(1))
+    async with running(runner) as client:
+        runner.gate.hold()
+        task = begin(client, params(1, steps=1000))
+        await until(lambda: runner.started)
+        closing = asyncio.create_task(client.close())
+        await asyncio.sleep(0.01)
+        runner.gate.open()
+        await closing
+        with pytest.raises(EngineUnavailable, match="the engine stopped"):
+            await task
+        assert not client.ready
+        with pytest.raises(EngineUnavailable):
+            await client.generate(params(1))
 
 
-def test_a_model_that_does_not_load_is_reported() -> None:
-    def load(_: WorkerConfig) -> list[FakeRunner]:
+@asynchronous
+async def test_a_model_that_does_not_load_is_reported() -> None:
+    def load(_: Load) -> list[Any]:
         raise ValueError("unet/config.json: no such thing")
 
-    client = EngineClient(CONFIG, 10, load=load)  # type: ignore[arg-type]
-    with pytest.raises(LoadFailed, match=r"unet/config\.json: no such thing"):
-        client.load()
-    assert not client.ready
+    told = asyncio.Event()
+    client = EngineClient(LOAD, LIMITS, lambda wanted: ThreadWorker(wanted, load))
+    client.refused = told.set
+    await client.start()
+    await told.wait()
+    assert client.fault == "unet/config.json: no such thing"
+    with pytest.raises(EngineUnavailable, match="no such thing"):
+        await client.generate(params(1))
+    await client.close()
