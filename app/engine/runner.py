@@ -64,6 +64,7 @@ class Runner:
         Raises:
             ValueError: a step is not finite; the message names the model and dtype.
         """
+        self._backend.prepare()
         backend, expected = self._backend, self._probe(BLOCK_ROWS, self._x.shape[0] - 2)[0]
         if not expected.isfinite().all():
             raise ValueError(f"{self._name}: {NOT_FINITE}, in {self._model.dtype}")

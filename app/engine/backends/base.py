@@ -55,6 +55,9 @@ class Backend(Protocol):
     buckets: tuple[int, ...]  # numbers of rows it can run a tick with, ascending
     decode_buckets: tuple[int, ...]
 
+    def prepare(self) -> None:
+        """Get every bucket ready to run; without this each is when it is first used."""
+
     def step(self, x: Tensor, rows: Rows) -> None:
         """Make one step of the slots that `rows` writes, in x, (slots, C, h, w) float32."""
 

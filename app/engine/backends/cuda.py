@@ -35,6 +35,9 @@ class CudaGraphs:
         self._begun: deque[torch.cuda.Event] = deque()
         self._decoder = torch.cuda.Stream(model.device)
 
+    def prepare(self) -> None:
+        """Nothing: buckets are captured when they are first run."""
+
     def step(self, x: Tensor, rows: Rows) -> None:
         """Enqueue one step; waits only for the tick before the last."""
         size = len(rows.read)

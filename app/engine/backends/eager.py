@@ -19,6 +19,9 @@ class Eager:
             model.unet.compile()
         self._model, self._network = model, unet_network(model)
 
+    def prepare(self) -> None:
+        """Nothing: there is nothing to prepare."""
+
     def step(self, x: Tensor, rows: Rows) -> None:
         """Make one step."""
         advance(x, rows.to(x.device), self._network, self._model)

@@ -5,7 +5,8 @@ were the same at every batch size tried (docs/decisions.md).
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
 
 from app.engine.backends.base import Decoding, Rows, advance, develop
+from app.engine.backends.winograd import Winograd
 from models.pipeline import LatentDiffusion
 
 _EXAMPLE_ROWS = 2
+_MOST_BYTES = 4 << 30  # every shape holds the weights anew, and Winograd's four times
 _ROWS_A_STREAM = 4  # from this many on, a core works best on rows of its own
 
 
@@ -26,7 +29,7 @@ class OpenVino:
     """A compiled UNet and decoder for every bucket."""
 
     name = "openvino"
-    buckets: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    buckets: tuple[int, ...] = (2, 4, 8, 16, 32, 64)  # the kernels for one row round otherwise
     decode_buckets: tuple[int, ...] = (1, 4, 16)
 
     def __init__(self, model: LatentDiffusion) -> None:
@@ -36,8 +39,23 @@ class OpenVino:
         counts = torch.zeros(_EXAMPLE_ROWS, dtype=torch.int64)
         self._labelled = model.unet.class_embedding is not None
         inputs = (latents, counts, counts) if self._labelled else (latents, counts)
-        self._unet = _Network(model.unet, inputs)
-        self._vae = _Network(_Decoder(model), (latents,))
+        build: Callable[[int], ov.Model]
+        try:
+            build = Winograd(model.unet, model.schedule.num_train_timesteps).build
+        except ValueError:
+            build = convert(model.unet, inputs)
+        weights = sum(weight.nbytes for weight in model.unet.parameters())
+        if weights * len(self.buckets) > _MOST_BYTES:
+            self.buckets = (4, 16)
+        self._unet = _Network(build)
+        self._vae = _Network(convert(_Decoder(model), (latents,)))
+
+    def prepare(self) -> None:
+        """Compile every shape, on every core; half a second each."""
+        shapes = [(self._unet, rows) for rows in reversed(self.buckets)]
+        shapes += [(self._vae, rows) for rows in self.decode_buckets]
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            list(pool.map(lambda shape: shape[0].compile(shape[1]), shapes))
 
     def step(self, x: Tensor, rows: Rows) -> None:
         """Make one step."""
@@ -56,43 +74,34 @@ class OpenVino:
 
 
 class _Network:
-    """One network, converted once and compiled for each number of rows when it is first seen."""
+    """One network, compiled for each number of rows when it is first seen."""
 
-    def __init__(self, module: nn.Module, example: tuple[Tensor, ...]) -> None:
-        with torch.no_grad():
-            traced = torch.jit.trace(module.eval(), example, check_trace=False)
-        frontend = FrontEndManager().load_by_framework("pytorch")
-        decoder = TorchScriptPythonDecoder(traced)  # kept until the model is converted
-        self._model = frontend.convert(frontend.load(decoder))
-        self._shapes = [list(tensor.shape[1:]) for tensor in example]
+    def __init__(self, build: Callable[[int], ov.Model]) -> None:
+        self._build = build
         self._requests: dict[int, list[ov.InferRequest]] = {}
 
     def begin(self, *inputs: Tensor) -> "_Running":
         """Start on rows."""
         rows = len(inputs[0])
-        requests = self._requests.get(rows) or self._compile(rows)
+        requests = self._requests.get(rows) or self.compile(rows)
         share = rows // len(requests)
         for k, request in enumerate(requests):
             part = [tensor[k * share : (k + 1) * share].numpy() for tensor in inputs]
             request.start_async(part, share_inputs=True)
         return _Running(requests)
 
-    def _compile(self, rows: int) -> "list[ov.InferRequest]":
+    def compile(self, rows: int) -> "list[ov.InferRequest]":
         """Requests that share the rows: one with every core, or one a core on rows of its own."""
         cores = usable_cores()
         streams = max(min(cores, rows // _ROWS_A_STREAM), 1)
         while rows % streams:
             streams -= 1
-        shape = self._model.clone()
-        share = rows // streams
-        ports = zip(shape.inputs, self._shapes, strict=True)
-        shape.reshape({port: [share, *rest] for port, rest in ports})
         hints: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": cores,
             "NUM_STREAMS": streams,
         }
-        compiled = ov.Core().compile_model(shape, "CPU", hints)
+        compiled = ov.Core().compile_model(self._build(rows // streams), "CPU", hints)
         self._requests[rows] = [compiled.create_infer_request() for _ in range(streams)]
         return self._requests[rows]
 
@@ -139,6 +148,23 @@ class _Decoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         return self.vae.decode(latents)
+
+
+def convert(module: nn.Module, example: tuple[Tensor, ...]) -> Callable[[int], ov.Model]:
+    """Trace a module; what comes back makes a model of it for any number of rows."""
+    with torch.no_grad():
+        traced = torch.jit.trace(module.eval(), example, check_trace=False)
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    decoder = TorchScriptPythonDecoder(traced)  # kept until the model is converted
+    model = frontend.convert(frontend.load(decoder))
+
+    def build(rows: int) -> ov.Model:
+        made = model.clone()
+        shapes = [[rows, *tensor.shape[1:]] for tensor in example]
+        made.reshape(dict(zip(made.inputs, shapes, strict=True)))
+        return made
+
+    return build
 
 
 def usable_cores() -> int:
