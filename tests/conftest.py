@@ -1,6 +1,8 @@
 """A model small enough to make anew, with random weights, and the server around it."""
 
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,7 +43,18 @@ def tiny(tiny_folder: Path) -> LatentDiffusion:
 
 @pytest.fixture(scope="session")
 def server(tiny_folder: Path) -> Iterator[TestClient]:
-    """The whole application over the tiny model, with its real engine."""
-    settings = Settings(models=(str(tiny_folder),), slots=8, max_images=64)
+    """The whole application over the tiny model, with its real engine: the plain loop's bits."""
+    settings = Settings(models=(str(tiny_folder),), slots=8, backend="eager")
+    with serving(settings) as client:
+        yield client
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[TestClient]:
+    """A server that is ready."""
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        for _ in range(600):
+            if client.get("/readyz").status_code == 200:
+                break
+            time.sleep(0.1)
         yield client

@@ -26,7 +26,7 @@ def client() -> TestClient:
 
     @app.get("/busy")
     def busy() -> None:
-        raise EngineBusy(queued=8, limit=8, retry_after=12)
+        raise EngineBusy("8 requests are waiting", retry_after=12)
 
     @app.get("/bug")
     def bug() -> None:

@@ -20,6 +20,7 @@ from app.engine.job import MAX_SEED
 from app.main import create_app
 from app.settings import Settings
 from models.pipeline import LatentDiffusion, to_uint8
+from tests.conftest import serving
 
 CHEAP = {"class": "cat", "steps": 2, "seed": 1}
 
@@ -56,6 +57,7 @@ def test_the_png_says_how_it_was_made(server: TestClient) -> None:
 def test_defaults_are_the_models(server: TestClient) -> None:
     least = server.post("/generate", json={"seed": 4})
     full = {"class": None, "steps": 50, "guidance_scale": 1.5, "eta": 0, "seed": 4, "n": 1}
+    full |= {"guidance_interval": [0, 1], "priority": 0, "timeout": 300}
     assert least.content == server.post("/generate", json=full | {"model": "tiny"}).content
 
 
@@ -141,7 +143,20 @@ def assert_problem(answer: httpx.Response, status: int) -> dict[str, Any]:
         *(("eta", wrong, "must be a number from 0 to 1") for wrong in (1.1, float("nan"), None)),
         *(("n", wrong, "must be an integer from 1 to 16") for wrong in (0, 17)),
         ("model", 3, "must be a string or null"),
-        ("a/b~c", 5, "unknown field; allowed: class, steps, guidance_scale, eta, seed, n, model"),
+        ("priority", 11, "must be an integer from -10 to 10"),
+        *(
+            ("timeout", wrong, "must be a number above 0 and up to 3600 or null")
+            for wrong in (0, -1, 3601, float("nan"))
+        ),
+        *(
+            ("guidance_interval", wrong, "must be a list of 2 numbers from 0 to 1")
+            for wrong in ([0], [0, 1, 1], [0, 1.5], "0-1", 0.5)
+        ),
+        (
+            "a/b~c",
+            5,
+            "unknown field; allowed: class, steps, guidance_scale, guidance_interval, eta",
+        ),
     ],
 )
 def test_a_wrong_field_is_named_with_what_is_allowed(
@@ -213,8 +228,7 @@ def test_two_models_are_asked_by_name(tiny_folder: Path, tmp_path: Path) -> None
     index = json.loads((other / "model_index.json").read_text())
     index["id2label"] = {"0": "oak", "1": "elm", "2": "fir"}
     (other / "model_index.json").write_text(json.dumps(index))
-    settings = Settings(models=(str(tiny_folder), str(other)), slots=4)
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with serving(Settings(models=(str(tiny_folder), str(other)), slots=4)) as client:
         listed = client.get("/models").json()["models"]
         assert [(model["name"], model["default"]) for model in listed] == [
             ("tiny", True),
@@ -227,11 +241,11 @@ def test_two_models_are_asked_by_name(tiny_folder: Path, tmp_path: Path) -> None
 
 
 def test_a_full_queue_is_429_with_retry_after(tiny_folder: Path) -> None:
-    settings = Settings(models=(str(tiny_folder),), slots=1, max_images=16)
-    with TestClient(create_app(settings)) as client, ThreadPoolExecutor(1) as pool:
+    settings = Settings(models=(str(tiny_folder),), slots=1, max_jobs=1)
+    with serving(settings) as client, ThreadPoolExecutor(1) as pool:
         engine = client.app.state.engine  # type: ignore[attr-defined]
-        running = pool.submit(client.post, "/generate", json=CHEAP | {"n": 16, "steps": 10})
-        while not engine.images:
+        running = pool.submit(client.post, "/generate", json=CHEAP | {"n": 16, "steps": 100})
+        while not engine.jobs:
             time.sleep(0.001)
         answer = client.post("/generate", json=CHEAP)
         assert_problem(answer, 429)
@@ -240,10 +254,44 @@ def test_a_full_queue_is_429_with_retry_after(tiny_folder: Path) -> None:
         assert client.post("/generate", json=CHEAP).status_code == 200
 
 
+def test_a_deadline_that_cannot_be_met_is_refused(server: TestClient) -> None:
+    long = CHEAP | {"steps": 1000, "n": 16, "guidance_scale": 3, "timeout": 0.01}
+    body = assert_problem(server.post("/generate", json=long), 422)
+    assert body["detail"].startswith("timeout: 0.01 s; this takes about ")
+    assert body["detail"].endswith(" s with nothing else to do")
+    assert server.get("/engine").json()["jobs"] == 0
+
+
+def test_equal_requests_are_one(server: TestClient) -> None:
+    before = server.get("/engine").json()
+    body = CHEAP | {"steps": 300, "seed": 77}
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(server.post, "/generate", json=body) for _ in range(4)]
+        contents = {answer.result().content for answer in answers}
+    after = server.get("/engine").json()
+    assert len(contents) == 1
+    assert after["shared"] - before["shared"] == 3
+    assert after["rows"] - before["rows"] == 600
+
+
+def test_a_guidance_interval_guides_a_part(server: TestClient, tiny: LatentDiffusion) -> None:
+    body = {"class": "dog", "steps": 10, "guidance_scale": 5, "guidance_interval": [0.2, 0.7]}
+    answer = server.post("/generate", json=body | {"seed": 3})
+    expected = tiny.sample(["dog"], [3], steps=10, guidance_scale=5.0, guidance_interval=(0.2, 0.7))
+    assert pixels(answer.content) == to_uint8(expected).numpy().tobytes()
+    text = open_png(answer.content).info["parameters"]
+    assert text.endswith("Eta: 0, Guidance interval: 0.2-0.7")
+    body = assert_problem(
+        server.post("/generate", json=body | {"guidance_interval": [0.7, 0.2]}), 422
+    )
+    assert body["detail"] == "guidance_interval: must begin before it ends"
+
+
 def test_before_the_models_are_loaded_it_says_so(tiny_folder: Path) -> None:
     client = TestClient(create_app(Settings(models=(str(tiny_folder),))))  # no lifespan: not loaded
     assert client.get("/livez").status_code == 200
     assert client.get("/readyz").status_code == 503
+    assert client.get("/engine").json()["ready"] is False
     for body in ({}, {"model": "tiny"}, {"steps": 0}):
         assert_problem(client.post("/generate", json=body), 503)
 
@@ -251,6 +299,14 @@ def test_before_the_models_are_loaded_it_says_so(tiny_folder: Path) -> None:
 def test_models_says_what_a_request_may_ask(server: TestClient) -> None:
     (model,) = server.get("/models").json()["models"]
     assert model.pop("hash").isalnum()
+    execution = model.pop("execution")
+    ticks = execution.pop("ticks")
+    assert execution.pop("rows") in [tick["rows"] for tick in ticks]
+    assert execution == {"backend": "eager", "device": "cpu", "dtype": "float32", "exact": True}
+    for tick in ticks:
+        assert tick["rows_per_second"] == pytest.approx(
+            tick["rows"] / tick["milliseconds"] * 1000, rel=0.01
+        )
     assert model == {
         "name": "tiny",
         "default": True,

@@ -1,40 +1,229 @@
-"""The runner: slots in, pixels out, and images that are not finite told apart."""
+"""The runner on both CPU backends: the pixels of the plain loop, whatever shares the ticks."""
 
+import random
+
+import pytest
 import torch
+from torch import Tensor
 
-from app.engine.job import Job, Params
-from app.engine.runner import Runner
-from app.engine.scheduler import Slot
+from app.engine.backends.base import Decoding, Rows
+from app.engine.backends.eager import Eager
+from app.engine.backends.openvino import OpenVino
+from app.engine.job import DeviceLost, Job, OutOfMemory, Params, Pixels
+from app.engine.offline import draw
+from app.engine.runner import NOT_FINITE, Runner, pick_backend
+from app.engine.scheduler import Scheduler
 from models.pipeline import LatentDiffusion, to_uint8
 
-WANTED = Params("tiny", 1, 3, 2.0, 0.5, 7, 3)
+BACKENDS = {"eager": Eager, "openvino": OpenVino}
 
 
-def test_slots_step_to_the_images_of_the_plain_loop(tiny: LatentDiffusion) -> None:
-    runner = Runner("tiny", tiny, "0" * 10)
-    job = Job(1, WANTED)
-    slots = [Slot(index, job, image) for index, image in ((5, 0), (0, 1), (2, 2))]
-    for slot in slots:
-        runner.start(slot)
-    while not slots[0].finished:
-        runner.step(slots)
-        for slot in slots:
-            slot.step += 1
-    expected = tiny.sample([1] * 3, [7, 8, 9], steps=3, guidance_scale=2.0, eta=0.5)
-    for made, image in zip(runner.finish(slots), to_uint8(expected), strict=True):
-        assert made is not None
-        assert made.data == image.numpy().tobytes()
+@pytest.fixture(scope="module", params=BACKENDS)
+def runner(request: pytest.FixtureRequest, tiny: LatentDiffusion) -> Runner:
+    made = Runner("tiny", tiny, "0" * 10, BACKENDS[request.param](tiny), slots=16)
+    made.warm_up()
+    return made
 
 
-def test_an_image_that_is_not_finite_is_none_and_its_neighbours_are_whole(
-    tiny: LatentDiffusion,
+def wanted(draw: random.Random, seed: int) -> Params:
+    scale = draw.choice([1.0, 1.0, 2.5, 7.0])
+    interval = (0.0, 1.0) if scale == 1 else draw.choice([(0.0, 1.0), (0.2, 0.6), (0.5, 1.0)])
+    return Params(
+        model="tiny",
+        class_index=draw.choice([None, 0, 1, 2]) if scale == 1 else draw.randrange(3),
+        steps=draw.randint(1, 25),
+        guidance_scale=scale,
+        guidance_interval=interval,
+        eta=draw.choice([0.0, 0.0, 0.3, 1.0]),
+        seed=seed,
+        n=draw.choice([1, 1, 2, 5]),
+    )
+
+
+def plain_loop(model: LatentDiffusion, want: Params) -> list[bytes]:
+    images = model.sample(
+        [want.class_index] * want.n,
+        [want.seed_of(k) for k in range(want.n)],
+        steps=want.steps,
+        guidance_scale=want.guidance_scale,
+        guidance_interval=want.guidance_interval,
+        eta=want.eta,
+    )
+    return [image.numpy().tobytes() for image in to_uint8(images)]
+
+
+def served(runner: Runner, wants: list[Params], slots: int) -> list[list[bytes]]:
+    """All requests at once, a new one coming each tick."""
+    scheduler = Scheduler(slots, runner.info.costs)
+    jobs = [Job(i, want) for i, want in enumerate(wants)]
+    waiting = list(jobs)
+    while waiting or scheduler.jobs:
+        if waiting:
+            scheduler.submit(waiting.pop(0))
+        plan = scheduler.plan()
+        for image in plan.admitted:
+            runner.start(image)
+        if plan.riding:
+            runner.step(plan.riding, plan.rows)
+            runner.decode(scheduler.advance(plan))
+        for image, made in runner.decoded(wait=not scheduler.busy):
+            assert isinstance(made, Pixels)
+            scheduler.deliver(image, made)
+    return [[job.images[k].data for k in range(job.params.n)] for job in jobs]
+
+
+def test_a_crowd_has_the_pixels_of_the_plain_loop(runner: Runner, tiny: LatentDiffusion) -> None:
+    """Bit for bit alone and in company; and the plain loop's, to the bit where it is eager."""
+    chance = random.Random(1)
+    wants = [wanted(chance, 1000 * i) for i in range(40)]
+    crowd = served(runner, wants, slots=11)
+    most = 0 if runner.info.backend == "eager" else 1
+    for want, images in zip(wants, crowd, strict=True):
+        assert [pixels.data for pixels in draw(runner, want)] == images
+        for ours, theirs in zip(images, plain_loop(tiny, want), strict=True):
+            assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) <= most, want
+
+
+def test_the_table_has_what_was_measured(runner: Runner) -> None:
+    assert runner.info.exact
+    assert {16} <= {bucket.rows for bucket in runner.info.costs.buckets}
+    assert all(bucket.seconds > 0 for bucket in runner.info.costs.buckets)
+
+
+class Strange(Eager):
+    """Rounds otherwise at some sizes, as kernels may."""
+
+    def __init__(self, model: LatentDiffusion, sizes: set[int], *, by_position: bool = False):
+        super().__init__(model)
+        self._sizes, self._by_position = sizes, by_position
+
+    def step(self, x: Tensor, rows: Rows) -> None:
+        super().step(x, rows)
+        if len(rows.read) in self._sizes:
+            odd = rows.write[:1] if self._by_position else rows.write
+            x[odd] = torch.nextafter(x[odd], torch.tensor(torch.inf))
+
+
+def test_a_bucket_that_rounds_otherwise_is_not_used(tiny: LatentDiffusion) -> None:
+    runner = Runner("tiny", tiny, "", Strange(tiny, {4, 32}), slots=4)
+    runner.warm_up()
+    kept = {bucket.rows for bucket in runner.info.costs.buckets}
+    assert not kept & {4, 32}
+    assert {16, 64} <= kept
+    assert runner.info.exact
+
+
+def test_where_no_shape_is_exact_it_is_said(tiny: LatentDiffusion) -> None:
+    backend = Strange(tiny, {1, 2, 4, 8, 16, 32, 64}, by_position=True)
+    runner = Runner("tiny", tiny, "", backend, slots=4)
+    runner.warm_up()
+    assert [bucket.rows for bucket in runner.info.costs.buckets] == [16]
+    assert not runner.info.exact
+
+
+def test_an_image_that_is_not_finite_fails_and_its_neighbours_are_whole(
+    runner: Runner, tiny: LatentDiffusion
 ) -> None:
-    runner = Runner("tiny", tiny, "0" * 10)
-    slots = [Slot(index, Job(index, WANTED), 0) for index in range(3)]
-    for slot in slots:
-        runner.start(slot)
-    runner._rows[0].x.fill_(torch.nan)
-    runner._rows[2].x.fill_(torch.inf)
-    first, second, third = runner.finish(slots)
-    assert (first, third) == (None, None)
-    assert second is not None
+    want = Params("tiny", 1, 3, 2.0, (0.0, 1.0), 0.5, 7, 5)
+    scheduler, job = Scheduler(8, runner.info.costs), Job(1, want)
+    scheduler.submit(job)
+    made = {}
+    while len(made) < want.n:
+        plan = scheduler.plan()
+        for image in plan.admitted:
+            runner.start(image)
+            if image.index in (1, 4):
+                runner._x[image.slot, 0, 0, 0] = torch.nan if image.index == 1 else torch.inf
+        if plan.riding:
+            runner.step(plan.riding, plan.rows)
+            runner.decode(scheduler.advance(plan))
+        made |= {image.index: pixels for image, pixels in runner.decoded(wait=True)}
+    assert [made[k] == NOT_FINITE for k in range(5)] == [False, True, False, False, True]
+    expected = [pixels.data for pixels in draw(runner, want)]
+    for k in (0, 2, 3):
+        pixels = made[k]
+        assert isinstance(pixels, Pixels)
+        assert pixels.data == expected[k]
+
+
+class Failing(Eager):
+    """Does not decode latents that begin with `bad`, and raises `error` in a step."""
+
+    bad: Tensor | None = None
+    error: BaseException | None = None
+
+    def step(self, x: Tensor, rows: Rows) -> None:
+        if self.error:
+            raise self.error
+        super().step(x, rows)
+
+    def decode(self, latents: Tensor) -> Decoding:
+        if self.bad is not None and any(torch.equal(latent, self.bad) for latent in latents):
+            raise RuntimeError("cuDNN did not like it")
+        return super().decode(latents)
+
+
+def test_a_decoding_that_fails_takes_no_other_with_it(tiny: LatentDiffusion) -> None:
+    backend = Failing(tiny)
+    runner = Runner("tiny", tiny, "", backend, slots=8)
+    want = Params("tiny", 1, 1, 1.0, (0.0, 1.0), 0.0, 7, 5)
+    scheduler = Scheduler(8, runner.info.costs)
+    scheduler.submit(Job(1, want))
+    plan = scheduler.plan()
+    for image in plan.admitted:
+        runner.start(image)
+    runner.step(plan.riding, plan.rows)
+    backend.bad = runner._x[plan.riding[2].slot].clone()
+    runner.decode(scheduler.advance(plan))
+    made = [pixels for _, pixels in runner.decoded(wait=True)]
+    assert made.pop(2) == "RuntimeError in the decoder"
+    assert all(isinstance(pixels, Pixels) for pixels in made)
+
+
+@pytest.mark.parametrize(
+    ("raised", "becomes"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory),
+        (MemoryError(), OutOfMemory),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), OutOfMemory),
+        (torch.AcceleratorError("an illegal memory access"), DeviceLost),
+        (RuntimeError("shapes do not match"), RuntimeError),
+    ],
+)
+def test_errors_of_a_device_are_told_apart(
+    raised: BaseException, becomes: type[BaseException], tiny: LatentDiffusion
+) -> None:
+    backend = Failing(tiny)
+    runner = Runner("tiny", tiny, "", backend, slots=2)
+    scheduler = Scheduler(2, runner.info.costs)
+    scheduler.submit(Job(1, Params("tiny", 1, 2, 1.0, (0.0, 1.0), 0.0, 7, 1)))
+    plan = scheduler.plan()
+    runner.start(plan.admitted[0])
+    before = runner._x.clone()
+    backend.error = raised
+    with pytest.raises(becomes):
+        runner.step(plan.riding, plan.rows)
+    assert torch.equal(runner._x, before), "nobody moved"
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "message"),
+    [
+        ("cuda-graphs", torch.float32, "needs a GPU"),
+        ("openvino", torch.bfloat16, "float32 on the CPU alone"),
+    ],
+)
+def test_a_backend_that_does_not_fit_is_refused(
+    name: str, dtype: torch.dtype, message: str, tiny: LatentDiffusion
+) -> None:
+    other = LatentDiffusion.__new__(LatentDiffusion)
+    other.__dict__ |= tiny.__dict__ | {"dtype": dtype}
+    with pytest.raises(ValueError, match=message):
+        pick_backend(other, name, compiled=False)
+
+
+def test_auto_is_the_fastest_that_fits(tiny: LatentDiffusion) -> None:
+    assert pick_backend(tiny, "auto", compiled=False).name == "openvino"
+    half = LatentDiffusion.__new__(LatentDiffusion)
+    half.__dict__ |= tiny.__dict__ | {"dtype": torch.bfloat16}
+    assert pick_backend(half, "auto", compiled=False).name == "eager"

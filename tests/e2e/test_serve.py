@@ -14,60 +14,16 @@ from pathlib import Path
 
 import httpx
 import pytest
-from PIL import Image
 
-ROOT = Path(__file__).parents[2]
+from tests.e2e.live import ROOT, draw, pixels, serving
+
 WANTED = {"class": "7", "steps": 20, "guidance_scale": 1.5, "seed": 1}
-
-
-@contextmanager
-def serving() -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    """A server that is ready, and its process; it is told to stop, and must."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {"DARKROOM_PORT": str(port), "DARKROOM_DRAIN_SECONDS": "2"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "serve", "--models", "digits"],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            assert process.poll() is None, "the server did not start"
-            try:
-                if httpx.get(f"{url}/readyz").status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.1)
-        else:
-            raise AssertionError("the server is not ready after a minute")
-        yield url, process
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 128 + signal.SIGTERM
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     with serving() as (url, _):
         yield url
-
-
-def draw(url: str, body: dict[str, object], client: httpx.Client | None = None) -> bytes:
-    post = client.post if client else httpx.post
-    answer = post(f"{url}/generate", json=body, timeout=120)
-    assert answer.status_code == 200, answer.text
-    return answer.content
-
-
-def pixels(png: bytes) -> bytes:
-    with Image.open(io.BytesIO(png)) as image:
-        assert image.size == (32, 32)
-        return image.tobytes()
 
 
 def test_the_same_pixels_from_the_command_line_alone_and_in_a_crowd(

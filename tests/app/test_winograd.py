@@ -1,0 +1,103 @@
+"""The UNet with few multiplications, against the UNet as it is defined."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import pytest
+import torch
+
+from app.engine.backends.winograd import Winograd, same, strided, toom_cook, upsampled
+from models.config import UNet2DConfig
+from models.unet import UNet2D
+from tests.tiny import UNET
+
+F32 = {"INFERENCE_PRECISION_HINT": "f32"}
+
+
+@pytest.mark.parametrize(("outputs", "taps"), [(4, 3), (2, 3), (1, 3), (4, 2), (2, 2), (1, 2)])
+def test_few_multiplications_are_a_correlation(outputs: int, taps: int) -> None:
+    d, g, a = toom_cook(outputs, taps)
+    values, weights = np.random.default_rng(0).normal(size=(2, outputs + taps - 1))
+    weights = weights[:taps]
+    made = a @ ((g @ weights) * (d @ values))
+    np.testing.assert_allclose(made, np.correlate(values, weights, "valid"), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [2, 4, 6, 8, 16])
+@pytest.mark.parametrize("kind", ["same", "strided", "upsampled"])
+def test_each_transform_is_its_convolution(kind: str, size: int) -> None:
+    """In one dimension, float64, with padding 1, against torch."""
+    draw = torch.Generator().manual_seed(0)
+    values = torch.randn(1, 1, size, generator=draw, dtype=torch.float64)
+    taps = torch.randn(1, 1, 3, generator=draw, dtype=torch.float64)
+    d, g, a = {"same": same, "strided": strided, "upsampled": upsampled}[kind](size)
+    points = np.einsum("pti,i->pt", d, values[0, 0].numpy()) * (g @ taps[0, 0].numpy())[:, None]
+    made = np.einsum("opt,pt->o", a, points)
+    if kind == "upsampled":
+        values = torch.nn.functional.interpolate(values, scale_factor=2)
+    stride = 2 if kind == "strided" else 1
+    expected = torch.nn.functional.conv1d(values, taps, stride=stride, padding=1)
+    np.testing.assert_allclose(made, expected[0, 0].numpy(), rtol=1e-9, atol=1e-9)
+
+
+def run(model: Winograd, *inputs: torch.Tensor) -> np.ndarray[Any, Any]:
+    compiled = ov.Core().compile_model(model.build(len(inputs[0])), "CPU", F32)
+    return compiled([tensor.numpy() for tensor in inputs])[0]
+
+
+CONFIGS = {
+    "tiny": UNET,
+    "no classes": dataclasses.replace(UNET, num_class_embeds=None),
+    "deeper": dataclasses.replace(
+        UNET,
+        sample_size=16,
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(16, 32, 32),
+        layers_per_block=2,
+    ),
+    "no middle": dataclasses.replace(UNET, mid_block_type=None),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_it_predicts_what_the_unet_predicts_and_rows_do_not_meet(name: str) -> None:
+    config = CONFIGS[name]
+    torch.manual_seed(0)
+    unet = UNet2D(config).eval()
+    for weight in unet.parameters():  # as after training: nothing is zero or one
+        torch.nn.init.normal_(weight, std=0.2)
+    size = config.sample_size
+    x = torch.randn(6, config.in_channels, size, size)
+    inputs = [x, torch.tensor([0, 1, 500, 998, 999, 3])]
+    if config.num_class_embeds:
+        inputs.append(torch.tensor([0, 1, 2, 3, 0, 1]))
+    with torch.inference_mode():
+        expected = unet(*inputs).numpy()
+    model = Winograd(unet, 1000)
+    six = run(model, *inputs)
+    np.testing.assert_allclose(six, expected, atol=3e-5 * np.abs(expected).max())
+    two = run(model, *(tensor[2:4] for tensor in inputs))
+    assert np.array_equal(two, six[2:4]), "bits, in another batch and place"
+    with_nan = inputs[0].clone()
+    with_nan[[0, 5]] = torch.nan
+    assert np.array_equal(run(model, with_nan, *inputs[1:])[1:5], six[1:5])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"resnet_time_scale_shift": "scale_shift"},
+        {"center_input_sample": True},
+        {"sample_size": (8, 16)},
+        {"downsample_padding": 0},
+    ],
+)
+def test_what_it_has_no_form_for_is_refused(change: dict[str, Any]) -> None:
+    config: UNet2DConfig = dataclasses.replace(UNET, **change)
+    with pytest.raises(ValueError, match=r"form|sample_size|padding"):
+        Winograd(UNet2D(config), 1000)

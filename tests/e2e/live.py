@@ -1,0 +1,84 @@
+"""The real server in a process of its own, with real sockets."""
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+SERVE = (sys.executable, "-m", "app.cli", "serve", "--models", "digits")
+
+
+@contextmanager
+def serving(
+    command: Sequence[str] = SERVE, **settings: object
+) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """A server that is ready, and its process; it is told to stop, and must, with its worker."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {"port": port, "drain_seconds": 2, **settings}
+    environment = {f"DARKROOM_{name.upper()}": str(value) for name, value in settings.items()}
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment})
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until(lambda: ready(url, process), 90)
+        yield url, process
+        worker = engine(url)["worker_pid"] if process.poll() is None else None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+        if worker:
+            wait_until(lambda: not alive(worker), 5)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ready(url: str, process: "subprocess.Popen[bytes]") -> bool:
+    assert process.poll() is None, "the server ended"
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def wait_until(happens: Callable[[], object], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < end, f"it did not happen in {seconds} seconds"
+        time.sleep(0.05)
+
+
+def engine(url: str) -> dict[str, int]:
+    stats: dict[str, int] = httpx.get(f"{url}/engine").json()
+    return stats
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and nobody waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def draw(url: str, body: dict[str, object], client: httpx.Client | None = None) -> bytes:
+    post = client.post if client else httpx.post
+    answer = post(f"{url}/generate", json=body, timeout=240)
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+def pixels(png: bytes) -> bytes:
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.size == (32, 32)
+        return image.tobytes()
