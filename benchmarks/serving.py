@@ -1,100 +1,100 @@
-"""Darkroom beside what one would write in its place: diffusers behind FastAPI and a lock.
+"""Darkroom beside what one would run in its place, on the machine at hand.
 
     python -m benchmarks.serving
+    python -m benchmarks.serving --only load --seconds 5 --out runs/bench
 
-Both servers run the same weights and answer the same requests, one server after the other, on the
-same machine. Every request differs in class, steps and seed. Prints a Markdown table.
+Every server answers the same requests with the same weights, one server after the other. Writes
+serving.md, serving.json and, of the load, serving.png. All of it takes about twenty minutes.
 """
 
+import json
 import os
 import platform
-import random
-import socket
-import statistics
-import subprocess
+import signal
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import click
-import httpx
 
-SERVERS = {
-    "diffusers, FastAPI and a lock": ["benchmarks.locked:create_app"],
-    "Darkroom": ["app.main:create_app"],
-}
+from benchmarks import parts
+from benchmarks.plot import plot
+from benchmarks.report import markdown
+from benchmarks.results import Results
+from benchmarks.servers import SERVERS, call
+
+PARTS = ("limit", "load", "fairness", "start", "memory")
+_PACKAGES = ("torch", "diffusers", "litserve", "openvino")
+_RESULTS = Path(__file__).parent / "results"
 
 
 @click.command()
-@click.option("--requests", default=96, show_default=True)
-@click.option("--clients", default="1,8,32", show_default=True, help="At once, comma-separated.")
-@click.option("--port", default=0, help="[default: a free one]")
-def main(requests: int, clients: str, port: int) -> None:
-    """Measure both servers and print the ratio."""
-    levels = [int(level) for level in clients.split(",")]
-    figures: dict[str, list[tuple[float, float]]] = {}
-    for name, target in SERVERS.items():
-        with serving(target, port or free_port()) as url:
-            load(url, 8, 8)  # warm
-            figures[name] = [load(url, requests, level) for level in levels]
-    cores = os.cpu_count()
-    click.echo(f"{platform.machine()}, {cores} cores, {requests} requests of 10 to 50 steps\n")
-    click.echo("| server | clients | images/s | median s | images/s, of the lock's |")
-    click.echo("|---|---|---|---|---|")
-    first = next(iter(figures.values()))
-    for name, rows in figures.items():
-        for level, (rate, median), (base, _) in zip(levels, rows, first, strict=True):
-            click.echo(f"| {name} | {level} | {rate:.1f} | {median:.2f} | {rate / base:.2f} |")
+@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Repeat for several parts.")
+@click.option("--server", type=click.Choice(list(SERVERS)), multiple=True, help="[default: all]")
+@click.option("--seconds", default=20.0, show_default=True, help="Of each measurement under load.")
+@click.option("--warmup", default=3.0, show_default=True, help="Seconds before each of those.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=_RESULTS)
+def main(
+    only: tuple[str, ...], server: tuple[str, ...], seconds: float, warmup: float, out: Path
+) -> None:
+    """Measure all parts, or those asked for, and write the results."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # stops servers too
+    names = server or tuple(SERVERS)
+    measure: dict[str, Callable[[], object]] = {
+        "limit": parts.measure_limit,
+        "load": lambda: parts.measure_load(names, seconds, warmup),
+        "fairness": lambda: parts.measure_fairness(seconds, warmup),
+        "start": lambda: parts.measure_start(names),
+        "memory": parts.measure_memory,
+    }
+    results = Results(about(seconds))
+    out.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    for part in only or PARTS:
+        click.echo(f"{part}, after {time.monotonic() - began:.0f} s")
+        setattr(results, part, measure[part]())
+        write(results, out)
+    click.echo(f"{out / 'serving.md'}, after {time.monotonic() - began:.0f} s")
 
 
-def load(url: str, requests: int, clients: int) -> tuple[float, float]:
-    """Images a second and the median latency, with `clients` always waiting for an answer."""
-    draw = random.Random(0)
-    bodies = [
-        {"class": str(draw.randrange(10)), "steps": draw.randint(10, 50), "seed": seed}
-        for seed in range(requests)
-    ]
-
-    def one(body: dict[str, object]) -> float:
-        began = time.perf_counter()
-        client.post(f"{url}/generate", json=body).raise_for_status()
-        return time.perf_counter() - began
-
-    with httpx.Client(timeout=600) as client, ThreadPoolExecutor(clients) as pool:
-        began = time.perf_counter()
-        latencies = list(pool.map(one, bodies))
-        elapsed = time.perf_counter() - began
-    return requests / elapsed, statistics.median(latencies)
+def about(seconds: float) -> dict[str, str]:
+    """What was measured on what."""
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "processor": f"{processor()}, {os.cpu_count()} cores",
+        "device": call("benchmarks.limit", "device"),
+        "Python": platform.python_version(),
+        **{name: installed(name) for name in _PACKAGES},
+        "each measurement under load": f"{seconds:g} s",
+    }
 
 
-@contextmanager
-def serving(target: list[str], port: int) -> Iterator[str]:
-    """A server in a process of its own, once it answers."""
-    command = [sys.executable, "-m", "uvicorn", "--factory", *target, "--port", str(port)]
-    process = subprocess.Popen([*command, "--log-level", "warning"])
-    url = f"http://127.0.0.1:{port}"
+def processor() -> str:
+    """The name of the CPU, or at least its kind."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def installed(name: str) -> str:
+    """The version of a package."""
     try:
-        while True:
-            if process.poll() is not None:
-                raise click.ClickException(f"{target[0]} did not start")
-            try:
-                httpx.get(f"{url}/openapi.json")
-                break
-            except httpx.TransportError:
-                time.sleep(0.2)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def write(results: Results, out: Path) -> None:
+    """Write what there is so far."""
+    (out / "serving.json").write_text(json.dumps(asdict(results)) + "\n", encoding="utf-8")
+    (out / "serving.md").write_text(markdown(results), encoding="utf-8")
+    if results.load:
+        plot(results.load, out / "serving.png")
 
 
 if __name__ == "__main__":

@@ -337,7 +337,7 @@ class EngineClient:
             request.sent = request.riding = False
             request.steps = 0
             if request.deaths >= _CULPRIT:
-                log.error("request %d fails, it was alone at two deaths: %s", request.id, request)
+                log.error("it was alone at two deaths, and fails: %s", request.params)
                 request.answer.set_exception(GenerationFailed("the worker died of it"))
                 self._forget(request)
 

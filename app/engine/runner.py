@@ -168,7 +168,7 @@ class Runner:
             self._backend.step(self._x, rows)
             self._backend.synchronize()
             least = min(least, time.perf_counter() - began)
-        return self._x[:count].cpu(), least
+        return self._x[:count].clone().cpu(), least
 
     def _exact_decode_buckets(self) -> tuple[tuple[int, ...], bool]:
         """The sizes at which a decoded image has the same bits, and whether it can be relied on."""

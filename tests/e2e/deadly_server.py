@@ -1,5 +1,6 @@
 """The server with the worker of deadly_worker.py."""
 
+import signal
 import sys
 
 import uvicorn
@@ -18,6 +19,7 @@ def start(load: Load) -> WorkerProcess:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     settings = Settings()
     usual = create_engine(settings)
     engine = EngineClient(usual._load, usual._limits, start)

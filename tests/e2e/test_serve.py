@@ -1,7 +1,5 @@
 """The real server, in a process of its own, with the shipped model and real sockets."""
 
-import io
-import os
 import signal
 import socket
 import subprocess
@@ -9,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx

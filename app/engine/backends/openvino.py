@@ -5,6 +5,7 @@ were the same at every batch size tried (docs/decisions.md).
 """
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -152,7 +153,8 @@ class _Decoder(nn.Module):
 
 def convert(module: nn.Module, example: tuple[Tensor, ...]) -> Callable[[int], ov.Model]:
     """Trace a module; what comes back makes a model of it for any number of rows."""
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # shapes are constants, and meant to be
         traced = torch.jit.trace(module.eval(), example, check_trace=False)
     frontend = FrontEndManager().load_by_framework("pytorch")
     decoder = TorchScriptPythonDecoder(traced)  # kept until the model is converted

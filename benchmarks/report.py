@@ -1,0 +1,216 @@
+"""The Markdown of the results."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+from benchmarks.load import GRACE_SECONDS, LONG_STEPS
+from benchmarks.parts import LONG_CLIENTS
+from benchmarks.results import PATIENCE, Fairness, Figures, Limit, Load, Results, Start
+from benchmarks.servers import SERVERS
+
+_FIGURES = (
+    "images/s", "rows/s", "of our loop", "p50 s", "p95 s", "p99 s", "in time", "not 200",
+    "no answer", "server's cores", "load, ms of processor a request",
+)  # fmt: skip
+
+
+def markdown(results: Results) -> str:
+    """All parts that were measured, as one document."""
+    lines = ["# Serving, measured", "", "Written by `make bench`.", ""]
+    lines += table(("", ""), results.about.items())
+    lines += ["", "A row is one evaluation of the UNet: an image takes its steps, twice if guided."]
+    if results.limit:
+        lines += limit_section(results.limit)
+    if results.load:
+        lines += load_sections(results.load, results.limit)
+    if results.fairness:
+        lines += fairness_section(results.fairness)
+    if results.start:
+        lines += start_section(results.start)
+    if results.memory:
+        lines += memory_section(results.memory)
+    return "\n".join(lines) + "\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table, a line an entry."""
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def limit_section(limit: Limit) -> list[str]:
+    """The bare loops beside the matrix products."""
+    best = {name: max(loop, key=loop.__getitem__) for name, loop in loops(limit).items()}
+    rows = [
+        (
+            name,
+            best[name],
+            f"{loop[best[name]]:.0f}",
+            f"{loop[best[name]] * limit.flops_a_row / 1e9:.0f}",
+            f"{loop[best[name]] * limit.flops_a_row / limit.flops:.0%}",
+        )
+        for name, loop in loops(limit).items()
+    ]
+    ratio = limit.best_of_ours / max(limit.diffusers.values())
+    return [
+        "",
+        "## Limit",
+        "",
+        "The loop without a server, at its best number of rows a batch. Matrix products reach "
+        f"{limit.flops / 1e9:.0f} GFLOP/s in float32; the UNet takes {limit.flops_a_row / 1e6:.1f} "
+        f"MFLOP a row. Our loop does {ratio:.2f} times the rows of diffusers'.",
+        "",
+        *table(("loop", "rows a batch", "rows/s", "GFLOP/s", "of matrix products"), rows),
+    ]
+
+
+def loops(limit: Limit) -> dict[str, dict[str, float]]:
+    """Title -> rows of a batch -> rows a second."""
+    return {"ours": limit.ours, "diffusers' UNet and DDIM scheduler": limit.diffusers}
+
+
+def load_sections(load: Load, limit: Limit | None) -> list[str]:
+    """Every server at every load, and ours over the others."""
+    closed = [
+        (str(clients), name, *cells(load.closed[name][clients], limit))
+        for clients in next(iter(load.closed.values()))
+        for name in load.closed
+    ]
+    opened = [
+        (f"{rate:g} ({share:.0%})", name, *cells(load.opened[name][rate], limit))
+        for rate, share in load.shares.items()
+        for name in load.opened
+        if rate in load.opened[name]
+    ]
+    yardstick = next(iter(load.closed))
+    solo = [
+        (name, *(f"{seconds:.3f}" for seconds in times.values()))
+        for name, times in load.solo.items()
+    ]
+    return [
+        "",
+        "## Load",
+        "",
+        *[f"- `{name}`: {SERVERS[name].title}" for name in load.closed],
+        "",
+        "Median seconds of a request on an idle server:",
+        "",
+        *table(("server", *load.solo[yardstick]), solo),
+        "",
+        f"Clients that each send their next request when they have their answer. In time is within "
+        f"{PATIENCE} times the time above, of the same server:",
+        "",
+        *table(("clients", "server", *_FIGURES), closed),
+        *ratios(load),
+        "",
+        "Requests at random moments (a Poisson process), at shares of what "
+        f"`{yardstick}` does with the most clients. In time is by the times of `{yardstick}`, for "
+        f"every server. No answer: none {GRACE_SECONDS:g} s after the last request; a dash is a "
+        "percentile that falls among "
+        "those. A server that answered less than half is not asked for more:",
+        "",
+        *table(("requests/s", "server", *_FIGURES), opened),
+    ]
+
+
+def cells(figures: Figures, limit: Limit | None) -> tuple[str, ...]:
+    """One measurement, under the headings of `_FIGURES`."""
+    return (
+        f"{figures.images_per_second:.1f}",
+        f"{figures.rows_per_second:.0f}",
+        f"{figures.rows_per_second / limit.best_of_ours:.0%}" if limit else "-",
+        *("-" if p is None else f"{p:.2f}" for p in (figures.p50, figures.p95, figures.p99)),
+        f"{figures.in_time:.0%}",
+        str(figures.failed),
+        str(figures.unanswered),
+        f"{figures.server_cores:.2f}",
+        f"{figures.load_cpu * 1e3:.2f}",
+    )
+
+
+def ratios(load: Load) -> list[str]:
+    """The first server over each other one; nothing where there is no other."""
+    first, *others = load.closed
+    rows = [
+        (
+            str(clients),
+            other,
+            ratio(ours.images_per_second, load.closed[other][clients].images_per_second),
+            ratio(ours.p95, load.closed[other][clients].p95),
+        )
+        for clients, ours in load.closed[first].items()
+        for other in others
+    ]
+    head = ("clients", "server", "images/s", "p95")
+    return ["", f"`{first}` over each other server:", "", *table(head, rows)] if rows else []
+
+
+def ratio(a: float | None, b: float | None) -> str:
+    """A / b in words; a dash where one is unknown."""
+    return f"{a / b:.2f}" if a and b else "-"
+
+
+def fairness_section(rows: list[Fairness]) -> list[str]:
+    """Short requests beside long ones."""
+    head = ("clients", "requests of", "requests", "alone, p50 s", "p50 s", "p95 s",
+            "p50 / alone", "p95 / alone", "long ones finished")  # fmt: skip
+    body = [
+        (
+            str(row.clients),
+            row.kind,
+            str(row.requests),
+            f"{row.solo:.3f}",
+            *("-" if p is None else f"{p:.3f}" for p in (row.p50, row.p95)),
+            ratio(row.p50, row.solo),
+            ratio(row.p95, row.solo),
+            str(row.long_finished),
+        )
+        for row in rows
+    ]
+    return [
+        "",
+        "## Fairness",
+        "",
+        f"Our server: {LONG_CLIENTS} clients draw in {LONG_STEPS} steps all the time, others send "
+        "short requests one after the other. Every request of both was answered with an image.",
+        "",
+        *table(head, body),
+    ]
+
+
+def start_section(start: dict[str, Start]) -> list[str]:
+    """Seconds until a server lives, is ready, and has drawn."""
+    rows = [
+        (
+            name,
+            *(
+                f"{min(seconds):.2f} / {statistics.median(seconds):.2f}"
+                for seconds in (times.live, times.ready, times.image)
+            ),
+        )
+        for name, times in start.items()
+    ]
+    head = ("server", "answers at all", "is ready", "first image")
+    return [
+        "",
+        "## Start",
+        "",
+        "Seconds from the start of the process, best / median.",
+        "",
+        *table(head, rows),
+    ]
+
+
+def memory_section(memory: dict[int, int]) -> list[str]:
+    """Resident memory as requests go by."""
+    rows = [(f"{count:,}", f"{size / 2**20:.0f}") for count, size in memory.items()]
+    _, first, *_, last = memory
+    growth = memory[last] / memory[first] - 1
+    return [
+        "",
+        "## Memory",
+        "",
+        f"Our server with its child processes; {growth:+.1%} from {first:,} to {last:,} requests.",
+        "",
+        *table(("requests", "resident MiB"), rows),
+    ]
