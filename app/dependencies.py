@@ -1,4 +1,7 @@
-"""What routes ask for by type."""
+"""What routes ask for by type.
+
+Coroutines, though they wait for nothing: FastAPI runs plain functions in a thread each.
+"""
 
 from typing import Annotated
 
@@ -8,13 +11,13 @@ from app.engine.client import EngineClient
 from app.engine.job import EngineUnavailable
 
 
-def _engine(request: Request) -> EngineClient:
+async def _engine(request: Request) -> EngineClient:
     engine = request.app.state.engine
     assert isinstance(engine, EngineClient)
     return engine
 
 
-def _accepting(engine: "EngineDep") -> EngineClient:
+async def _accepting(engine: "EngineDep") -> EngineClient:
     if not engine.accepting:
         raise EngineUnavailable("the models are not loaded, or the engine stopped")
     return engine

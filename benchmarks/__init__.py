@@ -1,1 +1,1 @@
-"""Measurements: `serving` (`make bench`) beside `locked`, its peer; `latents`, for the docs."""
+"""Measurements: `serving` (`make bench`) beside `peers`; `latents`, for the docs."""

@@ -12,7 +12,9 @@ import itertools
 import json
 import random
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
+from typing import Any
 
 import click
 
@@ -107,7 +109,13 @@ async def burst(url: str, stream: int, count: int, clients: int) -> Run:
     return Run(client.answers, client.now())
 
 
-PATTERNS = {"solo": solo, "closed": closed, "opened": opened, "fair": fair, "burst": burst}
+PATTERNS: dict[str, Callable[..., Coroutine[Any, Any, Run]]] = {
+    "solo": solo,
+    "closed": closed,
+    "opened": opened,
+    "fair": fair,
+    "burst": burst,
+}
 
 
 @click.command()

@@ -142,16 +142,8 @@ def ratios(load: Load) -> list[str]:
         for other in others
     ]
     head = ("clients", "server", "images/s", "p95")
-    return (
-        [
-            "",
-            f"`{first}` over each other server; its images should be above 1, its p95 below:",
-            "",
-            *table(head, rows),
-        ]
-        if rows
-        else []
-    )
+    title = f"`{first}` over each other server; its images should be above 1, its p95 below:"
+    return ["", title, "", *table(head, rows)] if rows else []
 
 
 def ratio(a: float | None, b: float | None) -> str:

@@ -53,6 +53,7 @@ class _Request:
 
     id: int
     params: Params
+    work: int  # UNet evaluations, all in all
     priority: int
     answer: "asyncio.Future[tuple[Pixels, ...]]"
     waiters: int = 0
@@ -64,8 +65,7 @@ class _Request:
     @property
     def rows_left(self) -> int:
         """UNet evaluations still to be made, about."""
-        whole = self.params.work
-        return whole - whole * self.steps // (self.params.steps * self.params.n)
+        return self.work - self.work * self.steps // (self.params.steps * self.params.n)
 
 
 @dataclass
@@ -173,8 +173,9 @@ class EngineClient:
         timeout = self._limits.seconds if timeout is None else timeout
         request = self._equal.get(params)
         if request is None or request.priority < priority:
-            self._admit(params, timeout)
-            request = self._submit(params, priority)
+            work = params.work
+            self._admit(params, work, timeout)
+            request = self._submit(params, work, priority)
         else:
             self.stats.shared += 1
         request.waiters += 1
@@ -188,8 +189,8 @@ class EngineClient:
             if not request.waiters and not request.answer.done():
                 self._abandon(request)
 
-    def expect(self, params: Params) -> Forecast:
-        """Seconds until a request that comes now would start and end, by what lies before it."""
+    def expect(self, params: Params, work: int) -> Forecast:
+        """Seconds until a request of so much work would start and end, by what lies before it."""
         ahead = [r for r in self._requests.values() if r.params.model == params.model]
         rows = sum(request.rows_left for request in ahead)
         return forecast(
@@ -198,19 +199,19 @@ class EngineClient:
             self._load.slots,
             steps=params.steps,
             images=params.n,
-            rows=params.work,
+            rows=work,
             slowness=self.stats.slowness,
         )
 
-    def _admit(self, params: Params, timeout: float) -> None:
+    def _admit(self, params: Params, work: int, timeout: float) -> None:
         """Refuse what has no room, or cannot be done in time."""
-        costs, work = self.models[params.model].costs, params.work
+        costs = self.models[params.model].costs
         alone = solo(costs, steps=params.steps, rows=work)
         if alone > timeout:
             raise DeadlineTooShort(
                 f"timeout: {timeout:g} s; this takes about {alone:.2g} s with nothing else to do"
             )
-        expected = self.expect(params)
+        expected = self.expect(params, work)
         if expected.end > timeout:
             raise EngineBusy(
                 f"it would take about {expected.end:.3g} s now; the timeout is {timeout:g} s",
@@ -224,9 +225,9 @@ class EngineClient:
                 _seconds(max(expected.wait, waiting / costs.best.rate / 2)),
             )
 
-    def _submit(self, params: Params, priority: int) -> _Request:
+    def _submit(self, params: Params, work: int, priority: int) -> _Request:
         answer = asyncio.get_running_loop().create_future()
-        request = _Request(next(self._ids), params, priority, answer)
+        request = _Request(next(self._ids), params, work, priority, answer)
         self._requests[request.id] = self._equal[params] = request
         self._send_waiting()
         return request

@@ -41,6 +41,8 @@ class Runner:
         self._x = torch.zeros(slots + 2, *model.latent_shape, device=model.device)
         self._generators: dict[int, torch.Generator] = {}
         self._pairs = functools.lru_cache(64)(lambda steps: timestep_pairs(model.schedule, steps))
+        self._starting: list[tuple[int, Tensor]] = []
+        self._finishing: list[Image] = []
         self._finished: list[tuple[Image, Tensor]] = []
         self._decoding: tuple[list[tuple[Image, Tensor]], Decoding] | None = None
         self._decode_buckets: tuple[int, ...] = (BLOCK_ROWS,)
@@ -81,32 +83,34 @@ class Runner:
 
     @torch.inference_mode()
     def start(self, image: Image) -> None:
-        """Put an image's initial noise into its slot."""
+        """Draw an image's initial noise, for its slot."""
         noise, generator = self._model.start(image.job.params.seed_of(image.index))
-        self._x[image.slot] = noise.to(self._x.device, non_blocking=True)
+        self._starting.append((image.slot, noise))
         self._generators[image.slot] = generator
 
     @torch.inference_mode()
     def step(self, images: Sequence[Image], rows: int) -> None:
-        """One DDIM step of these images, all or none, in a bucket of `rows`.
+        """Begin one DDIM step of these images, all or none, in a bucket of `rows`.
 
         Raises:
             OutOfMemory: with fewer it may succeed.
             DeviceLost: nothing will, in this process.
         """
+        tick = self._rows(images, rows)  # made while the last one is still under way
+        self._settle()
         with _device_errors():
-            self._backend.step(self._x, self._rows(images, rows))
+            self._backend.step(self._x, tick)
 
     @torch.inference_mode()
     def decode(self, images: Sequence[Image]) -> None:
-        """Take finished images out of their slots, and decode them as soon as may be."""
-        latents = self._x[[image.slot for image in images]]
-        self._finished += zip(images, latents, strict=True)
-        self._decode_next()
+        """Decode images that are in their last step, as soon as it is done."""
+        self._finishing += images
 
     @torch.inference_mode()
     def decoded(self, *, wait: bool) -> list[tuple[Image, Pixels | str]]:
         """Images that came out since, or the reason why one cannot."""
+        if wait:
+            self._settle()
         if self._decoding is None or not (wait or self._decoding[1].done()):
             return []
         batch, decoding = self._decoding
@@ -117,6 +121,20 @@ class Runner:
             made = [self._decode_alone(latent) for _, latent in batch]
         self._decode_next()
         return [(image, result) for (image, _), result in zip(batch, made, strict=True)]
+
+    def _settle(self) -> None:
+        """Take what the last step finished out of its slots, and put what starts into them."""
+        if self._finishing or self._starting:
+            with _device_errors():
+                self._backend.settle()
+        if self._finishing:
+            latents = self._x[[image.slot for image in self._finishing]]
+            self._finished += zip(self._finishing, latents, strict=True)
+            self._finishing = []
+        for slot, noise in self._starting:
+            self._x[slot] = noise.to(self._x.device, non_blocking=True)
+        self._starting = []
+        self._decode_next()
 
     def _decode_next(self) -> None:
         """Begin on what is finished, as many as fit, unless some are being decoded."""

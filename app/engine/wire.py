@@ -100,7 +100,7 @@ class Cancelled(Message, frozen=True):
 class Progress(Message, frozen=True):
     """What was done since the last: said a few times a second while there is work.
 
-    `seconds` is what the ticks took, `expected` what the table says they take. `steps` holds, for
+    `seconds` is the time it took, `expected` what the table says the ticks take. `steps` holds, for
     every request in flight, the steps its images have made, all together.
     """
 

@@ -52,7 +52,10 @@ class Mechanism(Protocol):
         """Put an image's initial noise into its slot."""
 
     def step(self, images: Sequence[Image], rows: int) -> None:
-        """One step of these images, all or none, in a bucket of `rows`; raises `OutOfMemory`."""
+        """Begin a step of these images, all or none, in a bucket of `rows`.
+
+        It may still be under way when this returns; raises `OutOfMemory`.
+        """
 
     def decode(self, images: Sequence[Image]) -> None:
         """Begin to decode images that have made their last step; their slots are free after."""
@@ -140,7 +143,8 @@ class Worker:
                 command, came = self._inbox.get(block=idle)
             except queue.Empty:
                 return True
-            idle = False
+            if idle:  # a rest is no slowness
+                idle, self._reported = False, time.perf_counter()
             if isinstance(command, Stop):
                 return False
             if isinstance(command, Submit):
@@ -158,11 +162,10 @@ class Worker:
             self._emit(Admitted(tuple({image.job.id: None for image in plan.admitted})))
         for image in plan.admitted:
             lane.runner.start(image)
-        self._ticks += 1
-        began = time.perf_counter()
+        if not plan.riding:
+            return
         try:
-            if plan.riding:
-                lane.runner.step(plan.riding, plan.rows)
+            lane.runner.step(plan.riding, plan.rows)
         except DeviceLost:
             raise
         except Exception as error:
@@ -171,12 +174,11 @@ class Worker:
             if job := lane.scheduler.stumble(plan, memory=memory):
                 self._fail(lane, job, "out of memory" if memory else f"{type(error).__name__}")
             return
+        self._ticks += 1
         self._rows += (used := sum(image.rows for image in plan.riding))
         self._padding += plan.rows - used
-        self._seconds += time.perf_counter() - began
-        self._expected += lane.costs.holding(plan.rows).seconds if plan.rows else 0.0
-        finished = lane.scheduler.advance(plan)
-        if finished:
+        self._expected += lane.costs.holding(plan.rows).seconds
+        if finished := lane.scheduler.advance(plan):
             lane.runner.decode(finished)
             lane.decoding += len(finished)
 
@@ -199,8 +201,8 @@ class Worker:
 
     def _report(self) -> None:
         """Say what was done, now and then, and once more when all is done."""
-        busy = any(lane.scheduler.busy for lane in self._lanes.values())
-        if busy and time.perf_counter() - self._reported < _REPORT_SECONDS:
+        busy, now = any(lane.scheduler.busy for lane in self._lanes.values()), time.perf_counter()
+        if busy and now - self._reported < _REPORT_SECONDS:
             return
         steps: dict[int, int] = {}
         for lane in self._lanes.values():
@@ -210,7 +212,7 @@ class Worker:
                 ticks=self._ticks - self._told,
                 rows=self._rows,
                 padding=self._padding,
-                seconds=self._seconds,
+                seconds=now - self._reported,
                 expected=self._expected,
                 running=sum(lane.scheduler.running for lane in self._lanes.values()),
                 steps=steps,
@@ -221,7 +223,7 @@ class Worker:
     def _reset(self) -> None:
         self._told = self._ticks
         self._rows = self._padding = 0
-        self._seconds = self._expected = 0.0
+        self._expected = 0.0
         self._reported = time.perf_counter()
 
     def _emit(self, event: Event) -> None:

@@ -133,7 +133,9 @@ def test_an_image_that_is_not_finite_fails_and_its_neighbours_are_whole(
         for image in plan.admitted:
             runner.start(image)
             if image.index in (1, 4):
-                runner._x[image.slot, 0, 0, 0] = torch.nan if image.index == 1 else torch.inf
+                slot, noise = runner._starting[-1]
+                assert slot == image.slot
+                noise[0, 0, 0] = torch.nan if image.index == 1 else torch.inf
         if plan.riding:
             runner.step(plan.riding, plan.rows)
             runner.decode(scheduler.advance(plan))
@@ -199,11 +201,11 @@ def test_errors_of_a_device_are_told_apart(
     scheduler.submit(Job(1, Params("tiny", 1, 2, 1.0, (0.0, 1.0), 0.0, 7, 1)))
     plan = scheduler.plan()
     runner.start(plan.admitted[0])
-    before = runner._x.clone()
+    noise = runner._starting[0][1]
     backend.error = raised
     with pytest.raises(becomes):
         runner.step(plan.riding, plan.rows)
-    assert torch.equal(runner._x, before), "nobody moved"
+    assert torch.equal(runner._x[plan.riding[0].slot], noise), "it has not moved"
 
 
 @pytest.mark.parametrize(

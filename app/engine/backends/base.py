@@ -59,13 +59,16 @@ class Backend(Protocol):
         """Get every bucket ready to run; without this each is when it is first used."""
 
     def step(self, x: Tensor, rows: Rows) -> None:
-        """Make one step of the slots that `rows` writes, in x, (slots, C, h, w) float32."""
+        """Begin one step of the slots that `rows` writes, in x, (slots, C, h, w) float32."""
+
+    def settle(self) -> None:
+        """After this x may be read and written as if the last step were done."""
 
     def decode(self, latents: Tensor) -> Decoding:
         """Begin to decode latents, as many as a bucket has."""
 
     def synchronize(self) -> None:
-        """Wait until everything begun is done."""
+        """Wait until every step begun is done."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,11 @@ class Decoded:
 def advance(x: Tensor, rows: Rows, network: Network, model: LatentDiffusion) -> None:
     """One tick: a UNet row for every row, guidance, then DDIM; eq. 12 of Song et al. 2021."""
     latents = x[rows.read]
-    output = network(latents, rows.t, rows.label)
+    update(x, rows, latents, network(latents, rows.t, rows.label), model)
+
+
+def update(x: Tensor, rows: Rows, latents: Tensor, output: Tensor, model: LatentDiffusion) -> None:
+    """The rest of a tick, once the UNet has answered."""
     output = guide(output, output[rows.null], rows.scale)
     schedule = model.schedule
     x[rows.write] = ddim_step(

@@ -68,6 +68,9 @@ class CudaGraphs:
             event.record()
         return _Decoding(event, (made[0], made[1]))
 
+    def settle(self) -> None:
+        """Nothing: the stream keeps the order."""
+
     def synchronize(self) -> None:
         """Wait for the device."""
         torch.cuda.synchronize(self._model.device)

@@ -33,6 +33,9 @@ class Eager:
         pixels, sums = develop(images)
         return Decoded((pixels.cpu(), sums.cpu()))
 
+    def settle(self) -> None:
+        """Nothing: steps are done, or ordered by the device."""
+
     def synchronize(self) -> None:
         """Wait for the device; the CPU is never behind."""
         if self._model.device.type == "cuda":

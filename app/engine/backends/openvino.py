@@ -17,7 +17,7 @@ from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
 
-from app.engine.backends.base import Decoding, Rows, advance, develop
+from app.engine.backends.base import Decoded, Decoding, Rows, develop, update
 from app.engine.backends.winograd import Winograd
 from models.pipeline import LatentDiffusion
 
@@ -30,12 +30,13 @@ class OpenVino:
     """A compiled UNet and decoder for every bucket."""
 
     name = "openvino"
-    buckets: tuple[int, ...] = (2, 4, 8, 16, 32, 64)  # the kernels for one row round otherwise
-    decode_buckets: tuple[int, ...] = (1, 4, 16)
+    buckets: tuple[int, ...] = (2, 4, 8, 16, 24, 32, 64)  # the kernels for one row round otherwise
+    decode_buckets: tuple[int, ...] = (1, 2, 4, 16)
 
     def __init__(self, model: LatentDiffusion) -> None:
         torch.set_num_threads(1)  # what is left to PyTorch is small; two teams would fight
         self._model = model
+        self._begun: tuple[Tensor, Rows, Tensor, _Running] | None = None
         latents = torch.zeros(_EXAMPLE_ROWS, *model.latent_shape)
         counts = torch.zeros(_EXAMPLE_ROWS, dtype=torch.int64)
         self._labelled = model.unet.class_embedding is not None
@@ -59,19 +60,25 @@ class OpenVino:
             list(pool.map(lambda shape: shape[0].compile(shape[1]), shapes))
 
     def step(self, x: Tensor, rows: Rows) -> None:
-        """Make one step."""
-        advance(x, rows, self._predict, self._model)
+        """Begin one step: what the caller does next, it does while the UNet runs."""
+        self.settle()
+        latents = x[rows.read]
+        inputs = (latents, rows.t, rows.label) if self._labelled else (latents, rows.t)
+        self._begun = x, rows, latents, self._unet.begin(*inputs)
+
+    def settle(self) -> None:
+        """Wait for the UNet's answer and make the update it is for."""
+        if self._begun is not None:
+            (x, rows, latents, running), self._begun = self._begun, None
+            update(x, rows, latents, running.result(), self._model)
 
     def decode(self, latents: Tensor) -> Decoding:
-        """Begin to decode; OpenVINO's own threads do it."""
-        return _Decoding(self._vae.begin(latents))
+        """Decode at once: beside a step, both would be slower than one after the other."""
+        return Decoded(develop(self._vae.begin(latents).result()))
 
     def synchronize(self) -> None:
-        """Steps are done when `step` returns."""
-
-    def _predict(self, latents: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        inputs = (latents, t, label) if self._labelled else (latents, t)
-        return self._unet.begin(*inputs).result()
+        """Wait for the step that was begun."""
+        self.settle()
 
 
 class _Network:
@@ -113,31 +120,12 @@ class _Running:
     def __init__(self, requests: "Sequence[ov.InferRequest]") -> None:
         self._requests = requests
 
-    def done(self) -> bool:
-        """Whether `result` would not wait."""
-        return all(request.wait_for(0) for request in self._requests)
-
     def result(self) -> Tensor:
         """The rows' output."""
         for request in self._requests:
             request.wait()
         outputs = [request.get_output_tensor(0).data for request in self._requests]
         return torch.from_numpy(np.concatenate(outputs))
-
-
-class _Decoding:
-    """Images that are being decoded."""
-
-    def __init__(self, running: _Running) -> None:
-        self._running = running
-
-    def done(self) -> bool:
-        """Whether `images` would not wait."""
-        return self._running.done()
-
-    def images(self) -> tuple[Tensor, Tensor]:
-        """Pixels and sums."""
-        return develop(self._running.result())
 
 
 class _Decoder(nn.Module):
