@@ -68,6 +68,7 @@ def serve(**options: str | int | None) -> None:
             host=settings.host,
             port=settings.port,
             timeout_graceful_shutdown=settings.drain_seconds,
+            access_log=False,
         )
     )
     engine.refused = lambda: setattr(server, "should_exit", True)

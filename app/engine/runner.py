@@ -26,6 +26,7 @@ from models.pipeline import BLOCK_ROWS, LatentDiffusion
 from models.schedule import timestep_pairs
 
 NOT_FINITE = "an image is not finite"
+_PROBES = 5  # of each bucket, each in another order of rows
 
 
 class Runner:
@@ -70,16 +71,21 @@ class Runner:
         backend, expected = self._backend, self._probe(BLOCK_ROWS, self._x.shape[0] - 2)[0]
         if not expected.isfinite().all():
             raise ValueError(f"{self._name}: {NOT_FINITE}, in {self._model.dtype}")
-        buckets, exact = [], True
-        for size in backend.buckets:
-            probes = [self._probe(size, max(size, BLOCK_ROWS), shift) for shift in range(3)]
-            if all(torch.equal(made, expected[: len(made)]) for made, _ in probes):
-                buckets.append(Bucket(size, min(seconds for _, seconds in probes)))
-            elif size == BLOCK_ROWS:
-                exact = False
-                buckets.append(Bucket(size, min(seconds for _, seconds in probes)))
+        made: dict[int, list[tuple[Tensor, float]]] = {size: [] for size in backend.buckets}
+        for shift in range(_PROBES):  # in turn: what disturbs one moment spoils one probe of each
+            for size, probes in made.items():
+                probes.append(self._probe(size, max(size, BLOCK_ROWS), shift))
+        exact = {
+            size: all(torch.equal(x, expected[: len(x)]) for x, _ in probes)
+            for size, probes in made.items()
+        }
+        buckets = [
+            Bucket(size, min(seconds for _, seconds in probes))
+            for size, probes in made.items()
+            if exact[size] or size == BLOCK_ROWS
+        ]
         self._decode_buckets, exact_decode = self._exact_decode_buckets()
-        self.info = self._describe(Costs(tuple(buckets)), exact=exact and exact_decode)
+        self.info = self._describe(Costs(tuple(buckets)), exact=exact[BLOCK_ROWS] and exact_decode)
 
     @torch.inference_mode()
     def start(self, image: Image) -> None:

@@ -193,7 +193,7 @@ class Scheduler:
 
     def _ride(self) -> tuple[list[Image], int]:
         """Who makes a step now, and in a bucket of how many rows."""
-        waiting = sorted(self._running.values(), key=lambda image: (image.ridden, image))
+        waiting = sorted(self._running.values(), key=lambda image: (image.ridden, image.key))
         if not waiting:
             return [], 0
         short = [image for image in waiting if not image.long]

@@ -30,7 +30,7 @@ class OpenVino:
     """A compiled UNet and decoder for every bucket."""
 
     name = "openvino"
-    buckets: tuple[int, ...] = (2, 4, 8, 16, 24, 32, 64)  # the kernels for one row round otherwise
+    buckets: tuple[int, ...] = (2, 4, 8, 16, 24, 32, 48)  # the kernels for one row round otherwise
     decode_buckets: tuple[int, ...] = (1, 2, 4, 16)
 
     def __init__(self, model: LatentDiffusion) -> None:
