@@ -5,6 +5,7 @@ gone and so is the worker.
 """
 
 import contextlib
+import gc
 import logging
 import os
 import queue
@@ -117,6 +118,7 @@ class Worker:
             costs = runner.info.costs
             scheduler = Scheduler(load.slots, costs, load.rows)
             self._lanes[runner.info.name] = _Lane(scheduler, runner, costs)
+        gc.freeze()  # what is loaded stays: no tick is to wait while it is searched for garbage
         self._emit(Ready(tuple(runner.info for runner in runners)))
         while self._receive():
             for lane in self._lanes.values():
