@@ -1,16 +1,18 @@
 # Two stages: install into a virtual environment, then copy it into a clean image.
-#   docker build -t darkroom .                    CPU (and CUDA, where the torch wheel brings it)
+#   docker build -t darkroom .                    CPU, with OpenVINO
+#   docker build -t darkroom --build-arg EXTRAS= .   without it: for a GPU
 #   docker run -p 8000:8000 darkroom
 ARG PYTHON=python:3.11-slim
 
 FROM ${PYTHON} AS build
+ARG EXTRAS=[cpu]
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/darkroom
 WORKDIR /src
 COPY pyproject.toml requirements.lock LICENSE ./
 # The libraries first, around empty packages: a change of code does not fetch PyTorch again.
 RUN mkdir app models && touch README.md app/__init__.py models/__init__.py \
-    && /opt/darkroom/bin/pip install -c requirements.lock .
+    && /opt/darkroom/bin/pip install -c requirements.lock ".${EXTRAS}"
 COPY README.md ./
 COPY app app
 COPY models models

@@ -53,16 +53,19 @@ def test_diffusers_is_an_oracle_and_not_a_dependency() -> None:
         assert not touches(path, "diffusers"), path
 
 
-@pytest.mark.parametrize("name", ["scheduler", "job"])
+@pytest.mark.parametrize("name", ["scheduler", "job", "costs"])
 def test_policy_imports_the_standard_library_alone(name: str) -> None:
     path = ROOT / "app/engine" / f"{name}.py"
     outside = {module.split(".")[0] for module in imports(path)} - set(sys.stdlib_module_names)
     assert outside <= {"app"}
-    assert touches(path, "app") <= {m for m in imports(path) if m.startswith("app.engine.job")}
+    policy = ("app.engine.job", "app.engine.costs")
+    assert touches(path, "app") == touches(path, *policy)
 
 
-def test_only_the_runner_imports_torch() -> None:
-    holders = {path.name for path in under("app") if touches(path, "torch", "safetensors")}
+def test_only_the_runner_and_its_backends_import_torch() -> None:
+    tensors = ("torch", "safetensors", "openvino")
+    backends = set(under("app/engine/backends"))
+    holders = {path.name for path in set(under("app")) - backends if touches(path, *tensors)}
     assert holders == {"runner.py"}
 
 
