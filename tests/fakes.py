@@ -90,6 +90,7 @@ class FakeRunner:
         self.started: list[int] = []  # seeds, in order
         self._poison, self._blank, self.memory = set(poison), set(blank), memory
         self._steps: dict[int, int] = {}  # by slot, as the runner counts them
+        self._finishing: list[Image] = []  # in the step that was begun last
         self._finished: list[Image] = []
 
     def start(self, image: Image) -> None:
@@ -98,6 +99,7 @@ class FakeRunner:
 
     def step(self, images: Sequence[Image], rows: int) -> None:
         assert self.gate.passes()
+        self._settle()
         seeds = [seed_of(image) for image in images]
         used = sum(image.rows for image in images)
         assert used <= rows
@@ -112,9 +114,15 @@ class FakeRunner:
         self.batches.append(seeds)
 
     def decode(self, images: Sequence[Image]) -> None:
-        self._finished += images
+        self._finishing += images
+
+    def _settle(self) -> None:
+        self._finished += self._finishing
+        self._finishing = []
 
     def decoded(self, *, wait: bool) -> list[tuple[Image, Pixels | str]]:
+        if wait:
+            self._settle()
         if not self._finished or not self.shutter.passes(wait=wait):
             return []
         finished, self._finished = self._finished, []
@@ -134,6 +142,11 @@ class ThreadWorker(WorkerProcess):
     def _spawn(self, _command: Sequence[str], connection: socket.socket) -> Process:
         self.thread = _Thread(connection.dup(), self._runners)
         return self.thread
+
+    @property
+    def jobs(self) -> int:
+        """Requests it has taken up and not ended."""
+        return sum(len(lane.scheduler.jobs) for lane in self.thread.worker._lanes.values())
 
     @property
     def unread(self) -> int:

@@ -11,9 +11,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from app.engine.costs import Forecast, forecast, solo
+from app.engine.costs import Costs, Forecast, forecast, solo
 from app.engine.costs import Load as Ahead
 from app.engine.job import (
+    LONG,
     DeadlineExceeded,
     DeadlineTooShort,
     EngineBusy,
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 _MAX_RETRY_AFTER = 120  # seconds; the OpenAI SDK, for one, gives up on anything longer
 _SUSPECT, _CULPRIT = 2, 4  # deaths in a row that a request was in flight at
 _FIRST_STARTS = 3  # tries to load at all, where the worker dies of it without a reason
+_MOST_SLOWNESS = 10.0  # a stall is no pace
 _LONGEST_PAUSE = 30.0  # seconds between starts of a worker that dies while it loads
 
 
@@ -144,7 +146,7 @@ class EngineClient:
         self._loop = asyncio.create_task(self._supervise())
 
     async def close(self) -> None:
-        """Stop the worker after its current tick; whatever it still held fails."""
+        """Stop the worker; whatever it still held fails."""
         self._closing = True
         if self._worker is not None:
             self._worker.send(Stop())
@@ -174,7 +176,7 @@ class EngineClient:
         request = self._equal.get(params)
         if request is None or request.priority < priority:
             work = params.work
-            self._admit(params, work, timeout)
+            self._admit(params, work, priority, timeout)
             request = self._submit(params, work, priority)
         else:
             self.stats.shared += 1
@@ -189,12 +191,21 @@ class EngineClient:
             if not request.waiters and not request.answer.done():
                 self._abandon(request)
 
-    def expect(self, params: Params, work: int) -> Forecast:
-        """Seconds until a request of so much work would start and end, by what lies before it."""
-        ahead = [r for r in self._requests.values() if r.params.model == params.model]
+    def expect(self, params: Params, work: int, priority: int) -> Forecast:
+        """Seconds until a request of so much work would start and end, by what lies before it.
+
+        Long requests do not lie before a short one, nor do those of lower priority.
+        """
+        ahead = [
+            request
+            for request in self._requests.values()
+            if request.params.model == params.model
+            and request.priority >= priority
+            and (params.steps > LONG or request.params.steps <= LONG)
+        ]
         rows = sum(request.rows_left for request in ahead)
         return forecast(
-            self.models[params.model].costs,
+            self._costs(params.model),
             Ahead(sum(request.params.n for request in ahead), rows),
             self._load.slots,
             steps=params.steps,
@@ -203,16 +214,21 @@ class EngineClient:
             slowness=self.stats.slowness,
         )
 
-    def _admit(self, params: Params, work: int, timeout: float) -> None:
+    def _costs(self, model: str) -> Costs:
+        """What ticks of a model cost, of those that the settings allow."""
+        costs, most = self.models[model].costs, self._load.rows
+        return costs if most is None else costs.up_to(most)
+
+    def _admit(self, params: Params, work: int, priority: int, timeout: float) -> None:
         """Refuse what has no room, or cannot be done in time."""
-        costs = self.models[params.model].costs
+        costs = self._costs(params.model)
         alone = solo(costs, steps=params.steps, rows=work)
         if alone > timeout:
             raise DeadlineTooShort(
                 f"timeout: {timeout:g} s; this takes about {alone:.2g} s with nothing else to do"
             )
-        expected = self.expect(params, work)
-        if expected.end > timeout:
+        expected = self.expect(params, work, priority)
+        if self._requests and expected.end > timeout:
             raise EngineBusy(
                 f"it would take about {expected.end:.3g} s now; the timeout is {timeout:g} s",
                 _seconds(expected.end - timeout),
@@ -262,7 +278,13 @@ class EngineClient:
         """Keep a worker; start it anew when it dies, later and later while it cannot load."""
         failures = 0
         while not self._closing and self.fault is None:
-            self.launch()
+            try:
+                self.launch()
+            except OSError as error:  # no processes, files or memory to be had, just now
+                failures += 1
+                log.error("no worker can be started: %s", error)
+                await asyncio.sleep(_pause(failures))
+                continue
             worker = self._worker
             assert worker is not None
             self.stats.worker_pid = worker.process.pid
@@ -280,7 +302,7 @@ class EngineClient:
             if not self.models and failures >= _FIRST_STARTS:
                 self._give_up(f"the worker died {failures} times while loading")
             self.stats.restarts += 1
-            await asyncio.sleep(min(2.0**failures - 1, _LONGEST_PAUSE))
+            await asyncio.sleep(_pause(failures))
         if self.fault is not None:
             self._fail_all(self.fault)
 
@@ -290,7 +312,7 @@ class EngineClient:
             self._note(event)
         elif isinstance(event, Ready):
             self.models = {info.name: info for info in event.models}
-            self._up = True
+            self._up, self.stats.slowness = True, 1.0
             self._send_waiting()
         elif isinstance(event, Refused):
             if self.models:
@@ -325,7 +347,8 @@ class EngineClient:
         stats.running = progress.running
         if progress.expected:
             share = min(progress.seconds, 1.0)  # a second's worth of news counts in full
-            stats.slowness += share * (progress.seconds / progress.expected - stats.slowness)
+            news = min(progress.seconds / progress.expected, _MOST_SLOWNESS)
+            stats.slowness += share * (news - stats.slowness)
         for job_id, steps in progress.steps.items():
             if request := self._requests.get(job_id):
                 request.steps = steps
@@ -335,6 +358,8 @@ class EngineClient:
         for request in list(self._requests.values()):
             if request.riding:
                 request.deaths += 1
+            elif request.deaths < _SUSPECT:
+                request.deaths = 0
             request.sent = request.riding = False
             request.steps = 0
             if request.deaths >= _CULPRIT:
@@ -351,6 +376,11 @@ class EngineClient:
             if not request.answer.done():
                 request.answer.set_exception(EngineUnavailable(reason))
             self._forget(request)
+
+
+def _pause(failures: int) -> float:
+    """Seconds before a worker is started after so many that did not load."""
+    return min(2.0 ** min(failures, 10) - 1, _LONGEST_PAUSE)
 
 
 def _seconds(wait: float) -> int:

@@ -33,6 +33,10 @@ class Costs:
         enough = WORTHWHILE * max(bucket.rate for bucket in self.buckets)
         return next(bucket for bucket in self.buckets if bucket.rate >= enough)
 
+    def up_to(self, rows: int) -> "Costs":
+        """The same without buckets of more rows, but for the smallest."""
+        return Costs(tuple(b for b in self.buckets if b.rows <= rows) or self.buckets[:1])
+
     def holding(self, rows: int) -> Bucket:
         """The smallest bucket with room for `rows`, or the largest there is."""
         return next((b for b in self.buckets if b.rows >= rows), self.buckets[-1])

@@ -9,6 +9,7 @@ from app.engine.costs import Costs
 MAX_STEPS, MAX_IMAGES, MAX_GUIDANCE_SCALE, MAX_SEED = 1000, 16, 20, 2**63 - 1
 MIN_PRIORITY, MAX_PRIORITY, MAX_TIMEOUT = -10, 10, 3600.0
 DEFAULT_STEPS = 50
+LONG = 100  # steps; a request of more gives way to shorter ones
 
 
 class EngineError(Exception):

@@ -73,8 +73,14 @@ class Runner:
             raise ValueError(f"{self._name}: {NOT_FINITE}, in {self._model.dtype}")
         made: dict[int, list[tuple[Tensor, float]]] = {size: [] for size in backend.buckets}
         for shift in range(_PROBES):  # in turn: what disturbs one moment spoils one probe of each
-            for size, probes in made.items():
-                probes.append(self._probe(size, max(size, BLOCK_ROWS), shift))
+            for size, probes in list(made.items()):
+                try:
+                    with _device_errors():
+                        probes.append(self._probe(size, max(size, BLOCK_ROWS), shift))
+                except OutOfMemory:
+                    if size <= BLOCK_ROWS:
+                        raise
+                    del made[size]
         exact = {
             size: all(torch.equal(x, expected[: len(x)]) for x, _ in probes)
             for size, probes in made.items()
@@ -102,10 +108,17 @@ class Runner:
             OutOfMemory: with fewer it may succeed.
             DeviceLost: nothing will, in this process.
         """
+        drawn = [self._generators[image.slot] for image in images if image.job.params.eta]
+        states = [generator.get_state() for generator in drawn]
         tick = self._rows(images, rows)  # made while the last one is still under way
-        self._settle()
-        with _device_errors():
-            self._backend.step(self._x, tick)
+        try:
+            with _device_errors():
+                self._settle()
+                self._backend.step(self._x, tick)
+        except Exception:  # it will be tried again, with the same noise
+            for generator, state in zip(drawn, states, strict=True):
+                generator.set_state(state)
+            raise
 
     @torch.inference_mode()
     def decode(self, images: Sequence[Image]) -> None:
@@ -116,27 +129,29 @@ class Runner:
     def decoded(self, *, wait: bool) -> list[tuple[Image, Pixels | str]]:
         """Images that came out since, or the reason why one cannot."""
         if wait:
-            self._settle()
+            with _device_errors():
+                self._settle()
         if self._decoding is None or not (wait or self._decoding[1].done()):
             return []
         batch, decoding = self._decoding
         self._decoding = None
         try:
-            made = _results(decoding, len(batch))
+            with _device_errors():
+                made = _results(decoding, len(batch))
+        except DeviceLost:
+            raise
         except Exception:  # decoded one by one, only those fail that have to
             made = [self._decode_alone(latent) for _, latent in batch]
-        self._decode_next()
+        if wait:
+            self._decode_next()
         return [(image, result) for (image, _), result in zip(batch, made, strict=True)]
 
     def _settle(self) -> None:
         """Take what the last step finished out of its slots, and put what starts into them."""
-        if self._finishing or self._starting:
-            with _device_errors():
-                self._backend.settle()
-        if self._finishing:
-            latents = self._x[[image.slot for image in self._finishing]]
-            self._finished += zip(self._finishing, latents, strict=True)
-            self._finishing = []
+        if self._finishing or self._starting or self._finished:
+            self._backend.settle()
+        self._finished += [(image, self._x[image.slot].clone()) for image in self._finishing]
+        self._finishing = []
         for slot, noise in self._starting:
             self._x[slot] = noise.to(self._x.device, non_blocking=True)
         self._starting = []
@@ -149,7 +164,10 @@ class Runner:
         largest = self._decode_buckets[-1]
         batch, self._finished = self._finished[:largest], self._finished[largest:]
         try:
-            decoding = self._begin([latent for _, latent in batch])
+            with _device_errors():
+                decoding = self._begin([latent for _, latent in batch])
+        except DeviceLost:
+            raise
         except Exception as error:  # told when the images are asked for
             decoding = _Broken(error)
         self._decoding = batch, decoding
@@ -161,7 +179,10 @@ class Runner:
 
     def _decode_alone(self, latent: Tensor) -> Pixels | str:
         try:
-            return _results(self._begin([latent]), 1)[0]
+            with _device_errors():
+                return _results(self._begin([latent]), 1)[0]
+        except DeviceLost:
+            raise
         except Exception as error:
             return f"{type(error).__name__} in the decoder"
 
@@ -170,7 +191,7 @@ class Runner:
         draw = torch.Generator().manual_seed(0)
         total, model = self._x.shape[0] - 2, self._model
         x = torch.randn(total, *model.latent_shape, generator=draw)
-        t = torch.randint(1, model.schedule.num_train_timesteps, (total,), generator=draw)
+        t = torch.randint(0, model.schedule.num_train_timesteps, (total,), generator=draw)
         label = torch.randint(max(len(model.classes.names), 1), (total,), generator=draw)
         self._x[:total] = x.to(self._x.device)
         least = math.inf

@@ -19,9 +19,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from app.engine.costs import Costs
-from app.engine.job import Job, Pixels, Status
+from app.engine.job import LONG, Job, Pixels, Status
 
-LONG = 100  # steps
 AGING = 200  # ticks
 PATIENCE = 500  # ticks with fewer rows, after memory ran out, before more are tried again
 
@@ -141,7 +140,7 @@ class Scheduler:
                 self._cap, self._patience = self._most, 0
             return plan.riding[0].job
         ridden = sum(image.rows for image in plan.riding)
-        self._cap = max(ridden // 2, 1)
+        self._cap = max(min(self._cap, ridden) // 2, 1)
         self._patience = PATIENCE if memory else max(self._patience, len(self._running) * 2)
         return None
 
@@ -196,6 +195,8 @@ class Scheduler:
         waiting = sorted(self._running.values(), key=lambda image: (image.ridden, image.key))
         if not waiting:
             return [], 0
+        if self._cap == 1:  # so few rows that one image rides, whether it needs one or two
+            waiting = waiting[:1]
         short = [image for image in waiting if not image.long]
         long = [image for image in waiting if image.long]
         total, most = sum(image.rows for image in waiting), self._cap

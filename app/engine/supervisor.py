@@ -61,8 +61,10 @@ class WorkerProcess:
 
     async def end(self, grace: float = _GRACE_SECONDS) -> int:
         """Wait for its end, for so long, then kill it; its exit status."""
-        if self._streams is not None:
-            with contextlib.suppress(OSError, RuntimeError):
+        with contextlib.suppress(OSError, RuntimeError):
+            if self._streams is None:
+                self._ours.shutdown(socket.SHUT_RDWR)
+            else:
                 self._streams[1].close()
         try:
             return await asyncio.to_thread(self.process.wait, grace)

@@ -52,7 +52,7 @@ class Cancel(Message, frozen=True):
 
 
 class Stop(Message, frozen=True):
-    """Finish the current tick and end."""
+    """End."""
 
 
 # From the worker.
@@ -132,8 +132,8 @@ async def read_event(stream: asyncio.StreamReader) -> Event | None:
     try:
         (length,) = _LENGTH.unpack(await stream.readexactly(_LENGTH.size))
         return _events.decode(await stream.readexactly(length))
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return None
+    except (asyncio.IncompleteReadError, OSError, msgspec.MsgspecError):
+        return None  # what does not speak our language is as good as gone
 
 
 def read_command(connection: socket.socket) -> Command | None:

@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import queue
+import signal
 import socket
 import sys
 import threading
@@ -185,11 +186,10 @@ class Worker:
             lane.decoding += len(finished)
 
     def _deliver(self, lane: _Lane) -> None:
-        """Hand over what is decoded; wait for it where there is nothing else to do."""
+        """Hand over what is decoded; wait for it where this model has nothing else to do."""
         if not lane.decoding:
             return
-        idle = not any(other.scheduler.busy for other in self._lanes.values())
-        for image, made in lane.runner.decoded(wait=idle):
+        for image, made in lane.runner.decoded(wait=not lane.scheduler.busy):
             lane.decoding -= 1
             if isinstance(made, str):
                 self._fail(lane, image.job, made)
@@ -235,6 +235,7 @@ class Worker:
 
 def main(load: Loader = load_runners) -> None:
     """Serve over the socket whose number is the first argument."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is the server that drains, and ends this
     logging.basicConfig(format="%(levelname)s:  engine: %(message)s", level=logging.INFO)
     connection = socket.socket(fileno=int(sys.argv[1]))
     Worker(connection, load, orphaned=lambda: os._exit(0)).run()

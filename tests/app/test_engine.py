@@ -2,7 +2,8 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Coroutine
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,6 +19,7 @@ from app.engine.job import (
     GenerationFailed,
     Params,
 )
+from app.engine.scheduler import Image
 from app.engine.wire import Load
 from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker, params, pixel
 
@@ -104,6 +106,22 @@ async def test_models_keep_to_themselves() -> None:
 
 
 @asynchronous
+async def test_a_model_is_decoded_while_another_is_busy() -> None:
+    class Slow(FakeRunner):
+        def step(self, images: Sequence[Image], rows: int) -> None:
+            time.sleep(0.002)
+            super().step(images, rows)
+
+    busy = Slow(dataclasses.replace(INFO, name="busy"))
+    async with running(FakeRunner(), busy) as client:
+        long = begin(client, params(1, steps=1000, model="busy"))
+        await until(lambda: busy.started)
+        assert await client.generate(params(2)) == (pixel(2),)
+        assert not long.done()
+        long.cancel()
+
+
+@asynchronous
 async def test_higher_priorities_start_first() -> None:
     runner = FakeRunner()
     async with running(runner, slots=1) as client:
@@ -152,6 +170,10 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
         with pytest.raises(EngineBusy, match="the timeout is 3 s") as busy:
             await client.generate(params(9, steps=1000), timeout=3)
         assert 1 <= busy.value.retry_after <= 120
+        urgent = begin(client, params(9, steps=1000), timeout=3, priority=1)
+        short = begin(client, params(9, steps=10), timeout=1)  # gets in beside long ones
+        await until(lambda: client.jobs == 10)
+        tasks += [urgent, short]
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -241,7 +263,7 @@ async def test_a_client_that_leaves_frees_its_slots_by_the_next_tick() -> None:
     async with running(runner) as client:
         runner.gate.hold()
         tasks = [begin(client, params(10 * k, steps=1000, n=2)) for k in range(9)]
-        await until(lambda: client.jobs == 9)
+        await until(lambda: worker_of(client).jobs + worker_of(client).unread == 9)
         for k, task in enumerate(tasks[:-1]):
             made = len(runner.batches)
             runner.gate.let(5)

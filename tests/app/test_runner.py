@@ -207,6 +207,23 @@ def test_errors_of_a_device_are_told_apart(
     assert torch.equal(runner._x[plan.riding[0].slot], noise), "it has not moved"
 
 
+def test_a_step_that_is_tried_again_has_the_same_noise(tiny: LatentDiffusion) -> None:
+    class Once(Eager):
+        """Raises in its third step."""
+
+        steps = 0
+
+        def step(self, x: Tensor, rows: Rows) -> None:
+            self.steps += 1
+            if self.steps == 3:
+                raise torch.OutOfMemoryError
+            super().step(x, rows)
+
+    want = Params("tiny", 1, 9, 2.0, (0.0, 1.0), 0.7, 7, 3)
+    runner = Runner("tiny", tiny, "", Once(tiny), slots=4)
+    assert [pixels.data for pixels in draw(runner, want)] == plain_loop(tiny, want)
+
+
 @pytest.mark.parametrize(
     ("name", "dtype", "message"),
     [

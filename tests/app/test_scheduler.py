@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from app.engine.costs import Bucket, Costs
-from app.engine.job import Job, Params, Status
-from app.engine.scheduler import AGING, LONG, PATIENCE, Image, Plan, Scheduler
+from app.engine.job import LONG, Job, Params, Status
+from app.engine.scheduler import AGING, PATIENCE, Image, Plan, Scheduler
 from tests.fakes import COSTS, params, pixel
 
 STEPS = st.sampled_from([1, 2, 3, 5, LONG, LONG + 1, LONG + 50])
@@ -264,6 +264,32 @@ def test_memory_that_runs_out_halves_the_rows_for_a_while() -> None:
         sizes.append(len(plan.riding))
         scheduler.advance(plan)
     assert sizes == [4] * PATIENCE + [8]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        [(10, 1.0), (200, 1.0)],
+        [(10, 2.0), (200, 2.0)],
+        [(10, 1.0), (10, 1.0), (10, 2.0)],
+        [(200, 2.0), (200, 2.0), (10, 1.0), (10, 2.0)],
+    ],
+)
+@pytest.mark.parametrize("memory", [True, False])
+@pytest.mark.parametrize("costs", [COSTS, Costs(COSTS.buckets[-1:])])
+def test_whatever_rides_a_step_that_never_succeeds_comes_down_to_one(
+    wanted: list[tuple[int, float]], memory: bool, costs: Costs
+) -> None:
+    scheduler = Scheduler(8, costs)
+    for i, (steps, scale) in enumerate(wanted):
+        scheduler.submit(Job(i, params(steps=steps, scale=scale)))
+    for left in range(len(wanted), 0, -1):
+        for _ in range(10):
+            if job := scheduler.stumble(scheduler.plan(), memory=memory):
+                scheduler.fail(job)
+                break
+        assert len(scheduler.jobs) == left - 1, "ten tries were not enough"
+    scheduler.audit()
 
 
 def test_one_bad_row_is_found_and_the_others_go_on() -> None:

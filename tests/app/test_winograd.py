@@ -94,6 +94,7 @@ def test_it_predicts_what_the_unet_predicts_and_rows_do_not_meet(name: str) -> N
         {"resnet_time_scale_shift": "scale_shift"},
         {"center_input_sample": True},
         {"sample_size": (8, 16)},
+        {"sample_size": 32},
         {"downsample_padding": 0},
     ],
 )

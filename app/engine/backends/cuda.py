@@ -25,6 +25,7 @@ class CudaGraphs:
     decode_buckets: tuple[int, ...] = (1, 4, 16)
 
     def __init__(self, model: LatentDiffusion, *, compiled: bool) -> None:
+        torch.cuda.set_device(model.device)  # streams, events and captures are the current device's
         model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         model.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compiled:
@@ -86,17 +87,20 @@ class CudaGraphs:
         }
         static = Rows(**tensors, noise=noise)
         _fill(static, rows)
-        before = x.clone()
-        stream = torch.cuda.Stream(device)
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_RUNS):
+        before, home = x.clone(), torch.cuda.current_stream()
+        stream, graph = torch.cuda.Stream(device), torch.cuda.CUDAGraph()
+        stream.wait_stream(home)
+        try:
+            with torch.cuda.stream(stream):
+                for _ in range(_WARM_RUNS):
+                    advance(x, static, self._network, self._model)
+            home.wait_stream(stream)
+            with torch.cuda.graph(graph, pool=self._pool):
                 advance(x, static, self._network, self._model)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            advance(x, static, self._network, self._model)
-        x.copy_(before)
+        finally:  # a capture that fails may leave its own stream the current one
+            torch.cuda.set_stream(home)
+            home.wait_stream(stream)
+            x.copy_(before)
         return graph, static
 
 

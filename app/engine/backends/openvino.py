@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from app.engine.backends.base import Decoded, Decoding, Rows, develop, update
 from app.engine.backends.winograd import Winograd
+from app.engine.job import DeviceLost
 from models.pipeline import LatentDiffusion
 
 _EXAMPLE_ROWS = 2
-_MOST_BYTES = 4 << 30  # every shape holds the weights anew, and Winograd's four times
+_MOST_BYTES = 4 << 30  # every shape holds the weights anew
 _ROWS_A_STREAM = 4  # from this many on, a core works best on rows of its own
 
 
@@ -42,12 +43,13 @@ class OpenVino:
         self._labelled = model.unet.class_embedding is not None
         inputs = (latents, counts, counts) if self._labelled else (latents, counts)
         build: Callable[[int], ov.Model]
+        copies = 16  # of its weights that a shape of Winograd's holds, as measured
         try:
             build = Winograd(model.unet, model.schedule.num_train_timesteps).build
         except ValueError:
-            build = convert(model.unet, inputs)
-        weights = sum(weight.nbytes for weight in model.unet.parameters())
-        if weights * len(self.buckets) > _MOST_BYTES:
+            build, copies = convert(model.unet, inputs), 1
+        held = sum(weight.nbytes for weight in model.unet.parameters()) * copies
+        if held * len(self.buckets) > _MOST_BYTES:
             self.buckets = (4, 16)
         self._unet = _Network(build)
         self._vae = _Network(convert(_Decoder(model), (latents,)))
@@ -70,7 +72,11 @@ class OpenVino:
         """Wait for the UNet's answer and make the update it is for."""
         if self._begun is not None:
             (x, rows, latents, running), self._begun = self._begun, None
-            update(x, rows, latents, running.result(), self._model)
+            try:
+                output = running.result()
+            except Exception as error:  # too late to try again: who rode has been counted on
+                raise DeviceLost(f"OpenVINO: {error}") from error
+            update(x, rows, latents, output, self._model)
 
     def decode(self, latents: Tensor) -> Decoding:
         """Decode at once: beside a step, both would be slower than one after the other."""

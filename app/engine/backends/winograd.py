@@ -26,6 +26,7 @@ Node = Any  # of OpenVINO's graph; its bindings have no types
 Layer = Any  # of models.layers; PyTorch types what a module holds loosely
 Transform = tuple[Array, Array, Array]
 _MOST_WEIGHTS = 30_000_000
+_LARGEST = 16  # of maps: conv_out sums over every pair of positions
 _POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)  # where polynomials are evaluated, and at infinity
 
 
@@ -117,6 +118,8 @@ class Winograd:
             raise ValueError("neither scale_shift nor center_input_sample has this form")
         if not isinstance(size, int) or size % 2 ** (len(config.block_out_channels) - 1):
             raise ValueError(f"sample_size is {size}; maps must be square and halve evenly")
+        if size > _LARGEST:
+            raise ValueError(f"sample_size is {size}; above {_LARGEST} the plain graph is better")
         if config.downsample_padding != 1:
             raise ValueError(f"downsample_padding is {config.downsample_padding}; this has 1")
         if sum(weight.numel() for weight in unet.parameters()) > _MOST_WEIGHTS:
@@ -228,6 +231,7 @@ class Winograd:
         mean = op.reduce_mean(self._reshape(mean, *groups), last, True)
         square = op.reduce_mean(self._reshape(square, *groups), last, True)
         variance = op.subtract(square, op.multiply(mean, mean))
+        variance = op.maximum(variance, np.float32(0))  # rounding can take it below
         deviation = op.sqrt(op.add(variance, np.float32(norm.eps)))
         weight, bias = (
             self._constant(array(p).reshape(1, *groups[1:])) for p in (norm.weight, norm.bias)
