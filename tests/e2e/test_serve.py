@@ -57,7 +57,7 @@ def test_the_same_pixels_from_the_command_line_alone_and_in_a_crowd(
 def test_a_client_that_leaves_frees_its_slots(url: str) -> None:
     """64 long images fill every slot; once their client is gone a short one is quick."""
     with ThreadPoolExecutor(4) as pool:
-        long = {"class": "1", "steps": 1000, "n": 16}
+        long = {"class": "1", "steps": 1000, "n": 16, "timeout": 3600}
 
         def leave() -> None:
             with pytest.raises(httpx.ReadTimeout):
