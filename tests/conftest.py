@@ -9,6 +9,7 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 
+import app.engine.backends  # noqa: F401  (before a test imports OpenVINO)
 from app.main import create_app
 from app.settings import Settings
 from models.checkpoint import save_checkpoint

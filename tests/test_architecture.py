@@ -75,6 +75,15 @@ def test_the_engine_never_imports_the_web() -> None:
         assert not touches(path, *above, "app.main", "app.cli"), path
 
 
+def test_openvino_reports_to_nobody() -> None:
+    code = (
+        "import sys, app.engine.backends.openvino, openvino.tools.ovc.telemetry_utils as used;"
+        "assert sys.modules['openvino_telemetry'] is None;"
+        "assert used.tm.__name__ == 'openvino.tools.ovc.telemetry_stub', used.tm"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, check=True)
+
+
 def test_importing_the_application_builds_nothing() -> None:
     """No settings, threads or models at import, and no PyTorch before a model is opened."""
     code = (
