@@ -161,8 +161,8 @@ class EngineClient:
     ) -> tuple[Pixels, ...]:
         """The images of a request, in at most `timeout` seconds, or the limit where absent.
 
-        Cancelling the caller frees its slots by the next tick. Requests with equal parameters that
-        are in flight at once are computed once.
+        Cancelling the caller frees its slots after at most one more tick. Requests with equal
+        parameters that are in flight at once are computed once, unless a later one is more urgent.
 
         Raises:
             EngineUnavailable: not loaded, or stopped before it was done.

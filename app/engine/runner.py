@@ -3,30 +3,24 @@
 Who rides and when is the scheduler's to say; what a slot looks like is here.
 """
 
-import contextlib
 import functools
-import importlib.util
-import math
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from app.engine.backends.base import Backend, Decoding, Rows
-from app.engine.backends.eager import Eager
+from app.engine.backends.base import Backend, Decoding, Rows, device_errors
+from app.engine.backends.choice import pick_backend
+from app.engine.backends.measure import NOT_FINITE, measure
 from app.engine.costs import Bucket, Costs
-from app.engine.job import DeviceLost, ModelInfo, OutOfMemory, Pixels
+from app.engine.job import DeviceLost, ModelInfo, Pixels
 from app.engine.scheduler import Image
 from app.engine.wire import Load
 from models.checkpoint import weights_digest
 from models.pipeline import BLOCK_ROWS, LatentDiffusion
 from models.schedule import timestep_pairs
-
-NOT_FINITE = "an image is not finite"
-_PROBES = 5  # of each bucket, each in another order of rows
 
 
 class Runner:
@@ -58,40 +52,17 @@ class Runner:
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Measure every bucket, and keep those whose rows have the bits of the plain loop's.
-
-        Kernels may choose their order of summation by the shape of the batch. A row's bits are
-        compared across shapes, positions and neighbours, on this very device; a bucket that
-        differs is not used.
+        """Measure the backend, and use what of it is exact.
 
         Raises:
             ValueError: a step is not finite; the message names the model and dtype.
         """
-        self._backend.prepare()
-        backend, expected = self._backend, self._probe(BLOCK_ROWS, self._x.shape[0] - 2)[0]
-        if not expected.isfinite().all():
-            raise ValueError(f"{self._name}: {NOT_FINITE}, in {self._model.dtype}")
-        made: dict[int, list[tuple[Tensor, float]]] = {size: [] for size in backend.buckets}
-        for shift in range(_PROBES):  # in turn: what disturbs one moment spoils one probe of each
-            for size, probes in list(made.items()):
-                try:
-                    with _device_errors():
-                        probes.append(self._probe(size, max(size, BLOCK_ROWS), shift))
-                except OutOfMemory:
-                    if size <= BLOCK_ROWS:
-                        raise
-                    del made[size]
-        exact = {
-            size: all(torch.equal(x, expected[: len(x)]) for x, _ in probes)
-            for size, probes in made.items()
-        }
-        buckets = [
-            Bucket(size, min(seconds for _, seconds in probes))
-            for size, probes in made.items()
-            if exact[size] or size == BLOCK_ROWS
-        ]
-        self._decode_buckets, exact_decode = self._exact_decode_buckets()
-        self.info = self._describe(Costs(tuple(buckets)), exact=exact[BLOCK_ROWS] and exact_decode)
+        try:
+            measured = measure(self._backend, self._model, self._x, waste=self._waste)
+        except ValueError as error:
+            raise ValueError(f"{self._name}: {error}") from error
+        self._decode_buckets = measured.decode_buckets
+        self.info = self._describe(Costs(measured.buckets), exact=measured.exact)
 
     @torch.inference_mode()
     def start(self, image: Image) -> None:
@@ -112,7 +83,7 @@ class Runner:
         states = [generator.get_state() for generator in drawn]
         tick = self._rows(images, rows)  # made while the last one is still under way
         try:
-            with _device_errors():
+            with device_errors():
                 self._settle()
                 self._backend.step(self._x, tick)
         except Exception:  # it will be tried again, with the same noise
@@ -129,14 +100,14 @@ class Runner:
     def decoded(self, *, wait: bool) -> list[tuple[Image, Pixels | str]]:
         """Images that came out since, or the reason why one cannot."""
         if wait:
-            with _device_errors():
+            with device_errors():
                 self._settle()
         if self._decoding is None or not (wait or self._decoding[1].done()):
             return []
         batch, decoding = self._decoding
         self._decoding = None
         try:
-            with _device_errors():
+            with device_errors():
                 made = _results(decoding, len(batch))
         except DeviceLost:
             raise
@@ -164,7 +135,7 @@ class Runner:
         largest = self._decode_buckets[-1]
         batch, self._finished = self._finished[:largest], self._finished[largest:]
         try:
-            with _device_errors():
+            with device_errors():
                 decoding = self._begin([latent for _, latent in batch])
         except DeviceLost:
             raise
@@ -179,58 +150,12 @@ class Runner:
 
     def _decode_alone(self, latent: Tensor) -> Pixels | str:
         try:
-            with _device_errors():
+            with device_errors():
                 return _results(self._begin([latent]), 1)[0]
         except DeviceLost:
             raise
         except Exception as error:
             return f"{type(error).__name__} in the decoder"
-
-    def _probe(self, size: int, count: int, shift: int = 0) -> tuple[Tensor, float]:
-        """Step `count` fixed rows by `size`, in turned order; what came out, and the least time."""
-        draw = torch.Generator().manual_seed(0)
-        total, model = self._x.shape[0] - 2, self._model
-        x = torch.randn(total, *model.latent_shape, generator=draw)
-        t = torch.randint(0, model.schedule.num_train_timesteps, (total,), generator=draw)
-        label = torch.randint(max(len(model.classes.names), 1), (total,), generator=draw)
-        self._x[:total] = x.to(self._x.device)
-        least = math.inf
-        for part in torch.arange(count).roll(shift).split(size):
-            slots = torch.cat([part, torch.full((size - len(part),), self._waste)])
-            known = slots.clamp(max=total - 1)
-            rows = Rows(
-                read=slots,
-                write=slots,
-                t=t[known],
-                t_prev=t[known] - 1,
-                label=label[known],
-                null=torch.arange(size),
-                scale=torch.ones(size),
-                eta=torch.zeros(size),
-                noise=None,
-            )
-            began = time.perf_counter()
-            self._backend.step(self._x, rows)
-            self._backend.synchronize()
-            least = min(least, time.perf_counter() - began)
-        return self._x[:count].clone().cpu(), least
-
-    def _exact_decode_buckets(self) -> tuple[tuple[int, ...], bool]:
-        """The sizes at which a decoded image has the same bits, and whether it can be relied on."""
-        latents = self._x[:BLOCK_ROWS].clone()
-
-        def sums(size: int, shift: int) -> Tensor:
-            parts = latents.roll(shift, dims=0).split(size)
-            made = [self._backend.decode(part).images()[1].clone() for part in parts]
-            return torch.cat(made).roll(-shift)
-
-        expected = sums(BLOCK_ROWS, 0)
-        exact = tuple(
-            size
-            for size in self._backend.decode_buckets
-            if all(torch.equal(sums(size, shift), expected) for shift in range(2))
-        )
-        return exact or (BLOCK_ROWS,), bool(exact)
 
     def _describe(self, costs: Costs, *, exact: bool) -> ModelInfo:
         """What the server may know of this model."""
@@ -305,34 +230,6 @@ class _Broken:
         raise self.error
 
 
-def pick_backend(model: LatentDiffusion, name: str, *, compiled: bool) -> Backend:
-    """The backend of this name, or for `auto` the fastest there is for the model's device.
-
-    Raises:
-        ValueError: it does not fit the device or dtype, or is not installed.
-    """
-    on_cuda = model.device.type == "cuda"
-    installed = importlib.util.find_spec("openvino") is not None
-    fits = not on_cuda and model.dtype == torch.float32
-    if name == "auto":
-        name = "cuda-graphs" if on_cuda else "openvino" if installed and fits else "eager"
-    if name == "cuda-graphs":
-        from app.engine.backends.cuda import CudaGraphs
-
-        if not on_cuda:
-            raise ValueError(f"backend is {name!r}, which needs a GPU; the device is the CPU")
-        return CudaGraphs(model, compiled=compiled)
-    if name == "openvino":
-        if not fits:
-            raise ValueError(f"backend is {name!r}, which runs float32 on the CPU alone")
-        if not installed:
-            raise ValueError(f"backend is {name!r}, which is not installed: pip install '.[cpu]'")
-        from app.engine.backends.openvino import OpenVino
-
-        return OpenVino(model)
-    return Eager(model, compiled=compiled)
-
-
 def to_pixels(images: Tensor) -> list[Pixels]:
     """Pixels (B, H, W, C) uint8 on the CPU -> what the rest of the service knows of them."""
     height, width, channels = images.shape[1:]
@@ -345,18 +242,3 @@ def _results(decoding: Decoding, count: int) -> list[Pixels | str]:
     sound = sums[:count].isfinite().tolist()
     made = to_pixels(images[:count])
     return [pixels if finite else NOT_FINITE for pixels, finite in zip(made, sound, strict=True)]
-
-
-@contextlib.contextmanager
-def _device_errors() -> Iterator[None]:
-    """Tell the errors of a device apart: those it recovers from, and those it does not."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(str(error)) from error
-    except torch.AcceleratorError as error:
-        raise DeviceLost(str(error)) from error
-    except RuntimeError as error:
-        if "allocate memory" in str(error):  # the CPU's allocator has no class of its own
-            raise OutOfMemory(str(error)) from error
-        raise

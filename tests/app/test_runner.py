@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from app.engine.backends.base import Decoding, Rows
+from app.engine.backends.choice import pick_backend
 from app.engine.backends.eager import Eager
+from app.engine.backends.measure import NOT_FINITE
 from app.engine.backends.openvino import OpenVino
 from app.engine.job import DeviceLost, Job, OutOfMemory, Params, Pixels
 from app.engine.offline import draw
-from app.engine.runner import NOT_FINITE, Runner, pick_backend
+from app.engine.runner import Runner
 from app.engine.scheduler import Scheduler
 from models.pipeline import LatentDiffusion, to_uint8
 

@@ -1,12 +1,14 @@
 """A tick as tensors, and what every backend must do with it."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from app.engine.job import DeviceLost, OutOfMemory
 from models.ddim import ddim_step, guide
 from models.pipeline import LatentDiffusion, to_uint8
 
@@ -126,3 +128,18 @@ def unet_network(model: LatentDiffusion) -> Network:
         return output.to(torch.float32)
 
     return network
+
+
+@contextlib.contextmanager
+def device_errors() -> Iterator[None]:
+    """Tell the errors of a device apart: those it recovers from, and those it does not."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemory(str(error)) from error
+    except torch.AcceleratorError as error:
+        raise DeviceLost(str(error)) from error
+    except RuntimeError as error:
+        if "allocate memory" in str(error):  # the CPU's allocator has no class of its own
+            raise OutOfMemory(str(error)) from error
+        raise
