@@ -56,7 +56,7 @@ def serve(**options: str | int | None) -> None:
     # Until uvicorn takes over: process 1 of a container ignores a signal it has no handler for.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     engine = create_engine(settings)
-    engine.launch()  # the models load while the rest comes up
+    engine.supervisor.launch()  # the models load while the rest comes up
 
     import uvicorn
 
@@ -71,10 +71,10 @@ def serve(**options: str | int | None) -> None:
             access_log=False,
         )
     )
-    engine.refused = lambda: setattr(server, "should_exit", True)
+    engine.supervisor.refused = lambda: setattr(server, "should_exit", True)
     server.run()
-    if engine.fault is not None:
-        raise Fault(engine.fault)
+    if engine.supervisor.fault is not None:
+        raise Fault(engine.supervisor.fault)
 
 
 @cli.command(epilog=_EPILOG_SAMPLE)
@@ -125,7 +125,7 @@ def sample(
     from app.engine.offline import draw
     from app.engine.runner import Runner
     from app.engine.wire import Load
-    from app.images import describe, encode_png
+    from app.images import PNG, describe, encode
     from models.conditioning import Classes
 
     with one_line():
@@ -141,7 +141,7 @@ def sample(
         params = wanted.canonical(info)
         for k, pixels in enumerate(draw(runner, params)):
             path = out if n == 1 else out.with_stem(f"{out.stem}-{params.seed_of(k)}")
-            path.write_bytes(encode_png(pixels, describe(params, k, info)))
+            path.write_bytes(encode(pixels, PNG, describe(params, k, info)))
             click.echo(path)
 
 

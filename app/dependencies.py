@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.drawing import Studio
 from app.engine.client import EngineClient
 from app.engine.job import EngineUnavailable
 
@@ -17,11 +18,11 @@ async def _engine(request: Request) -> EngineClient:
     return engine
 
 
-async def _accepting(engine: "EngineDep") -> EngineClient:
+async def _studio(request: Request, engine: "EngineDep") -> Studio:
     if not engine.accepting:
         raise EngineUnavailable("the models are not loaded, or the engine stopped")
-    return engine
+    return Studio(engine, request.app.state.settings.marking)
 
 
 EngineDep = Annotated[EngineClient, Depends(_engine)]
-AcceptingEngineDep = Annotated[EngineClient, Depends(_accepting)]
+StudioDep = Annotated[Studio, Depends(_studio)]  # raises where no requests are taken

@@ -1,19 +1,28 @@
-"""Every error a client can meet, and the one table from exception to RFC 9457 problem details.
+"""Every error a client can meet, and the one table from exception to HTTP.
 
 RequestError            what the client sent
-+-- InvalidRequest      a field is wrong; 422
++-- BrokenBody          not to be read; 400
++-- UnsupportedBody     of a media type nobody reads here; 415
++-- InvalidRequest      fields are wrong; 422
 +-- UnknownModel        not loaded; 404
++-- UnknownImage        no image has this id, with the models that are loaded; 404
 +-- NotAcceptable       no such format; 406
 EngineError             what the engine could not do: app/engine/job.py
+
+An exception becomes a `Fault`, and a fault becomes an answer in the envelope of whatever dialect
+the route speaks: RFC 9457 problem details where it is ours.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -36,16 +45,31 @@ class RequestError(Exception):
     """The request cannot be answered as it stands."""
 
 
-class InvalidRequest(RequestError):
-    """A field's value is not allowed."""
+class BrokenBody(RequestError):
+    """The body cannot be read."""
 
-    def __init__(self, field: str, detail: str) -> None:
-        super().__init__(f"{field}: {detail}")
-        self.field, self.detail = field, detail
+
+class UnsupportedBody(RequestError):
+    """The body is of a media type that is not read here."""
+
+
+class InvalidRequest(RequestError):
+    """Fields' values are not allowed: `wrong` says of each what is."""
+
+    def __init__(self, wrong: Mapping[str, str]) -> None:
+        told = dict(list(wrong.items())[:_MOST_ERRORS])
+        self.wrong = {name[:_LONGEST_NAME]: detail for name, detail in told.items()}
+        more = f"; and {len(wrong) - len(told)} more" if len(wrong) > len(told) else ""
+        said = "; ".join(f"{name or 'body'}: {detail}" for name, detail in self.wrong.items())
+        super().__init__(said + more)
 
 
 class UnknownModel(RequestError):
     """The model is not loaded."""
+
+
+class UnknownImage(RequestError):
+    """No loaded model makes an image of this id."""
 
 
 class NotAcceptable(RequestError):
@@ -53,8 +77,11 @@ class NotAcceptable(RequestError):
 
 
 STATUS: dict[type[Exception], tuple[int, str]] = {
+    BrokenBody: (400, "Broken body"),
+    UnsupportedBody: (415, "Unsupported media type"),
     InvalidRequest: (422, "Invalid request"),
     UnknownModel: (404, "Unknown model"),
+    UnknownImage: (404, "Unknown image"),
     NotAcceptable: (406, "Not acceptable"),
     EngineBusy: (429, "Too many requests"),
     DeadlineTooShort: (422, "Deadline too short"),
@@ -64,8 +91,19 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
 }
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What went wrong, in no dialect: `wrong` says of each wrong field what is allowed."""
+
+    status: int
+    title: str
+    detail: str
+    wrong: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 class FieldError(BaseModel):
-    """One wrong place in the request: a JSON pointer and what is wrong there."""
+    """One wrong place in the request: a JSON pointer (RFC 6901) and what is wrong there."""
 
     detail: str
     pointer: str
@@ -81,82 +119,94 @@ class Problem(BaseModel):
     error: str
     errors: list[FieldError] = []
 
+    @classmethod
+    def of(cls, fault: Fault) -> "Problem":
+        """A fault as problem details."""
+        errors = [FieldError(detail=d, pointer=_pointer(name)) for name, d in fault.wrong.items()]
+        return cls(
+            title=fault.title,
+            status=fault.status,
+            detail=fault.detail,
+            error=fault.detail,
+            errors=errors,
+        )
 
-def problem(
-    status: int,
-    title: str,
-    detail: str,
-    errors: list[FieldError] | None = None,
-    headers: dict[str, str] | None = None,
-) -> Response:
+
+def fault_of(error: Exception) -> Fault:
+    """What to tell a client of an exception; of one that nobody foresaw, nothing."""
+    if isinstance(error, RequestError | EngineError):
+        status, title = STATUS[type(error)]
+        wrong = error.wrong if isinstance(error, InvalidRequest) else {}
+        headers = {}
+        if isinstance(error, EngineBusy):
+            headers["Retry-After"] = str(error.retry_after)
+        if isinstance(error, NotAcceptable):
+            headers["Vary"] = "Accept"
+        return Fault(status, title, str(error), wrong, headers)
+    if isinstance(error, RequestValidationError):
+        return fault_of(_read(error))
+    if isinstance(error, HTTPException):
+        title = HTTPStatus(error.status_code).phrase
+        return Fault(error.status_code, title, error.detail, headers=dict(error.headers or {}))
+    return Fault(500, "Internal server error", "something failed here; the log says what")
+
+
+def problem(fault: Fault) -> Response:
     """A problem details response."""
-    body = Problem(title=title, status=status, detail=detail, error=detail, errors=errors or [])
     return JSONResponse(
-        body.model_dump(), status_code=status, headers=headers, media_type=MEDIA_TYPE
+        Problem.of(fault).model_dump(),
+        status_code=fault.status,
+        headers=dict(fault.headers),
+        media_type=MEDIA_TYPE,
     )
 
 
-def install(app: FastAPI, allowed: Mapping[str, str]) -> None:
-    """Make every error of the application a problem details response.
+def install(app: FastAPI) -> None:
+    """Make every error problem details, but for those that a dialect's routes answer their way."""
 
-    `allowed` says in words what each field of a request body may be.
-    """
+    async def answer(_: Request, error: Exception) -> Response:
+        return problem(fault_of(error))
 
-    async def invalid(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return _invalid(error, allowed)
-
-    for kind in (RequestError, EngineError):
-        app.add_exception_handler(kind, _known)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unknown)
+    for kind in (RequestError, EngineError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, answer)
 
 
-async def _known(_: Request, error: Exception) -> Response:
-    status, title = STATUS[type(error)]
-    errors = None
-    if isinstance(error, InvalidRequest):
-        errors = [FieldError(detail=error.detail, pointer=_pointer(error.field))]
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, EngineBusy) else None
-    return problem(status, title, str(error), errors, headers)
+def enveloped(envelope: Callable[[Fault], Response]) -> type[APIRoute]:
+    """A class of routes whose errors are answered in an envelope of their own."""
+
+    class EnvelopedRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def handled(request: Request) -> Response:
+                try:
+                    return await handle(request)
+                except Exception as error:
+                    fault = fault_of(error)
+                    if fault.status == 500:
+                        log.exception("a request failed")
+                    return envelope(fault)
+
+            return handled
+
+    return EnvelopedRoute
 
 
-def _invalid(error: RequestValidationError, allowed: Mapping[str, str]) -> Response:
-    """One entry a wrong field, with a JSON pointer (RFC 6901); values are not echoed."""
+def _read(error: RequestValidationError) -> RequestError:
+    """What FastAPI found wrong, in our words; values are not echoed."""
     found = error.errors()
     if broken := next((entry for entry in found if entry["type"] == "json_invalid"), None):
         reason = broken.get("ctx", {}).get("error", "not readable")
         place = broken["loc"][-1]  # the character, counted from 0
-        return problem(400, "Broken JSON", f"the body is not JSON: {reason} at character {place}")
+        return BrokenBody(f"the body is not JSON: {reason} at character {place}")
     wrong: dict[str, str] = {}
     for entry in found:
         # loc is ("body", field, ...), where a union's branches ("int") may follow the field.
-        field = str(entry["loc"][1]) if len(entry["loc"]) > 1 else ""
-        if not field:
-            wrong[field] = "a JSON object is needed, sent as content-type: application/json"
-        elif field in allowed:
-            wrong[field] = f"must be {allowed[field]}"
-        else:
-            wrong[field] = f"unknown field; allowed: {', '.join(allowed)}"
-    told = [(name[:_LONGEST_NAME], text) for name, text in wrong.items()][:_MOST_ERRORS]
-    errors = [FieldError(detail=text, pointer=_pointer(field)) for field, text in told]
-    detail = "; ".join(f"{field or 'body'}: {text}" for field, text in told)
-    if len(wrong) > len(told):
-        detail += f"; and {len(wrong) - len(told)} more"
-    return problem(422, "Invalid request", detail, errors)
+        name = str(entry["loc"][1]) if len(entry["loc"]) > 1 else ""
+        missing = "a JSON object is needed, sent as content-type: application/json"
+        wrong.setdefault(name, str(entry["msg"]) if name else missing)
+    return InvalidRequest(wrong)
 
 
-def _pointer(field: str) -> str:
-    return "#/" + field.replace("~", "~0").replace("/", "~1") if field else "#"
-
-
-async def _http(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    headers = dict(error.headers) if error.headers else None
-    title = HTTPStatus(error.status_code).phrase
-    return problem(error.status_code, title, error.detail, headers=headers)
-
-
-async def _unknown(_request: Request, _error: Exception) -> Response:
-    return problem(500, "Internal server error", "something failed here; the log says what")
+def _pointer(name: str) -> str:
+    return "#/" + name.replace("~", "~0").replace("/", "~1") if name else "#"

@@ -5,16 +5,27 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 
-from app import errors
+from app import docs, errors
 from app.engine.client import EngineClient, Limits
 from app.engine.wire import Load
-from app.routes import generate, ops
-from app.schemas import allowed_values
+from app.middleware import CancelOnDisconnect, RequestId
+from app.routes import automatic1111, generate, huggingface, openai, openinference, ops, replicate
 from app.security import BodyLimit
 from app.settings import Settings
 
+_EXPOSED = (
+    "Content-Disposition",
+    "Content-Location",
+    "ETag",
+    "Retry-After",
+    "Server-Timing",
+    "X-Generation-Parameters",
+    "X-Request-Id",
+    "X-Seed",
+)
 _DESCRIPTION = """
 Images from latent diffusion models. Requests are sampled together, step by step, each with a step
 count, guidance scale and seed of its own; a request's pixels never depend on what shared its batch.
@@ -55,11 +66,23 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
         description=_DESCRIPTION,
         lifespan=lifespan,
     )
+    app.state.engine, app.state.settings = client, settings
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
-    app.state.engine = client
-    errors.install(app, allowed_values())
+    app.add_middleware(CancelOnDisconnect)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=_EXPOSED,
+        )
+    app.add_middleware(RequestId)  # the outermost
+    errors.install(app)
     app.include_router(generate.router)
-    app.include_router(ops.router)
+    for dialect in (generate, huggingface, openai, automatic1111, replicate, openinference, ops):
+        app.include_router(dialect.router)
+    docs.install(app, client)
 
     @app.get("/", include_in_schema=False)
     async def home() -> RedirectResponse:

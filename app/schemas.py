@@ -1,27 +1,47 @@
 """Requests and responses of the native API, and the step from one to what the engine takes."""
 
+import difflib
+import functools
 import secrets
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.drawing import Order
 from app.engine.job import (
     DEFAULT_STEPS,
     MAX_GUIDANCE_SCALE,
     MAX_IMAGES,
+    MAX_PREVIEWS,
     MAX_PRIORITY,
     MAX_SEED,
     MAX_STEPS,
     MAX_TIMEOUT,
     MIN_PRIORITY,
     ModelInfo,
+    Moved,
     Params,
+    Queued,
+    Result,
 )
 from app.errors import InvalidRequest, UnknownModel
 from models.conditioning import Classes
 
 _RANDOM_SEEDS = 2**32  # short enough to read aloud, and exact in JavaScript
+DEFAULT_PREVIEWS = 4
+
+# Other names that the field has for the same things.
+ALIASES = {
+    "num_inference_steps": "steps",
+    "sampling_steps": "steps",
+    "cfg_scale": "guidance_scale",
+    "num_images": "n",
+    "num_images_per_prompt": "n",
+    "num_outputs": "n",
+    "class_label": "class",
+    "class_labels": "class",
+}
 
 
 class GenerateRequest(BaseModel):
@@ -71,6 +91,42 @@ class GenerateRequest(BaseModel):
         allow_inf_nan=False,
         description="Seconds until it is given up; the server's default if absent.",
     )
+    previews: int = Field(
+        DEFAULT_PREVIEWS,
+        ge=0,
+        le=MAX_PREVIEWS,
+        description="In an event stream: how often each image is shown on the way.",
+    )
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, text: bool = False, strict: bool = True) -> Self:
+        """Check values by name: as JSON has them, or all of them `text`, as in forms and queries.
+
+        Where it is not `strict`, a number may be text as well, and 20.0 is 20.
+
+        Raises:
+            InvalidRequest: naming every wrong field and what is allowed.
+        """
+        named, wrong = _named(values)
+        if text and isinstance(interval := named.get("guidance_interval"), str):
+            named["guidance_interval"] = interval.split(",")
+        try:
+            if text:
+                request = cls.model_validate_strings(named)
+            else:
+                request = cls.model_validate(named, strict=strict)
+        except ValidationError as error:
+            allowed = allowed_values()
+            for entry in error.errors():
+                name = str(entry["loc"][0])
+                wrong.setdefault(name, f"must be {allowed[name]}")
+        if wrong:
+            raise InvalidRequest(wrong)
+        return request
+
+    def to_order(self, models: Mapping[str, ModelInfo]) -> Order:
+        """What the engine takes; raises as `to_params` does."""
+        return Order(self.to_params(models), self.priority, self.timeout, self.previews)
 
     def to_params(self, models: Mapping[str, ModelInfo]) -> Params:
         """Choose the model, fill in its defaults and check what depends on it.
@@ -85,14 +141,15 @@ class GenerateRequest(BaseModel):
         asked = "steps" in self.model_fields_set
         steps = self.steps if asked else min(self.steps, info.max_steps)
         if steps > info.max_steps:
-            raise InvalidRequest("steps", f"must be at most {info.max_steps} for model {name!r}")
+            most = f"must be at most {info.max_steps} for model {name!r}"
+            raise InvalidRequest({"steps": most})
         try:
             class_index = Classes(info.classes, info.null_class).index(self.class_)
         except ValueError as error:
-            raise InvalidRequest("class", str(error)) from error
+            raise InvalidRequest({"class": str(error)}) from error
         start, end = self.guidance_interval
         if start > end:
-            raise InvalidRequest("guidance_interval", "must begin before it ends")
+            raise InvalidRequest({"guidance_interval": "must begin before it ends"})
         scale = info.guidance_scale if self.guidance_scale is None else self.guidance_scale
         params = Params(
             model=name,
@@ -107,7 +164,26 @@ class GenerateRequest(BaseModel):
         return params.canonical(info)
 
 
-def allowed_values() -> dict[str, str]:
+def _named(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Values by the names we give them; and what is wrong with those that have no place."""
+    known = list(allowed_values())
+    named: dict[str, Any] = {}
+    wrong: dict[str, str] = {}
+    for given, value in values.items():
+        name = ALIASES.get(given, given)
+        if name not in known:
+            near = difflib.get_close_matches(given, [*known, *ALIASES], 1) if given else []
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            wrong[given] = f"unknown field; {hint}allowed: {', '.join(known)}"
+        elif name in named:
+            wrong[given] = f"{name!r} is given twice"
+        else:
+            named[name] = value
+    return named, wrong
+
+
+@functools.cache
+def allowed_values() -> Mapping[str, str]:
     """What each field of a request may be, in words, read from its schema."""
     words = {"integer": "an integer", "number": "a number", "string": "a string", "null": "null"}
     allowed = {}
@@ -133,12 +209,13 @@ class ImageOut(BaseModel):
     """One image of a JSON response."""
 
     seed: int
+    url: str = Field(description="Where it can be had again: `/images/{id}.png`.")
     media_type: str = "image/png"
     data: str = Field(description="The file, base64.")
 
 
-class GenerateResponse(BaseModel):
-    """Several images, with what was used to make them."""
+class Parameters(BaseModel):
+    """What was used to make images: send it again and get the same."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -149,123 +226,81 @@ class GenerateResponse(BaseModel):
     guidance_interval: tuple[float, float]
     eta: float
     seed: int
-    images: list[ImageOut]
-
-
-class Limits(BaseModel):
-    """The largest values a request may ask a model for."""
-
-    steps: int
-    n: int = MAX_IMAGES
-    seed: int = MAX_SEED
-    guidance_scale: float = MAX_GUIDANCE_SCALE
-
-
-class Defaults(BaseModel):
-    """What a request gets for fields it leaves out."""
-
-    steps: int
-    guidance_scale: float
-    eta: float = 0.0
-    n: int = 1
-
-
-class TickOut(BaseModel):
-    """What a step of so many rows takes."""
-
-    rows: int = Field(description="UNet evaluations: one an image, two where it is guided.")
-    milliseconds: float
-    rows_per_second: float
-
-
-class ExecutionOut(BaseModel):
-    """What runs the model, and how fast it was when measured at the start."""
-
-    backend: str
-    device: str
-    dtype: str
-    exact: bool = Field(
-        description="Whether pixels are the same bytes whatever shares the batch, as measured."
-    )
-    rows: int = Field(description="UNet evaluations a tick, where there are as many to make.")
-    ticks: list[TickOut]
-
-
-class ModelOut(BaseModel):
-    """A loaded model."""
-
-    name: str
-    default: bool = Field(description="Whether requests that name no model get this one.")
-    classes: list[str] = Field(description="In order of index; empty if there are none.")
-    class_required: bool
-    width: int
-    height: int
-    hash: str
-    limits: Limits
-    defaults: Defaults
-    execution: ExecutionOut
+    n: int
 
     @classmethod
-    def of(cls, info: ModelInfo, *, default: bool, rows: int) -> "ModelOut":
-        """Describe a loaded model."""
+    def of(cls, params: Params, info: ModelInfo) -> Self:
+        """The parameters of a request by their names."""
         return cls(
-            name=info.name,
-            default=default,
-            classes=list(info.classes),
-            class_required=not Classes(info.classes, info.null_class).optional,
-            width=info.width,
-            height=info.height,
-            hash=info.digest,
-            limits=Limits(steps=min(MAX_STEPS, info.max_steps)),
-            defaults=Defaults(
-                steps=min(DEFAULT_STEPS, info.max_steps), guidance_scale=info.guidance_scale
-            ),
-            execution=ExecutionOut(
-                backend=info.backend,
-                device=info.device,
-                dtype=info.dtype,
-                exact=info.exact,
-                rows=rows,
-                ticks=[
-                    TickOut(
-                        rows=bucket.rows,
-                        milliseconds=round(bucket.seconds * 1000, 3),
-                        rows_per_second=round(bucket.rate, 1),
-                    )
-                    for bucket in info.costs.buckets
-                ],
-            ),
+            model=params.model,
+            class_=None if params.class_index is None else info.classes[params.class_index],
+            steps=params.steps,
+            guidance_scale=params.guidance_scale,
+            guidance_interval=params.guidance_interval,
+            eta=params.eta,
+            seed=params.seed,
+            n=params.n,
         )
 
 
-class ModelList(BaseModel):
-    """What is loaded."""
+class GenerateResponse(Parameters):
+    """Images, with what was used to make them."""
 
-    models: list[ModelOut]
-
-
-class EngineOut(BaseModel):
-    """What the engine has done since the server started, and is at now."""
-
-    ready: bool
-    worker_pid: int | None
-    restarts: int
-    jobs: int = Field(description="Requests waiting or running.")
-    running: int = Field(description="Slots taken.")
-    ticks: int
-    rows: int = Field(description="UNet evaluations made.")
-    padding: int = Field(description="Rows that were run empty to fill a bucket.")
-    shared: int = Field(description="Requests answered by an equal one that was in flight.")
-    cancelled: int
-    cancel_ticks: int = Field(
-        description="Ticks from a client's leaving to its slots being free, at most."
-    )
-    slowness: float = Field(
-        description="What ticks took of late, by what they took when measured at the start."
-    )
+    images: list[ImageOut]
 
 
-class Health(BaseModel):
-    """A probe's answer."""
+class Timing(BaseModel):
+    """Where the seconds went."""
 
-    status: str
+    queue: float = Field(description="Until its first step.")
+    denoise: float = Field(description="Until the last step of its last image.")
+    decode: float = Field(description="Until the last image was there.")
+    encode: float = Field(description="Until the files were.")
+
+    @classmethod
+    def of(cls, result: Result, encode: float) -> Self:
+        """What the engine measured, and the encoding after it."""
+        seconds = (result.queue, result.denoise, result.decode, encode)
+        queue, denoise, decode, encode = (round(value, 6) for value in seconds)
+        return cls(queue=queue, denoise=denoise, decode=decode, encode=encode)
+
+
+class QueuedEvent(BaseModel):
+    """The request waits."""
+
+    position: int = Field(description="How many requests come before it.")
+    wait: float = Field(description="Seconds to its first step, about.")
+
+    @classmethod
+    def of(cls, update: Queued) -> Self:
+        """What the engine said."""
+        return cls(position=update.position, wait=round(update.wait, 3))
+
+
+class ProgressEvent(BaseModel):
+    """Steps were made."""
+
+    step: int = Field(description="Made so far, by all images together.")
+    steps: int = Field(description="To be made, by all images together.")
+    left: float = Field(description="Seconds to its end, about.")
+
+    @classmethod
+    def of(cls, update: Moved) -> Self:
+        """What the engine said."""
+        return cls(step=update.step, steps=update.steps, left=round(update.left, 3))
+
+
+class PreviewEvent(BaseModel):
+    """What an image will be, as a small picture."""
+
+    image: int = Field(description="Which image, 0 to n - 1.")
+    step: int = Field(description="How many steps it has made.")
+    steps: int
+    media_type: str = "image/jpeg"
+    data: str = Field(description="The file, base64.")
+
+
+class CompletedEvent(GenerateResponse):
+    """The images."""
+
+    timing: Timing

@@ -45,13 +45,19 @@ class Settings(BaseSettings):
         300, gt=0, le=MAX_TIMEOUT, allow_inf_nan=False, description="Of requests that name none."
     )
     max_body_bytes: int = Field(1 << 16, ge=1024)
+    marking: bool = Field(True, description="Write into files how they were made, and by a model.")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("*",), description="Comma-separated origins whose pages may read answers, or `none`."
+    )
     drain_seconds: int = Field(30, ge=1, description="How long SIGTERM waits for what runs.")
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
+        if value.strip().lower() == "none":
+            return ()
         return tuple(part.strip() for part in value.split(",") if part.strip())
 
     @field_validator("models")

@@ -68,6 +68,8 @@ class ModelIndex:
         if not isinstance(labels, dict) or set(labels) != {str(i) for i in range(len(labels))}:
             raise ConfigError(f"{path}: id2label must map '0', '1', ... to class names")
         names = tuple(str(labels[str(i)]) for i in range(len(labels)))
+        if not all(name.strip() == name and name.isprintable() and name for name in names):
+            raise ConfigError(f"{path}: id2label: a class name is one line that is not empty")
         if len(set(names)) != len(names):
             raise ConfigError(f"{path}: id2label names a class twice")
         scale = values.get("guidance_scale", 1.0)
@@ -162,8 +164,18 @@ def save_network(folder: Path, network: AutoencoderKL | UNet2D) -> None:
 
 def weights_digest(folder: Path) -> str:
     """SHA-256, in hexadecimal, over the weight files of one network, in order of name."""
+    return _digest(sorted(folder.glob("*.safetensors")))
+
+
+def checkpoint_digest(folder: Path) -> str:
+    """SHA-256, in hexadecimal, over all that an image's pixels depend on in a model folder."""
+    files = [path for part in sorted(_KNOWN) for path in sorted((folder / part).glob("*"))]
+    return _digest([path for path in files if path.suffix in (".json", ".safetensors")])
+
+
+def _digest(paths: list[Path]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in paths:
         with path.open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)

@@ -42,8 +42,8 @@ def ddim_step(
     eta: Tensor | None = None,
     noise: Tensor | None = None,
     clip: float | None = None,
-) -> Tensor:
-    """x_t -> x_{t_prev}. Song et al. 2021, eq. 12.
+) -> tuple[Tensor, Tensor]:
+    """x_t -> x_{t_prev}, and the x0 it goes by. Song et al. 2021, eq. 12.
 
     Args:
         x: float32 (or float64) latents at t.
@@ -58,11 +58,11 @@ def ddim_step(
         x0 = x0.clamp(-clip, clip)
     if eta is None or noise is None:
         direction = (1 - alpha_bar_prev).sqrt()
-        return _column(alpha_bar_prev.sqrt(), x) * x0 + _column(direction, x) * eps
+        return _column(alpha_bar_prev.sqrt(), x) * x0 + _column(direction, x) * eps, x0
     std = sigma(alpha_bar, alpha_bar_prev, eta)
     direction = (1 - alpha_bar_prev - std**2).clamp(min=0).sqrt()
     mean = _column(alpha_bar_prev.sqrt(), x) * x0 + _column(direction, x) * eps
-    return mean + _column(std, x) * noise
+    return mean + _column(std, x) * noise, x0
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: Tensor) -> Tensor:

@@ -108,6 +108,31 @@ class LatentDiffusion:
             ValueError: an unknown class, steps out of range, seeds that do not match labels, or an
                 image that is not finite.
         """
+        x = self.denoise(
+            labels,
+            seeds,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            guidance_interval=guidance_interval,
+            eta=eta,
+        )
+        images = self.decode(x)
+        if not images.isfinite().all():
+            raise ValueError("an image is not finite")
+        return images.clamp(-1, 1)
+
+    @torch.inference_mode()
+    def denoise(
+        self,
+        labels: Sequence[str | int | None],
+        seeds: Sequence[int],
+        *,
+        steps: int,
+        guidance_scale: float | None = None,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        eta: float = 0.0,
+    ) -> Tensor:
+        """The first half of `sample`: scaled latents, (B, C, h, w) float32."""
         if len(labels) != len(seeds):
             raise ValueError(f"{len(labels)} labels and {len(seeds)} seeds")
         rows, null, alpha_bar = len(labels), self.classes.null, self.alpha_bar
@@ -129,7 +154,7 @@ class LatentDiffusion:
             if eta:
                 drawn = [torch.randn(self.latent_shape, generator=own) for _, own in starts]
                 noise = torch.stack(drawn).to(self.device)
-            x = ddim_step(
+            x, _ = ddim_step(
                 x,
                 output,
                 alpha_bar[t].expand(rows),
@@ -139,10 +164,7 @@ class LatentDiffusion:
                 noise=noise,
                 clip=clip,
             )
-        images = self.decode(x)
-        if not images.isfinite().all():
-            raise ValueError(f"an image is not finite at guidance_scale {scale} and eta {eta}")
-        return images.clamp(-1, 1)
+        return x
 
     def _predict(self, x: Tensor, t: int, labels: Sequence[int | None]) -> Tensor:
         """The UNet's output for rows at one timestep, (B, C, h, w) float32."""

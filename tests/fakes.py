@@ -90,6 +90,8 @@ class FakeRunner:
         self.started: list[int] = []  # seeds, in order
         self._poison, self._blank, self.memory = set(poison), set(blank), memory
         self._steps: dict[int, int] = {}  # by slot, as the runner counts them
+        self._wanted: list[tuple[Image, int]] = []
+        self._previews: list[tuple[Image, int]] = []
         self._finishing: list[Image] = []  # in the step that was begun last
         self._finished: list[Image] = []
 
@@ -116,7 +118,15 @@ class FakeRunner:
     def decode(self, images: Sequence[Image]) -> None:
         self._finishing += images
 
+    def preview(self, images: Sequence[Image]) -> None:
+        self._wanted += [(image, image.step) for image in images]
+
+    def previewed(self) -> list[tuple[Image, int, Pixels]]:
+        previews, self._previews = self._previews, []
+        return [(image, step, pixel(seed_of(image) + step)) for image, step in previews]
+
     def _settle(self) -> None:
+        self._previews, self._wanted = self._previews + self._wanted, []
         self._finished += self._finishing
         self._finishing = []
 

@@ -1,4 +1,4 @@
-"""The server's side of the engine: submit, await, cancel, and keep a worker alive.
+"""The server's side of the engine: submit, follow, await and cancel requests.
 
 The worker is a process of its own. When it dies it is started anew and every request that had not
 ended is sent again, in order: its seed fixes its pixels, so clients see a longer wait and no more.
@@ -8,8 +8,9 @@ import asyncio
 import itertools
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.engine.costs import Costs, Forecast, forecast, solo
 from app.engine.costs import Load as Ahead
@@ -21,10 +22,14 @@ from app.engine.job import (
     EngineUnavailable,
     GenerationFailed,
     ModelInfo,
+    Moved,
     Params,
-    Pixels,
+    Preview,
+    Queued,
+    Result,
+    Update,
 )
-from app.engine.supervisor import WorkerProcess
+from app.engine.supervisor import Supervisor, WorkerProcess
 from app.engine.wire import (
     Admitted,
     Cancel,
@@ -33,10 +38,10 @@ from app.engine.wire import (
     Event,
     Failed,
     Load,
+    Previewed,
     Progress,
     Ready,
     Refused,
-    Stop,
     Submit,
 )
 
@@ -44,9 +49,9 @@ log = logging.getLogger(__name__)
 
 _MAX_RETRY_AFTER = 120  # seconds; the OpenAI SDK, for one, gives up on anything longer
 _SUSPECT, _CULPRIT = 2, 4  # deaths in a row that a request was in flight at
-_FIRST_STARTS = 3  # tries to load at all, where the worker dies of it without a reason
 _MOST_SLOWNESS = 10.0  # a stall is no pace
-_LONGEST_PAUSE = 30.0  # seconds between starts of a worker that dies while it loads
+
+Watch = Callable[[Update], None]
 
 
 @dataclass(eq=False)
@@ -57,17 +62,32 @@ class _Request:
     params: Params
     work: int  # UNet evaluations, all in all
     priority: int
-    answer: "asyncio.Future[tuple[Pixels, ...]]"
+    previews: int
+    answer: "asyncio.Future[Done]"
     waiters: int = 0
+    watches: list[Watch] = field(default_factory=list)
     sent: bool = False
     riding: bool = False
+    began: float = 0.0  # when its first step did; time.monotonic()
     deaths: int = 0
     steps: int = 0  # made so far, by all images together
+    told: int = 0  # the most of them that was told, in this life of the worker or another
+    lost: int = 0  # made by each image when a worker died: previews up to there were told
 
     @property
     def rows_left(self) -> int:
         """UNet evaluations still to be made, about."""
-        return self.work - self.work * self.steps // (self.params.steps * self.params.n)
+        return self.work - self.work * self.steps // self.all_steps
+
+    @property
+    def all_steps(self) -> int:
+        """Steps of all images together."""
+        return self.params.steps * self.params.n
+
+    def tell(self, update: Update) -> None:
+        """Tell all who watch."""
+        for watch in self.watches:
+            watch(update)
 
 
 @dataclass
@@ -78,12 +98,10 @@ class Stats:
     rows: int = 0
     padding: int = 0
     running: int = 0  # slots taken at the last report
-    restarts: int = 0
     shared: int = 0  # requests that another one, equal and in flight, answered
     cancelled: int = 0
     cancel_ticks: int = 0  # at most, from a client's leaving to its slots being free
     slowness: float = 1.0  # of late: what ticks took, by what they took when measured alone
-    worker_pid: int | None = None
 
 
 @dataclass(frozen=True)
@@ -96,35 +114,29 @@ class Limits:
 
 
 class EngineClient:
-    """Hands requests to the worker and their images back. One event loop uses it.
-
-    `refused` is called when the models do not load and never have: a reason to stop the server.
-    """
+    """Hands requests to the worker and their images back. One event loop uses it."""
 
     def __init__(
         self, load: Load, limits: Limits, start: Callable[[Load], WorkerProcess] = WorkerProcess
     ) -> None:
-        self._load, self._limits, self._start = load, limits, start
-        self._worker: WorkerProcess | None = None
-        self._loop: asyncio.Task[None] | None = None
+        self._load, self._limits = load, limits
         self._requests: dict[int, _Request] = {}
         self._equal: dict[Params, _Request] = {}
         self._ids = itertools.count(1)
-        self._up = self._closing = False
+        self._closing = False
+        self.supervisor = Supervisor(load, start, self._handle, self._bury)
         self.models: Mapping[str, ModelInfo] = {}
         self.stats = Stats()
-        self.fault: str | None = None  # why no worker can be had
-        self.refused: Callable[[], None] = lambda: None
 
     @property
     def ready(self) -> bool:
         """Whether a worker is there and warm."""
-        return self._up and not self._closing
+        return self.supervisor.up and not self._closing
 
     @property
     def accepting(self) -> bool:
         """Whether requests are taken: ready, or about to be again."""
-        return bool(self.models) and not self._closing and self.fault is None
+        return bool(self.models) and not self._closing and self.supervisor.fault is None
 
     @property
     def jobs(self) -> int:
@@ -135,34 +147,31 @@ class EngineClient:
         """UNet evaluations a tick of this model has at most."""
         return self._load.rows or info.costs.best.rows
 
-    def launch(self) -> None:
-        """Start the worker now: it loads while the rest of the server comes up."""
-        if self._worker is None:
-            self._worker = self._start(self._load)
-
     async def start(self) -> None:
         """Look after a worker from now on."""
-        self.launch()
-        self._loop = asyncio.create_task(self._supervise())
+        self.supervisor.watch()
 
     async def close(self) -> None:
         """Stop the worker; whatever it still held fails."""
         self._closing = True
-        if self._worker is not None:
-            self._worker.send(Stop())
-            await self._worker.end()
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.wait([self._loop])
+        await self.supervisor.close()
         self._fail_all("the engine stopped")
 
     async def generate(
-        self, params: Params, *, priority: int = 0, timeout: float | None = None
-    ) -> tuple[Pixels, ...]:
+        self,
+        params: Params,
+        *,
+        priority: int = 0,
+        timeout: float | None = None,
+        previews: int = 0,
+        watch: Watch | None = None,
+    ) -> Result:
         """The images of a request, in at most `timeout` seconds, or the limit where absent.
 
-        Cancelling the caller frees its slots after at most one more tick. Requests with equal
-        parameters that are in flight at once are computed once, unless a later one is more urgent.
+        `watch` is told what becomes of it meanwhile: `Queued` at once and `Moved` in step order, a
+        `Preview` of every image after each of `previews` steps, evenly spaced. Cancelling the
+        caller frees its slots after at most one more tick. Requests with equal parameters that are
+        in flight at once are computed once, unless a later one is more urgent or wants previews.
 
         Raises:
             EngineUnavailable: not loaded, or stopped before it was done.
@@ -171,25 +180,34 @@ class EngineClient:
             GenerationFailed: it failed on the way.
         """
         if not self.accepting:
-            raise EngineUnavailable(self.fault or "the models are not loaded")
+            raise EngineUnavailable(self.supervisor.fault or "the models are not loaded")
         timeout = self._limits.seconds if timeout is None else timeout
+        asked = time.monotonic()
         request = self._equal.get(params)
-        if request is None or request.priority < priority:
+        if request is None or request.priority < priority or previews:
             work = params.work
             self._admit(params, work, priority, timeout)
-            request = self._submit(params, work, priority)
+            request = self._submit(params, work, priority, previews)
         else:
             self.stats.shared += 1
         request.waiters += 1
+        if watch:
+            request.watches.append(watch)
+            watch(self._place(request))
         try:
             async with asyncio.timeout(timeout):
-                return await asyncio.shield(request.answer)
+                done = await asyncio.shield(request.answer)
         except TimeoutError as error:
             raise DeadlineExceeded(f"not done within {timeout:g} seconds") from error
         finally:
             request.waiters -= 1
+            if watch:
+                request.watches.remove(watch)
             if not request.waiters and not request.answer.done():
                 self._abandon(request)
+        queue = max(request.began - asked, 0.0)
+        denoise = max(time.monotonic() - asked - queue - done.decoding, 0.0)
+        return Result(done.images, queue, denoise, done.decoding)
 
     def expect(self, params: Params, work: int, priority: int) -> Forecast:
         """Seconds until a request of so much work would start and end, by what lies before it.
@@ -241,16 +259,37 @@ class EngineClient:
                 _seconds(max(expected.wait, waiting / costs.best.rate / 2)),
             )
 
-    def _submit(self, params: Params, work: int, priority: int) -> _Request:
+    def _place(self, request: _Request) -> Queued:
+        """How many requests come before one, and how long it may be until its first step."""
+        if request.riding:
+            return Queued(0, 0.0)
+        before = [
+            other
+            for other in self._requests.values()
+            if other.params.model == request.params.model
+            and (-other.priority, other.id) < (-request.priority, request.id)
+        ]
+        wait = forecast(
+            self._costs(request.params.model),
+            Ahead(sum(o.params.n for o in before), sum(o.rows_left for o in before)),
+            self._load.slots,
+            steps=request.params.steps,
+            images=1,
+            rows=request.work // request.params.n,
+            slowness=self.stats.slowness,
+        ).wait
+        return Queued(sum(not other.riding for other in before), wait)
+
+    def _submit(self, params: Params, work: int, priority: int, previews: int) -> _Request:
         answer = asyncio.get_running_loop().create_future()
-        request = _Request(next(self._ids), params, work, priority, answer)
+        request = _Request(next(self._ids), params, work, priority, previews, answer)
         self._requests[request.id] = self._equal[params] = request
         self._send_waiting()
         return request
 
     def _send_waiting(self) -> None:
         """Send what was not sent; after two deaths, those in flight at both alone, one by one."""
-        if not self._up or self._worker is None:
+        if not self.supervisor.up:
             return
         requests = self._requests.values()
         suspects = [request for request in requests if request.deaths >= _SUSPECT]
@@ -259,13 +298,15 @@ class EngineClient:
             waiting = [] if any(request.sent for request in requests) else suspects[:1]
         for request in waiting:
             request.sent = True
-            self._worker.send(Submit(request.id, request.params, request.priority))
+            self.supervisor.send(
+                Submit(request.id, request.params, request.priority, request.previews)
+            )
 
     def _abandon(self, request: _Request) -> None:
         """Nobody waits for it any more."""
         request.answer.cancel()
-        if request.sent and self._worker is not None:
-            self._worker.send(Cancel(request.id))
+        if request.sent:
+            self.supervisor.send(Cancel(request.id))
         self._forget(request)
 
     def _forget(self, request: _Request) -> None:
@@ -274,59 +315,27 @@ class EngineClient:
             del self._equal[request.params]
         self._send_waiting()
 
-    async def _supervise(self) -> None:
-        """Keep a worker; start it anew when it dies, later and later while it cannot load."""
-        failures = 0
-        while not self._closing and self.fault is None:
-            try:
-                self.launch()
-            except OSError as error:  # no processes, files or memory to be had, just now
-                failures += 1
-                log.error("no worker can be started: %s", error)
-                await asyncio.sleep(_pause(failures))
-                continue
-            worker = self._worker
-            assert worker is not None
-            self.stats.worker_pid = worker.process.pid
-            await worker.attach()
-            while (event := await worker.event()) is not None:
-                self._handle(event)
-            loaded, self._up = self._up, False
-            status = await worker.end()
-            self._worker, self.stats.worker_pid, self.stats.running = None, None, 0
-            if self._closing or self.fault is not None:
-                break
-            failures = 0 if loaded else failures + 1
-            log.error("the worker died (status %d) with %d requests", status, len(self._requests))
-            self._bury()
-            if not self.models and failures >= _FIRST_STARTS:
-                self._give_up(f"the worker died {failures} times while loading")
-            self.stats.restarts += 1
-            await asyncio.sleep(_pause(failures))
-        if self.fault is not None:
-            self._fail_all(self.fault)
-
     def _handle(self, event: Event) -> None:
         """Take note of what the worker says."""
         if isinstance(event, Progress):
             self._note(event)
         elif isinstance(event, Ready):
             self.models = {info.name: info for info in event.models}
-            self._up, self.stats.slowness = True, 1.0
+            self.stats.slowness = 1.0
             self._send_waiting()
-        elif isinstance(event, Refused):
-            if self.models:
-                log.error("the models do not load any more: %s", event.reason)
-            else:
-                self._give_up(event.reason)
         elif isinstance(event, Admitted):
             for job_id in event.job_ids:
-                if request := self._requests.get(job_id):
-                    request.riding = True
+                if (request := self._requests.get(job_id)) and not request.riding:
+                    request.riding, request.began = True, time.monotonic()
+        elif isinstance(event, Previewed):
+            request = self._requests.get(event.job_id)
+            if request and event.step > request.lost:
+                steps = request.params.steps
+                request.tell(Preview(event.image, event.step, steps, event.pixels))
         elif isinstance(event, Cancelled):
             self.stats.cancelled += 1
             self.stats.cancel_ticks = max(self.stats.cancel_ticks, event.ticks)
-        else:
+        elif not isinstance(event, Refused):
             self._answer(event)
 
     def _answer(self, event: Done | Failed) -> None:
@@ -334,7 +343,7 @@ class EngineClient:
         if request is None:
             return
         if isinstance(event, Done):
-            request.answer.set_result(event.images)
+            request.answer.set_result(event)
         else:
             request.answer.set_exception(GenerationFailed(event.reason))
         self._forget(request)
@@ -352,35 +361,38 @@ class EngineClient:
         for job_id, steps in progress.steps.items():
             if request := self._requests.get(job_id):
                 request.steps = steps
+                if steps > request.told:
+                    request.told = steps
+                    pace = (time.monotonic() - request.began) / steps
+                    left = pace * (request.all_steps - steps)
+                    request.tell(Moved(steps, request.all_steps, left))
+        for request in self._requests.values():
+            if request.watches and not request.riding:
+                request.tell(self._place(request))
 
     def _bury(self) -> None:
         """Count a death for those who were riding; the one that causes every one fails."""
+        self.stats.running = 0
         for request in list(self._requests.values()):
             if request.riding:
                 request.deaths += 1
             elif request.deaths < _SUSPECT:
                 request.deaths = 0
+            request.lost = max(request.lost, -(-request.told // request.params.n))
             request.sent = request.riding = False
             request.steps = 0
             if request.deaths >= _CULPRIT:
                 log.error("it was alone at two deaths, and fails: %s", request.params)
                 request.answer.set_exception(GenerationFailed("the worker died of it"))
                 self._forget(request)
-
-    def _give_up(self, reason: str) -> None:
-        self.fault = reason
-        self.refused()
+        if self.supervisor.fault is not None:
+            self._fail_all(self.supervisor.fault)
 
     def _fail_all(self, reason: str) -> None:
         for request in list(self._requests.values()):
             if not request.answer.done():
                 request.answer.set_exception(EngineUnavailable(reason))
             self._forget(request)
-
-
-def _pause(failures: int) -> float:
-    """Seconds before a worker is started after so many that did not load."""
-    return min(2.0 ** min(failures, 10) - 1, _LONGEST_PAUSE)
 
 
 def _seconds(wait: float) -> int:

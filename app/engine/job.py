@@ -8,6 +8,7 @@ from app.engine.costs import Costs
 # What one request may ask for at most; a model's own number of timesteps bounds its steps, too.
 MAX_STEPS, MAX_IMAGES, MAX_GUIDANCE_SCALE, MAX_SEED = 1000, 16, 20, 2**63 - 1
 MIN_PRIORITY, MAX_PRIORITY, MAX_TIMEOUT = -10, 10, 3600.0
+MAX_PREVIEWS = 16
 DEFAULT_STEPS = 50
 LONG = 100  # steps; a request of more gives way to shorter ones
 
@@ -106,12 +107,27 @@ class ModelInfo:
     height: int
     max_steps: int
     guidance_scale: float
-    digest: str  # first 10 hexadecimal digits of the SHA-256 of the UNet's weights
+    digest: str  # SHA-256 of the checkpoint, hexadecimal
     backend: str
     device: str
     dtype: str
     exact: bool  # pixels do not depend on what shares the batch, as measured at warm-up
     costs: Costs
+
+    @property
+    def hash(self) -> str:
+        """The digest as image tools write it: its first ten digits."""
+        return self.digest[:10]
+
+    @property
+    def indices(self) -> range:
+        """The classes' indices."""
+        return range(len(self.classes))
+
+    @property
+    def class_optional(self) -> bool:
+        """Whether an image may be asked for without a class."""
+        return not self.classes or self.null_class is not None
 
 
 @dataclass(frozen=True)
@@ -122,6 +138,52 @@ class Pixels:
     height: int
     channels: int
     data: bytes
+
+
+@dataclass(frozen=True)
+class Result:
+    """The images of a request, in order, and where the seconds went."""
+
+    images: tuple[Pixels, ...]
+    queue: float  # until its first step
+    denoise: float  # until the last step of its last image
+    decode: float  # until its images were there
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A request waits: `position` others come first; about `wait` seconds to its first step."""
+
+    position: int
+    wait: float
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Its images have made `step` of `steps` steps, all together; about `left` seconds to go."""
+
+    step: int
+    steps: int
+    left: float
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A small picture of what image `image` will be, after its step `step` of `steps`."""
+
+    image: int
+    step: int
+    steps: int
+    pixels: Pixels
+
+
+Update = Queued | Moved | Preview
+
+
+def preview_steps(steps: int, previews: int) -> frozenset[int]:
+    """Steps 1..steps-1 after which an image is shown: so many, evenly spaced, where there are."""
+    wanted = (round(steps * k / (previews + 1)) for k in range(1, previews + 1))
+    return frozenset(step for step in wanted if 0 < step < steps)
 
 
 class Status(Enum):
@@ -141,8 +203,10 @@ class Job:
     id: int
     params: Params
     priority: int = 0
+    previews: frozenset[int] = frozenset()  # the steps after which its images are shown
     status: Status = Status.QUEUED
     images: dict[int, Pixels] = field(default_factory=dict)
+    denoised: float = 0.0  # when the last step of its last image began; time.perf_counter()
 
     @property
     def ended(self) -> bool:

@@ -11,16 +11,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from app.engine.backends.base import Backend, Decoding, Rows, device_errors
+from app.engine.backends.base import Backend, Decoding, Rows, Slots, device_errors
 from app.engine.backends.choice import pick_backend
 from app.engine.backends.measure import NOT_FINITE, measure
 from app.engine.costs import Bucket, Costs
 from app.engine.job import DeviceLost, ModelInfo, Pixels
 from app.engine.scheduler import Image
 from app.engine.wire import Load
-from models.checkpoint import weights_digest
+from models.checkpoint import checkpoint_digest
 from models.pipeline import BLOCK_ROWS, LatentDiffusion
+from models.preview import LatentPreview
 from models.schedule import timestep_pairs
+
+_FIT_STEPS = 8  # of the images that previews are fitted to
 
 
 class Runner:
@@ -33,7 +36,7 @@ class Runner:
         slots = max(slots, *backend.buckets)
         # Two more than there are: one that padding reads, and one where it writes.
         self._blank, self._waste = slots, slots + 1
-        self._x = torch.zeros(slots + 2, *model.latent_shape, device=model.device)
+        self._slots = Slots.of(slots + 2, model)
         self._generators: dict[int, torch.Generator] = {}
         self._pairs = functools.lru_cache(64)(lambda steps: timestep_pairs(model.schedule, steps))
         self._starting: list[tuple[int, Tensor]] = []
@@ -41,6 +44,9 @@ class Runner:
         self._finished: list[tuple[Image, Tensor]] = []
         self._decoding: tuple[list[tuple[Image, Tensor]], Decoding] | None = None
         self._decode_buckets: tuple[int, ...] = (BLOCK_ROWS,)
+        self._sketch: LatentPreview | None = None  # fitted to the decoder at warm-up
+        self._wanted: list[tuple[Image, int]] = []  # previews, with the step they are of
+        self._previews: list[tuple[list[tuple[Image, int]], Decoding]] = []
         self.info = self._describe(Costs((Bucket(BLOCK_ROWS, 1.0),)), exact=True)
 
     @classmethod
@@ -48,7 +54,7 @@ class Runner:
         """Load a model folder; raises `CheckpointError`, or `ValueError` for a wrong device."""
         model = LatentDiffusion.open(folder, device=load.device, dtype=getattr(torch, load.dtype))
         backend = pick_backend(model, load.backend, compiled=load.compile)
-        return cls(name, model, weights_digest(folder / "unet")[:10], backend, load.slots)
+        return cls(name, model, checkpoint_digest(folder), backend, load.slots)
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -58,11 +64,17 @@ class Runner:
             ValueError: a step is not finite; the message names the model and dtype.
         """
         try:
-            measured = measure(self._backend, self._model, self._x, waste=self._waste)
+            measured = measure(self._backend, self._model, self._slots, waste=self._waste)
         except ValueError as error:
             raise ValueError(f"{self._name}: {error}") from error
         self._decode_buckets = measured.decode_buckets
         self.info = self._describe(Costs(measured.buckets), exact=measured.exact)
+        model, names = self._model, range(max(len(self._model.classes.names), 1))
+        labels = [k % len(names) if model.classes.names else None for k in range(BLOCK_ROWS)]
+        latents = model.denoise(
+            labels, range(BLOCK_ROWS), steps=min(_FIT_STEPS, self.info.max_steps), guidance_scale=1
+        )
+        self._sketch = LatentPreview.fit(latents, model.decode(latents))
 
     @torch.inference_mode()
     def start(self, image: Image) -> None:
@@ -85,7 +97,7 @@ class Runner:
         try:
             with device_errors():
                 self._settle()
-                self._backend.step(self._x, tick)
+                self._backend.step(self._slots, tick)
         except Exception:  # it will be tried again, with the same noise
             for generator, state in zip(drawn, states, strict=True):
                 generator.set_state(state)
@@ -95,6 +107,20 @@ class Runner:
     def decode(self, images: Sequence[Image]) -> None:
         """Decode images that are in their last step, as soon as it is done."""
         self._finishing += images
+
+    def preview(self, images: Sequence[Image]) -> None:
+        """Sketch images as they are after the step that was begun last."""
+        self._wanted += [(image, image.step) for image in images]
+
+    @torch.inference_mode()
+    def previewed(self) -> list[tuple[Image, int, Pixels]]:
+        """What was to be sketched after the step before the last, each with its step."""
+        previews, self._previews = self._previews, []
+        made = []
+        for wanted, sketches in previews:
+            for (image, step), pixels in zip(wanted, to_pixels(sketches.images()[0]), strict=True):
+                made.append((image, step, pixels))
+        return made
 
     @torch.inference_mode()
     def decoded(self, *, wait: bool) -> list[tuple[Image, Pixels | str]]:
@@ -119,12 +145,17 @@ class Runner:
 
     def _settle(self) -> None:
         """Take what the last step finished out of its slots, and put what starts into them."""
-        if self._finishing or self._starting or self._finished:
+        x = self._slots.x
+        if self._finishing or self._starting or self._finished or self._wanted:
             self._backend.settle()
-        self._finished += [(image, self._x[image.slot].clone()) for image in self._finishing]
+        if self._wanted and self._sketch is not None:
+            x0 = self._slots.x0[[image.slot for image, _ in self._wanted]]
+            self._previews.append((self._wanted, self._backend.fetch(self._sketch(x0))))
+            self._wanted = []
+        self._finished += [(image, x[image.slot].clone()) for image in self._finishing]
         self._finishing = []
         for slot, noise in self._starting:
-            self._x[slot] = noise.to(self._x.device, non_blocking=True)
+            x[slot] = noise.to(x.device, non_blocking=True)
         self._starting = []
         self._decode_next()
 
@@ -145,7 +176,7 @@ class Runner:
 
     def _begin(self, latents: Sequence[Tensor]) -> Decoding:
         size = next(size for size in self._decode_buckets if size >= len(latents))
-        padded = [*latents, *[self._x[self._blank]] * (size - len(latents))]
+        padded = [*latents, *[self._slots.x[self._blank]] * (size - len(latents))]
         return self._backend.decode(torch.stack(padded))
 
     def _decode_alone(self, latent: Tensor) -> Pixels | str:

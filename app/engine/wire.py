@@ -43,6 +43,7 @@ class Submit(Message, frozen=True):
     job_id: int
     params: Params
     priority: int
+    previews: int
 
 
 class Cancel(Message, frozen=True):
@@ -77,10 +78,20 @@ class Admitted(Message, frozen=True):
 
 
 class Done(Message, frozen=True):
-    """A request's images, in order."""
+    """A request's images, in order; `decoding` took so many seconds after the last step."""
 
     job_id: int
     images: tuple[Pixels, ...]
+    decoding: float
+
+
+class Previewed(Message, frozen=True):
+    """What an image of a request will be, as its step `step` has it."""
+
+    job_id: int
+    image: int
+    step: int
+    pixels: Pixels
 
 
 class Failed(Message, frozen=True):
@@ -114,7 +125,7 @@ class Progress(Message, frozen=True):
 
 
 Command = Load | Submit | Cancel | Stop
-Event = Ready | Refused | Admitted | Done | Failed | Cancelled | Progress
+Event = Ready | Refused | Admitted | Previewed | Done | Failed | Cancelled | Progress
 
 _encode = msgspec.msgpack.Encoder().encode
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from app.engine.costs import Costs
-from app.engine.job import DeviceLost, Job, ModelInfo, OutOfMemory, Pixels
+from app.engine.job import DeviceLost, Job, ModelInfo, OutOfMemory, Pixels, preview_steps
 from app.engine.scheduler import Image, Scheduler
 from app.engine.wire import (
     Admitted,
@@ -31,6 +31,7 @@ from app.engine.wire import (
     Event,
     Failed,
     Load,
+    Previewed,
     Progress,
     Ready,
     Refused,
@@ -58,6 +59,12 @@ class Mechanism(Protocol):
 
         It may still be under way when this returns; raises `OutOfMemory`.
         """
+
+    def preview(self, images: Sequence[Image]) -> None:
+        """Sketch images as they are after the step that was begun last."""
+
+    def previewed(self) -> list[tuple[Image, int, Pixels]]:
+        """Sketches of the step before the one begun last, each with its number."""
 
     def decode(self, images: Sequence[Image]) -> None:
         """Begin to decode images that have made their last step; their slots are free after."""
@@ -151,7 +158,8 @@ class Worker:
             if isinstance(command, Stop):
                 return False
             if isinstance(command, Submit):
-                job = Job(command.job_id, command.params, command.priority)
+                shown = preview_steps(command.params.steps, command.previews)
+                job = Job(command.job_id, command.params, command.priority, shown)
                 self._lanes[command.params.model].scheduler.submit(job)
             elif isinstance(command, Cancel) and any(
                 lane.scheduler.cancel(command.job_id) for lane in self._lanes.values()
@@ -181,9 +189,17 @@ class Worker:
         self._rows += (used := sum(image.rows for image in plan.riding))
         self._padding += plan.rows - used
         self._expected += lane.costs.holding(plan.rows).seconds
+        for image, step, pixels in lane.runner.previewed():
+            if not image.job.ended:
+                self._emit(Previewed(image.job.id, image.index, step, pixels))
         if finished := lane.scheduler.advance(plan):
+            now = time.perf_counter()
+            for image in finished:
+                image.job.denoised = now
             lane.runner.decode(finished)
             lane.decoding += len(finished)
+        if shown := [image for image in plan.riding if image.step in image.job.previews]:
+            lane.runner.preview(shown)
 
     def _deliver(self, lane: _Lane) -> None:
         """Hand over what is decoded; wait for it where this model has nothing else to do."""
@@ -194,8 +210,9 @@ class Worker:
             if isinstance(made, str):
                 self._fail(lane, image.job, made)
             elif lane.scheduler.deliver(image, made):
-                params, images = image.job.params, image.job.images
-                self._emit(Done(image.job.id, tuple(images[k] for k in range(params.n))))
+                job = image.job
+                images = tuple(job.images[k] for k in range(job.params.n))
+                self._emit(Done(job.id, images, time.perf_counter() - job.denoised))
 
     def _fail(self, lane: _Lane, job: Job, reason: str) -> None:
         if lane.scheduler.fail(job):

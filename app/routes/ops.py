@@ -5,7 +5,7 @@ import dataclasses
 from fastapi import APIRouter, Response
 
 from app.dependencies import EngineDep
-from app.schemas import EngineOut, Health, ModelList, ModelOut
+from app.reports import EngineOut, Health, ModelList, ModelOut
 
 router = APIRouter(tags=["operations"])
 
@@ -24,7 +24,14 @@ async def models(engine: EngineDep) -> ModelList:
 @router.get("/engine", summary="What the engine is doing")
 async def state(engine: EngineDep) -> EngineOut:
     """Counts since the server started."""
-    return EngineOut(ready=engine.ready, jobs=engine.jobs, **dataclasses.asdict(engine.stats))
+    worker = engine.supervisor.worker
+    return EngineOut(
+        ready=engine.ready,
+        worker_pid=worker and worker.process.pid,
+        restarts=engine.supervisor.restarts,
+        jobs=engine.jobs,
+        **dataclasses.asdict(engine.stats),
+    )
 
 
 @router.get("/livez", summary="Whether the server answers at all")

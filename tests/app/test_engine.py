@@ -63,8 +63,8 @@ def asynchronous(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...
 
 
 def worker_of(client: EngineClient) -> ThreadWorker:
-    assert isinstance(client._worker, ThreadWorker)
-    return client._worker
+    assert isinstance(client.supervisor.worker, ThreadWorker)
+    return client.supervisor.worker
 
 
 def begin(client: EngineClient, want: Params, **how: Any) -> "asyncio.Task[Any]":
@@ -76,8 +76,8 @@ async def test_everyone_gets_their_own_images() -> None:
     async with running(FakeRunner()) as client:
         wants = [params(seed, steps=1 + seed % 5, n=1 + seed % 3) for seed in range(30)]
         answers = await asyncio.gather(*(client.generate(want) for want in wants))
-    for want, images in zip(wants, answers, strict=True):
-        assert images == tuple(pixel(want.seed_of(k)) for k in range(want.n))
+    for want, answer in zip(wants, answers, strict=True):
+        assert answer.images == tuple(pixel(want.seed_of(k)) for k in range(want.n))
 
 
 @asynchronous
@@ -116,7 +116,7 @@ async def test_a_model_is_decoded_while_another_is_busy() -> None:
     async with running(FakeRunner(), busy) as client:
         long = begin(client, params(1, steps=1000, model="busy"))
         await until(lambda: busy.started)
-        assert await client.generate(params(2)) == (pixel(2),)
+        assert (await client.generate(params(2))).images == (pixel(2),)
         assert not long.done()
         long.cancel()
 
@@ -147,7 +147,7 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
         assert 1 <= busy.value.retry_after <= 120
         runner.gate.open()
         await asyncio.gather(*tasks)
-        assert await client.generate(params(9)) == (pixel(9),)
+        assert (await client.generate(params(9))).images == (pixel(9),)
         runner.gate.hold()
         long = begin(client, params(1, steps=100, n=2))
         await until(lambda: client.jobs == 1)
@@ -192,7 +192,7 @@ async def test_equal_requests_are_computed_once() -> None:
         runner.gate.open()
         answers = await asyncio.gather(*twins[1:], other)
         assert client.stats.shared == 2
-    assert answers == [(pixel(5), pixel(6))] * 3
+    assert [answer.images for answer in answers] == [(pixel(5), pixel(6))] * 3
     assert sorted(runner.started) == [5, 5, 6, 6]
 
 
@@ -250,7 +250,7 @@ async def _end_at(stage: str, end: str) -> None:
         runner.shutter.open()
         if before:
             await before
-        assert await client.generate(params(3)) == (pixel(3),), "the next one has the slot"
+        assert (await client.generate(params(3))).images == (pixel(3),), "the next one has the slot"
         assert sum(2 in batch for batch in runner.batches) <= rides + 1, "it rode on"
         await until(lambda: client.stats.cancelled == (stage != "decoding"))
         assert client.stats.cancel_ticks <= 1
@@ -291,7 +291,7 @@ async def test_an_image_that_is_not_finite_fails_alone() -> None:
         assert isinstance(bad, GenerationFailed)
         assert str(bad) == "an image is not finite"
         assert (first, last) == ((pixel(1),), (pixel(2),))
-        assert await client.generate(params(3)) == (pixel(3),)
+        assert (await client.generate(params(3))).images == (pixel(3),)
 
 
 @asynchronous
@@ -304,8 +304,8 @@ async def test_a_row_that_makes_a_step_raise_fails_alone() -> None:
         runner.gate.open()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(answers.pop(2), GenerationFailed)
-        assert answers == [(pixel(1),), (pixel(2),), (pixel(3),)]
-        assert await client.generate(params(4)) == (pixel(4),)
+        assert [a.images for a in answers] == [(pixel(1),), (pixel(2),), (pixel(3),)]
+        assert (await client.generate(params(4))).images == (pixel(4),)
 
 
 @asynchronous
@@ -314,11 +314,11 @@ async def test_memory_that_runs_out_is_not_noticed() -> None:
     async with running(runner, slots=8) as client:
         wants = [params(s, steps=20, scale=2.0 if s % 2 else 1.0) for s in range(8)]
         answers = await asyncio.gather(*(client.generate(want) for want in wants))
-        assert answers == [(pixel(s),) for s in range(8)]
+        assert [answer.images for answer in answers] == [(pixel(s),) for s in range(8)]
         runner.memory = 1
         with pytest.raises(GenerationFailed, match="out of memory"):
             await client.generate(params(1, scale=2.0))
-        assert await client.generate(params(2)) == (pixel(2),)
+        assert (await client.generate(params(2))).images == (pixel(2),)
 
 
 @asynchronous
@@ -346,10 +346,10 @@ async def test_a_model_that_does_not_load_is_reported() -> None:
 
     told = asyncio.Event()
     client = EngineClient(LOAD, LIMITS, lambda wanted: ThreadWorker(wanted, load))
-    client.refused = told.set
+    client.supervisor.refused = told.set
     await client.start()
     await told.wait()
-    assert client.fault == "unet/config.json: no such thing"
+    assert client.supervisor.fault == "unet/config.json: no such thing"
     with pytest.raises(EngineUnavailable, match="no such thing"):
         await client.generate(params(1))
     await client.close()

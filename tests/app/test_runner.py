@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from app.engine.backends.base import Decoding, Rows
+from app.engine.backends.base import Decoding, Rows, Slots
 from app.engine.backends.choice import pick_backend
 from app.engine.backends.eager import Eager
 from app.engine.backends.measure import NOT_FINITE
@@ -99,11 +99,11 @@ class Strange(Eager):
         super().__init__(model)
         self._sizes, self._by_position = sizes, by_position
 
-    def step(self, x: Tensor, rows: Rows) -> None:
-        super().step(x, rows)
+    def step(self, slots: Slots, rows: Rows) -> None:
+        super().step(slots, rows)
         if len(rows.read) in self._sizes:
             odd = rows.write[:1] if self._by_position else rows.write
-            x[odd] = torch.nextafter(x[odd], torch.tensor(torch.inf))
+            slots.x[odd] = torch.nextafter(slots.x[odd], torch.tensor(torch.inf))
 
 
 def test_a_bucket_that_rounds_otherwise_is_not_used(tiny: LatentDiffusion) -> None:
@@ -155,10 +155,10 @@ class Failing(Eager):
     bad: Tensor | None = None
     error: BaseException | None = None
 
-    def step(self, x: Tensor, rows: Rows) -> None:
+    def step(self, slots: Slots, rows: Rows) -> None:
         if self.error:
             raise self.error
-        super().step(x, rows)
+        super().step(slots, rows)
 
     def decode(self, latents: Tensor) -> Decoding:
         if self.bad is not None and any(torch.equal(latent, self.bad) for latent in latents):
@@ -176,7 +176,7 @@ def test_a_decoding_that_fails_takes_no_other_with_it(tiny: LatentDiffusion) -> 
     for image in plan.admitted:
         runner.start(image)
     runner.step(plan.riding, plan.rows)
-    backend.bad = runner._x[plan.riding[2].slot].clone()
+    backend.bad = runner._slots.x[plan.riding[2].slot].clone()
     runner.decode(scheduler.advance(plan))
     made = [pixels for _, pixels in runner.decoded(wait=True)]
     assert made.pop(2) == "RuntimeError in the decoder"
@@ -206,7 +206,7 @@ def test_errors_of_a_device_are_told_apart(
     backend.error = raised
     with pytest.raises(becomes):
         runner.step(plan.riding, plan.rows)
-    assert torch.equal(runner._x[plan.riding[0].slot], noise), "it has not moved"
+    assert torch.equal(runner._slots.x[plan.riding[0].slot], noise), "it has not moved"
 
 
 def test_a_step_that_is_tried_again_has_the_same_noise(tiny: LatentDiffusion) -> None:
@@ -215,11 +215,11 @@ def test_a_step_that_is_tried_again_has_the_same_noise(tiny: LatentDiffusion) ->
 
         steps = 0
 
-        def step(self, x: Tensor, rows: Rows) -> None:
+        def step(self, slots: Slots, rows: Rows) -> None:
             self.steps += 1
             if self.steps == 3:
                 raise torch.OutOfMemoryError
-            super().step(x, rows)
+            super().step(slots, rows)
 
     want = Params("tiny", 1, 9, 2.0, (0.0, 1.0), 0.7, 7, 3)
     runner = Runner("tiny", tiny, "", Once(tiny), slots=4)

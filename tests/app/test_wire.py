@@ -14,13 +14,14 @@ from tests.fakes import INFO, LOAD
 
 MESSAGES: list[wire.Command | wire.Event] = [
     LOAD,
-    wire.Submit(1, Params("m", None, 1000, 7.5, (0.25, 1.0), 0.5, 2**63 - 1, 16), -10),
+    wire.Submit(1, Params("m", None, 1000, 7.5, (0.25, 1.0), 0.5, 2**63 - 1, 16), -10, 3),
     wire.Cancel(2**40),
     wire.Stop(),
     wire.Ready((INFO, INFO)),
     wire.Refused("no such file: \N{SNOWMAN}"),
     wire.Admitted((1, 2, 3)),
-    wire.Done(1, (Pixels(2, 1, 3, b"\x00\xff" * 3), Pixels(1, 1, 1, b"\x07"))),
+    wire.Done(1, (Pixels(2, 1, 3, b"\x00\xff" * 3), Pixels(1, 1, 1, b"\x07")), 0.25),
+    wire.Previewed(1, 15, 7, Pixels(1, 1, 1, b"\x07")),
     wire.Failed(1, "out of memory"),
     wire.Cancelled(1, 1),
     wire.Progress(3, 64, 2, 0.5, 0.4, 12, {1: 20, 7: 0}),

@@ -42,7 +42,7 @@ def run(x: Tensor, steps: int, prediction: Prediction, eta: float = 0.0) -> Tens
     for t, t_prev in timestep_pairs(CONFIG, steps):
         output = best_output(x, ALPHA_BAR[t], prediction)
         noise = torch.randn(x.shape, generator=draw, dtype=x.dtype) if eta else None
-        x = ddim_step(
+        x, _ = ddim_step(
             x,
             output,
             ALPHA_BAR[t] * rows,
@@ -115,10 +115,10 @@ def test_rows_do_not_see_each_other() -> None:
         alpha_bars(SCHEDULE)[[700, 400, 599, 0, 100, -1]],
     )
     eta = torch.tensor([0.0, 0.5, 1.0, 0.0, 0.3, 1.0])
-    together = ddim_step(x, output, now, then, "v_prediction", eta=eta, noise=noise)
+    together, _ = ddim_step(x, output, now, then, "v_prediction", eta=eta, noise=noise)
     for i in range(6):
         row = slice(i, i + 1)
-        alone = ddim_step(
+        alone, _ = ddim_step(
             x[row],
             output[row],
             now[row],
@@ -133,7 +133,7 @@ def test_rows_do_not_see_each_other() -> None:
 def test_clipping_bounds_the_clean_sample_and_keeps_eps() -> None:
     x, output = torch.full((1, 1, 1, 1), 4.0), torch.full((1, 1, 1, 1), 0.5)
     now, then = torch.tensor([0.25]), torch.tensor([0.81])
-    clipped = ddim_step(x, output, now, then, "epsilon", clip=1.0)
+    clipped, _ = ddim_step(x, output, now, then, "epsilon", clip=1.0)
     assert clipped.item() == pytest.approx(0.9 * 1.0 + 0.19**0.5 * 0.5)
 
 

@@ -191,7 +191,7 @@ def test_whole_trajectories(prediction: Any, spacing: Any, eta: float) -> None:
         with torch.inference_mode():
             for t, t_prev in pairs:
                 noise, times = torch.randn_like(x), torch.full((2,), t)
-                x = ddim_step(
+                x, _ = ddim_step(
                     x,
                     network(x, times, labels),
                     alpha_bar[times],

@@ -38,7 +38,7 @@ def test_sample_is_the_loop_over_its_parts(tiny: LatentDiffusion) -> None:
             output = null + 2.5 * (conditional - null)
             now, then = alpha_bar[[t]], alpha_bar[[t_prev]]
             eta = torch.tensor([0.3])
-            x = ddim_step(x, output, now, then, "v_prediction", eta=eta, noise=noise)
+            x, _ = ddim_step(x, output, now, then, "v_prediction", eta=eta, noise=noise)
         expected = tiny.vae.decode(x).clamp(-1, 1)
     made = tiny.sample(["dog"], [7], steps=6, guidance_scale=2.5, eta=0.3)
     torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)
@@ -82,7 +82,7 @@ def test_wrong_arguments_are_named(tiny: LatentDiffusion) -> None:
 
 
 def test_an_image_that_is_not_finite_is_an_error(tiny: LatentDiffusion) -> None:
-    with pytest.raises(ValueError, match="an image is not finite at guidance_scale inf"):
+    with pytest.raises(ValueError, match="an image is not finite"):
         tiny.sample(["cat"], [1], steps=2, guidance_scale=float("inf"))
 
 

@@ -17,6 +17,20 @@ Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
+class Slots:
+    """Room for the images in flight, (slots, C, h, w) float32 each, on the device."""
+
+    x: Tensor  # latents
+    x0: Tensor  # the clean latents that their last step went by
+
+    @classmethod
+    def of(cls, count: int, model: LatentDiffusion) -> "Slots":
+        """So many, empty."""
+        x = torch.zeros(count, *model.latent_shape, device=model.device)
+        return cls(x, torch.zeros_like(x))
+
+
+@dataclass(frozen=True)
 class Rows:
     """One tick of R rows, R the size of a bucket; every tensor has R entries.
 
@@ -60,14 +74,17 @@ class Backend(Protocol):
     def prepare(self) -> None:
         """Get every bucket ready to run; without this each is when it is first used."""
 
-    def step(self, x: Tensor, rows: Rows) -> None:
-        """Begin one step of the slots that `rows` writes, in x, (slots, C, h, w) float32."""
+    def step(self, slots: Slots, rows: Rows) -> None:
+        """Begin one step of the slots that `rows` writes."""
 
     def settle(self) -> None:
-        """After this x may be read and written as if the last step were done."""
+        """After this slots may be read and written as if the last step were done."""
 
     def decode(self, latents: Tensor) -> Decoding:
         """Begin to decode latents, as many as a bucket has."""
+
+    def fetch(self, images: Tensor) -> Decoding:
+        """Begin to turn images (B, C, H, W) into pixels on the host."""
 
     def synchronize(self) -> None:
         """Wait until every step begun is done."""
@@ -88,17 +105,19 @@ class Decoded:
         return self.made
 
 
-def advance(x: Tensor, rows: Rows, network: Network, model: LatentDiffusion) -> None:
+def advance(slots: Slots, rows: Rows, network: Network, model: LatentDiffusion) -> None:
     """One tick: a UNet row for every row, guidance, then DDIM; eq. 12 of Song et al. 2021."""
-    latents = x[rows.read]
-    update(x, rows, latents, network(latents, rows.t, rows.label), model)
+    latents = slots.x[rows.read]
+    update(slots, rows, latents, network(latents, rows.t, rows.label), model)
 
 
-def update(x: Tensor, rows: Rows, latents: Tensor, output: Tensor, model: LatentDiffusion) -> None:
+def update(
+    slots: Slots, rows: Rows, latents: Tensor, output: Tensor, model: LatentDiffusion
+) -> None:
     """The rest of a tick, once the UNet has answered."""
     output = guide(output, output[rows.null], rows.scale)
     schedule = model.schedule
-    x[rows.write] = ddim_step(
+    slots.x[rows.write], slots.x0[rows.write] = ddim_step(
         latents,
         output,
         model.alpha_bar[rows.t],

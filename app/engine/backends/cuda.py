@@ -10,7 +10,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from app.engine.backends.base import Decoding, Rows, advance, develop, unet_network
+from app.engine.backends.base import Decoding, Rows, Slots, advance, develop, unet_network
 from models.pipeline import LatentDiffusion
 
 _AHEAD = 2  # ticks begun and not done
@@ -39,11 +39,11 @@ class CudaGraphs:
     def prepare(self) -> None:
         """Nothing: buckets are captured when they are first run."""
 
-    def step(self, x: Tensor, rows: Rows) -> None:
+    def step(self, slots: Slots, rows: Rows) -> None:
         """Enqueue one step; waits only for the tick before the last."""
         size = len(rows.read)
         if size not in self._graphs:
-            self._graphs[size] = self._capture(x, rows)
+            self._graphs[size] = self._capture(slots, rows)
         graph, static = self._graphs[size]
         _fill(static, rows)
         graph.replay()
@@ -59,14 +59,18 @@ class CudaGraphs:
         with torch.cuda.stream(self._decoder):
             latents.record_stream(self._decoder)
             images = self._model.vae.decode(latents.to(next(self._model.vae.parameters()).dtype))
-            made = tuple(
-                torch.empty(part.shape, dtype=part.dtype, pin_memory=True).copy_(
-                    part, non_blocking=True
-                )
-                for part in develop(images.float())
+            return self.fetch(images.float())
+
+    def fetch(self, images: Tensor) -> Decoding:
+        """Enqueue on the current stream."""
+        made = tuple(
+            torch.empty(part.shape, dtype=part.dtype, pin_memory=True).copy_(
+                part, non_blocking=True
             )
-            event = torch.cuda.Event()
-            event.record()
+            for part in develop(images)
+        )
+        event = torch.cuda.Event()
+        event.record()
         return _Decoding(event, (made[0], made[1]))
 
     def settle(self) -> None:
@@ -76,7 +80,7 @@ class CudaGraphs:
         """Wait for the device."""
         torch.cuda.synchronize(self._model.device)
 
-    def _capture(self, x: Tensor, rows: Rows) -> tuple[torch.cuda.CUDAGraph, Rows]:
+    def _capture(self, slots: Slots, rows: Rows) -> tuple[torch.cuda.CUDAGraph, Rows]:
         """Record one tick over tensors that stay where they are."""
         device = self._model.device
         noise = torch.zeros(len(rows.read), *self._model.latent_shape, device=device)
@@ -87,20 +91,20 @@ class CudaGraphs:
         }
         static = Rows(**tensors, noise=noise)
         _fill(static, rows)
-        before, home = x.clone(), torch.cuda.current_stream()
+        before, home = slots.x.clone(), torch.cuda.current_stream()
         stream, graph = torch.cuda.Stream(device), torch.cuda.CUDAGraph()
         stream.wait_stream(home)
         try:
             with torch.cuda.stream(stream):
                 for _ in range(_WARM_RUNS):
-                    advance(x, static, self._network, self._model)
+                    advance(slots, static, self._network, self._model)
             home.wait_stream(stream)
             with torch.cuda.graph(graph, pool=self._pool):
-                advance(x, static, self._network, self._model)
+                advance(slots, static, self._network, self._model)
         finally:  # a capture that fails may leave its own stream the current one
             torch.cuda.set_stream(home)
             home.wait_stream(stream)
-            x.copy_(before)
+            slots.x.copy_(before)
         return graph, static
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from app.engine.backends.base import Decoded, Decoding, Rows, advance, develop, unet_network
+from app.engine.backends.base import Decoded, Decoding, Rows, Slots, advance, develop, unet_network
 from models.pipeline import LatentDiffusion
 
 
@@ -22,14 +22,17 @@ class Eager:
     def prepare(self) -> None:
         """Nothing: there is nothing to prepare."""
 
-    def step(self, x: Tensor, rows: Rows) -> None:
+    def step(self, slots: Slots, rows: Rows) -> None:
         """Make one step."""
-        advance(x, rows.to(x.device), self._network, self._model)
+        advance(slots, rows.to(slots.x.device), self._network, self._model)
 
     def decode(self, latents: Tensor) -> Decoding:
         """Decode at once."""
         vae = self._model.vae
-        images = vae.decode(latents.to(next(vae.parameters()).dtype)).float()
+        return self.fetch(vae.decode(latents.to(next(vae.parameters()).dtype)).float())
+
+    def fetch(self, images: Tensor) -> Decoding:
+        """Bring pixels to the host."""
         pixels, sums = develop(images)
         return Decoded((pixels.cpu(), sums.cpu()))
 

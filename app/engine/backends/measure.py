@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from app.engine.backends.base import Backend, Rows, device_errors
+from app.engine.backends.base import Backend, Rows, Slots, device_errors
 from app.engine.costs import Bucket
 from app.engine.job import OutOfMemory
 from models.pipeline import BLOCK_ROWS, LatentDiffusion
@@ -29,16 +29,16 @@ class Measured:
     exact: bool
 
 
-def measure(backend: Backend, model: LatentDiffusion, x: Tensor, *, waste: int) -> Measured:
+def measure(backend: Backend, model: LatentDiffusion, slots: Slots, *, waste: int) -> Measured:
     """Step and decode fixed rows through every bucket.
 
-    `x` are the runner's slots, overwritten; `waste` is the one that nobody reads.
+    `slots` are the runner's, overwritten; `waste` is the one that nobody reads.
 
     Raises:
         ValueError: a step is not finite.
     """
     backend.prepare()
-    expected = _probe(backend, model, x, waste, BLOCK_ROWS, waste - 1)[0]
+    expected = _probe(backend, model, slots, waste, BLOCK_ROWS, waste - 1)[0]
     if not expected.isfinite().all():
         raise ValueError(f"{NOT_FINITE}, in {model.dtype}")
     made: dict[int, list[tuple[Tensor, float]]] = {size: [] for size in backend.buckets}
@@ -47,7 +47,7 @@ def measure(backend: Backend, model: LatentDiffusion, x: Tensor, *, waste: int) 
             try:
                 with device_errors():
                     count = max(size, BLOCK_ROWS)
-                    probes.append(_probe(backend, model, x, waste, size, count, shift))
+                    probes.append(_probe(backend, model, slots, waste, size, count, shift))
             except OutOfMemory:
                 if size <= BLOCK_ROWS:
                     raise
@@ -61,7 +61,7 @@ def measure(backend: Backend, model: LatentDiffusion, x: Tensor, *, waste: int) 
         for size, probes in made.items()
         if exact[size] or size == BLOCK_ROWS
     )
-    decode_buckets = _exact_decode_buckets(backend, x[:BLOCK_ROWS].clone())
+    decode_buckets = _exact_decode_buckets(backend, slots.x[:BLOCK_ROWS].clone())
     return Measured(
         buckets, decode_buckets or (BLOCK_ROWS,), exact[BLOCK_ROWS] and bool(decode_buckets)
     )
@@ -70,7 +70,7 @@ def measure(backend: Backend, model: LatentDiffusion, x: Tensor, *, waste: int) 
 def _probe(
     backend: Backend,
     model: LatentDiffusion,
-    x: Tensor,
+    slots: Slots,
     waste: int,
     size: int,
     count: int,
@@ -81,14 +81,14 @@ def _probe(
     rows = torch.randn(total, *model.latent_shape, generator=draw)
     t = torch.randint(0, model.schedule.num_train_timesteps, (total,), generator=draw)
     label = torch.randint(max(len(model.classes.names), 1), (total,), generator=draw)
-    x[:total] = rows.to(x.device)
+    slots.x[:total] = rows.to(slots.x.device)
     least = math.inf
     for part in torch.arange(count).roll(shift).split(size):
-        slots = torch.cat([part, torch.full((size - len(part),), waste)])
-        known = slots.clamp(max=total - 1)
+        places = torch.cat([part, torch.full((size - len(part),), waste)])
+        known = places.clamp(max=total - 1)
         tick = Rows(
-            read=slots,
-            write=slots,
+            read=places,
+            write=places,
             t=t[known],
             t_prev=t[known] - 1,
             label=label[known],
@@ -98,10 +98,10 @@ def _probe(
             noise=None,
         )
         began = time.perf_counter()
-        backend.step(x, tick)
+        backend.step(slots, tick)
         backend.synchronize()
         least = min(least, time.perf_counter() - began)
-    return x[:count].clone().cpu(), least
+    return slots.x[:count].clone().cpu(), least
 
 
 def _exact_decode_buckets(backend: Backend, latents: Tensor) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
 
-from app.engine.backends.base import Decoded, Decoding, Rows, develop, update
+from app.engine.backends.base import Decoded, Decoding, Rows, Slots, develop, update
 from app.engine.backends.winograd import Winograd
 from app.engine.job import DeviceLost
 from models.pipeline import LatentDiffusion
@@ -37,7 +37,7 @@ class OpenVino:
     def __init__(self, model: LatentDiffusion) -> None:
         torch.set_num_threads(1)  # what is left to PyTorch is small; two teams would fight
         self._model = model
-        self._begun: tuple[Tensor, Rows, Tensor, _Running] | None = None
+        self._begun: tuple[Slots, Rows, Tensor, _Running] | None = None
         latents = torch.zeros(_EXAMPLE_ROWS, *model.latent_shape)
         counts = torch.zeros(_EXAMPLE_ROWS, dtype=torch.int64)
         self._labelled = model.unet.class_embedding is not None
@@ -61,26 +61,30 @@ class OpenVino:
         with ThreadPoolExecutor(usable_cores()) as pool:
             list(pool.map(lambda shape: shape[0].compile(shape[1]), shapes))
 
-    def step(self, x: Tensor, rows: Rows) -> None:
+    def step(self, slots: Slots, rows: Rows) -> None:
         """Begin one step: what the caller does next, it does while the UNet runs."""
         self.settle()
-        latents = x[rows.read]
+        latents = slots.x[rows.read]
         inputs = (latents, rows.t, rows.label) if self._labelled else (latents, rows.t)
-        self._begun = x, rows, latents, self._unet.begin(*inputs)
+        self._begun = slots, rows, latents, self._unet.begin(*inputs)
 
     def settle(self) -> None:
         """Wait for the UNet's answer and make the update it is for."""
         if self._begun is not None:
-            (x, rows, latents, running), self._begun = self._begun, None
+            (slots, rows, latents, running), self._begun = self._begun, None
             try:
                 output = running.result()
             except Exception as error:  # too late to try again: who rode has been counted on
                 raise DeviceLost(f"OpenVINO: {error}") from error
-            update(x, rows, latents, output, self._model)
+            update(slots, rows, latents, output, self._model)
 
     def decode(self, latents: Tensor) -> Decoding:
         """Decode at once: beside a step, both would be slower than one after the other."""
-        return Decoded(develop(self._vae.begin(latents).result()))
+        return self.fetch(self._vae.begin(latents).result())
+
+    def fetch(self, images: Tensor) -> Decoding:
+        """They are on the host."""
+        return Decoded(develop(images))
 
     def synchronize(self) -> None:
         """Wait for the step that was begun."""

@@ -1,0 +1,206 @@
+"""What the native routes answer with: images in the format asked for, and the headers beside them.
+
+The same parameters give the same body in every format, so a body has a name (an entity tag) before
+it is made; what differs from time to time, the seconds it took, is in headers alone.
+"""
+
+import base64
+import io
+import re
+import time
+import zipfile
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from fastapi import Request, Response
+
+from app import events
+from app.drawing import Order, Studio
+from app.engine.job import EngineError, ModelInfo, Moved, Params, Preview, Queued, Result
+from app.errors import Problem, fault_of
+from app.events import EventStream, event
+from app.images import FORMATS, JPEG, PNG, encode
+from app.negotiation import negotiate
+from app.permalink import entity_tag, image_id
+from app.reading import JSON
+from app.schemas import (
+    CompletedEvent,
+    GenerateResponse,
+    ImageOut,
+    Parameters,
+    PreviewEvent,
+    ProgressEvent,
+    QueuedEvent,
+    Timing,
+)
+
+ZIP = "application/zip"
+IMAGES = tuple(kind.media_type for kind in FORMATS)
+_EXTENSIONS = {kind.media_type: kind.extension for kind in FORMATS} | {JSON: "json", ZIP: "zip"}
+_KEPT = "private, max-age=31536000, immutable"
+
+
+def formats(n: int) -> tuple[str, ...]:
+    """The media types that hold n images, the preferred one first."""
+    return (*IMAGES, JSON, ZIP, events.MEDIA_TYPE) if n == 1 else (JSON, ZIP, events.MEDIA_TYPE)
+
+
+async def answer(studio: Studio, request: Request, order: Order) -> Response:
+    """Draw, and answer in the format the client likes best."""
+    info, params = studio.info(order), order.params
+    media_type = negotiate(request.headers.get("accept", ""), formats(params.n))
+    headers = describing(request, params, info, media_type) | {"Cache-Control": "no-store"}
+    if media_type == events.MEDIA_TYPE:
+        return await EventStream.begin(_narrate(studio, request, order), headers)
+    return await _drawn(studio, request, order, media_type, headers)
+
+
+async def recall(
+    studio: Studio, request: Request, order: Order, media_type: str, *, immutable: bool
+) -> Response:
+    """Answer for what can be had again: 304 where the client has it, no body to a HEAD.
+
+    Neither draws anything. `immutable`: whether the address means the same images for ever.
+    """
+    info, params = studio.info(order), order.params
+    tag = entity_tag(params, info, media_type, marked=studio.marked)
+    headers = describing(request, params, info, media_type)
+    keep = immutable and info.exact
+    headers |= {"ETag": tag, "Cache-Control": _KEPT if keep else "private, no-cache"}
+    if _matches(request.headers.get("if-none-match", ""), tag):
+        return Response(status_code=304, headers=headers)
+    if request.method == "HEAD":
+        return without_body(headers | {"Content-Type": media_type})
+    return await _drawn(studio, request, order, media_type, headers)
+
+
+def without_body(headers: dict[str, str]) -> Response:
+    """The answer to a HEAD: how long the body would be is not known, and not said."""
+    response = Response(headers=headers)
+    del response.headers["content-length"]
+    return response
+
+
+def describing(
+    request: Request, params: Params, info: ModelInfo, media_type: str
+) -> dict[str, str]:
+    """Headers that say what a body holds."""
+    label = "any" if params.class_index is None else info.classes[params.class_index]
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", f"{info.name}-{label}-{params.seed}").strip("-.")
+    headers = {
+        "Vary": "Accept",
+        "X-Seed": str(params.seed),
+        "X-Generation-Parameters": _ascii(
+            Parameters.of(params, info).model_dump_json(by_alias=True)
+        ),
+    }
+    if media_type in _EXTENSIONS:
+        file = f"{name}.{_EXTENSIONS[media_type]}"
+        headers["Content-Disposition"] = f'inline; filename="{file}"'
+    if media_type in IMAGES:
+        headers["Content-Location"] = image_path(request, params, 0, info, media_type)
+    return headers
+
+
+def image_path(
+    request: Request, params: Params, image: int, info: ModelInfo, media_type: str = PNG.media_type
+) -> str:
+    """Where an image of a request can be had again."""
+    name = f"{image_id(params, image, info)}.{_EXTENSIONS[media_type]}"
+    return request.url_for("recall_image", name=name).path
+
+
+def _ascii(text: str) -> str:
+    """JSON as a header carries it."""
+    return re.sub(r"[^ -~]", lambda found: _escaped(found[0]), text)
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[k]:02x}{units[k + 1]:02x}" for k in range(0, len(units), 2))
+
+
+def _matches(given: str, tag: str) -> bool:
+    """Whether If-None-Match names a tag; weakly, RFC 9110, 13.1.2."""
+    named = [part.strip().removeprefix("W/") for part in given.split(",")]
+    return "*" in named or tag.removeprefix("W/") in named
+
+
+async def _drawn(
+    studio: Studio, request: Request, order: Order, media_type: str, headers: dict[str, str]
+) -> Response:
+    result = await studio.draw(order)
+    began = time.perf_counter()
+    kind = next((kind for kind in FORMATS if kind.media_type == media_type), PNG)
+    files = await studio.encode(order, result, kind)
+    if media_type == JSON:
+        response = _response(files, request, order.params, studio.info(order))
+        content = response.model_dump_json(by_alias=True).encode()
+    else:
+        content = _zip(files, order.params) if media_type == ZIP else files[0]
+    timing = Timing.of(result, time.perf_counter() - began)
+    headers["Server-Timing"] = ", ".join(
+        f"{name};dur={seconds * 1000:.1f}" for name, seconds in timing.model_dump().items()
+    )
+    return Response(content, media_type=media_type, headers=headers)
+
+
+def _zip(files: list[bytes], params: Params) -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as folder:
+        for k, file in enumerate(files):
+            entry = zipfile.ZipInfo(f"{params.seed_of(k)}.png")  # dated 1980: same bytes again
+            folder.writestr(entry, file)
+    return archive.getvalue()
+
+
+def _response(
+    files: list[bytes], request: Request, params: Params, info: ModelInfo
+) -> GenerateResponse:
+    images = [
+        ImageOut(
+            seed=params.seed_of(k),
+            url=image_path(request, params, k, info),
+            data=base64.b64encode(file).decode(),
+        )
+        for k, file in enumerate(files)
+    ]
+    return GenerateResponse(**Parameters.of(params, info).model_dump(), images=images)
+
+
+async def _narrate(studio: Studio, request: Request, order: Order) -> AsyncGenerator[bytes, None]:
+    """A request as events: what becomes of it, in step order, and one end."""
+    begun = False
+    try:
+        async with aclosing(studio.follow(order)) as updates:
+            async for update in updates:
+                if isinstance(update, Queued):
+                    yield event("queued", QueuedEvent.of(update))
+                elif isinstance(update, Moved):
+                    yield event("progress", ProgressEvent.of(update))
+                elif isinstance(update, Preview):
+                    yield event("preview", _preview(update))
+                elif isinstance(update, Result):
+                    yield event("completed", await _completed(studio, request, order, update))
+                else:
+                    yield events.KEEP_ALIVE
+                begun = True
+    except EngineError as error:
+        if not begun:
+            raise
+        yield event("error", Problem.of(fault_of(error)))
+
+
+async def _completed(
+    studio: Studio, request: Request, order: Order, result: Result
+) -> CompletedEvent:
+    began = time.perf_counter()
+    files = await studio.encode(order, result)
+    timing = Timing.of(result, time.perf_counter() - began)
+    response = _response(files, request, order.params, studio.info(order))
+    return CompletedEvent(**response.model_dump(), timing=timing)
+
+
+def _preview(update: Preview) -> PreviewEvent:
+    data = base64.b64encode(encode(update.pixels, JPEG)).decode()
+    return PreviewEvent(image=update.image, step=update.step, steps=update.steps, data=data)

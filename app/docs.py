@@ -1,0 +1,281 @@
+"""The OpenAPI document: what FastAPI cannot read off the routes.
+
+Routes that read their bodies and choose their formats themselves are described here, by constants
+that are their decorators' arguments. `install` completes the document: models that only these name,
+and the classes of the models that are loaded.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Response
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from app import events
+from app.answers import IMAGES, ZIP
+from app.engine.client import EngineClient
+from app.engine.job import ModelInfo
+from app.errors import MEDIA_TYPE, Problem
+from app.reading import FORMS, JSON
+from app.schemas import CompletedEvent, GenerateRequest, GenerateResponse
+
+_TEMPLATE = "#/components/schemas/{model}"
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_NAMED = (CompletedEvent, GenerateRequest, GenerateResponse, Problem)
+
+_PROBLEMS = {
+    400: "The body cannot be read.",
+    404: "No such model, or no such image.",
+    405: "Not with this method.",
+    406: "None of the formats in `Accept` can be made.",
+    413: "The body is too large.",
+    415: "The body is of a type that is not read.",
+    422: "A field is wrong: `errors` names each, with what is allowed.",
+    429: "The queue is full, or too long for the deadline; see `Retry-After`.",
+    500: "The request failed on the way.",
+    503: "The models are not loaded.",
+    504: "Not done in time.",
+}
+HEADERS: dict[str, dict[str, Any]] = {
+    "X-Request-Id": {
+        "description": "The client's own, or a new one.",
+        "schema": {"type": "string"},
+    },
+    "Retry-After": {
+        "description": "Seconds to wait, 1 to 120.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 120},
+    },
+    "X-Seed": {
+        "description": "The seed used; image k has seed + k.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "X-Generation-Parameters": {
+        "description": "What was used, as compact JSON: send it again and get the same.",
+        "schema": {"type": "string"},
+    },
+    "Server-Timing": {
+        "description": "Milliseconds in the queue, denoising, decoding, encoding.",
+        "schema": {"type": "string"},
+    },
+    "Content-Disposition": {
+        "description": "A file name, for `curl -OJ`.",
+        "schema": {"type": "string"},
+    },
+    "Content-Location": {
+        "description": "Where the image can be had again: `/images/{id}.png`.",
+        "schema": {"type": "string"},
+    },
+    "Cache-Control": {"description": "Who may keep it.", "schema": {"type": "string"}},
+    "Vary": {"description": "Accept", "schema": {"type": "string"}},
+    "ETag": {
+        "description": "Names these very bytes; for If-None-Match.",
+        "schema": {"type": "string"},
+    },
+}
+
+
+def ref(model: type[BaseModel]) -> dict[str, str]:
+    """Where the document has a model's schema."""
+    return {"$ref": _TEMPLATE.format(model=model.__name__)}
+
+
+def headers(*names: str) -> dict[str, Any]:
+    """Headers of a response, by name."""
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *names)}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Responses that are problem details."""
+    return {
+        status: {
+            "description": _PROBLEMS[status],
+            "content": {MEDIA_TYPE: {"schema": ref(Problem)}},
+            "headers": headers("Retry-After") if status == 429 else headers(),
+        }
+        for status in sorted(statuses)
+    }
+
+
+_DESCRIBING = ("X-Seed", "X-Generation-Parameters", "Content-Disposition", "Vary", "Cache-Control")
+_DRAWN: dict[str, Any] = {
+    "description": "Images: one as a file, any number as JSON, a zip or events.",
+    "content": {
+        **dict.fromkeys(IMAGES, _BINARY),
+        JSON: {"schema": ref(GenerateResponse)},
+        ZIP: _BINARY,
+        events.MEDIA_TYPE: {
+            "schema": {"type": "string"},
+            "example": "event: queued\ndata: {...}\n\nevent: progress\ndata: {...}\n\n"
+            "event: preview\ndata: {...}\n\nevent: completed\ndata: {...}\n\n",
+        },
+    },
+    "headers": headers(*_DESCRIBING, "Content-Location", "Server-Timing"),
+}
+_KEPT: dict[str, Any] = {
+    **_DRAWN,
+    "headers": headers(*_DESCRIBING, "Content-Location", "Server-Timing", "ETag"),
+}
+_ONE = {**_KEPT, "description": "The image.", "content": dict.fromkeys(IMAGES, _BINARY)}
+_SAME = {
+    "description": "The client has it.",
+    "headers": headers(*_DESCRIBING, "Content-Location", "ETag"),
+}
+_IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "description": "Entity tags the client has.",
+    "schema": {"type": "string"},
+}
+_ACCEPT_REFUSED = (404, 406, 422, 429, 500, 503, 504)
+_BODY_REFUSED = (400, 413, 415, *_ACCEPT_REFUSED)
+_BODY_EXAMPLES = {
+    "digit": {"summary": "A digit", "value": {"class": "7", "steps": 50, "seed": 1}},
+    "quick": {"summary": "Ten steps", "value": {"class": "3", "steps": 10}},
+    "sixteen": {
+        "summary": "Sixteen at once",
+        "value": {"class": "0", "steps": 20, "n": 16, "seed": 100},
+    },
+    "ancestral": {
+        "summary": "Any digit, with DDPM's noise",
+        "value": {"class": None, "steps": 100, "eta": 1.0},
+    },
+}
+
+
+def _parameters() -> list[dict[str, Any]]:
+    """The fields of a request as a query has them."""
+    described = []
+    for name, schema in GenerateRequest.model_json_schema()["properties"].items():
+        plain = {key: value for key, value in schema.items() if key not in ("title", "description")}
+        if options := plain.pop("anyOf", None):  # a query has no null, and all of it is text
+            kinds = [option for option in options if option["type"] != "null"]
+            plain |= next((k for k in kinds if k["type"] == "string"), kinds[0])
+        if plain.get("default", 0) is None:
+            del plain["default"]
+        parameter = {"name": name, "in": "query", "schema": plain}
+        if plain.get("type") == "array":
+            parameter |= {"style": "form", "explode": False}
+        described.append(parameter | {"description": schema.get("description", "")})
+    return described
+
+
+def _operation(
+    operation_id: str,
+    summary: str,
+    responses: Mapping[int | str, dict[str, Any]],
+    **extra: Any,
+) -> dict[str, Any]:
+    return {
+        "operation_id": operation_id,
+        "summary": summary,
+        "response_class": Response,
+        "responses": dict(responses),
+        "openapi_extra": extra,
+    }
+
+
+def _headless(responses: Mapping[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:
+    """Responses to HEAD: the same without bodies."""
+    return {
+        status: {key: value for key, value in response.items() if key != "content"}
+        for status, response in responses.items()
+    }
+
+
+_QUERY = [*_parameters(), _IF_NONE_MATCH]
+_RECALLED = {200: _KEPT, 304: _SAME, **problems(*_ACCEPT_REFUSED)}
+_RECALLED_ONE = {200: _ONE, 304: _SAME, **problems(404, 406, 429, 500, 503, 504)}
+
+GENERATE = _operation(
+    "generate",
+    "Draw images",
+    {200: _DRAWN, **problems(*_BODY_REFUSED)},
+    requestBody={
+        "required": True,
+        "content": {
+            JSON: {"schema": ref(GenerateRequest), "examples": _BODY_EXAMPLES},
+            **{form: {"schema": ref(GenerateRequest)} for form in FORMS[:1]},
+        },
+    },
+)
+GENERATE_BY_QUERY = _operation("generateByQuery", "Draw images", _RECALLED, parameters=_QUERY)
+GENERATE_HEAD = _operation(
+    "generateHead", "What a GET would answer", _headless(_RECALLED), parameters=_QUERY
+)
+IMAGE = _operation("recallImage", "An image once more", _RECALLED_ONE, parameters=[_IF_NONE_MATCH])
+IMAGE_HEAD = _operation(
+    "recallImageHead",
+    "What a GET would answer",
+    _headless(_RECALLED_ONE),
+    parameters=[_IF_NONE_MATCH],
+)
+HUGGINGFACE = _operation(
+    "huggingFaceTextToImage",
+    "Draw an image, as Hugging Face's clients ask for it",
+    {200: _DRAWN, **problems(*_BODY_REFUSED)},
+    requestBody={
+        "required": True,
+        "content": {
+            JSON: {
+                "schema": {
+                    "type": "object",
+                    "required": ["inputs"],
+                    "properties": {
+                        "inputs": {"type": "string", "description": "Names a class."},
+                        "parameters": {
+                            "type": ["object", "null"],
+                            "description": "`num_inference_steps`, `guidance_scale`, `seed`.",
+                        },
+                    },
+                },
+                "example": {"inputs": "7", "parameters": {"num_inference_steps": 20, "seed": 1}},
+            }
+        },
+    },
+)
+
+
+def install(app: FastAPI, engine: EngineClient) -> None:
+    """Let the application complete its document, with the models that are loaded by then."""
+
+    def complete() -> dict[str, Any]:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            tags=app.openapi_tags,
+            servers=[{"url": "/"}],
+            license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        )
+        _, made = models_json_schema(
+            [(model, "validation") for model in _NAMED], by_alias=True, ref_template=_TEMPLATE
+        )
+        components = document.setdefault("components", {})
+        schemas = components.setdefault("schemas", {})
+        schemas |= made["$defs"]
+        components["headers"] = HEADERS
+        document["security"] = []
+        if engine.models:
+            _name_classes(schemas["GenerateRequest"]["properties"], engine.models)
+        return document
+
+    app.openapi = complete  # type: ignore[method-assign]
+
+
+def _name_classes(fields: dict[str, Any], models: Mapping[str, ModelInfo]) -> None:
+    """Say of a request's fields what they may be with the models that are loaded."""
+    fields["model"]["anyOf"][0]["enum"] = list(models)
+    infos = models.values()
+    most = max(len(info.classes) for info in infos)
+    names = {name: None for info in infos for name in info.classes}
+    indices = {str(k): None for k in range(most)}
+    allowed: list[dict[str, Any]] = []
+    if most:
+        allowed.append({"type": "string", "enum": list(names | indices)})
+        allowed.append({"type": "integer", "minimum": 0, "maximum": most - 1})
+    if any(info.class_optional for info in infos):
+        allowed.append({"type": "null"})
+    fields["class"]["anyOf"] = allowed

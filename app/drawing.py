@@ -1,0 +1,90 @@
+"""One request on its way: what every dialect hands to the engine, and what comes back of it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+
+from app.engine.client import EngineClient
+from app.engine.job import ModelInfo, Params, Result, Update
+from app.images import PNG, Format, describe, encode
+
+_QUIET_SECONDS = 15.0  # of a stream, before something is said so that it is kept open
+
+
+@dataclass(frozen=True)
+class Order:
+    """A valid request: what to draw, how urgent it is, and how often to show it on the way."""
+
+    params: Params
+    priority: int = 0
+    timeout: float | None = None
+    previews: int = 0
+
+
+@dataclass(frozen=True)
+class Studio:
+    """Where orders become images, and images files. `marked` files say how they were made."""
+
+    engine: EngineClient
+    marked: bool
+
+    @property
+    def models(self) -> Mapping[str, ModelInfo]:
+        """Those that are loaded, by name; the first is the default."""
+        return self.engine.models
+
+    def info(self, order: Order) -> ModelInfo:
+        """The model of an order."""
+        return self.engine.models[order.params.model]
+
+    async def draw(self, order: Order) -> Result:
+        """The images of an order; raises `EngineError`. Cancel the task and its slots are free."""
+        return await self.engine.generate(
+            order.params, priority=order.priority, timeout=order.timeout
+        )
+
+    async def follow(self, order: Order) -> AsyncGenerator[Update | Result | None, None]:
+        """What becomes of an order, in step order: updates, then the result or an `EngineError`.
+
+        None is a sign of life, now and then. The first `Queued` comes at once: an order that is
+        refused raises in its place. Closing this ends the order.
+        """
+        updates: asyncio.Queue[Update | None] = asyncio.Queue()
+        work = asyncio.create_task(
+            self.engine.generate(
+                order.params,
+                priority=order.priority,
+                timeout=order.timeout,
+                previews=order.previews,
+                watch=updates.put_nowait,
+            )
+        )
+        work.add_done_callback(lambda _: updates.put_nowait(None))
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(_QUIET_SECONDS):
+                        update = await updates.get()
+                except TimeoutError:
+                    yield None
+                    continue
+                if update is None:
+                    break
+                yield update
+            yield await work
+        finally:
+            work.cancel()
+
+    async def encode(
+        self, order: Order, result: Result, kind: Format = PNG, quality: int | None = None
+    ) -> list[bytes]:
+        """Every image as a file, made in a thread of its own."""
+        params, info = order.params, self.info(order)
+
+        def files() -> list[bytes]:
+            return [
+                encode(pixels, kind, describe(params, k, info) if self.marked else None, quality)
+                for k, pixels in enumerate(result.images)
+            ]
+
+        return await asyncio.to_thread(files)

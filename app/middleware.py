@@ -1,0 +1,90 @@
+"""What happens around every request; pure ASGI, so that a client's leaving is seen at once.
+
+Starlette's BaseHTTPMiddleware, and `@app.middleware("http")` with it, hides `http.disconnect`.
+"""
+
+import asyncio
+import re
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_PLAIN = re.compile(r"[!-~]{1,128}")
+
+
+class RequestId:
+    """Answer with `X-Request-Id`: the client's own, or a new one where it sent none of use."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _PLAIN.fullmatch(given) else uuid.uuid4().hex
+
+        async def marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        await self._app(scope, receive, marked)
+
+
+class CancelOnDisconnect:
+    """Cancel whatever serves a request as soon as its client has left."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; once its body is read, look out for the client's leaving."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        watcher: asyncio.Task[None] | None = None
+        left = asyncio.Event()
+        over = False
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            left.set()
+            if not over:
+                task.cancel()
+
+        async def received() -> Message:
+            nonlocal watcher
+            if watcher is not None:
+                await left.wait()
+                return {"type": "http.disconnect"}
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                left.set()
+            elif not message.get("more_body"):
+                watcher = asyncio.create_task(watch())
+            return message
+
+        async def sent(message: Message) -> None:
+            nonlocal over
+            last = message["type"] == "http.response.body" and not message.get("more_body")
+            over = over or last
+            await send(message)
+
+        if scope["method"] in ("GET", "HEAD"):  # no route reads a body that comes with these
+            watcher = asyncio.create_task(watch())
+        try:
+            await self._app(scope, received, sent)
+        except asyncio.CancelledError:
+            if not left.is_set():
+                raise
+            task.uncancel()
+        finally:
+            if watcher is not None:
+                watcher.cancel()

@@ -1,0 +1,42 @@
+"""Which format to answer in: what the client likes best of what there is. RFC 9110, 12.5."""
+
+from collections.abc import Sequence
+
+from app.errors import NotAcceptable
+
+
+def negotiate(accept: str, offers: Sequence[str]) -> str:
+    """One of the media types offered, in order of the server's preference.
+
+    Raises:
+        NotAcceptable: nothing the client names is among them.
+    """
+    wanted: dict[str, float] = {}
+    for part in accept.split(","):
+        name, *arguments = (piece.strip() for piece in part.split(";"))
+        quality = 1.0
+        for argument in arguments:
+            key, _, value = argument.partition("=")
+            if key.strip().lower() == "q":
+                quality = _quality(value)
+        wanted[name.lower()] = quality
+    if not accept.strip():
+        return offers[0]
+
+    def liking(offer: str) -> float:
+        names = (offer, offer.split("/")[0] + "/*", "*/*")
+        return next((wanted[name] for name in names if name in wanted), 0.0)
+
+    best = max(offers, key=liking)  # the first of equals
+    if liking(best) <= 0:
+        raise NotAcceptable(f"Accept {accept[:40]!r} fits none of: {', '.join(offers)}")
+    return best
+
+
+def _quality(text: str) -> float:
+    """0 to 1; what is no such number asks for nothing."""
+    try:
+        quality = float(text)
+    except ValueError:
+        return 0.0
+    return quality if 0 <= quality <= 1 else 0.0

@@ -1,0 +1,133 @@
+"""What the server says of itself: its models, its engine, its health."""
+
+from pydantic import BaseModel, Field
+
+from app.engine.job import (
+    DEFAULT_STEPS,
+    MAX_GUIDANCE_SCALE,
+    MAX_IMAGES,
+    MAX_SEED,
+    MAX_STEPS,
+    ModelInfo,
+)
+
+
+class Limits(BaseModel):
+    """The largest values a request may ask a model for."""
+
+    steps: int
+    n: int = MAX_IMAGES
+    seed: int = MAX_SEED
+    guidance_scale: float = MAX_GUIDANCE_SCALE
+
+
+class Defaults(BaseModel):
+    """What a request gets for fields it leaves out."""
+
+    steps: int
+    guidance_scale: float
+    eta: float = 0.0
+    n: int = 1
+
+
+class TickOut(BaseModel):
+    """What a step of so many rows takes."""
+
+    rows: int = Field(description="UNet evaluations: one an image, two where it is guided.")
+    milliseconds: float
+    rows_per_second: float
+
+
+class ExecutionOut(BaseModel):
+    """What runs the model, and how fast it was when measured at the start."""
+
+    backend: str
+    device: str
+    dtype: str
+    exact: bool = Field(
+        description="Whether pixels are the same bytes whatever shares the batch, as measured."
+    )
+    rows: int = Field(description="UNet evaluations a tick, where there are as many to make.")
+    ticks: list[TickOut]
+
+
+class ModelOut(BaseModel):
+    """A loaded model."""
+
+    name: str
+    default: bool = Field(description="Whether requests that name no model get this one.")
+    classes: list[str] = Field(description="In order of index; empty if there are none.")
+    class_required: bool
+    width: int
+    height: int
+    hash: str = Field(description="The first ten digits of `sha256`.")
+    sha256: str = Field(description="Of the checkpoint: configurations and weights.")
+    limits: Limits
+    defaults: Defaults
+    execution: ExecutionOut
+
+    @classmethod
+    def of(cls, info: ModelInfo, *, default: bool, rows: int) -> "ModelOut":
+        """Describe a loaded model."""
+        return cls(
+            name=info.name,
+            default=default,
+            classes=list(info.classes),
+            class_required=not info.class_optional,
+            width=info.width,
+            height=info.height,
+            hash=info.hash,
+            sha256=info.digest,
+            limits=Limits(steps=min(MAX_STEPS, info.max_steps)),
+            defaults=Defaults(
+                steps=min(DEFAULT_STEPS, info.max_steps), guidance_scale=info.guidance_scale
+            ),
+            execution=ExecutionOut(
+                backend=info.backend,
+                device=info.device,
+                dtype=info.dtype,
+                exact=info.exact,
+                rows=rows,
+                ticks=[
+                    TickOut(
+                        rows=bucket.rows,
+                        milliseconds=round(bucket.seconds * 1000, 3),
+                        rows_per_second=round(bucket.rate, 1),
+                    )
+                    for bucket in info.costs.buckets
+                ],
+            ),
+        )
+
+
+class ModelList(BaseModel):
+    """What is loaded."""
+
+    models: list[ModelOut]
+
+
+class EngineOut(BaseModel):
+    """What the engine has done since the server started, and is at now."""
+
+    ready: bool
+    worker_pid: int | None
+    restarts: int
+    jobs: int = Field(description="Requests waiting or running.")
+    running: int = Field(description="Slots taken.")
+    ticks: int
+    rows: int = Field(description="UNet evaluations made.")
+    padding: int = Field(description="Rows that were run empty to fill a bucket.")
+    shared: int = Field(description="Requests answered by an equal one that was in flight.")
+    cancelled: int
+    cancel_ticks: int = Field(
+        description="Ticks from a client's leaving to its slots being free, at most."
+    )
+    slowness: float = Field(
+        description="What ticks took of late, by what they took when measured at the start."
+    )
+
+
+class Health(BaseModel):
+    """A probe's answer."""
+
+    status: str

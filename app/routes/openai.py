@@ -1,0 +1,5 @@
+"""OpenAI's Images API."""
+
+from fastapi import APIRouter
+
+router = APIRouter(tags=["openai"])

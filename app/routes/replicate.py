@@ -1,0 +1,5 @@
+"""Replicate's predictions API."""
+
+from fastapi import APIRouter
+
+router = APIRouter(tags=["replicate"])

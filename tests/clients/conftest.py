@@ -1,0 +1,35 @@
+"""Clients as their makers publish them, against the real server with the shipped model.
+
+Each must get the picture that the native API gives for the same seed and parameters.
+"""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from PIL import Image
+
+from app.images import open_image
+from tests.e2e.live import serving
+
+
+@pytest.fixture(scope="session")
+def url() -> Iterator[str]:
+    """Where the server is; the default model is `digits`: 32 x 32, one channel, classes 0 to 9."""
+    with serving() as (url, _):
+        yield url
+
+
+def native(url: str, **wanted: object) -> Image.Image:
+    """The picture of the native API; e.g. native(url, **{"class": "7"}, seed=1, steps=10)."""
+    answer = httpx.post(f"{url}/generate", json=wanted, headers={"accept": "image/png"}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return open_image(answer.content).image
+
+
+def assert_same(made: bytes | Image.Image, url: str, **wanted: object) -> None:
+    """Whether a file or picture has the pixels of the native one."""
+    image = open_image(made).image if isinstance(made, bytes) else made
+    expected = native(url, **wanted)
+    assert image.size == expected.size
+    assert image.convert("RGB").tobytes() == expected.convert("RGB").tobytes()
