@@ -8,8 +8,6 @@ from app.engine.client import EngineClient
 from app.engine.job import ModelInfo, Params, Result, Update
 from app.images import PNG, Format, describe, encode
 
-_QUIET_SECONDS = 15.0  # of a stream, before something is said so that it is kept open
-
 
 @dataclass(frozen=True)
 class Order:
@@ -23,10 +21,11 @@ class Order:
 
 @dataclass(frozen=True)
 class Studio:
-    """Where orders become images, and images files. `marked` files say how they were made."""
+    """Where orders become images, and images files."""
 
     engine: EngineClient
-    marked: bool
+    marked: bool  # files say how they were made
+    quiet: float = 15.0  # seconds a stream is silent before it gives a sign of life
 
     @property
     def models(self) -> Mapping[str, ModelInfo]:
@@ -63,7 +62,7 @@ class Studio:
         try:
             while True:
                 try:
-                    async with asyncio.timeout(_QUIET_SECONDS):
+                    async with asyncio.timeout(self.quiet):
                         update = await updates.get()
                 except TimeoutError:
                     yield None
@@ -74,6 +73,7 @@ class Studio:
             yield await work
         finally:
             work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
 
     async def encode(
         self, order: Order, result: Result, kind: Format = PNG, quality: int | None = None

@@ -136,11 +136,7 @@ class Opened:
 
     image: Image.Image
     parameters: str | None
-
-    @property
-    def lossless(self) -> bool:
-        """Whether pixels are kept as they were made, so far as the format tells."""
-        return self.image.format == "PNG"
+    lossless: bool  # whether the file holds the very pixels it was made of
 
 
 def open_image(content: bytes) -> Opened:
@@ -154,7 +150,8 @@ def open_image(content: bytes) -> Opened:
         if image.width * image.height > _MOST_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels are too many")
         image.load()
-        return Opened(image, _parameters(image))
+        lossless = image.format == "PNG" or (image.format == "WEBP" and b"VP8L" in content)
+        return Opened(image, _parameters(image), lossless)
     except UnidentifiedImageError as error:
         raise ValueError("this is no PNG, WebP or JPEG") from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:

@@ -79,7 +79,6 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
         )
     app.add_middleware(RequestId)  # the outermost
     errors.install(app)
-    app.include_router(generate.router)
     for dialect in (generate, huggingface, openai, automatic1111, replicate, openinference, ops):
         app.include_router(dialect.router)
     docs.install(app, client)

@@ -1,5 +1,6 @@
 """Requests and responses of the native API, and the step from one to what the engine takes."""
 
+import base64
 import difflib
 import functools
 import secrets
@@ -99,22 +100,17 @@ class GenerateRequest(BaseModel):
     )
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], *, text: bool = False, strict: bool = True) -> Self:
-        """Check values by name: as JSON has them, or all of them `text`, as in forms and queries.
-
-        Where it is not `strict`, a number may be text as well, and 20.0 is 20.
+    def parse(cls, values: Mapping[str, Any], *, strict: bool = True) -> Self:
+        """Check values by name. Where it is not `strict`, numbers may be text, as forms have them.
 
         Raises:
             InvalidRequest: naming every wrong field and what is allowed.
         """
         named, wrong = _named(values)
-        if text and isinstance(interval := named.get("guidance_interval"), str):
+        if not strict and isinstance(interval := named.get("guidance_interval"), str):
             named["guidance_interval"] = interval.split(",")
         try:
-            if text:
-                request = cls.model_validate_strings(named)
-            else:
-                request = cls.model_validate(named, strict=strict)
+            request = cls.model_validate(named, strict=strict)
         except ValidationError as error:
             allowed = allowed_values()
             for entry in error.errors():
@@ -213,6 +209,11 @@ class ImageOut(BaseModel):
     media_type: str = "image/png"
     data: str = Field(description="The file, base64.")
 
+    @property
+    def content(self) -> bytes:
+        """The file."""
+        return base64.b64decode(self.data)
+
 
 class Parameters(BaseModel):
     """What was used to make images: send it again and get the same."""
@@ -298,6 +299,11 @@ class PreviewEvent(BaseModel):
     steps: int
     media_type: str = "image/jpeg"
     data: str = Field(description="The file, base64.")
+
+    @property
+    def content(self) -> bytes:
+        """The file."""
+        return base64.b64decode(self.data)
 
 
 class CompletedEvent(GenerateResponse):

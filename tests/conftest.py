@@ -16,6 +16,7 @@ from models.checkpoint import save_checkpoint
 from models.pipeline import LatentDiffusion
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
+from tests.e2e import live
 from tests.tiny import SCHEDULE, UNET, VAE
 
 CLASSES = ("cat", "dog", "3")
@@ -48,6 +49,13 @@ def server(tiny_folder: Path) -> Iterator[TestClient]:
     settings = Settings(models=(str(tiny_folder),), slots=8, backend="eager")
     with serving(settings) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def url() -> Iterator[str]:
+    """The real server in a process of its own, with the shipped model `digits`."""
+    with live.serving() as (url, _):
+        yield url
 
 
 @contextmanager

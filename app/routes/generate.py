@@ -35,7 +35,7 @@ async def generate(request: Request, studio: StudioDep) -> Response:
     if "inputs" in values and not text:
         order = huggingface.to_order(values, studio.models)
     else:
-        order = GenerateRequest.parse(values, text=text).to_order(studio.models)
+        order = GenerateRequest.parse(values, strict=not text).to_order(studio.models)
     return await answer(studio, request, order)
 
 
@@ -46,7 +46,7 @@ async def generate_by_query(request: Request, studio: StudioDep) -> Response:
 
     What it means may change with the server's default model; `Content-Location` does not.
     """
-    wanted = GenerateRequest.parse(gather(request.query_params.multi_items()), text=True)
+    wanted = GenerateRequest.parse(gather(request.query_params.multi_items()), strict=False)
     order = wanted.to_order(studio.models)
     media_type = negotiate(request.headers.get("accept", ""), formats(wanted.n))
     if wanted.seed is not None and media_type != "text/event-stream":

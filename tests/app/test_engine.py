@@ -3,11 +3,9 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import pytest
 
 from app.engine.client import EngineClient, Limits
@@ -17,58 +15,11 @@ from app.engine.job import (
     EngineBusy,
     EngineUnavailable,
     GenerationFailed,
-    Params,
 )
 from app.engine.scheduler import Image
 from app.engine.wire import Load
+from tests.engine import LIMITS, asynchronous, begin, running, until, worker_of
 from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker, params, pixel
-
-LIMITS = Limits(jobs=100, work=10**6, seconds=60)
-
-
-@asynccontextmanager
-async def running(
-    *runners: FakeRunner, limits: Limits = LIMITS, slots: int = 4
-) -> AsyncIterator[EngineClient]:
-    load = msgspec.structs.replace(LOAD, slots=slots)
-    client = EngineClient(load, limits, lambda load: ThreadWorker(load, lambda _: list(runners)))
-    await client.start()
-    await until(lambda: client.ready)
-    try:
-        yield client
-    finally:
-        for runner in runners:
-            runner.gate.open()
-            runner.shutter.open()
-        await client.close()
-        assert client.jobs == 0
-
-
-async def until(happens: Callable[[], Any]) -> None:
-    for _ in range(10_000):
-        if happens():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it did not happen in ten seconds")
-
-
-def asynchronous(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run an async test on a loop of its own, for at most a minute."""
-
-    def run(**arguments: object) -> None:
-        asyncio.run(asyncio.wait_for(test(**arguments), 60))
-
-    run.__name__ = test.__name__
-    return run
-
-
-def worker_of(client: EngineClient) -> ThreadWorker:
-    assert isinstance(client.supervisor.worker, ThreadWorker)
-    return client.supervisor.worker
-
-
-def begin(client: EngineClient, want: Params, **how: Any) -> "asyncio.Task[Any]":
-    return asyncio.create_task(client.generate(want, **how))
 
 
 @asynchronous
@@ -285,12 +236,11 @@ async def test_a_client_that_leaves_frees_its_slots_by_the_next_tick() -> None:
 async def test_an_image_that_is_not_finite_fails_alone() -> None:
     async with running(FakeRunner(blank=[7])) as client:
         wants = [params(1), params(6, n=2), params(2)]
-        first, bad, last = await asyncio.gather(
-            *(client.generate(want) for want in wants), return_exceptions=True
-        )
+        tasks = [begin(client, want) for want in wants]
+        _, bad, _ = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(bad, GenerationFailed)
         assert str(bad) == "an image is not finite"
-        assert (first, last) == ((pixel(1),), (pixel(2),))
+        assert (tasks[0].result().images, tasks[2].result().images) == ((pixel(1),), (pixel(2),))
         assert (await client.generate(params(3))).images == (pixel(3),)
 
 

@@ -22,7 +22,7 @@ def test_every_error_has_its_line_in_the_table() -> None:
 @pytest.fixture
 def client() -> TestClient:
     app = FastAPI()
-    errors.install(app, {})
+    errors.install(app)
 
     @app.get("/busy")
     def busy() -> None:

@@ -17,12 +17,6 @@ from tests.e2e.live import ROOT, draw, pixels, serving
 WANTED = {"class": "7", "steps": 20, "guidance_scale": 1.5, "seed": 1}
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serving() as (url, _):
-        yield url
-
-
 def test_the_same_pixels_from_the_command_line_alone_and_in_a_crowd(
     url: str, tmp_path: Path
 ) -> None:

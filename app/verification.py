@@ -1,0 +1,151 @@
+"""Whether a picture is what it says: drawn again from its own parameters, and compared."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageChops, JpegImagePlugin
+
+from app.engine.job import ModelInfo, Params, Pixels
+from app.errors import RequestError
+from app.images import PNG, Opened, encode, open_image, read_description
+from app.schemas import GenerateRequest
+from models.checkpoint import checkpoint_digest
+from models.library import find
+
+
+class CannotVerify(ValueError):
+    """There is nothing to compare a picture with."""
+
+
+class OtherCheckpoint(CannotVerify):
+    """The model that is here is not the one that drew it."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a picture says of itself: whose it is, and how it was asked for."""
+
+    model: str
+    hash: str
+    request: GenerateRequest
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a picture compares with the one its parameters make."""
+
+    differing: int  # pixels
+    total: int
+    most: int  # of 255, the largest difference of any channel
+    note: str = ""
+
+    @property
+    def same(self) -> bool:
+        """Whether every pixel is."""
+        return not self.differing
+
+    def __str__(self) -> str:
+        if self.same:
+            return f"same: all {self.total} pixels{self.note}"
+        return (
+            f"differs by {self.differing} of {self.total} pixels, "
+            f"by at most {self.most} of 255{self.note}"
+        )
+
+
+def claim_of(opened: Opened) -> Claim:
+    """What a picture's own parameters say.
+
+    Raises:
+        CannotVerify: it carries none, or such as no image of ours can have.
+    """
+    if opened.parameters is None:
+        raise CannotVerify("it does not say how it was made: no parameters are written in it")
+    prompt, pairs = read_description(opened.parameters)
+    wanted = {
+        "class": prompt,
+        "steps": pairs.get("Steps"),
+        "guidance_scale": pairs.get("CFG scale"),
+        "guidance_interval": pairs.get("Guidance interval", "0-1").replace("-", ","),
+        "seed": pairs.get("Seed"),
+        "eta": pairs.get("Eta"),
+    }
+    if missing := [name for name in ("Model", "Model hash", "Steps", "Seed") if name not in pairs]:
+        raise CannotVerify(f"its parameters lack {', '.join(missing)}: they are not Darkroom's")
+    try:
+        given = {name: value for name, value in wanted.items() if value}
+        request = GenerateRequest.parse(given, strict=False)
+    except RequestError as error:
+        raise CannotVerify(f"its parameters make no image: {error}") from error
+    return Claim(pairs["Model"], pairs["Model hash"], request)
+
+
+def checkpoint_of(claim: Claim, model: str | None) -> Path:
+    """The model folder that drew it: `model` is a shipped name or a path, the claim's where absent.
+
+    Raises:
+        CannotVerify: there is no such model here.
+        OtherCheckpoint: it is another one.
+    """
+    try:
+        folder = find(model or claim.model)
+    except ValueError as error:
+        if model is not None:
+            raise
+        raise CannotVerify(
+            f"it is by model {claim.model!r}, which does not ship; say where it is with --model"
+        ) from error
+    here = checkpoint_digest(folder)[: len(claim.hash)]
+    if len(claim.hash) < 10 or here != claim.hash:
+        raise OtherCheckpoint(
+            f"other checkpoint: it is by {claim.model} {claim.hash}, and {folder.name} here is "
+            f"{checkpoint_digest(folder)[:10]}"
+        )
+    return folder
+
+
+def params_of(claim: Claim, info: ModelInfo) -> Params:
+    """The parameters to draw it by; raises `CannotVerify` where the model cannot."""
+    try:
+        return claim.request.to_params({info.name: info})
+    except RequestError as error:
+        raise CannotVerify(f"its parameters make no image: {error}") from error
+
+
+def compare(opened: Opened, drawn: Pixels) -> Verdict:
+    """A picture beside the pixels that its parameters make.
+
+    A JPEG is compared with what its own quantisation makes of them.
+    """
+    expected = open_image(encode(drawn, PNG)).image
+    note = ""
+    if isinstance(opened.image, JpegImagePlugin.JpegImageFile):
+        expected, note = _as_jpeg(expected, opened.image), ", as this JPEG keeps them"
+    elif not opened.lossless:
+        note = "; the file is lossy"
+    found = opened.image
+    if found.size != expected.size:
+        sizes = [f"{image.width}x{image.height}" for image in (found, expected)]
+        total = expected.width * expected.height
+        return Verdict(total, total, 255, f": it is {sizes[0]}, and should be {sizes[1]}")
+    mode = "RGBA" if "A" in found.getbands() + expected.getbands() else "RGB"
+    difference = ImageChops.difference(found.convert(mode), expected.convert(mode))
+    channels = difference.split()
+    most = channels[0]
+    for channel in channels[1:]:
+        most = ImageChops.lighter(most, channel)
+    counts = most.histogram()
+    differing = sum(counts[1:])
+    largest = max(level for level, count in enumerate(counts) if count)
+    return Verdict(differing, sum(counts), largest, note)
+
+
+def _as_jpeg(image: Image.Image, like: JpegImagePlugin.JpegImageFile) -> Image.Image:
+    """What a JPEG with another's tables makes of an image."""
+    file = io.BytesIO()
+    sampling = JpegImagePlugin.get_sampling(like)
+    image.convert(like.mode).save(
+        file, "JPEG", qtables=like.quantization, subsampling=max(sampling, 0)
+    )
+    return open_image(file.getvalue()).image

@@ -1,0 +1,96 @@
+"""Files: the very pixels where a format is lossless, and what is written beside them."""
+
+import dataclasses
+import io
+import random
+
+import pytest
+from PIL import Image
+
+from app.engine.job import Params, Pixels
+from app.images import (
+    FORMATS,
+    JPEG,
+    PNG,
+    SOURCE_TYPE,
+    WEBP,
+    Format,
+    describe,
+    encode,
+    open_image,
+    read_description,
+)
+from tests.fakes import INFO
+
+PARAMS = Params("fake", 0, 20, 1.1, (0.25, 1.0), 0.3, 2**63 - 1, 2)
+
+
+def noise(channels: int, width: int = 9, height: int = 7) -> Pixels:
+    return Pixels(width, height, channels, random.Random(1).randbytes(width * height * channels))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("kind", [PNG, WEBP], ids=lambda kind: kind.name)
+def test_a_lossless_file_holds_the_very_pixels(kind: Format, channels: int) -> None:
+    pixels = noise(channels)
+    opened = open_image(encode(pixels, kind, "a\nb: c"))
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    assert opened.image.convert(mode).tobytes() == pixels.data
+    assert opened.lossless
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_quality_makes_files_smaller(channels: int) -> None:
+    pixels = noise(channels, 64, 64)
+    for kind in (JPEG, WEBP):
+        sizes = [len(encode(pixels, kind, None, quality)) for quality in (5, 50, 90)]
+        assert sizes == sorted(set(sizes))
+        assert not open_image(encode(pixels, kind, None, 50)).lossless
+
+
+@pytest.mark.parametrize("text", ["7\nSteps: 1, Seed: 2, Size: 1x1", "Übergröße \N{SNOWMAN}\nA: b"])
+@pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.name)
+def test_parameters_and_the_mark_are_read_back(kind: Format, text: str) -> None:
+    content = encode(noise(3), kind, text)
+    assert encode(noise(3), kind, text) == content, "the same bytes again"
+    opened = open_image(content)
+    assert opened.parameters == text
+    xmp = opened.image.info["XML:com.adobe.xmp" if kind is PNG else "xmp"]
+    assert f'DigitalSourceType="{SOURCE_TYPE}"' in str(xmp)
+    assert open_image(encode(noise(3), kind)).parameters is None
+
+
+def test_a_description_is_read_back_to_the_last_digit() -> None:
+    odd = dataclasses.replace(INFO, name='a, "model": x')
+    exact = dataclasses.replace(PARAMS, guidance_scale=1.1000000000000003, eta=1e-9)
+    prompt, pairs = read_description(describe(exact, 1, odd))
+    assert prompt == "a"
+    assert pairs == {
+        "Steps": "20",
+        "Sampler": "DDIM",
+        "CFG scale": "1.1000000000000003",
+        "Seed": "0",
+        "Size": "1x1",
+        "Model hash": "0000000000",
+        "Model": 'a, "model": x',
+        "Eta": "1e-09",
+        "Guidance interval": "0.25-1",
+    }
+
+
+def test_what_others_write_is_read_too() -> None:
+    text = 'a cat\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, Lora hashes: "x: 1, y: 2"'
+    prompt, pairs = read_description(text)
+    assert prompt == "a cat\nNegative prompt: dog"
+    assert pairs == {"Steps": "20", "Sampler": "Euler a", "Lora hashes": "x: 1, y: 2"}
+    for nothing in ("", "\n", "no pairs", ":", ",,,"):
+        read_description(nothing)
+
+
+def test_what_is_no_picture_is_told() -> None:
+    png = encode(noise(3), PNG)
+    gif = io.BytesIO()
+    Image.new("L", (2, 2)).save(gif, "GIF")
+    for content in (b"", b"hello", png[:60], png[:-90], gif.getvalue()):
+        with pytest.raises(ValueError, match=r"no PNG, WebP or JPEG|damaged"):
+            open_image(content)

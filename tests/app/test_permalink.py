@@ -1,0 +1,94 @@
+"""Ids of images: one each, back and forth, and nothing else is one."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.engine.job import MAX_SEED, ModelInfo, Params
+from app.errors import UnknownImage
+from app.permalink import entity_tag, image_id, params_of
+from tests.fakes import INFO
+
+ONE = dataclasses.replace(INFO, digest="ab" * 32)
+TWO = dataclasses.replace(INFO, name="two", digest="cd" * 32, null_class=None)
+MODELS = {"fake": ONE, "two": TWO}
+fractions = st.floats(0, 1)
+
+
+@st.composite
+def wanted(draw: st.DrawFn) -> tuple[Params, ModelInfo]:
+    info = draw(st.sampled_from(list(MODELS.values())))
+    classes = [0, 1] if info.null_class is None else [None, 0, 1]
+    params = Params(
+        model=info.name,
+        class_index=draw(st.sampled_from(classes)),
+        steps=draw(st.integers(1, 1000)),
+        guidance_scale=draw(st.floats(0, 20)),
+        guidance_interval=tuple(sorted((draw(fractions), draw(fractions)))),  # type: ignore[arg-type]
+        eta=draw(fractions),
+        seed=draw(st.integers(0, MAX_SEED)),
+        n=draw(st.integers(1, 16)),
+    )
+    return params.canonical(info), info
+
+
+@given(wanted(), st.integers(0, 15))
+def test_an_id_stands_for_its_image(want: tuple[Params, ModelInfo], image: int) -> None:
+    params, info = want
+    image %= params.n
+    name = image_id(params, image, info)
+    assert len(name) <= 80
+    assert name.replace("-", "").replace("_", "").isalnum()
+    alone = dataclasses.replace(params, seed=params.seed_of(image), n=1)
+    assert params_of(name, MODELS) == alone
+
+
+@given(st.text(max_size=40) | st.binary(max_size=40).map(lambda b: b.hex()))
+def test_anything_else_is_no_id(name: str) -> None:
+    with pytest.raises(UnknownImage):
+        params_of(name, MODELS)
+
+
+@given(wanted(), st.data())
+def test_a_damaged_id_is_another_images_or_nobodys(
+    want: tuple[Params, ModelInfo], data: st.DataObject
+) -> None:
+    """Whatever comes of it is named by that id: no image has two."""
+    name = image_id(want[0], 0, want[1])
+    place = data.draw(st.integers(0, len(name) - 1))
+    other = data.draw(st.sampled_from("ABCXYZabcxyz0189-_="))
+    damaged = name[:place] + other + name[place + 1 :]
+    try:
+        params = params_of(damaged, MODELS)
+    except UnknownImage:
+        return
+    assert image_id(params, 0, MODELS[params.model]) == damaged
+
+
+def test_an_id_is_nobodys_once_the_checkpoint_is_another() -> None:
+    params = Params("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
+    name = image_id(params, 0, ONE)
+    with pytest.raises(UnknownImage):
+        params_of(name, {"fake": dataclasses.replace(ONE, digest="ef" * 32)})
+    renamed = dataclasses.replace(ONE, name="renamed")
+    assert params_of(name, {"renamed": renamed}).model == "renamed"
+
+
+def test_a_tag_changes_with_all_that_the_bytes_depend_on() -> None:
+    params = Params("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
+    tags = [
+        entity_tag(params, ONE, "image/png", marked=True),
+        entity_tag(params, ONE, "image/webp", marked=True),
+        entity_tag(params, ONE, "image/png", marked=False),
+        entity_tag(dataclasses.replace(params, seed=2), ONE, "image/png", marked=True),
+        entity_tag(dataclasses.replace(params, n=2), ONE, "image/png", marked=True),
+        entity_tag(params, dataclasses.replace(ONE, digest="00" * 32), "image/png", marked=True),
+        entity_tag(params, dataclasses.replace(ONE, backend="other"), "image/png", marked=True),
+        entity_tag(params, dataclasses.replace(ONE, dtype="bfloat16"), "image/png", marked=True),
+    ]
+    assert len(set(tags)) == len(tags)
+    assert all(tag.startswith('"') for tag in tags)
+    inexact = dataclasses.replace(ONE, exact=False)
+    assert entity_tag(params, inexact, "image/png", marked=True).startswith('W/"')

@@ -1,0 +1,152 @@
+"""`darkroom verify` on what the server and the command line make."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from fastapi.testclient import TestClient
+from PIL import Image, PngImagePlugin
+
+from app.cli import cli
+from app.images import FORMATS
+
+WANTED = {"class": "dog", "steps": 4, "guidance_scale": 1.23456789, "eta": 0.3, "seed": 7}
+
+
+def verify(path: Path, *flags: str) -> Result:
+    return CliRunner().invoke(cli, ["verify", str(path), *flags])
+
+
+def picture(
+    server: TestClient, folder: Path, media_type: str = "image/png", **more: object
+) -> Path:
+    answer = server.post("/generate", json=WANTED | more, headers={"accept": media_type})
+    assert answer.status_code == 200, answer.text
+    path = folder / f"picture.{media_type.rpartition('/')[2]}"
+    path.write_bytes(answer.content)
+    return path
+
+
+@pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.name)
+def test_a_picture_is_the_same_in_every_format(
+    kind: object, server: TestClient, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Numbers that need all their digits among its parameters; a JPEG by its own tables."""
+    path = picture(server, tmp_path, kind.media_type, guidance_interval=[0.1, 0.9])  # type: ignore[attr-defined]
+    result = verify(path, "--model", str(tiny_folder))
+    assert (result.exit_code, "same: all 256 pixels" in result.output) == (0, True), result.output
+
+
+def test_without_a_class_or_with_the_last_seed(
+    server: TestClient, tiny_folder: Path, tmp_path: Path
+) -> None:
+    for more in ({"class": None}, {"seed": 2**63 - 1}):
+        result = verify(picture(server, tmp_path, **more), "--model", str(tiny_folder))
+        assert result.exit_code == 0, result.output
+
+
+def saved(image: Image.Image, path: Path, parameters: str | None) -> Path:
+    notes = PngImagePlugin.PngInfo()
+    if parameters is not None:
+        notes.add_text("parameters", parameters)
+    image.save(path, "PNG", pnginfo=notes)
+    return path
+
+
+def test_an_edited_picture_differs_by_the_pixels_edited(
+    server: TestClient, tiny_folder: Path, tmp_path: Path
+) -> None:
+    with Image.open(picture(server, tmp_path)) as image:
+        parameters, old = image.info["parameters"], image.getpixel((3, 5))
+        for place in ((3, 5), (4, 5), (0, 0)):
+            band = image.getpixel(place)
+            assert isinstance(old, int)
+            assert isinstance(band, int)
+            image.putpixel(place, (band + 128) % 256)
+        edited = saved(image, tmp_path / "edited.png", parameters)
+    result = verify(edited, "--model", str(tiny_folder))
+    assert result.exit_code == 1
+    assert "differs by 3 of 256 pixels, by at most 128 of 255" in result.output
+
+
+def test_a_forged_picture_differs(server: TestClient, tiny_folder: Path, tmp_path: Path) -> None:
+    """The pixels of one seed under the parameters of another."""
+    with Image.open(picture(server, tmp_path)) as image:
+        forged = image.info["parameters"].replace("Seed: 7,", "Seed: 8,")
+        path = saved(image, tmp_path / "forged.png", forged)
+    result = verify(path, "--model", str(tiny_folder))
+    assert result.exit_code == 1
+    assert "differs by" in result.output
+
+
+def test_a_cropped_picture_differs(server: TestClient, tiny_folder: Path, tmp_path: Path) -> None:
+    with Image.open(picture(server, tmp_path)) as image:
+        part = image.crop((0, 0, 8, 16))
+        path = saved(part, tmp_path / "part.png", image.info["parameters"])
+    result = verify(path, "--model", str(tiny_folder))
+    assert result.exit_code == 1
+    assert "it is 8x16, and should be 16x16" in result.output
+
+
+def test_a_picture_of_another_checkpoint_is_told(
+    server: TestClient, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Even where only the schedule is another."""
+    other = Path(shutil.copytree(tiny_folder, tmp_path / "other"))
+    config = other / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"beta_end": 0.021}))
+    path = picture(server, tmp_path)
+    result = verify(path, "--model", str(other))
+    assert result.exit_code == 2
+    assert "other checkpoint: it is by tiny " in result.output
+    assert "which does not ship" in verify(path).output
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        (None, "no parameters are written in it"),
+        ("", "its parameters lack Model, Model hash, Steps, Seed"),
+        ("a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1", "they are not Darkroom's"),
+        ("dog\nSteps: 99999, Seed: 7, Model hash: HASH, Model: tiny", "steps: must be an integer"),
+        ("dog\nSteps: 4, Seed: -7, Model hash: HASH, Model: tiny", "seed: must be an integer"),
+        ("bird\nSteps: 4, Seed: 7, Model hash: HASH, Model: tiny", "unknown class 'bird'"),
+        ("dog\nSteps: 4, Seed: 7, Model hash: H, Model: tiny", "other checkpoint"),
+        ("dog\nSteps: 4, Seed: 7, Model hash: , Model: tiny", "other checkpoint"),
+        ("dog\nSteps: 4, CFG scale: nan, Seed: 7, Model hash: HASH, Model: tiny", "guidance_scale"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_and_never_drawn(
+    parameters: str | None, told: str, server: TestClient, tiny_folder: Path, tmp_path: Path
+) -> None:
+    (model,) = server.get("/models").json()["models"]
+    text = parameters and parameters.replace("HASH", model["hash"])
+    path = saved(Image.new("L", (16, 16)), tmp_path / "x.png", text)
+    result = verify(path, "--model", str(tiny_folder))
+    assert result.exit_code == 2
+    assert told in result.output
+
+
+def test_a_file_that_is_no_picture_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    for content in (b"", b"hello", b"\x89PNG\r\n\x1a\n" + bytes(40)):
+        path.write_bytes(content)
+        result = verify(path)
+        assert result.exit_code == 2, result.output
+        assert "\n" not in result.output.strip()
+
+
+def test_the_marking_can_be_switched_off(tiny_folder: Path) -> None:
+    from app.settings import Settings
+    from tests.conftest import serving
+
+    settings = Settings(models=(str(tiny_folder),), backend="eager", marking=False)
+    with serving(settings) as client:
+        for kind in FORMATS:
+            answer = client.post("/generate", json=WANTED, headers={"accept": kind.media_type})
+            with Image.open(io.BytesIO(answer.content)) as image:
+                assert not image.getexif()
+                assert not {"parameters", "xmp", "XML:com.adobe.xmp"} & set(image.info)

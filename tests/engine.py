@@ -1,0 +1,59 @@
+"""An engine over runners without a network, in the test's own process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from app.engine.client import EngineClient, Limits
+from app.engine.job import Params
+from tests.fakes import LOAD, FakeRunner, ThreadWorker
+
+LIMITS = Limits(jobs=100, work=10**6, seconds=60)
+
+
+@asynccontextmanager
+async def running(
+    *runners: FakeRunner, limits: Limits = LIMITS, slots: int = 4
+) -> AsyncIterator[EngineClient]:
+    load = msgspec.structs.replace(LOAD, slots=slots)
+    client = EngineClient(load, limits, lambda load: ThreadWorker(load, lambda _: list(runners)))
+    await client.start()
+    await until(lambda: client.ready)
+    try:
+        yield client
+    finally:
+        for runner in runners:
+            runner.gate.open()
+            runner.shutter.open()
+        await client.close()
+        assert client.jobs == 0
+
+
+async def until(happens: Callable[[], Any]) -> None:
+    for _ in range(10_000):
+        if happens():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it did not happen in ten seconds")
+
+
+def asynchronous(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async test on a loop of its own, for at most a minute."""
+
+    def run(**arguments: object) -> None:
+        asyncio.run(asyncio.wait_for(test(**arguments), 60))
+
+    run.__name__ = test.__name__
+    return run
+
+
+def worker_of(client: EngineClient) -> ThreadWorker:
+    assert isinstance(client.supervisor.worker, ThreadWorker)
+    return client.supervisor.worker
+
+
+def begin(client: EngineClient, want: Params, **how: Any) -> "asyncio.Task[Any]":
+    return asyncio.create_task(client.generate(want, **how))
