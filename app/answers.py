@@ -90,6 +90,7 @@ def describing(
     headers = {
         "Vary": "Accept",
         "X-Seed": str(params.seed),
+        "X-Image-Id": image_id(params, 0, info),
         "X-Generation-Parameters": _ascii(
             Parameters.of(params, info).model_dump_json(by_alias=True)
         ),
@@ -160,6 +161,7 @@ def _response(
     images = [
         ImageOut(
             seed=params.seed_of(k),
+            id=image_id(params, k, info),
             url=image_path(request, params, k, info),
             data=base64.b64encode(file).decode(),
         )

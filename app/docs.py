@@ -5,25 +5,44 @@ that are their decorators' arguments. `install` completes the document: models t
 and the classes of the models that are loaded.
 """
 
-from collections.abc import Mapping
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.routing import compile_path
 
 from app import events
 from app.answers import IMAGES, ZIP
 from app.engine.client import EngineClient
-from app.engine.job import ModelInfo
+from app.engine.job import DEFAULT_STEPS, ModelInfo, Params
 from app.errors import MEDIA_TYPE, Problem
+from app.permalink import image_id
 from app.reading import FORMS, JSON
-from app.schemas import CompletedEvent, GenerateRequest, GenerateResponse
+from app.schemas import (
+    CompletedEvent,
+    GenerateRequest,
+    GenerateResponse,
+    PreviewEvent,
+    ProgressEvent,
+    QueuedEvent,
+)
 
 _TEMPLATE = "#/components/schemas/{model}"
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-_NAMED = (CompletedEvent, GenerateRequest, GenerateResponse, Problem)
+_NAMED = (
+    CompletedEvent,
+    GenerateRequest,
+    GenerateResponse,
+    PreviewEvent,
+    Problem,
+    ProgressEvent,
+    QueuedEvent,
+)
 
 _PROBLEMS = {
     400: "The body cannot be read.",
@@ -50,6 +69,10 @@ HEADERS: dict[str, dict[str, Any]] = {
     "X-Seed": {
         "description": "The seed used; image k has seed + k.",
         "schema": {"type": "integer", "minimum": 0},
+    },
+    "X-Image-Id": {
+        "description": "The id of the first image: `/images/{id}`.",
+        "schema": {"type": "string"},
     },
     "X-Generation-Parameters": {
         "description": "What was used, as compact JSON: send it again and get the same.",
@@ -81,6 +104,14 @@ def ref(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": _TEMPLATE.format(model=model.__name__)}
 
 
+WRONG: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "description": "The request is wrong.",
+        "content": {MEDIA_TYPE: {"schema": ref(Problem)}},
+    }
+}
+
+
 def headers(*names: str) -> dict[str, Any]:
     """Headers of a response, by name."""
     return {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *names)}
@@ -98,7 +129,30 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-_DESCRIBING = ("X-Seed", "X-Generation-Parameters", "Content-Disposition", "Vary", "Cache-Control")
+def event_schema(kinds: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+    """One event of a stream: its name, and its data, which is JSON."""
+    return {
+        "type": "object",
+        "required": ["event", "data"],
+        "properties": {
+            "event": {"type": "string", "enum": list(kinds)},
+            "data": {
+                "type": "string",
+                "contentMediaType": JSON,
+                "contentSchema": {"oneOf": [ref(model) for model in kinds.values()]},
+            },
+        },
+    }
+
+
+_DESCRIBING = (
+    "X-Seed",
+    "X-Image-Id",
+    "X-Generation-Parameters",
+    "Content-Disposition",
+    "Vary",
+    "Cache-Control",
+)
 _DRAWN: dict[str, Any] = {
     "description": "Images: one as a file, any number as JSON, a zip or events.",
     "content": {
@@ -106,10 +160,23 @@ _DRAWN: dict[str, Any] = {
         JSON: {"schema": ref(GenerateResponse)},
         ZIP: _BINARY,
         events.MEDIA_TYPE: {
-            "schema": {"type": "string"},
-            "example": "event: queued\ndata: {...}\n\nevent: progress\ndata: {...}\n\n"
-            "event: preview\ndata: {...}\n\nevent: completed\ndata: {...}\n\n",
+            "schema": event_schema(
+                {
+                    "queued": QueuedEvent,
+                    "progress": ProgressEvent,
+                    "preview": PreviewEvent,
+                    "completed": CompletedEvent,
+                    "error": Problem,
+                }
+            )
         },
+    },
+    "links": {
+        "again": {
+            "operationId": "recallImage",
+            "parameters": {"name": "$response.header.X-Image-Id"},
+            "description": "The first image once more.",
+        }
     },
     "headers": headers(*_DESCRIBING, "Content-Location", "Server-Timing"),
 }
@@ -145,7 +212,7 @@ _BODY_EXAMPLES = {
 
 
 def _parameters() -> list[dict[str, Any]]:
-    """The fields of a request as a query has them."""
+    """The fields of a request as a query or a form has them: text, and no null."""
     described = []
     for name, schema in GenerateRequest.model_json_schema()["properties"].items():
         plain = {key: value for key, value in schema.items() if key not in ("title", "description")}
@@ -176,14 +243,14 @@ def _operation(
     }
 
 
-def _headless(responses: Mapping[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:
-    """Responses to HEAD: the same without bodies."""
-    return {
-        status: {key: value for key, value in response.items() if key != "content"}
-        for status, response in responses.items()
-    }
-
-
+_FORM = {
+    "type": "object",
+    "properties": {
+        parameter["name"]: parameter["schema"] | {"description": parameter["description"]}
+        for parameter in _parameters()
+    },
+    "additionalProperties": False,
+}
 _QUERY = [*_parameters(), _IF_NONE_MATCH]
 _RECALLED = {200: _KEPT, 304: _SAME, **problems(*_ACCEPT_REFUSED)}
 _RECALLED_ONE = {200: _ONE, 304: _SAME, **problems(404, 406, 429, 500, 503, 504)}
@@ -196,21 +263,12 @@ GENERATE = _operation(
         "required": True,
         "content": {
             JSON: {"schema": ref(GenerateRequest), "examples": _BODY_EXAMPLES},
-            **{form: {"schema": ref(GenerateRequest)} for form in FORMS[:1]},
+            **{form: {"schema": _FORM} for form in FORMS},
         },
     },
 )
 GENERATE_BY_QUERY = _operation("generateByQuery", "Draw images", _RECALLED, parameters=_QUERY)
-GENERATE_HEAD = _operation(
-    "generateHead", "What a GET would answer", _headless(_RECALLED), parameters=_QUERY
-)
 IMAGE = _operation("recallImage", "An image once more", _RECALLED_ONE, parameters=[_IF_NONE_MATCH])
-IMAGE_HEAD = _operation(
-    "recallImageHead",
-    "What a GET would answer",
-    _headless(_RECALLED_ONE),
-    parameters=[_IF_NONE_MATCH],
-)
 HUGGINGFACE = _operation(
     "huggingFaceTextToImage",
     "Draw an image, as Hugging Face's clients ask for it",
@@ -239,8 +297,31 @@ HUGGINGFACE = _operation(
 
 def install(app: FastAPI, engine: EngineClient) -> None:
     """Let the application complete its document, with the models that are loaded by then."""
+    made: dict[tuple[ModelInfo, ...], dict[str, Any]] = {}
 
     def complete() -> dict[str, Any]:
+        loaded = tuple(engine.models.values())
+        if loaded not in made:
+            made.clear()
+            made[loaded] = _document(app, loaded)
+        return made[loaded]
+
+    app.openapi = complete  # type: ignore[method-assign]
+
+
+def allowed_methods(app: FastAPI, path: str) -> set[str]:
+    """The methods that a path has, by the document; none where it has no such path."""
+    return {
+        method.upper()
+        for template, operations in app.openapi()["paths"].items()
+        if compile_path(template)[0].fullmatch(path)
+        for method in operations
+    }
+
+
+def _document(app: FastAPI, models: Sequence[ModelInfo]) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Duplicate Operation ID")  # of GET and HEAD, see below
         document = get_openapi(
             title=app.title,
             version=app.version,
@@ -250,32 +331,69 @@ def install(app: FastAPI, engine: EngineClient) -> None:
             servers=[{"url": "/"}],
             license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         )
-        _, made = models_json_schema(
-            [(model, "validation") for model in _NAMED], by_alias=True, ref_template=_TEMPLATE
-        )
-        components = document.setdefault("components", {})
-        schemas = components.setdefault("schemas", {})
-        schemas |= made["$defs"]
-        components["headers"] = HEADERS
-        document["security"] = []
-        if engine.models:
-            _name_classes(schemas["GenerateRequest"]["properties"], engine.models)
-        return document
+    document = copy.deepcopy(document)  # parts of it are this module's constants
+    named = [(model, "validation") for model in _NAMED]
+    schemas = models_json_schema(named, by_alias=True, ref_template=_TEMPLATE)[1]["$defs"]  # type: ignore[arg-type]
+    components = document["components"]
+    components["schemas"] |= schemas
+    for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own shape of a 422
+        components["schemas"].pop(unused, None)
+    components["headers"] = HEADERS
+    document["security"] = []
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]  # FastAPI's guess; ours are said where they are
+        if head := operations.get("head"):
+            head["operationId"] += "Head"
+            head["summary"] = "What a GET would answer, without its body"
+            for response in head["responses"].values():
+                response.pop("content", None)
+                response.pop("links", None)
+    if models:
+        _name_classes(document, models)
+        for method in ("get", "head"):
+            name = document["paths"]["/images/{name}"][method]["parameters"][0]
+            name["example"] = image_id(_example(models[0]), 0, models[0]) + ".png"
+    return document
 
-    app.openapi = complete  # type: ignore[method-assign]
+
+def _example(info: ModelInfo) -> Params:
+    steps = min(DEFAULT_STEPS, info.max_steps)
+    params = Params(
+        model=info.name,
+        class_index=0 if info.classes else None,
+        steps=steps,
+        guidance_scale=info.guidance_scale,
+        guidance_interval=(0.0, 1.0),
+        eta=0.0,
+        seed=1,
+        n=1,
+    )
+    return params.canonical(info)
 
 
-def _name_classes(fields: dict[str, Any], models: Mapping[str, ModelInfo]) -> None:
+def _name_classes(document: dict[str, Any], models: Sequence[ModelInfo]) -> None:
     """Say of a request's fields what they may be with the models that are loaded."""
-    fields["model"]["anyOf"][0]["enum"] = list(models)
-    infos = models.values()
-    most = max(len(info.classes) for info in infos)
-    names = {name: None for info in infos for name in info.classes}
-    indices = {str(k): None for k in range(most)}
+    fields = document["components"]["schemas"]["GenerateRequest"]["properties"]
+    names = [info.name for info in models]
+    most = max(len(info.classes) for info in models)
+    classes = {name: None for info in models for name in info.classes}
+    labels = list(classes | {str(k): None for k in range(most)})
     allowed: list[dict[str, Any]] = []
     if most:
-        allowed.append({"type": "string", "enum": list(names | indices)})
+        allowed.append({"type": "string", "enum": labels})
         allowed.append({"type": "integer", "minimum": 0, "maximum": most - 1})
-    if any(info.class_optional for info in infos):
+    if any(info.class_optional for info in models):
         allowed.append({"type": "null"})
     fields["class"]["anyOf"] = allowed
+    fields["model"]["anyOf"][0]["enum"] = names
+    generate = document["paths"]["/generate"]
+    texts = [
+        {parameter["name"]: parameter["schema"] for parameter in generate[method]["parameters"]}
+        for method in ("get", "head")
+    ]
+    body = generate["post"]["requestBody"]["content"]
+    for schemas in (*texts, *(body[form]["schema"]["properties"] for form in FORMS)):
+        schemas["model"]["enum"] = names
+        schemas["class"]["enum"] = labels if most else [""]

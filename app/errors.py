@@ -15,7 +15,7 @@ the route speaks: RFC 9457 problem details where it is ours.
 
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -161,11 +161,17 @@ def problem(fault: Fault) -> Response:
     )
 
 
-def install(app: FastAPI) -> None:
-    """Make every error problem details, but for those that a dialect's routes answer their way."""
+def install(app: FastAPI, allow: Callable[[str], set[str]] = lambda _: set()) -> None:
+    """Make every error problem details, but for those that a dialect's routes answer their way.
 
-    async def answer(_: Request, error: Exception) -> Response:
-        return problem(fault_of(error))
+    `allow` says which methods a path has: a route that does not fit knows only of its own.
+    """
+
+    async def answer(request: Request, error: Exception) -> Response:
+        fault = fault_of(error)
+        if fault.status == 405 and (methods := allow(request.scope["path"])):
+            fault = replace(fault, headers={"Allow": ", ".join(sorted(methods))})
+        return problem(fault)
 
     for kind in (RequestError, EngineError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, answer)

@@ -23,6 +23,7 @@ _EXPOSED = (
     "Retry-After",
     "Server-Timing",
     "X-Generation-Parameters",
+    "X-Image-Id",
     "X-Request-Id",
     "X-Seed",
 )
@@ -78,7 +79,7 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
             expose_headers=_EXPOSED,
         )
     app.add_middleware(RequestId)  # the outermost
-    errors.install(app)
+    errors.install(app, lambda path: docs.allowed_methods(app, path))
     for dialect in (generate, huggingface, openai, automatic1111, replicate, openinference, ops):
         app.include_router(dialect.router)
     docs.install(app, client)

@@ -107,6 +107,9 @@ class GenerateRequest(BaseModel):
             InvalidRequest: naming every wrong field and what is allowed.
         """
         named, wrong = _named(values)
+        for name, value in named.items():  # 20.0 is an integer to JSON Schema, and not to pydantic
+            if isinstance(value, float) and value.is_integer():
+                named[name] = int(value)
         if not strict and isinstance(interval := named.get("guidance_interval"), str):
             named["guidance_interval"] = interval.split(",")
         try:
@@ -205,6 +208,7 @@ class ImageOut(BaseModel):
     """One image of a JSON response."""
 
     seed: int
+    id: str = Field(description="All that its pixels depend on, in short.")
     url: str = Field(description="Where it can be had again: `/images/{id}.png`.")
     media_type: str = "image/png"
     data: str = Field(description="The file, base64.")

@@ -39,8 +39,7 @@ async def generate(request: Request, studio: StudioDep) -> Response:
     return await answer(studio, request, order)
 
 
-@router.get("/generate", **docs.GENERATE_BY_QUERY)
-@router.head("/generate", **docs.GENERATE_HEAD)
+@router.api_route("/generate", methods=["GET", "HEAD"], **docs.GENERATE_BY_QUERY)
 async def generate_by_query(request: Request, studio: StudioDep) -> Response:
     """As POST, from a query. With a seed it can be asked again for nothing: see `ETag`.
 
@@ -58,8 +57,7 @@ async def generate_by_query(request: Request, studio: StudioDep) -> Response:
     return await answer(studio, request, order)
 
 
-@router.get("/images/{name}", **docs.IMAGE)
-@router.head("/images/{name}", **docs.IMAGE_HEAD)
+@router.api_route("/images/{name}", methods=["GET", "HEAD"], **docs.IMAGE)
 async def recall_image(request: Request, name: str, studio: StudioDep) -> Response:
     """The image of an id, drawn again: `{id}.png`, `.webp` or `.jpg`, or what `Accept` asks for."""
     stem, dot, extension = name.partition(".")

@@ -5,12 +5,18 @@ import dataclasses
 from fastapi import APIRouter, Response
 
 from app.dependencies import EngineDep
+from app.docs import WRONG
 from app.reports import EngineOut, Health, ModelList, ModelOut
 
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/models", summary="What is loaded, with classes, limits and defaults")
+@router.get(
+    "/models",
+    operation_id="listModels",
+    summary="What is loaded, with classes, limits and defaults",
+    responses=WRONG,
+)
 async def models(engine: EngineDep) -> ModelList:
     """Every loaded model; requests that name none get the one marked default."""
     return ModelList(
@@ -21,7 +27,12 @@ async def models(engine: EngineDep) -> ModelList:
     )
 
 
-@router.get("/engine", summary="What the engine is doing")
+@router.get(
+    "/engine",
+    operation_id="readEngine",
+    summary="What the engine is doing",
+    responses=WRONG,
+)
 async def state(engine: EngineDep) -> EngineOut:
     """Counts since the server started."""
     worker = engine.supervisor.worker
@@ -34,7 +45,12 @@ async def state(engine: EngineDep) -> EngineOut:
     )
 
 
-@router.get("/livez", summary="Whether the server answers at all")
+@router.get(
+    "/livez",
+    operation_id="readLiveness",
+    summary="Whether the server answers at all",
+    responses=WRONG,
+)
 async def livez() -> Health:
     """Always 200: a server that cannot say this should be restarted."""
     return Health(status="alive")
@@ -42,8 +58,9 @@ async def livez() -> Health:
 
 @router.get(
     "/readyz",
+    operation_id="readReadiness",
     summary="Whether requests are taken",
-    responses={503: {"model": Health, "description": "Not now."}},
+    responses={503: {"model": Health, "description": "Not now."}, **WRONG},
 )
 async def readyz(engine: EngineDep, response: Response) -> Health:
     """200 once the models are loaded, 503 while they are not."""

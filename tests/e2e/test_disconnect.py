@@ -1,0 +1,67 @@
+"""A client that hangs up frees its slots by the next tick, whatever it speaks."""
+
+import json
+import socket
+
+import httpx
+import pytest
+
+from tests.e2e.live import engine, wait_until
+
+STEPS = {"num_inference_steps": 1000}
+TXT2IMG = {"prompt": "7", "steps": 1000}
+REQUESTS: dict[str, tuple[str, str, dict[str, object]]] = {
+    "plain": ("/generate", "*/*", {"class": "7", "steps": 1000}),
+    "several": ("/generate", "*/*", {"class": "7", "steps": 1000, "n": 16}),
+    "zip": ("/generate", "application/zip", {"class": "7", "steps": 1000, "n": 3}),
+    "stream": ("/generate", "text/event-stream", {"class": "7", "steps": 1000, "n": 4}),
+    "huggingface": ("/models/digits", "image/png", {"inputs": "7", "parameters": STEPS}),
+    "openai": ("/v1/images/generations", "*/*", {"prompt": "7", **STEPS}),
+    "openai several": ("/v1/images/generations", "*/*", {"prompt": "7", "n": 4, **STEPS}),
+    "openai stream": (
+        "/v1/images/generations",
+        "application/json",
+        {"prompt": "7", "stream": True, "partial_images": 2, **STEPS},
+    ),
+    "automatic1111": ("/sdapi/v1/txt2img", "*/*", TXT2IMG),
+    "automatic1111 several": ("/sdapi/v1/txt2img", "*/*", TXT2IMG | {"batch_size": 4}),
+    "replicate": ("/v1/models/x/digits/predictions", "*/*", {"input": {"prompt": "7", **STEPS}}),
+    "replicate several": (
+        "/v1/models/x/digits/predictions",
+        "*/*",
+        {"input": {"prompt": "7", "num_outputs": 4, **STEPS}},
+    ),
+}
+
+
+def send(url: str, request: bytes) -> socket.socket:
+    address = httpx.URL(url)
+    connection = socket.create_connection((address.host, address.port or 80))
+    connection.sendall(request)
+    return connection
+
+
+def hang_up(url: str, request: bytes) -> None:
+    """Send a request, wait until it runs, leave, and wait until its slots are free."""
+    before = engine(url)
+    assert before["running"] == 0
+    with send(url, request):
+        wait_until(lambda: engine(url)["running"] > 0, 10)
+    wait_until(lambda: engine(url)["running"] == 0, 10)
+    after = engine(url)
+    assert after["cancelled"] == before["cancelled"] + 1
+    assert after["jobs"] == 0
+    assert after["cancel_ticks"] <= 1
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_hanging_up_frees_the_slots_by_the_next_tick(url: str, name: str) -> None:
+    path, accept, body = REQUESTS[name]
+    content = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    hang_up(url, head.encode() + content)
+
+
+def test_hanging_up_a_get(url: str) -> None:
+    hang_up(url, b"GET /generate?class=7&steps=1000&n=4 HTTP/1.1\r\nHost: x\r\n\r\n")
