@@ -1,5 +1,247 @@
-"""OpenAI's Images API."""
+"""OpenAI's Images API: lenient in, exact out.
 
-from fastapi import APIRouter
+https://platform.openai.com/docs/api-reference/images/create
+"""
 
-router = APIRouter(tags=["openai"])
+import base64
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from app import docs, events
+from app.dependencies import StudioDep
+from app.drawing import Order, Studio
+from app.engine.job import EngineError, ModelInfo, Preview, Result
+from app.errors import Fault, UnknownModel, enveloped, fault_of
+from app.events import EventStream, event
+from app.images import JPEG, PNG, WEBP, encode
+from app.permalink import image_id
+from app.reading import JSON, read_body
+from app.routes.openai_schemas import (
+    CompletedImageEvent,
+    ErrorEnvelope,
+    ImageData,
+    ImageRequest,
+    ImagesResponse,
+    ModelEntries,
+    ModelEntry,
+    PartialImageEvent,
+)
+
+_KINDS = {"png": PNG, "jpeg": JPEG, "webp": WEBP}
+
+
+def _envelope(fault: Fault) -> Response:
+    return JSONResponse(
+        ErrorEnvelope.of(fault).model_dump(),
+        status_code=400 if fault.status == 422 else fault.status,
+        headers=dict(fault.headers),
+    )
+
+
+_ERRORS = {
+    400: "The body cannot be read, or a field is wrong: `param` names it.",
+    404: "No such model; the code is `model_not_found`.",
+    413: "The body is too large.",
+    415: "The body is of a type that is not read.",
+    429: "The queue is full, or too long for the deadline; see `Retry-After`.",
+    500: "The request failed on the way.",
+    503: "The models are not loaded.",
+    504: "Not done in time.",
+}
+
+
+def _errors(statuses: Sequence[int]) -> dict[int | str, dict[str, Any]]:
+    return {
+        status: {
+            "model": ErrorEnvelope,
+            "description": _ERRORS[status],
+            "headers": docs.headers("Retry-After") if status == 429 else docs.headers(),
+        }
+        for status in statuses
+    }
+
+
+def _schema(model: type[BaseModel], mode: Literal["validation", "serialization"]) -> dict[str, Any]:
+    """A model's schema for a place where FastAPI does not put it; others name what it refers to."""
+    template = "#/components/schemas/{model}"
+    schema = model.model_json_schema(ref_template=template, mode=mode)
+    return {key: value for key, value in schema.items() if key != "$defs"}
+
+
+router = APIRouter(tags=["openai"], route_class=enveloped(_envelope))
+_LISTED = {"description": "What is loaded.", "headers": docs.headers()}
+_EVENT = {  # of a stream, as Schemathesis reads one
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {
+            "type": "string",
+            "enum": ["image_generation.partial_image", "image_generation.completed", "error"],
+        },
+        "data": {
+            "type": "string",
+            "contentMediaType": JSON,
+            "contentSchema": {
+                "oneOf": [
+                    _schema(PartialImageEvent, "serialization"),
+                    _schema(CompletedImageEvent, "serialization"),
+                    docs.ref(ErrorEnvelope),
+                ]
+            },
+        },
+    },
+}
+_DRAWN = {
+    "description": "Images, or events that end in one.",
+    "content": {events.MEDIA_TYPE: {"schema": _EVENT}},
+    "headers": docs.headers("X-Seed", "Cache-Control"),
+}
+_EXAMPLES = {
+    "digit": {"summary": "A digit", "value": {"prompt": "7", "seed": 1}},
+    "quick": {
+        "summary": "Two at once, in ten steps",
+        "value": {"prompt": "a 3", "n": 2, "num_inference_steps": 10},
+    },
+    "stream": {
+        "summary": "Shown twice on the way",
+        "value": {"prompt": "0", "stream": True, "partial_images": 2},
+    },
+}
+
+
+@router.post(
+    "/v1/images/generations",
+    operation_id="openaiCreateImage",
+    summary="Draw images, as OpenAI's clients ask for them",
+    response_model=ImagesResponse,
+    responses={200: _DRAWN, **_errors(list(_ERRORS))},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                JSON: {"schema": _schema(ImageRequest, "validation"), "examples": _EXAMPLES}
+            },
+        }
+    },
+)
+async def create_image(request: Request, studio: StudioDep) -> Response:
+    """Draw `n` images of the class that the prompt names; with `stream`, tell on the way.
+
+    `Accept` does not matter: OpenAI's own clients ask for JSON even where they stream.
+    """
+    values, text = await read_body(request)
+    wanted = ImageRequest.parse(values, strict=not text)
+    order = wanted.to_order(studio.models)
+    headers = {"X-Seed": str(order.params.seed)}
+    if wanted.stream:
+        return await EventStream.begin(_narrate(studio, order, wanted), headers)
+    result = await studio.draw(order)
+    if wanted.linked:
+        data = [
+            ImageData(url=url) for url in _addresses(request, order, studio.info(order), wanted)
+        ]
+    else:
+        files = await studio.encode(order, result, _KINDS[wanted.kind], wanted.file_quality)
+        data = [ImageData(b64_json=_text(file)) for file in files]
+    answer = ImagesResponse(
+        created=int(time.time()),
+        data=data,
+        output_format=wanted.kind,
+        size=_size(studio.info(order)),
+        seed=order.params.seed,
+    )
+    content = answer.model_dump_json(exclude_none=True)
+    return Response(content, media_type=JSON, headers=headers | {"Cache-Control": "no-store"})
+
+
+@router.get(
+    "/v1/models",
+    operation_id="openaiListModels",
+    summary="What is loaded, as OpenAI's clients ask for it",
+    responses={200: _LISTED, **docs.WRONG, **_errors((500, 503))},
+)
+async def list_models(studio: StudioDep) -> ModelEntries:
+    """Every loaded model, by the name that a request gives."""
+    return ModelEntries(data=[ModelEntry(id=name) for name in studio.models])
+
+
+@router.get(
+    "/v1/models/{model}",
+    operation_id="openaiGetModel",
+    summary="Whether a model is loaded, as OpenAI's clients ask for it",
+    responses={200: _LISTED, **_errors((404, 500, 503))},
+)
+async def get_model(model: str, studio: StudioDep) -> ModelEntry:
+    """One model by its name."""
+    if model not in studio.models:
+        raise UnknownModel(f"unknown model {model[:40]!r}; loaded: {', '.join(studio.models)}")
+    return ModelEntry(id=model)
+
+
+async def _narrate(
+    studio: Studio, order: Order, wanted: ImageRequest
+) -> AsyncGenerator[bytes, None]:
+    """The events of an order. What fails before the first raises, and is told as an error is."""
+    shown, begun = 0, False
+    try:
+        async with aclosing(studio.follow(order)) as updates:
+            async for update in updates:
+                if isinstance(update, Preview):
+                    yield _partial(update, shown, wanted)
+                    shown += 1
+                elif isinstance(update, Result):
+                    yield await _completed(studio, order, wanted, update)
+                elif update is None:
+                    yield events.KEEP_ALIVE
+                else:
+                    continue
+                begun = True
+    except EngineError as error:
+        if not begun:
+            raise
+        yield event("error", ErrorEnvelope.of(fault_of(error)))
+
+
+def _partial(update: Preview, index: int, wanted: ImageRequest) -> bytes:
+    pixels, kind = update.pixels, _KINDS[wanted.kind]
+    told = PartialImageEvent(
+        b64_json=_text(encode(pixels, kind, quality=wanted.file_quality)),
+        partial_image_index=index,
+        created_at=int(time.time()),
+        output_format=wanted.kind,
+        size=f"{pixels.width}x{pixels.height}",
+    )
+    return event(told.type, told)
+
+
+async def _completed(studio: Studio, order: Order, wanted: ImageRequest, result: Result) -> bytes:
+    (file,) = await studio.encode(order, result, _KINDS[wanted.kind], wanted.file_quality)
+    told = CompletedImageEvent(
+        b64_json=_text(file),
+        created_at=int(time.time()),
+        output_format=wanted.kind,
+        size=_size(studio.info(order)),
+        seed=order.params.seed,
+    )
+    return event(told.type, told)
+
+
+def _addresses(request: Request, order: Order, info: ModelInfo, wanted: ImageRequest) -> list[str]:
+    """Where each image can be had."""
+    extension = _KINDS[wanted.kind].extension
+    names = [f"{image_id(order.params, k, info)}.{extension}" for k in range(order.params.n)]
+    return [str(request.url_for("recall_image", name=name)) for name in names]
+
+
+def _size(info: ModelInfo) -> str:
+    return f"{info.width}x{info.height}"
+
+
+def _text(file: bytes) -> str:
+    return base64.b64encode(file).decode()
