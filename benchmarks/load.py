@@ -39,14 +39,23 @@ async def solo(url: str, rounds: int, steps: list[int]) -> Run:
         return Run(client.answers, client.now())
 
 
-async def closed(url: str, stream: int, clients: int, seconds: float, warmup: float) -> Run:
+async def closed(
+    url: str,
+    stream: int,
+    clients: int,
+    seconds: float,
+    warmup: float,
+    previews: int | None = None,
+) -> Run:
     """`clients` at once; each sends its next request when it has the answer to its last.
+
+    With a number of `previews` they ask for events.
 
     A server too slow for two answers a client gets up to three windows: of requests that take
     longer than the window, only the quick ones would count.
     """
     requests, stop, enough = workload(stream), asyncio.Event(), max(_FEWEST, 2 * clients)
-    async with connected(url) as client, asyncio.TaskGroup() as group:
+    async with connected(url, previews) as client, asyncio.TaskGroup() as group:
         client.start_window(warmup)
         for _ in range(clients):
             group.create_task(client.keep_sending(requests, stop))

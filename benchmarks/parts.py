@@ -13,8 +13,10 @@ from benchmarks.results import (
     Figures,
     Limit,
     Load,
+    Previews,
     Solo,
     Start,
+    between_answers,
     good,
     kind,
     percentile,
@@ -22,7 +24,7 @@ from benchmarks.results import (
 )
 from benchmarks.sending import Answer, Run
 from benchmarks.servers import SERVERS, Running, call, running
-from benchmarks.workload import GUIDANCE_SCALES, STEPS, Request
+from benchmarks.workload import GUIDANCE_SCALES, STEPS, Request, rows
 
 CLIENTS = (1, 4, 16, 64)  # of the closed loop
 SHARES = (0.25, 0.5, 0.75, 0.9)  # of the yardstick's capacity, for the open loop
@@ -31,7 +33,13 @@ ROUNDS, STARTS = 3, 3
 SOLO_ROUNDS = 5
 LONG_CLIENTS, SHORT_CLIENTS = 32, (1, 4)
 MEMORY_CLIENTS = 16
-_OPEN_STREAM, _FAIR_STREAM, _MEMORY_STREAM = 100, 200, 300  # a closed loop's is its clients
+PREVIEW_CLIENTS, PREVIEW_ROUNDS, SHOWN = 16, 6, 4
+_OPEN_STREAM, _FAIR_STREAM, _MEMORY_STREAM, _PREVIEW_STREAM = (
+    100,
+    200,
+    300,
+    400,
+)  # a closed loop's is its clients
 
 
 def send(url: str, pattern: str, **arguments: object) -> Run:
@@ -111,6 +119,34 @@ def under_load(server: Running, solo: Solo, pattern: str, **arguments: float) ->
     return Figures.of(run, solo, cores, by_arrival=pattern == "opened")
 
 
+def measure_previews(seconds: float, warmup: float, rounds: int = PREVIEW_ROUNDS) -> Previews:
+    """Our server, every client asking for a picture, for events, for events with previews.
+
+    In turn, in another order each round, so that what disturbs the machine disturbs all three.
+    """
+    ways = {"a picture": None, "events": 0, f"events, {SHOWN} previews": SHOWN}
+    previews = Previews(PREVIEW_CLIENTS, {name: [] for name in ways})
+    with running(SERVERS["ours"]) as server:
+        server.wait(server.server.ready)
+        for number in range(rounds):
+            order = list(ways)[number % 3 :] + list(ways)[: number % 3]
+            for name in order:
+                run = send(
+                    server.url,
+                    "closed",
+                    stream=_PREVIEW_STREAM + number,
+                    clients=PREVIEW_CLIENTS,
+                    seconds=seconds,
+                    warmup=warmup,
+                    previews=ways[name],
+                )
+                done = [a for a in good(run.answers) if 0 < a.ended <= run.window]
+                served = sum(rows(a.steps, a.guidance_scale) for a in done)
+                previews.rows_per_second[name].append(served / between_answers(run))
+            click.echo("  " + ", ".join(f"{v[-1]:.0f}" for v in previews.rows_per_second.values()))
+    return previews
+
+
 def report(name: str, level: str, figures: Figures) -> None:
     """Say how a measurement went."""
     p95 = "-" if figures.p95 is None else f"{figures.p95:.2f} s"
@@ -119,7 +155,7 @@ def report(name: str, level: str, figures: Figures) -> None:
 
 def measure_fairness(seconds: float, warmup: float) -> list[Fairness]:
     """Short requests to our server, alone and beside many long ones."""
-    rows = []
+    table = []
     with running(SERVERS["ours"]) as server:
         server.wait(server.server.ready)
         solo = solo_times(send(server.url, "solo", rounds=4 * SOLO_ROUNDS, steps=[SHORT_STEPS]))
@@ -140,11 +176,11 @@ def measure_fairness(seconds: float, warmup: float) -> list[Fairness]:
                 times = [a.seconds for a in run.answers if a.guidance_scale == scale]
                 name = kind(SHORT_STEPS, scale)
                 p50, p95 = percentile(times, 0.5), percentile(times, 0.95)
-                rows.append(
+                table.append(
                     Fairness(clients, name, len(times), solo[name], p50, p95, len(run.long))
                 )
             click.echo(f"  {clients} short: {len(run.answers)}, {len(run.long)} long finished")
-    return rows
+    return table
 
 
 def measure_start(names: Sequence[str], starts: int = STARTS) -> dict[str, Start]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks.load import GRACE_SECONDS, LONG_STEPS
 from benchmarks.parts import LONG_CLIENTS
-from benchmarks.results import PATIENCE, Fairness, Figures, Limit, Load, Results, Start
+from benchmarks.results import PATIENCE, Fairness, Figures, Limit, Load, Previews, Results, Start
 from benchmarks.servers import SERVERS
 
 _FIGURES = (
@@ -25,6 +25,8 @@ def markdown(results: Results) -> str:
         lines += load_sections(results.load, results.limit)
     if results.fairness:
         lines += fairness_section(results.fairness)
+    if results.previews:
+        lines += previews_section(results.previews)
     if results.start:
         lines += start_section(results.start)
     if results.memory:
@@ -174,6 +176,36 @@ def fairness_section(rows: list[Fairness]) -> list[str]:
         "",
         f"Our server: {LONG_CLIENTS} clients draw in {LONG_STEPS} steps all the time, others send "
         "short requests one after the other. Every request of both was answered with an image.",
+        "",
+        *table(head, body),
+    ]
+
+
+def previews_section(previews: Previews) -> list[str]:
+    """What following costs, by the rounds' own ratios."""
+    first, plain, *_ = previews.rows_per_second.values()
+
+    def share(speeds: list[float], of: list[float]) -> str:
+        return f"{statistics.median(a / b for a, b in zip(speeds, of, strict=True)):.3f}"
+
+    body = [
+        (
+            name,
+            f"{statistics.median(speeds):.0f}",
+            f"{min(speeds):.0f} to {max(speeds):.0f}",
+            share(speeds, first),
+            share(speeds, plain),
+        )
+        for name, speeds in previews.rows_per_second.items()
+    ]
+    head = ("each asks for", "rows/s, median", "rounds", "of a picture's", "of events'")
+    return [
+        "",
+        "## Previews",
+        "",
+        f"Our server and {previews.clients} clients, in {len(first)} rounds of all three; ratios "
+        "are medians of the rounds' own. In every stream steps came in order, with all of the "
+        "previews and one end.",
         "",
         *table(head, body),
     ]

@@ -152,6 +152,14 @@ class Start:
     image: list[float]
 
 
+@dataclass(frozen=True)
+class Previews:
+    """What it costs to follow requests. Way of asking -> rows a second, an entry a round."""
+
+    clients: int
+    rows_per_second: dict[str, list[float]]
+
+
 @dataclass
 class Results:
     """Everything; None for parts that were not asked for."""
@@ -160,5 +168,6 @@ class Results:
     limit: Limit | None = None
     load: Load | None = None
     fairness: list[Fairness] | None = None
+    previews: Previews | None = None
     start: dict[str, Start] | None = None  # by the name of the server
     memory: dict[int, int] | None = None  # requests so far -> resident bytes

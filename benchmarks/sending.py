@@ -6,6 +6,7 @@ server warmed up began before 0.
 
 import asyncio
 import io
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -51,10 +52,11 @@ class Run:
 class Client:
     """Sends requests over connections that are kept."""
 
-    def __init__(self, http: aiohttp.ClientSession) -> None:
+    def __init__(self, http: aiohttp.ClientSession, previews: int | None) -> None:
         self.answers: list[Answer] = []
-        self._http = http
+        self._http, self._previews = http, previews
         self._pictures: list[bytes] = []
+        self._streams: list[tuple[Request, bytes]] = []
         self._zero = time.perf_counter()
 
     def start_window(self, after: float = 0.0) -> None:
@@ -69,13 +71,18 @@ class Client:
         """Send one request. Its time counts from `due`, or else from now."""
         began = self.now() if due is None else due
         try:
-            async with self._http.post("/generate", data=request.body()) as response:
+            body = request.body()
+            if self._previews is not None:
+                body = request.body(previews=self._previews)
+            async with self._http.post("/generate", data=body) as response:
                 picture, status = await response.read(), response.status
         except aiohttp.ClientError:
             picture, status = b"", 0
         if status == 200 and len(picture) < _SMALLEST_PNG:
             status = 0
-        if status == 200 and len(self._pictures) < _CHECKED:
+        if status == 200 and self._previews is not None:
+            self._streams.append((request, picture))
+        elif status == 200 and len(self._pictures) < _CHECKED:
             self._pictures.append(picture)
         answer = Answer(request.steps, request.guidance_scale, began, self.now() - began, status)
         self.answers.append(answer)
@@ -87,12 +94,15 @@ class Client:
             await self.send(request)
 
     def check(self) -> None:
-        """Decode the first pictures.
+        """Decode the first pictures; read every stream of events.
 
         Raises:
-            ValueError: one has another size.
+            ValueError: a picture has another size; steps go back, a preview is missing, or there is
+                no end, or two.
             OSError: one is no PNG.
         """
+        for request, stream in self._streams:
+            check_events(request, stream, self._previews or 0)
         for picture in self._pictures:
             with Image.open(io.BytesIO(picture), formats=["PNG"]) as image:
                 image.load()
@@ -100,15 +110,32 @@ class Client:
                     raise ValueError(f"a picture is {image.size}; expected {_SIZE}")
 
 
+def check_events(request: Request, stream: bytes, previews: int) -> None:
+    """Steps in order, every preview, and one end, the last; raises `ValueError`."""
+    told = []
+    for block in stream.decode().strip().split("\n\n"):
+        name, _, data = block.partition("\n")
+        told.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    steps = [data["step"] for name, data in told if name in ("progress", "preview")]
+    shown = sum(name == "preview" for name, _ in told)
+    ends = [name in ("completed", "error") for name, _ in told]
+    if steps != sorted(steps) or shown != previews or ends != [False] * (len(ends) - 1) + [True]:
+        raise ValueError(f"the events of {request}: {[name for name, _ in told]}, steps {steps}")
+
+
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Client]:
-    """A client with as many connections as it needs; its pictures are checked at the end."""
+async def connected(url: str, previews: int | None = None) -> AsyncIterator[Client]:
+    """A client with as many connections as it needs; what it got is checked at the end.
+
+    With a number of `previews` it asks for events, else for pictures.
+    """
+    accept = "image/png" if previews is None else "text/event-stream"
     async with aiohttp.ClientSession(
         url,
-        headers={"content-type": "application/json"},
+        headers={"content-type": "application/json", "accept": accept},
         connector=aiohttp.TCPConnector(limit=0),
         timeout=aiohttp.ClientTimeout(total=None),
     ) as http:
-        client = Client(http)
+        client = Client(http, previews)
         yield client
         client.check()

@@ -27,7 +27,7 @@ from benchmarks.report import markdown
 from benchmarks.results import Results
 from benchmarks.servers import SERVERS, call
 
-PARTS = ("limit", "load", "fairness", "start", "memory")
+PARTS = ("limit", "load", "fairness", "previews", "start", "memory")
 _PACKAGES = ("torch", "diffusers", "litserve", "openvino")
 _RESULTS = Path(__file__).parent / "results"
 
@@ -48,6 +48,7 @@ def main(
         "limit": parts.measure_limit,
         "load": lambda: parts.measure_load(names, seconds, warmup),
         "fairness": lambda: parts.measure_fairness(seconds, warmup),
+        "previews": lambda: parts.measure_previews(seconds, warmup),
         "start": lambda: parts.measure_start(names),
         "memory": parts.measure_memory,
     }

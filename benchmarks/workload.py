@@ -19,7 +19,7 @@ class Request:
     guidance_scale: float
     seed: int
 
-    def body(self) -> bytes:
+    def body(self, **more: object) -> bytes:
         """The JSON that is sent."""
         return json.dumps(
             {
@@ -27,6 +27,7 @@ class Request:
                 "steps": self.steps,
                 "guidance_scale": self.guidance_scale,
                 "seed": self.seed,
+                **more,
             }
         ).encode()
 
