@@ -121,7 +121,7 @@ class FakeRunner:
     def preview(self, images: Sequence[Image]) -> None:
         self._wanted += [(image, image.step) for image in images]
 
-    def previewed(self) -> list[tuple[Image, int, Pixels]]:
+    def previewed(self, *, wait: bool) -> list[tuple[Image, int, Pixels]]:
         previews, self._previews = self._previews, []
         return [(image, step, pixel(seed_of(image) + step)) for image, step in previews]
 

@@ -24,7 +24,6 @@ from app.engine.job import (
     ModelInfo,
     Moved,
     Params,
-    Preview,
     Queued,
     Result,
     Update,
@@ -38,7 +37,6 @@ from app.engine.wire import (
     Event,
     Failed,
     Load,
-    Previewed,
     Progress,
     Ready,
     Refused,
@@ -327,11 +325,6 @@ class EngineClient:
             for job_id in event.job_ids:
                 if (request := self._requests.get(job_id)) and not request.riding:
                     request.riding, request.began = True, time.monotonic()
-        elif isinstance(event, Previewed):
-            request = self._requests.get(event.job_id)
-            if request and event.step > request.lost:
-                steps = request.params.steps
-                request.tell(Preview(event.image, event.step, steps, event.pixels))
         elif isinstance(event, Cancelled):
             self.stats.cancelled += 1
             self.stats.cancel_ticks = max(self.stats.cancel_ticks, event.ticks)
@@ -358,6 +351,11 @@ class EngineClient:
             share = min(progress.seconds, 1.0)  # a second's worth of news counts in full
             news = min(progress.seconds / progress.expected, _MOST_SLOWNESS)
             stats.slowness += share * (news - stats.slowness)
+        for job_id, previews in progress.previews.items():
+            if request := self._requests.get(job_id):
+                for preview in previews:
+                    if preview.step > request.lost:
+                        request.tell(preview)
         for job_id, steps in progress.steps.items():
             if request := self._requests.get(job_id):
                 request.steps = steps

@@ -46,7 +46,8 @@ class Runner:
         self._decode_buckets: tuple[int, ...] = (BLOCK_ROWS,)
         self._sketch: LatentPreview | None = None  # fitted to the decoder at warm-up
         self._wanted: list[tuple[Image, int]] = []  # previews, with the step they are of
-        self._previews: list[tuple[list[tuple[Image, int]], Decoding]] = []
+        self._unsketched: list[tuple[Image, int, Tensor]] = []  # their x0
+        self._sketching: list[tuple[list[tuple[Image, int]], Decoding]] = []
         self.info = self._describe(Costs((Bucket(BLOCK_ROWS, 1.0),)), exact=True)
 
     @classmethod
@@ -109,15 +110,20 @@ class Runner:
         self._finishing += images
 
     def preview(self, images: Sequence[Image]) -> None:
-        """Sketch images as they are after the step that was begun last."""
+        """Keep what the images will be, as of the step that was begun last, to be sketched."""
         self._wanted += [(image, image.step) for image in images]
 
     @torch.inference_mode()
-    def previewed(self) -> list[tuple[Image, int, Pixels]]:
-        """What was to be sketched after the step before the last, each with its step."""
-        previews, self._previews = self._previews, []
+    def previewed(self, *, wait: bool) -> list[tuple[Image, int, Pixels]]:
+        """Sketches of steps that are done, each with its step; all that were kept with `wait`."""
+        if self._unsketched and self._sketch is not None:
+            kept, self._unsketched = self._unsketched, []
+            images = self._sketch(torch.stack([x0 for *_, x0 in kept]))
+            wanted = [(image, step) for image, step, _ in kept]
+            self._sketching.append((wanted, self._backend.fetch(images)))
         made = []
-        for wanted, sketches in previews:
+        while self._sketching and (wait or self._sketching[0][1].done()):
+            wanted, sketches = self._sketching.pop(0)
             for (image, step), pixels in zip(wanted, to_pixels(sketches.images()[0]), strict=True):
                 made.append((image, step, pixels))
         return made
@@ -148,10 +154,9 @@ class Runner:
         x = self._slots.x
         if self._finishing or self._starting or self._finished or self._wanted:
             self._backend.settle()
-        if self._wanted and self._sketch is not None:
-            x0 = self._slots.x0[[image.slot for image, _ in self._wanted]]
-            self._previews.append((self._wanted, self._backend.fetch(self._sketch(x0))))
-            self._wanted = []
+        x0 = self._slots.x0
+        self._unsketched += [(image, step, x0[image.slot].clone()) for image, step in self._wanted]
+        self._wanted = []
         self._finished += [(image, x[image.slot].clone()) for image in self._finishing]
         self._finishing = []
         for slot, noise in self._starting:

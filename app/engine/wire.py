@@ -9,7 +9,7 @@ import struct
 
 import msgspec
 
-from app.engine.job import ModelInfo, Params, Pixels
+from app.engine.job import ModelInfo, Params, Pixels, Preview
 
 _LENGTH = struct.Struct("!I")
 
@@ -85,15 +85,6 @@ class Done(Message, frozen=True):
     decoding: float
 
 
-class Previewed(Message, frozen=True):
-    """What an image of a request will be, as its step `step` has it."""
-
-    job_id: int
-    image: int
-    step: int
-    pixels: Pixels
-
-
 class Failed(Message, frozen=True):
     """A request that will have no images."""
 
@@ -112,7 +103,8 @@ class Progress(Message, frozen=True):
     """What was done since the last: said a few times a second while there is work.
 
     `seconds` is the time it took, `expected` what the table says the ticks take. `steps` holds, for
-    every request in flight, the steps its images have made, all together.
+    every request in flight, the steps its images have made, all together; `previews` what was to be
+    shown of them, by request, in step order.
     """
 
     ticks: int
@@ -122,10 +114,11 @@ class Progress(Message, frozen=True):
     expected: float
     running: int
     steps: dict[int, int]
+    previews: dict[int, list[Preview]]
 
 
 Command = Load | Submit | Cancel | Stop
-Event = Ready | Refused | Admitted | Previewed | Done | Failed | Cancelled | Progress
+Event = Ready | Refused | Admitted | Done | Failed | Cancelled | Progress
 
 _encode = msgspec.msgpack.Encoder().encode
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)

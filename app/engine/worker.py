@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from app.engine.costs import Costs
-from app.engine.job import DeviceLost, Job, ModelInfo, OutOfMemory, Pixels, preview_steps
+from app.engine.job import DeviceLost, Job, ModelInfo, OutOfMemory, Pixels, Preview, preview_steps
 from app.engine.scheduler import Image, Scheduler
 from app.engine.wire import (
     Admitted,
@@ -31,7 +31,6 @@ from app.engine.wire import (
     Event,
     Failed,
     Load,
-    Previewed,
     Progress,
     Ready,
     Refused,
@@ -61,10 +60,10 @@ class Mechanism(Protocol):
         """
 
     def preview(self, images: Sequence[Image]) -> None:
-        """Sketch images as they are after the step that was begun last."""
+        """Keep what the images will be, as of the step that was begun last, to be sketched."""
 
-    def previewed(self) -> list[tuple[Image, int, Pixels]]:
-        """Sketches of the step before the one begun last, each with its number."""
+    def previewed(self, *, wait: bool) -> list[tuple[Image, int, Pixels]]:
+        """Sketches of steps that are done, each with its step; all that were kept with `wait`."""
 
     def decode(self, images: Sequence[Image]) -> None:
         """Begin to decode images that have made their last step; their slots are free after."""
@@ -94,6 +93,7 @@ class _Lane:
     runner: Mechanism
     costs: Costs
     decoding: int = 0
+    previews: int = 0  # that are to be shown
 
 
 class Worker:
@@ -189,9 +189,6 @@ class Worker:
         self._rows += (used := sum(image.rows for image in plan.riding))
         self._padding += plan.rows - used
         self._expected += lane.costs.holding(plan.rows).seconds
-        for image, step, pixels in lane.runner.previewed():
-            if not image.job.ended:
-                self._emit(Previewed(image.job.id, image.index, step, pixels))
         if finished := lane.scheduler.advance(plan):
             now = time.perf_counter()
             for image in finished:
@@ -200,6 +197,7 @@ class Worker:
             lane.decoding += len(finished)
         if shown := [image for image in plan.riding if image.step in image.job.previews]:
             lane.runner.preview(shown)
+            lane.previews += len(shown)
 
     def _deliver(self, lane: _Lane) -> None:
         """Hand over what is decoded; wait for it where this model has nothing else to do."""
@@ -211,6 +209,8 @@ class Worker:
                 self._fail(lane, image.job, made)
             elif lane.scheduler.deliver(image, made):
                 job = image.job
+                if job.previews and lane.previews:
+                    self._tell(wait=True)  # an end is the last that is told
                 images = tuple(job.images[k] for k in range(job.params.n))
                 self._emit(Done(job.id, images, time.perf_counter() - job.denoised))
 
@@ -221,11 +221,20 @@ class Worker:
     def _report(self) -> None:
         """Say what was done, now and then, and once more when all is done."""
         busy, now = any(lane.scheduler.busy for lane in self._lanes.values()), time.perf_counter()
-        if busy and now - self._reported < _REPORT_SECONDS:
-            return
+        if not busy or now - self._reported >= _REPORT_SECONDS:
+            self._tell(wait=not busy)
+
+    def _tell(self, *, wait: bool) -> None:
+        """Say what was done and shown since the last time; `wait` for all that is to be shown."""
+        now = time.perf_counter()
         steps: dict[int, int] = {}
+        previews: dict[int, list[Preview]] = {}
         for lane in self._lanes.values():
             steps |= lane.scheduler.steps
+            for image, step, pixels in lane.runner.previewed(wait=wait) if lane.previews else ():
+                lane.previews -= 1
+                shown = Preview(image.index, step, image.job.params.steps, pixels)
+                previews.setdefault(image.job.id, []).append(shown)
         self._emit(
             Progress(
                 ticks=self._ticks - self._told,
@@ -235,6 +244,7 @@ class Worker:
                 expected=self._expected,
                 running=sum(lane.scheduler.running for lane in self._lanes.values()),
                 steps=steps,
+                previews=previews,
             )
         )
         self._reset()

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.engine import wire
-from app.engine.job import Params, Pixels
+from app.engine.job import Params, Pixels, Preview
 from tests.fakes import INFO, LOAD
 
+PREVIEW = Preview(15, 7, 20, Pixels(1, 1, 1, b"\x07"))
 MESSAGES: list[wire.Command | wire.Event] = [
     LOAD,
     wire.Submit(1, Params("m", None, 1000, 7.5, (0.25, 1.0), 0.5, 2**63 - 1, 16), -10, 3),
@@ -21,10 +22,9 @@ MESSAGES: list[wire.Command | wire.Event] = [
     wire.Refused("no such file: \N{SNOWMAN}"),
     wire.Admitted((1, 2, 3)),
     wire.Done(1, (Pixels(2, 1, 3, b"\x00\xff" * 3), Pixels(1, 1, 1, b"\x07")), 0.25),
-    wire.Previewed(1, 15, 7, Pixels(1, 1, 1, b"\x07")),
     wire.Failed(1, "out of memory"),
     wire.Cancelled(1, 1),
-    wire.Progress(3, 64, 2, 0.5, 0.4, 12, {1: 20, 7: 0}),
+    wire.Progress(3, 64, 2, 0.5, 0.4, 12, {1: 20, 7: 0}, {7: [PREVIEW]}),
 ]
 
 
