@@ -108,7 +108,7 @@ def image_path(
 ) -> str:
     """Where an image of a request can be had again."""
     name = f"{image_id(params, image, info)}.{_EXTENSIONS[media_type]}"
-    return request.url_for("recall_image", name=name).path
+    return f"{request.scope.get('root_path', '')}/images/{name}"  # url_for takes a millisecond
 
 
 def _ascii(text: str) -> str:
@@ -175,17 +175,19 @@ async def _narrate(studio: Studio, request: Request, order: Order) -> AsyncGener
     begun = False
     try:
         async with aclosing(studio.follow(order)) as updates:
-            async for update in updates:
-                if isinstance(update, Queued):
-                    yield event("queued", QueuedEvent.of(update))
-                elif isinstance(update, Moved):
-                    yield event("progress", ProgressEvent.of(update))
-                elif isinstance(update, Preview):
-                    yield event("preview", _preview(update))
-                elif isinstance(update, Result):
-                    yield event("completed", await _completed(studio, request, order, update))
-                else:
-                    yield events.KEEP_ALIVE
+            async for news in updates:
+                said = b""
+                for update in news:
+                    if isinstance(update, Queued):
+                        said += event("queued", QueuedEvent.of(update))
+                    elif isinstance(update, Moved):
+                        said += event("progress", ProgressEvent.of(update))
+                    elif isinstance(update, Preview):
+                        said += event("preview", _preview(update))
+                    else:
+                        completed = await _completed(studio, request, order, update)
+                        said += event("completed", completed)
+                yield said or events.KEEP_ALIVE
                 begun = True
     except EngineError as error:
         if not begun:

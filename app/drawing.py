@@ -1,7 +1,8 @@
 """One request on its way: what every dialect hands to the engine, and what comes back of it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+import contextlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.engine.client import EngineClient
@@ -42,35 +43,41 @@ class Studio:
             order.params, priority=order.priority, timeout=order.timeout
         )
 
-    async def follow(self, order: Order) -> AsyncGenerator[Update | Result | None, None]:
-        """What becomes of an order, in step order: updates, then the result or an `EngineError`.
+    async def follow(self, order: Order) -> AsyncGenerator[Sequence[Update | Result], None]:
+        """What became of an order since the last time, in step order; the result is the last.
 
-        None is a sign of life, now and then. The first `Queued` comes at once: an order that is
-        refused raises in its place. Closing this ends the order.
+        Nothing at all is a sign of life, now and then. The first is there at once: an order that is
+        refused raises in its place, and one that fails, in place of its result. Closing this ends
+        the order.
         """
-        updates: asyncio.Queue[Update | None] = asyncio.Queue()
+        updates: list[Update] = []
+        changed = asyncio.Event()
+
+        def note(update: Update) -> None:
+            updates.append(update)
+            changed.set()
+
         work = asyncio.create_task(
             self.engine.generate(
                 order.params,
                 priority=order.priority,
                 timeout=order.timeout,
                 previews=order.previews,
-                watch=updates.put_nowait,
+                watch=note,
             )
         )
-        work.add_done_callback(lambda _: updates.put_nowait(None))
+        work.add_done_callback(lambda _: changed.set())
         try:
-            while True:
-                try:
+            while not work.done():
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self.quiet):
-                        update = await updates.get()
-                except TimeoutError:
-                    yield None
-                    continue
-                if update is None:
-                    break
-                yield update
-            yield await work
+                        await changed.wait()
+                changed.clear()
+                if updates or not work.done():
+                    news = tuple(updates)
+                    updates.clear()
+                    yield news
+            yield (await work,)
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)

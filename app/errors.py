@@ -187,11 +187,11 @@ def enveloped(envelope: Callable[[Fault], Response]) -> type[APIRoute]:
             async def handled(request: Request) -> Response:
                 try:
                     return await handle(request)
+                except (RequestError, EngineError, RequestValidationError, HTTPException) as error:
+                    return envelope(fault_of(error))
                 except Exception as error:
-                    fault = fault_of(error)
-                    if fault.status == 500:
-                        log.exception("a request failed")
-                    return envelope(fault)
+                    log.exception("a bug")
+                    return envelope(fault_of(error))
 
             return handled
 

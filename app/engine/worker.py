@@ -209,14 +209,18 @@ class Worker:
                 self._fail(lane, image.job, made)
             elif lane.scheduler.deliver(image, made):
                 job = image.job
-                if job.previews and lane.previews:
-                    self._tell(wait=True)  # an end is the last that is told
                 images = tuple(job.images[k] for k in range(job.params.n))
-                self._emit(Done(job.id, images, time.perf_counter() - job.denoised))
+                self._end(lane, job, Done(job.id, images, time.perf_counter() - job.denoised))
 
     def _fail(self, lane: _Lane, job: Job, reason: str) -> None:
         if lane.scheduler.fail(job):
-            self._emit(Failed(job.id, reason))
+            self._end(lane, job, Failed(job.id, reason))
+
+    def _end(self, lane: _Lane, job: Job, end: Done | Failed) -> None:
+        """Say how a request ended, after all that was to be shown of it."""
+        if job.previews and lane.previews:
+            self._tell(wait=True)
+        self._emit(end)
 
     def _report(self) -> None:
         """Say what was done, now and then, and once more when all is done."""

@@ -191,17 +191,17 @@ async def _narrate(
     shown, begun = 0, False
     try:
         async with aclosing(studio.follow(order)) as updates:
-            async for update in updates:
-                if isinstance(update, Preview):
-                    yield _partial(update, shown, wanted)
-                    shown += 1
-                elif isinstance(update, Result):
-                    yield await _completed(studio, order, wanted, update)
-                elif update is None:
-                    yield events.KEEP_ALIVE
-                else:
-                    continue
-                begun = True
+            async for news in updates:
+                said = b"" if news else events.KEEP_ALIVE
+                for update in news:
+                    if isinstance(update, Preview):
+                        said += _partial(update, shown, wanted)
+                        shown += 1
+                    elif isinstance(update, Result):
+                        said += await _completed(studio, order, wanted, update)
+                if said:
+                    yield said
+                    begun = True
     except EngineError as error:
         if not begun:
             raise
@@ -236,7 +236,7 @@ def _addresses(request: Request, order: Order, info: ModelInfo, wanted: ImageReq
     """Where each image can be had."""
     extension = _KINDS[wanted.kind].extension
     names = [f"{image_id(order.params, k, info)}.{extension}" for k in range(order.params.n)]
-    return [str(request.url_for("recall_image", name=name)) for name in names]
+    return [f"{str(request.base_url).rstrip('/')}/images/{name}" for name in names]
 
 
 def _size(info: ModelInfo) -> str:

@@ -29,7 +29,7 @@ from tests.fakes import LOAD, FakeRunner, ThreadWorker, params, pixel
 
 async def told(studio: Studio, order: Order) -> list[Any]:
     async with aclosing(studio.follow(order)) as updates:
-        return [update async for update in updates]
+        return [update async for news in updates for update in news]
 
 
 @asynchronous
@@ -117,10 +117,10 @@ async def test_a_quiet_stream_gives_signs_of_life() -> None:
         runner.gate.hold()
         studio = Studio(client, marked=True, quiet=0.01)
         async with aclosing(studio.follow(Order(params(1)))) as updates:
-            assert isinstance(await anext(updates), Queued)
-            assert [await anext(updates) for _ in range(3)] == [None] * 3
+            assert isinstance((await anext(updates))[0], Queued)
+            assert [await anext(updates) for _ in range(3)] == [()] * 3
             runner.gate.open()
-            last = [update async for update in updates][-1]
+            last = [update async for news in updates for update in news][-1]
     assert isinstance(last, Result)
 
 
@@ -131,7 +131,7 @@ async def test_what_is_refused_raises_at_once_and_what_fails_at_its_end() -> Non
         with pytest.raises(DeadlineTooShort):
             await anext(studio.follow(Order(params(1, steps=1000), timeout=0.01)))
         async with aclosing(studio.follow(Order(params(7)))) as updates:
-            assert isinstance(await anext(updates), Queued)
+            assert isinstance((await anext(updates))[0], Queued)
             with pytest.raises(GenerationFailed):
                 await anext(updates)
 
