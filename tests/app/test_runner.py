@@ -11,11 +11,13 @@ from app.engine.backends.choice import pick_backend
 from app.engine.backends.eager import Eager
 from app.engine.backends.measure import NOT_FINITE
 from app.engine.backends.openvino import OpenVino
-from app.engine.job import DeviceLost, Job, OutOfMemory, Params, Pixels
+from app.engine.job import DeviceLost, Job, OutOfMemory, Params, Pixels, preview_steps
 from app.engine.offline import draw
 from app.engine.runner import Runner
 from app.engine.scheduler import Scheduler
+from models.ddim import ddim_step, guide
 from models.pipeline import LatentDiffusion, to_uint8
+from models.schedule import timestep_pairs
 
 BACKENDS = {"eager": Eager, "openvino": OpenVino}
 
@@ -247,3 +249,57 @@ def test_auto_is_the_fastest_that_fits(tiny: LatentDiffusion) -> None:
     half = LatentDiffusion.__new__(LatentDiffusion)
     half.__dict__ |= tiny.__dict__ | {"dtype": torch.bfloat16}
     assert pick_backend(half, "auto", compiled=False).name == "eager"
+
+
+def test_a_preview_is_of_the_x0_of_its_step(runner: Runner, tiny: LatentDiffusion) -> None:
+    """Beside others, with guidance and noise: what the plain loop has there, through the map."""
+    want = Params("tiny", 1, 6, 2.5, (0.0, 1.0), 0.4, 7, 2)
+    shown = preview_steps(want.steps, 2)
+    others = [Params("tiny", 0, 3 + k, 1.0, (0.0, 1.0), 0.0, 50 + k, 1) for k in range(4)]
+    scheduler = Scheduler(8, runner.info.costs)
+    for number, params in enumerate([want, *others]):
+        scheduler.submit(Job(number, params, previews=shown if params is want else frozenset()))
+    made: dict[tuple[int, int], Pixels] = {}
+    while scheduler.jobs:
+        plan = scheduler.plan()
+        for image in plan.admitted:
+            runner.start(image)
+        if plan.riding:
+            runner.step(plan.riding, plan.rows)
+            runner.decode(scheduler.advance(plan))
+            runner.preview([image for image in plan.riding if image.step in image.job.previews])
+        for image, step, pixels in runner.previewed(wait=True):
+            made[image.index, step] = pixels
+        for image, result in runner.decoded(wait=not scheduler.busy):
+            assert isinstance(result, Pixels)
+            scheduler.deliver(image, result)
+    assert sorted(made) == [(image, step) for image in range(2) for step in (2, 4)]
+    assert runner._sketch is not None
+    for (image, step), pixels in made.items():
+        expected = to_uint8(runner._sketch(plain_x0(tiny, want, image, step))).numpy().tobytes()
+        assert max(abs(a - b) for a, b in zip(pixels.data, expected, strict=True)) <= 1
+
+
+def plain_x0(model: LatentDiffusion, want: Params, image: int, step: int) -> Tensor:
+    """What one image's step went by, from the UNet, guidance and DDIM alone."""
+    x, generator = model.start(want.seed_of(image))
+    x = x[None]
+    x0 = x
+    for t, t_prev in timestep_pairs(model.schedule, want.steps)[:step]:
+        with torch.no_grad():
+            times = torch.full((2,), t)
+            labels = torch.tensor([want.class_index, model.classes.null])
+            both = model.unet(torch.cat([x, x]), times, labels)
+        output = guide(both[:1], both[1:], torch.tensor([want.guidance_scale]))
+        noise = torch.randn(model.latent_shape, generator=generator)[None]
+        x, x0 = ddim_step(
+            x,
+            output,
+            model.alpha_bar[t].view(1),
+            model.alpha_bar[t_prev].view(1),
+            model.schedule.prediction_type,
+            eta=torch.tensor([want.eta]),
+            noise=noise,
+            clip=model.schedule.clip_sample_range if model.schedule.clip_sample else None,
+        )
+    return x0

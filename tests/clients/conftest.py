@@ -3,21 +3,10 @@
 Each must get the picture that the native API gives for the same seed and parameters.
 """
 
-from collections.abc import Iterator
-
 import httpx
-import pytest
 from PIL import Image
 
 from app.images import open_image
-from tests.e2e.live import serving
-
-
-@pytest.fixture(scope="session")
-def url() -> Iterator[str]:
-    """Where the server is; the default model is `digits`: 32 x 32, one channel, classes 0 to 9."""
-    with serving() as (url, _):
-        yield url
 
 
 def native(url: str, **wanted: object) -> Image.Image:
