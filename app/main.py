@@ -68,6 +68,7 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
         lifespan=lifespan,
     )
     app.state.engine, app.state.settings = client, settings
+    app.state.sittings = []  # what routes/automatic1111.py has under way
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(CancelOnDisconnect)
     if settings.cors_origins:

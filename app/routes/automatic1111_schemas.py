@@ -1,0 +1,194 @@
+"""What AUTOMATIC1111's web UI API takes and answers.
+
+https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/API
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, Field
+
+from app.dialects import to_order
+from app.drawing import Order
+from app.engine.job import MAX_SEED, ModelInfo, Params
+from app.errors import Fault, InvalidRequest
+from app.images import describe
+from app.routes.fields import WHOLE, Count, Eta, Fields, Scale, Steps
+
+PREVIEWS = 8  # of every image, for those who poll /progress
+SAMPLER = "DDIM"
+_Seed = Annotated[int, Field(ge=-1, le=MAX_SEED), WHOLE] | None
+
+
+def title(info: ModelInfo) -> str:
+    """A model as the web UI lists it."""
+    return f"{info.name} [{info.hash}]"
+
+
+class Txt2ImgRequest(Fields):
+    """What to draw. Fields that are not listed are ignored; null is as good as absent."""
+
+    prompt: str | None = Field(None, description="Names a class.")
+    negative_prompt: str | None = Field(None, description="Ignored.")
+    seed: _Seed = Field(None, description="Image k uses seed + k. Random if absent or -1.")
+    steps: Steps = Field(None, description="DDIM steps.")
+    cfg_scale: Scale = Field(
+        None, description="Classifier-free guidance; the model's default if absent, and not 7."
+    )
+    batch_size: Count = Field(None, description="Times `n_iter`: how many images, 16 at most.")
+    n_iter: Count = None
+    eta: Eta = Field(None, description="0 is deterministic, 1 ancestral.")
+    send_images: bool | None = Field(None, description="False leaves `images` empty.")
+    override_settings: dict[str, Any] | None = Field(
+        None, description="`sd_model_checkpoint` chooses the model; others are ignored."
+    )
+
+    @property
+    def count(self) -> int:
+        """How many images."""
+        return (self.batch_size or 1) * (self.n_iter or 1)
+
+    def to_order(self, models: Mapping[str, ModelInfo]) -> Order:
+        """What the engine takes; raises `InvalidRequest` or `UnknownModel`."""
+        asked = (self.override_settings or {}).get("sd_model_checkpoint") or None
+        titles = {title(info): name for name, info in models.items()}
+        if asked is not None and not isinstance(asked, str):
+            allowed = ", ".join(models)
+            raise InvalidRequest({"override_settings": f"sd_model_checkpoint is one of {allowed}"})
+        native = {
+            "model": titles.get(asked, asked) if asked else None,
+            "seed": None if self.seed == -1 else self.seed,
+            "steps": self.steps,
+            "guidance_scale": self.cfg_scale,
+            "n": self.count,
+            "eta": self.eta,
+            "previews": PREVIEWS,
+        }
+        names = {"guidance_scale": "cfg_scale", "n": "batch_size"}
+        return to_order(models, self.prompt or "", native, names)
+
+
+class Txt2ImgResponse(BaseModel):
+    """Images, in the order of their seeds."""
+
+    images: list[str] = Field(description="PNG files, base64; none if it was interrupted.")
+    parameters: dict[str, Any] = Field(description="The request, with what was really used.")
+    info: str = Field(description="JSON: seeds, size, model, `infotexts` and more.")
+
+    @classmethod
+    def of(
+        cls, wanted: Txt2ImgRequest, params: Params, info: ModelInfo, files: Sequence[str]
+    ) -> Self:
+        """What a request came to."""
+        seeds = [params.seed_of(k) for k in range(params.n)]
+        used = {
+            "prompt": wanted.prompt or "",
+            "negative_prompt": wanted.negative_prompt or "",
+            "seed": params.seed,
+            "subseed": params.seed,
+            "width": info.width,
+            "height": info.height,
+            "sampler_name": SAMPLER,
+            "cfg_scale": params.guidance_scale,
+            "steps": params.steps,
+            "batch_size": params.n,
+        }
+        told = used | {
+            "all_prompts": [wanted.prompt or ""] * params.n,
+            "all_negative_prompts": [wanted.negative_prompt or ""] * params.n,
+            "all_seeds": seeds,
+            "all_subseeds": seeds,
+            "sd_model_name": info.name,
+            "sd_model_hash": info.hash,
+            "infotexts": [describe(params, k, info) for k in range(params.n)],
+            "index_of_first_image": 0,
+        }
+        parameters = used | {"n_iter": 1, "eta": params.eta}
+        return cls(images=list(files), parameters=parameters, info=json.dumps(told))
+
+
+class ProgressState(BaseModel):
+    """Where the newest request of this address is."""
+
+    skipped: bool = False
+    interrupted: bool = False
+    stopping_generation: bool = False
+    job: str = ""
+    job_count: int = Field(0, description="0 when nothing is under way.")
+    job_timestamp: str = "0"
+    job_no: int = 0
+    sampling_step: int = 0
+    sampling_steps: int = 0
+
+
+class Progress(BaseModel):
+    """How far the newest request of this address is; 0 when nothing is under way."""
+
+    progress: float = Field(0.0, ge=0, le=1)
+    eta_relative: float = Field(0.0, description="Seconds to its end, about.")
+    state: ProgressState = ProgressState()
+    current_image: str | None = Field(None, description="Its newest preview: PNG, base64.")
+    textinfo: str | None = None
+
+
+class PngInfoRequest(Fields):
+    """A picture to be read."""
+
+    image: str = Field(description="A PNG, WebP or JPEG: base64, or a data URI.")
+
+
+class PngInfoResponse(BaseModel):
+    """What is written in a picture; empty where nothing is."""
+
+    info: str
+    items: dict[str, str]
+    parameters: dict[str, str]
+
+
+class ModelItem(BaseModel):
+    """A loaded model."""
+
+    title: str
+    model_name: str
+    hash: str
+    sha256: str
+    filename: str
+    config: str | None = None
+
+
+class SamplerItem(BaseModel):
+    """A sampler: there is one."""
+
+    name: str
+    aliases: list[str]
+    options: dict[str, str]
+
+
+class SchedulerItem(BaseModel):
+    """A spacing of the steps: there is one."""
+
+    name: str
+    label: str
+
+
+class Options(BaseModel):
+    """Settings, of which none can be changed."""
+
+    sd_model_checkpoint: str
+    sd_checkpoint_hash: str
+    samples_format: str = "png"
+
+
+class ErrorBody(BaseModel):
+    """How the web UI tells errors."""
+
+    error: str
+    detail: str
+    body: str = ""
+    errors: str
+
+    @classmethod
+    def of(cls, fault: Fault) -> Self:
+        """A fault in these terms."""
+        return cls(error=fault.title, detail=fault.detail, errors=fault.detail)
