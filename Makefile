@@ -1,11 +1,11 @@
-# make serve | test | lint | train | bench    (each installs what it needs into .venv first)
+# make serve | test | lint | contract | train | bench    (each installs what it needs into .venv first)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
 
-.PHONY: serve test lint train bench
+.PHONY: serve test lint contract train bench
 
 serve: $(VENV)/.serve
 	$(BIN)/darkroom serve
@@ -18,6 +18,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
+
+# The OpenAPI document against the server: every check and phase of Schemathesis, and Redocly.
+contract: $(VENV)/.dev
+	SCHEMATHESIS_EXAMPLES=$(or $(EXAMPLES),50) $(BIN)/python -m pytest tests/contract
 
 # The model that ships, from its recipe: about an hour on two cores. Goes on where it was stopped.
 train: $(VENV)/.dev

@@ -17,6 +17,7 @@ def to_order(
     names: Mapping[str, str],
     *,
     prompt_field: str = "prompt",
+    within: str = "",
 ) -> Order:
     """What a dialect asks for, as the engine takes it.
 
@@ -26,6 +27,7 @@ def to_order(
         values: native field -> value; None is left out, and numbers may be text.
         names: native field -> what the dialect calls it, for errors.
         prompt_field: what the dialect calls the prompt.
+        within: the object that has the values, where they are not at the top of the body.
 
     Raises:
         UnknownModel, InvalidRequest: in the dialect's names.
@@ -38,4 +40,4 @@ def to_order(
         return GenerateRequest.parse(given, strict=False).to_order(models)
     except InvalidRequest as error:
         wrong = {names.get(name, name): detail for name, detail in error.wrong.items()}
-        raise InvalidRequest(wrong) from error
+        raise InvalidRequest(wrong, "" if prompt_field in wrong else within) from error

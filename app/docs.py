@@ -189,6 +189,13 @@ _SAME = {
     "description": "The client has it.",
     "headers": headers(*_DESCRIBING, "Content-Location", "ETag"),
 }
+_MODEL_OF = {  # the part of a path that names a model
+    "/models/{name}": "name",
+    "/v1/models/{model}": "model",
+    "/v1/models/{owner}/{name}/predictions": "name",
+    "/v2/models/{name}": "name",
+    "/v2/models/{name}/ready": "name",
+}
 _IF_NONE_MATCH = {
     "name": "If-None-Match",
     "in": "header",
@@ -273,25 +280,6 @@ HUGGINGFACE = _operation(
     "huggingFaceTextToImage",
     "Draw an image, as Hugging Face's clients ask for it",
     {200: _DRAWN, **problems(*_BODY_REFUSED)},
-    requestBody={
-        "required": True,
-        "content": {
-            JSON: {
-                "schema": {
-                    "type": "object",
-                    "required": ["inputs"],
-                    "properties": {
-                        "inputs": {"type": "string", "description": "Names a class."},
-                        "parameters": {
-                            "type": ["object", "null"],
-                            "description": "`num_inference_steps`, `guidance_scale`, `seed`.",
-                        },
-                    },
-                },
-                "example": {"inputs": "7", "parameters": {"num_inference_steps": 20, "seed": 1}},
-            }
-        },
-    },
 )
 
 
@@ -388,6 +376,11 @@ def _name_classes(document: dict[str, Any], models: Sequence[ModelInfo]) -> None
         allowed.append({"type": "null"})
     fields["class"]["anyOf"] = allowed
     fields["model"]["anyOf"][0]["enum"] = names
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path" and parameter["name"] == _MODEL_OF.get(path):
+                    parameter["schema"]["enum"] = names
     generate = document["paths"]["/generate"]
     texts = [
         {parameter["name"]: parameter["schema"] for parameter in generate[method]["parameters"]}

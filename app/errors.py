@@ -54,11 +54,15 @@ class UnsupportedBody(RequestError):
 
 
 class InvalidRequest(RequestError):
-    """Fields' values are not allowed: `wrong` says of each what is."""
+    """Fields' values are not allowed: `wrong` says of each what is.
 
-    def __init__(self, wrong: Mapping[str, str]) -> None:
+    The fields lie in the object that `within` names, or at the top of the body.
+    """
+
+    def __init__(self, wrong: Mapping[str, str], within: str = "") -> None:
         told = dict(list(wrong.items())[:_MOST_ERRORS])
         self.wrong = {name[:_LONGEST_NAME]: detail for name, detail in told.items()}
+        self.within = within
         more = f"; and {len(wrong) - len(told)} more" if len(wrong) > len(told) else ""
         said = "; ".join(f"{name or 'body'}: {detail}" for name, detail in self.wrong.items())
         super().__init__(said + more)
@@ -99,6 +103,7 @@ class Fault:
     title: str
     detail: str
     wrong: Mapping[str, str] = field(default_factory=dict)
+    within: str = ""  # the object that has the fields; the body itself where empty
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -122,7 +127,10 @@ class Problem(BaseModel):
     @classmethod
     def of(cls, fault: Fault) -> "Problem":
         """A fault as problem details."""
-        errors = [FieldError(detail=d, pointer=_pointer(name)) for name, d in fault.wrong.items()]
+        errors = [
+            FieldError(detail=detail, pointer=_pointer(fault.within, name))
+            for name, detail in fault.wrong.items()
+        ]
         return cls(
             title=fault.title,
             status=fault.status,
@@ -136,13 +144,15 @@ def fault_of(error: Exception) -> Fault:
     """What to tell a client of an exception; of one that nobody foresaw, nothing."""
     if isinstance(error, RequestError | EngineError):
         status, title = STATUS[type(error)]
-        wrong = error.wrong if isinstance(error, InvalidRequest) else {}
+        wrong, within = {}, ""
+        if isinstance(error, InvalidRequest):
+            wrong, within = error.wrong, error.within
         headers = {}
         if isinstance(error, EngineBusy):
             headers["Retry-After"] = str(error.retry_after)
         if isinstance(error, NotAcceptable):
             headers["Vary"] = "Accept"
-        return Fault(status, title, str(error), wrong, headers)
+        return Fault(status, title, str(error), wrong, within, headers)
     if isinstance(error, RequestValidationError):
         return fault_of(_read(error))
     if isinstance(error, HTTPException):
@@ -214,5 +224,6 @@ def _read(error: RequestValidationError) -> RequestError:
     return InvalidRequest(wrong)
 
 
-def _pointer(name: str) -> str:
-    return "#/" + name.replace("~", "~0").replace("/", "~1") if name else "#"
+def _pointer(*names: str) -> str:
+    escaped = (name.replace("~", "~0").replace("/", "~1") for name in names if name)
+    return "/".join(("#", *escaped))

@@ -26,10 +26,10 @@ class Fields(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Check values by name; raises `InvalidRequest`."""
+    def parse(cls, values: Mapping[str, Any], *, strict: bool = True, within: str = "") -> Self:
+        """Check values by name, in the object that `within` names; raises `InvalidRequest`."""
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(values, strict=strict)
         except ValidationError as error:
             found = {str(entry["loc"][0]): entry["msg"] for entry in reversed(error.errors())}
-            raise InvalidRequest(dict(reversed(found.items()))) from error
+            raise InvalidRequest(dict(reversed(found.items())), within) from error

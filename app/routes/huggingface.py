@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from pydantic import Field
 
 from app import docs
 from app.answers import answer
@@ -15,13 +16,49 @@ from app.dialects import to_order as translate
 from app.drawing import Order
 from app.engine.job import ModelInfo
 from app.errors import InvalidRequest
-from app.reading import read_body
+from app.reading import JSON, read_body
+from app.routes.fields import Eta, Fields, Scale, Seed, Steps
 
 router = APIRouter(tags=["huggingface"])
-_NAMES = {"steps": "num_inference_steps", "n": "num_images_per_prompt"}
 
 
-@router.post("/models/{name}", **docs.HUGGINGFACE)
+class TextToImageParameters(Fields):
+    """How to draw. Others are ignored, `negative_prompt`, `width`, `scheduler` among them."""
+
+    num_inference_steps: Steps = Field(None, description="DDIM steps.")
+    guidance_scale: Scale = Field(
+        None, description="Classifier-free guidance; the model's default if absent."
+    )
+    seed: Seed = Field(None, description="Random if absent.")
+    eta: Eta = Field(None, description="0 is deterministic, 1 ancestral.")
+
+
+_BODY = {
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "inputs": {"type": "string", "description": "Names a class."},
+        "parameters": {"anyOf": [TextToImageParameters.model_json_schema(), {"type": "null"}]},
+    },
+}
+_EXAMPLES = {
+    "digit": {"summary": "A digit", "value": {"inputs": "7"}},
+    "again": {
+        "summary": "The same digit every time",
+        "value": {"inputs": "a 7", "parameters": {"num_inference_steps": 20, "seed": 1}},
+    },
+}
+_OPERATION = docs.HUGGINGFACE | {
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {JSON: {"schema": _BODY, "examples": _EXAMPLES}},
+        }
+    }
+}
+
+
+@router.post("/models/{name}", **_OPERATION)
 async def text_to_image(request: Request, name: str, studio: StudioDep) -> Response:
     """Draw an image of the class that `inputs` names, with the model of the path."""
     values, _ = await read_body(request)
@@ -30,21 +67,23 @@ async def text_to_image(request: Request, name: str, studio: StudioDep) -> Respo
 
 
 def to_order(values: Mapping[str, Any], models: Mapping[str, ModelInfo]) -> Order:
-    """What a body asks for; parameters that mean nothing here are ignored.
+    """What a body asks for; it is one image, as these clients expect a file.
 
     Raises:
         InvalidRequest, UnknownModel: in the names of this API.
     """
-    prompt, parameters = values.get("inputs"), values.get("parameters") or {}
+    prompt, parameters = values.get("inputs"), values.get("parameters")
     if not isinstance(prompt, str):
         raise InvalidRequest({"inputs": "must be a string"})
-    if not isinstance(parameters, dict):
-        raise InvalidRequest({"parameters": "must be an object"})
+    if not isinstance(parameters, dict | None):
+        raise InvalidRequest({"parameters": "must be an object or null"})
+    wanted = TextToImageParameters.parse(parameters or {}, within="parameters")
     native = {
         "model": values.get("model"),
-        "steps": parameters.get("num_inference_steps"),
-        "guidance_scale": parameters.get("guidance_scale"),
-        "seed": parameters.get("seed"),
-        "eta": parameters.get("eta"),
+        "steps": wanted.num_inference_steps,
+        "guidance_scale": wanted.guidance_scale,
+        "seed": wanted.seed,
+        "eta": wanted.eta,
     }
-    return translate(models, prompt, native, _NAMES, prompt_field="inputs")
+    names = {"steps": "num_inference_steps"}
+    return translate(models, prompt, native, names, prompt_field="inputs", within="parameters")

@@ -7,32 +7,25 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.dialects import to_order
 from app.drawing import Order
-from app.engine.job import MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SEED, MAX_STEPS, ModelInfo
+from app.engine.job import ModelInfo
 from app.errors import Fault, InvalidRequest
+from app.routes.fields import WHOLE, Count, Fields, Quality, Scale, Seed, Steps
 
 # Open WebUI and LibreChat ask for these by name, and offer no others.
 _OTHERS_NAMES = re.compile(r"(gpt-image|chatgpt-image|dall-e)-.*", re.DOTALL)
 _LINKED = "dall-e-"  # those that OpenAI answers with addresses, if nothing else is asked for
 
-# 2.0 is an integer to JSON Schema. It comes last, or the schema would lose the bounds before it.
-_Whole = BeforeValidator(
-    lambda value: int(value) if isinstance(value, float) and value.is_integer() else value
-)
-_Steps = Annotated[int, Field(ge=1, le=MAX_STEPS), _Whole]
 _Kind = Literal["png", "jpeg", "webp"]
 
 
-class ImageRequest(BaseModel):
+class ImageRequest(Fields):
     """What to draw. Fields that are not listed are ignored; null is as good as absent."""
 
     model_config = ConfigDict(
-        strict=True,
-        extra="ignore",
-        frozen=True,
         json_schema_extra={
             "not": {  # if/then says it better, but Redocly finds examples wrong by it
                 "properties": {"stream": {"const": True}, "n": {"type": "integer", "minimum": 2}},
@@ -47,30 +40,26 @@ class ImageRequest(BaseModel):
         description="A name from /v1/models. The default one if absent, and by the names "
         "`gpt-image-*`, `chatgpt-image-*` and `dall-e-*`.",
     )
-    n: Annotated[int, Field(ge=1, le=MAX_IMAGES), _Whole] | None = Field(
-        None, description="How many images, 1 if absent; with `stream`, no more."
-    )
+    n: Count = Field(None, description="How many images, 1 if absent; with `stream`, no more.")
     response_format: Literal["url", "b64_json"] | None = Field(
         None, description="If absent, `url` for models `dall-e-*` and `b64_json` for others."
     )
     output_format: _Kind | None = Field(None, description="png if absent.")
-    output_compression: Annotated[int, Field(ge=0, le=100), _Whole] | None = Field(
+    output_compression: Quality = Field(
         None,
         description="Quality of a JPEG or WebP in `b64_json`; the best that is made here if absent "
         "or 100.",
     )
     stream: bool | None = Field(None, description="Answer with events.")
-    partial_images: Annotated[int, Field(ge=0, le=3), _Whole] | None = Field(
+    partial_images: Annotated[int, Field(ge=0, le=3), WHOLE] | None = Field(
         None, description="With `stream`: how often the image is shown on the way, at most."
     )
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED), _Whole] | None = Field(
-        None, description="Image k uses seed + k. Random if absent."
+    seed: Seed = Field(None, description="Image k uses seed + k. Random if absent.")
+    num_inference_steps: Steps = Field(None, description="DDIM steps.")
+    steps: Steps = Field(None, description="The same, if that is absent.")
+    guidance_scale: Scale = Field(
+        None, description="Classifier-free guidance; the model's default if absent."
     )
-    num_inference_steps: _Steps | None = Field(None, description="DDIM steps.")
-    steps: _Steps | None = Field(None, description="The same, if that is absent.")
-    guidance_scale: (
-        Annotated[float, Field(ge=0, le=MAX_GUIDANCE_SCALE, allow_inf_nan=False)] | None
-    ) = Field(None, description="Classifier-free guidance; the model's default if absent.")
     size: str | None = Field(None, description="Ignored: a model has one, which answers tell.")
     quality: str | None = Field(None, description="Ignored.")
     background: str | None = Field(None, description="Ignored.")
@@ -80,13 +69,9 @@ class ImageRequest(BaseModel):
     user: str | None = Field(None, description="Ignored.")
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], *, strict: bool) -> Self:
+    def parse(cls, values: Mapping[str, Any], *, strict: bool = True, within: str = "") -> Self:
         """Check values by name; raises `InvalidRequest`."""
-        try:
-            wanted = cls.model_validate(values, strict=strict)
-        except ValidationError as error:
-            found = {str(entry["loc"][0]): entry["msg"] for entry in reversed(error.errors())}
-            raise InvalidRequest(dict(reversed(found.items()))) from error
+        wanted = super().parse(values, strict=strict, within=within)
         if wanted.stream and (wanted.n or 1) > 1:
             raise InvalidRequest({"n": "must be 1 with stream, whose events are of one image"})
         return wanted

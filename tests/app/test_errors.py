@@ -46,3 +46,20 @@ def test_a_bug_tells_the_client_nothing_of_itself(client: TestClient) -> None:
     assert answer.status_code == 500
     assert answer.headers["content-type"] == errors.MEDIA_TYPE
     assert "swordfish" not in answer.text
+
+
+def test_pointers_lead_into_the_object_that_has_the_field(server: TestClient) -> None:
+    """Whether a dialect's own check finds it, or the native one below."""
+    cases = [
+        ("/models/tiny", {"inputs": "cat", "parameters": {"seed": -1}}, "#/parameters/seed"),
+        ("/models/tiny", {"inputs": "bird"}, "#/inputs"),
+        ("/v1/models/x/tiny/predictions", {"input": {"prompt": "bird"}}, "#/input/prompt"),
+        (
+            "/v1/models/x/tiny/predictions",
+            {"input": {"prompt": "cat", "num_outputs": 99}},
+            "#/input/num_outputs",
+        ),
+    ]
+    for path, body, pointer in cases:
+        (error,) = server.post(path, json=body).json()["errors"]
+        assert error["pointer"] == pointer

@@ -3,10 +3,17 @@
 Each must get the picture that the native API gives for the same seed and parameters.
 """
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import httpx
+import pytest
 from PIL import Image
 
 from app.images import open_image
+
+FOLDER = Path(__file__).parent / "npm"
 
 
 def native(url: str, **wanted: object) -> Image.Image:
@@ -22,3 +29,15 @@ def assert_same(made: bytes | Image.Image, url: str, **wanted: object) -> None:
     expected = native(url, **wanted)
     assert image.size == expected.size
     assert image.convert("RGB").tobytes() == expected.convert("RGB").tobytes()
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """Where the packages are, installed as package-lock.json has them."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    modules, lock = FOLDER / "node_modules", FOLDER / "package-lock.json"
+    done = modules / ".package-lock.json"  # npm's own, which it writes last
+    if not done.exists() or done.stat().st_mtime < lock.stat().st_mtime:
+        subprocess.run(["npm", "ci"], cwd=FOLDER, check=True)
+    return modules

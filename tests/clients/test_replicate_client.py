@@ -1,0 +1,72 @@
+"""Replicate's Python client."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from app.images import open_image
+from tests.clients.conftest import assert_same
+
+FAST = {"seed": 42, "num_inference_steps": 20}
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Any]:
+    client = pytest.importorskip("replicate").Client(api_token="x", base_url=url)
+    yield client
+    client._client.close()  # nobody else would
+
+
+def test_run(url: str, client: Any) -> None:
+    (file,) = client.run("local/digits", input={"prompt": "7", **FAST})
+    assert_same(file.read(), url, **{"class": "7"}, seed=42, steps=20)
+
+
+def test_run_several(url: str, client: Any) -> None:
+    wanted = {"prompt": "a 3", "num_outputs": 2, "output_format": "webp", **FAST}
+    files = client.run("local/digits", input=wanted, wait=5)
+    assert len(files) == 2
+    for k, file in enumerate(files):
+        assert open_image(file.read()).image.format == "WEBP"
+        assert_same(file.read(), url, **{"class": "3"}, seed=42 + k, steps=20)
+
+
+def test_run_without_waiting(url: str, client: Any) -> None:
+    """It has succeeded all the same, and nothing is asked for again."""
+    (file,) = client.run("local/digits", input={"prompt": "7", **FAST}, wait=False)
+    assert_same(file.read(), url, **{"class": "7"}, seed=42, steps=20)
+
+
+def test_run_asynchronously(url: str, client: Any) -> None:
+    async def run() -> bytes:
+        (file,) = await client.async_run("local/digits", input={"prompt": "7", **FAST})
+        content: bytes = await file.aread()
+        await client._async_client.aclose()
+        return content
+
+    assert_same(asyncio.run(run()), url, **{"class": "7"}, seed=42, steps=20)
+
+
+def test_create(client: Any) -> None:
+    wanted = {"prompt": "7", **FAST}
+    prediction = client.models.predictions.create(model="local/digits", input=wanted)
+    assert (prediction.status, prediction.error) == ("succeeded", None)
+    assert (prediction.model, prediction.input) == ("local/digits", wanted)
+    assert prediction.created_at <= prediction.started_at < prediction.completed_at
+    assert 0 < prediction.metrics["predict_time"] < 60
+    prediction.wait()
+    assert prediction.output[0].startswith("data:image/png;base64,")
+
+
+def test_errors(client: Any) -> None:
+    error = pytest.importorskip("replicate").exceptions.ReplicateError
+    with pytest.raises(error) as refused:
+        client.run("local/digits", input={"prompt": "a cat"})
+    assert (refused.value.status, refused.value.title) == (422, "Invalid request")
+    assert refused.value.detail.startswith("prompt: names none of the classes")
+    with pytest.raises(error) as missing:
+        client.run("local/shoes", input={"prompt": "7"})
+    assert missing.value.status == 404
+    assert missing.value.detail == "unknown model 'shoes'; loaded: digits"
