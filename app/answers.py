@@ -23,7 +23,7 @@ from app.images import FORMATS, JPEG, PNG, encode
 from app.negotiation import negotiate
 from app.permalink import entity_tag, image_id
 from app.reading import JSON
-from app.schemas import (
+from app.responses import (
     CompletedEvent,
     GenerateResponse,
     ImageOut,

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from app.errors import Problem
 from app.reports import ModelList, ModelOut
-from app.schemas import (
+from app.responses import (
     CompletedEvent,
     GenerateResponse,
     PreviewEvent,

@@ -5,7 +5,6 @@ that are their decorators' arguments. `install` completes the document: models t
 and the classes of the models that are loaded.
 """
 
-import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,18 +18,18 @@ from starlette.routing import compile_path
 from app import events
 from app.answers import IMAGES, ZIP
 from app.engine.client import EngineClient
-from app.engine.job import DEFAULT_STEPS, ModelInfo, Params
+from app.engine.job import DEFAULT_STEPS, MAX_SEED, ModelInfo, Params
 from app.errors import MEDIA_TYPE, Problem
 from app.permalink import image_id
 from app.reading import FORMS, JSON
-from app.schemas import (
+from app.responses import (
     CompletedEvent,
-    GenerateRequest,
     GenerateResponse,
     PreviewEvent,
     ProgressEvent,
     QueuedEvent,
 )
+from app.schemas import GenerateRequest
 
 _TEMPLATE = "#/components/schemas/{model}"
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -310,7 +309,7 @@ def allowed_methods(app: FastAPI, path: str) -> set[str]:
 def _document(app: FastAPI, models: Sequence[ModelInfo]) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Duplicate Operation ID")  # of GET and HEAD, see below
-        document = get_openapi(
+        described = get_openapi(
             title=app.title,
             version=app.version,
             description=app.description,
@@ -319,7 +318,7 @@ def _document(app: FastAPI, models: Sequence[ModelInfo]) -> dict[str, Any]:
             servers=[{"url": "/"}],
             license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         )
-    document = copy.deepcopy(document)  # parts of it are this module's constants
+    document: dict[str, Any] = _whole(described)
     named = [(model, "validation") for model in _NAMED]
     schemas = models_json_schema(named, by_alias=True, ref_template=_TEMPLATE)[1]["$defs"]  # type: ignore[arg-type]
     components = document["components"]
@@ -344,6 +343,20 @@ def _document(app: FastAPI, models: Sequence[ModelInfo]) -> dict[str, Any]:
             name = document["paths"]["/images/{name}"][method]["parameters"][0]
             name["example"] = image_id(_example(models[0]), 0, models[0]) + ".png"
     return document
+
+
+def _whole(part: Any) -> Any:
+    """A copy whose whole numbers are integers: FastAPI makes every bound a float.
+
+    As one, the largest seed is 2^63, and one too many.
+    """
+    if isinstance(part, dict):
+        return {key: _whole(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_whole(value) for value in part]
+    if isinstance(part, float) and part.is_integer():
+        return min(int(part), MAX_SEED)
+    return part
 
 
 def _example(info: ModelInfo) -> Params:

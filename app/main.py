@@ -12,10 +12,29 @@ from app import docs, errors
 from app.engine.client import EngineClient, Limits
 from app.engine.wire import Load
 from app.middleware import CancelOnDisconnect, RequestId
-from app.routes import automatic1111, generate, huggingface, openai, openinference, ops, replicate
+from app.routes import (
+    automatic1111,
+    automatic1111_lists,
+    generate,
+    huggingface,
+    openai,
+    openinference,
+    ops,
+    replicate,
+)
 from app.security import BodyLimit
 from app.settings import Settings
 
+_ROUTES = (
+    generate,
+    huggingface,
+    openai,
+    automatic1111,
+    automatic1111_lists,
+    replicate,
+    openinference,
+    ops,
+)
 _EXPOSED = (
     "Content-Disposition",
     "Content-Location",
@@ -81,8 +100,8 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
         )
     app.add_middleware(RequestId)  # the outermost
     errors.install(app, lambda path: docs.allowed_methods(app, path))
-    for dialect in (generate, huggingface, openai, automatic1111, replicate, openinference, ops):
-        app.include_router(dialect.router)
+    for routes in _ROUTES:
+        app.include_router(routes.router)
     docs.install(app, client)
 
     @app.get("/", include_in_schema=False)

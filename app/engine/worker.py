@@ -42,7 +42,7 @@ from app.engine.wire import (
 
 log = logging.getLogger(__name__)
 
-_REPORT_SECONDS = 0.1
+_REPORT_SECONDS = 0.2  # every client that follows is woken by each: they cost a few percent
 
 
 class Mechanism(Protocol):

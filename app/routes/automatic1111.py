@@ -6,7 +6,6 @@ came from the same address: the web UI had one user, and this server has many.
 
 import asyncio
 import base64
-import binascii
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
@@ -14,47 +13,27 @@ from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from app import docs
 from app.dependencies import StudioDep
 from app.drawing import Order, Studio
 from app.engine.job import Moved, Preview, Result
-from app.errors import Fault, InvalidRequest, enveloped
+from app.errors import InvalidRequest, enveloped
 from app.images import PNG, encode, open_image, read_description
 from app.reading import JSON, read_body
+from app.routes.automatic1111_errors import BODY, DRAWN, body_of, envelope, errors_of
 from app.routes.automatic1111_schemas import (
-    SAMPLER,
-    ErrorBody,
-    ModelItem,
-    Options,
     PngInfoRequest,
     PngInfoResponse,
     Progress,
     ProgressState,
-    SamplerItem,
-    SchedulerItem,
     Txt2ImgRequest,
     Txt2ImgResponse,
-    title,
 )
 
-_NOTHING: dict[str, Any] = {
-    "upscalers": [],
-    "latent-upscale-modes": [],
-    "sd-vae": [],
-    "sd-modules": [],
-    "loras": [],
-    "hypernetworks": [],
-    "face-restorers": [],
-    "realesrgan-models": [],
-    "prompt-styles": [],
-    "script-info": [],
-    "embeddings": {"loaded": {}, "skipped": {}},
-    "scripts": {"txt2img": [], "img2img": []},
-    "cmd-flags": {},
-    "memory": {"ram": {}, "cuda": {}},
-}
+_PIXEL = (  # a PNG of one black pixel, for the documentation
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
 
 
 @dataclass(eq=False)
@@ -69,42 +48,7 @@ class _Sitting:
     interrupted: bool = False
 
 
-def _envelope(fault: Fault) -> Response:
-    body = ErrorBody.of(fault).model_dump()
-    return JSONResponse(body, fault.status, dict(fault.headers))
-
-
-_ERRORS = {
-    400: "The body cannot be read.",
-    404: "No such model.",
-    413: "The body is too large.",
-    415: "The body is of a type that is not read.",
-    422: "A field is wrong.",
-    429: "The queue is full, or too long for the deadline; see `Retry-After`.",
-    500: "The request failed on the way.",
-    503: "The models are not loaded.",
-    504: "Not done in time.",
-}
-_BODY, _DRAWN = (400, 413, 415, 422), (404, 429, 500, 503, 504)
-
-
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {
-        status: {
-            "model": ErrorBody,
-            "description": _ERRORS[status],
-            "headers": docs.headers("Retry-After") if status == 429 else docs.headers(),
-        }
-        for status in sorted(statuses)
-    }
-
-
-def _body(schema: dict[str, Any], **example: object) -> dict[str, Any]:
-    content = {JSON: {"schema": schema, **({"example": example} if example else {})}}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-router = APIRouter(prefix="/sdapi/v1", tags=["automatic1111"], route_class=enveloped(_envelope))
+router = APIRouter(prefix="/sdapi/v1", tags=["automatic1111"], route_class=enveloped(envelope))
 
 
 @router.post(
@@ -112,8 +56,8 @@ router = APIRouter(prefix="/sdapi/v1", tags=["automatic1111"], route_class=envel
     operation_id="automatic1111Txt2Img",
     summary="Draw images, as the web UI's clients ask for them",
     response_model=Txt2ImgResponse,
-    responses=_errors(*_BODY, *_DRAWN),
-    openapi_extra=_body(Txt2ImgRequest.model_json_schema(), prompt="7", seed=1, steps=20),
+    responses=errors_of(*BODY, *DRAWN),
+    openapi_extra=body_of(Txt2ImgRequest.model_json_schema(), prompt="7", seed=1, steps=20),
 )
 async def txt2img(request: Request, studio: StudioDep) -> Response:
     """Draw `batch_size` times `n_iter` images of the class that the prompt names, with DDIM."""
@@ -187,120 +131,23 @@ async def interrupt(request: Request) -> dict[str, Any]:
     operation_id="automatic1111PngInfo",
     summary="How a picture was made, by its own words",
     response_model=PngInfoResponse,
-    responses=_errors(*_BODY, 500),
-    openapi_extra=_body(PngInfoRequest.model_json_schema()),
+    responses=errors_of(*BODY, 500),
+    openapi_extra=body_of(PngInfoRequest.model_json_schema(), image=_PIXEL),
 )
 async def png_info(request: Request) -> PngInfoResponse:
     """Empty where the picture says nothing."""
     values, _ = await read_body(request)
     text = PngInfoRequest.parse(values).image
     try:
-        content = base64.b64decode(text.partition("base64,")[2] or text, validate=True)
+        bare = "".join((text.partition("base64,")[2] or text).split())
+        content = base64.b64decode(bare, validate=True)
         parameters = (await asyncio.to_thread(open_image, content)).parameters or ""
-    except (ValueError, binascii.Error) as error:
+    except ValueError as error:
         raise InvalidRequest({"image": str(error)}) from error
     items = {"parameters": parameters} if parameters else {}
     prompt, pairs = read_description(parameters) if parameters else ("", {})
     told = {"Prompt": prompt, **pairs} if parameters else {}
     return PngInfoResponse(info=parameters, items=items, parameters=told)
-
-
-@router.get(
-    "/options",
-    operation_id="automatic1111Options",
-    summary="Settings",
-    responses=_errors(500, 503) | docs.WRONG,
-)
-async def options(studio: StudioDep) -> Options:
-    """The default model, and the format of files."""
-    info = next(iter(studio.models.values()))
-    return Options(sd_model_checkpoint=title(info), sd_checkpoint_hash=info.digest)
-
-
-@router.post(
-    "/options",
-    operation_id="automatic1111SetOptions",
-    summary="Nothing: settings are the server's",
-    responses=_errors(*_BODY, 500),
-    openapi_extra=_body({"type": "object"}, samples_format="png"),
-)
-async def set_options(request: Request) -> dict[str, Any]:
-    """Taken, so that clients that set their own go on; `override_settings` chooses a model."""
-    await read_body(request)
-    return {}
-
-
-@router.post(
-    "/refresh-checkpoints",
-    operation_id="automatic1111RefreshCheckpoints",
-    summary="Nothing: models are loaded at the start",
-    responses=docs.WRONG,
-)
-async def refresh_checkpoints() -> dict[str, Any]:
-    """Taken, as clients call it."""
-    return {}
-
-
-@router.get(
-    "/sd-models",
-    operation_id="automatic1111SdModels",
-    summary="What is loaded",
-    responses=_errors(500, 503) | docs.WRONG,
-)
-async def sd_models(studio: StudioDep) -> list[ModelItem]:
-    """Every loaded model, the default one first."""
-    return [
-        ModelItem(
-            title=title(info),
-            model_name=info.name,
-            hash=info.hash,
-            sha256=info.digest,
-            filename=info.name,
-        )
-        for info in studio.models.values()
-    ]
-
-
-@router.get(
-    "/samplers",
-    operation_id="automatic1111Samplers",
-    summary="How it is sampled",
-    responses=docs.WRONG,
-)
-async def samplers() -> list[SamplerItem]:
-    """DDIM, whatever is asked for."""
-    return [SamplerItem(name=SAMPLER, aliases=["ddim"], options={})]
-
-
-@router.get(
-    "/schedulers",
-    operation_id="automatic1111Schedulers",
-    summary="How steps are spaced",
-    responses=docs.WRONG,
-)
-async def schedulers() -> list[SchedulerItem]:
-    """Automatic, whatever is asked for."""
-    return [SchedulerItem(name="automatic", label="Automatic")]
-
-
-def _add_empty(path: str, content: Any) -> None:
-    """A list of what there is none of."""
-    words = "".join(word.capitalize() for word in path.split("-"))
-
-    async def nothing() -> Any:
-        return content
-
-    router.add_api_route(
-        f"/{path}",
-        nothing,
-        operation_id=f"automatic1111{words}",
-        summary="What there is none of here",
-        responses={200: {"content": {JSON: {"example": content}}}, **docs.WRONG},
-    )
-
-
-for _path, _content in _NOTHING.items():
-    _add_empty(_path, _content)
 
 
 async def _drawn(studio: Studio, order: Order, request: Request) -> Result | None:

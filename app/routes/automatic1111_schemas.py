@@ -65,7 +65,7 @@ class Txt2ImgRequest(Fields):
             "eta": self.eta,
             "previews": PREVIEWS,
         }
-        names = {"guidance_scale": "cfg_scale", "n": "batch_size"}
+        names = {"guidance_scale": "cfg_scale", "n": "batch_size * n_iter"}
         return to_order(models, self.prompt or "", native, names)
 
 

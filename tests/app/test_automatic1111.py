@@ -101,7 +101,7 @@ def test_images_can_be_left_out(server: TestClient) -> None:
         ({"steps": "many"}, "steps: "),
         ({"cfg_scale": 99}, "cfg_scale: "),
         ({"seed": MAX_SEED + 1}, "seed: "),
-        ({"batch_size": 16, "n_iter": 2}, "batch_size: must be an integer from 1 to 16"),
+        ({"batch_size": 16, "n_iter": 2}, "batch_size * n_iter: must be an integer from 1 to 16"),
         ({"override_settings": {"sd_model_checkpoint": 3}}, "override_settings: "),
     ],
 )
@@ -192,7 +192,8 @@ def test_a_picture_is_read(server: TestClient, kind: Any) -> None:
         headers={"accept": kind.media_type},
     )
     image = base64.b64encode(answer.content).decode()
-    for text in (image, f"data:{kind.media_type};base64,{image}"):
+    wrapped = "\n".join(image[k : k + 76] for k in range(0, len(image), 76))
+    for text in (image, wrapped, f"data:{kind.media_type};base64,{image}"):
         told = server.post(f"{API}/png-info", json={"image": text}).json()
         assert told["info"].startswith("dog\nSteps: 2, Sampler: DDIM")
         assert told["parameters"]["Prompt"] == "dog"

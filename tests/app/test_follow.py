@@ -151,7 +151,7 @@ async def test_after_a_worker_died_nothing_is_told_twice() -> None:
     order = Order(params(1, steps=100), previews=9)
     following = asyncio.create_task(told(Studio(client, marked=True), order))
     await until(lambda: len(runners[0].batches) == 60)
-    await asyncio.sleep(0.15)  # longer than the worker takes between reports
+    await asyncio.sleep(0.3)  # longer than the worker takes between reports
     worker_of(client).thread.kill()
     runners[0].gate.open()
     updates = await following

@@ -8,7 +8,7 @@ import pytest
 
 from app.client import AsyncClient, Client, ServerError
 from app.images import open_image
-from app.schemas import CompletedEvent, PreviewEvent, ProgressEvent, QueuedEvent
+from app.responses import CompletedEvent, PreviewEvent, ProgressEvent, QueuedEvent
 from tests.e2e.live import engine, wait_until
 
 

@@ -1,0 +1,136 @@
+"""What AUTOMATIC1111's clients ask for before they begin: settings and lists."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from app import docs
+from app.dependencies import StudioDep
+from app.errors import enveloped
+from app.reading import JSON, read_body
+from app.routes.automatic1111_errors import BODY, body_of, envelope, errors_of
+from app.routes.automatic1111_schemas import (
+    SAMPLER,
+    ModelItem,
+    Options,
+    SamplerItem,
+    SchedulerItem,
+    title,
+)
+
+router = APIRouter(prefix="/sdapi/v1", tags=["automatic1111"], route_class=enveloped(envelope))
+
+_NOTHING: dict[str, Any] = {
+    "upscalers": [],
+    "latent-upscale-modes": [],
+    "sd-vae": [],
+    "sd-modules": [],
+    "loras": [],
+    "hypernetworks": [],
+    "face-restorers": [],
+    "realesrgan-models": [],
+    "prompt-styles": [],
+    "script-info": [],
+    "embeddings": {"loaded": {}, "skipped": {}},
+    "scripts": {"txt2img": [], "img2img": []},
+    "cmd-flags": {},
+    "memory": {"ram": {}, "cuda": {}},
+}
+
+
+@router.get(
+    "/options",
+    operation_id="automatic1111Options",
+    summary="Settings",
+    responses=errors_of(500, 503) | docs.WRONG,
+)
+async def options(studio: StudioDep) -> Options:
+    """The default model, and the format of files."""
+    info = next(iter(studio.models.values()))
+    return Options(sd_model_checkpoint=title(info), sd_checkpoint_hash=info.digest)
+
+
+@router.post(
+    "/options",
+    operation_id="automatic1111SetOptions",
+    summary="Nothing: settings are the server's",
+    responses=errors_of(*BODY, 500),
+    openapi_extra=body_of({"type": "object"}, samples_format="png"),
+)
+async def set_options(request: Request) -> dict[str, Any]:
+    """Taken, so that clients that set their own go on; `override_settings` chooses a model."""
+    await read_body(request)
+    return {}
+
+
+@router.post(
+    "/refresh-checkpoints",
+    operation_id="automatic1111RefreshCheckpoints",
+    summary="Nothing: models are loaded at the start",
+    responses=docs.WRONG,
+)
+async def refresh_checkpoints() -> dict[str, Any]:
+    """Taken, as clients call it."""
+    return {}
+
+
+@router.get(
+    "/sd-models",
+    operation_id="automatic1111SdModels",
+    summary="What is loaded",
+    responses=errors_of(500, 503) | docs.WRONG,
+)
+async def sd_models(studio: StudioDep) -> list[ModelItem]:
+    """Every loaded model, the default one first."""
+    return [
+        ModelItem(
+            title=title(info),
+            model_name=info.name,
+            hash=info.hash,
+            sha256=info.digest,
+            filename=info.name,
+        )
+        for info in studio.models.values()
+    ]
+
+
+@router.get(
+    "/samplers",
+    operation_id="automatic1111Samplers",
+    summary="How it is sampled",
+    responses=docs.WRONG,
+)
+async def samplers() -> list[SamplerItem]:
+    """DDIM, whatever is asked for."""
+    return [SamplerItem(name=SAMPLER, aliases=["ddim"], options={})]
+
+
+@router.get(
+    "/schedulers",
+    operation_id="automatic1111Schedulers",
+    summary="How steps are spaced",
+    responses=docs.WRONG,
+)
+async def schedulers() -> list[SchedulerItem]:
+    """Automatic, whatever is asked for."""
+    return [SchedulerItem(name="automatic", label="Automatic")]
+
+
+def _add_empty(path: str, content: Any) -> None:
+    """A list of what there is none of."""
+    words = "".join(word.capitalize() for word in path.split("-"))
+
+    async def nothing() -> Any:
+        return content
+
+    router.add_api_route(
+        f"/{path}",
+        nothing,
+        operation_id=f"automatic1111{words}",
+        summary="What there is none of here",
+        responses={200: {"content": {JSON: {"example": content}}}, **docs.WRONG},
+    )
+
+
+for _path, _content in _NOTHING.items():
+    _add_empty(_path, _content)
