@@ -9,7 +9,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.engine.costs import Costs, Forecast, forecast, solo
@@ -24,6 +24,7 @@ from app.engine.job import (
     ModelInfo,
     Moved,
     Params,
+    Preview,
     Queued,
     Result,
     Update,
@@ -40,6 +41,7 @@ from app.engine.wire import (
     Progress,
     Ready,
     Refused,
+    Shown,
     Submit,
 )
 
@@ -325,6 +327,8 @@ class EngineClient:
             for job_id in event.job_ids:
                 if (request := self._requests.get(job_id)) and not request.riding:
                     request.riding, request.began = True, time.monotonic()
+        elif isinstance(event, Shown):
+            self._show(event.job_id, event.previews)
         elif isinstance(event, Cancelled):
             self.stats.cancelled += 1
             self.stats.cancel_ticks = max(self.stats.cancel_ticks, event.ticks)
@@ -341,6 +345,13 @@ class EngineClient:
             request.answer.set_exception(GenerationFailed(event.reason))
         self._forget(request)
 
+    def _show(self, job_id: int, previews: Sequence[Preview]) -> None:
+        """Tell of previews, but not of those that were told before a worker died."""
+        if request := self._requests.get(job_id):
+            for preview in previews:
+                if preview.step > request.lost:
+                    request.tell(preview)
+
     def _note(self, progress: Progress) -> None:
         stats = self.stats
         stats.ticks += progress.ticks
@@ -352,10 +363,7 @@ class EngineClient:
             news = min(progress.seconds / progress.expected, _MOST_SLOWNESS)
             stats.slowness += share * (news - stats.slowness)
         for job_id, previews in progress.previews.items():
-            if request := self._requests.get(job_id):
-                for preview in previews:
-                    if preview.step > request.lost:
-                        request.tell(preview)
+            self._show(job_id, previews)
         for job_id, steps in progress.steps.items():
             if request := self._requests.get(job_id):
                 request.steps = steps

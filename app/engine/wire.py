@@ -85,6 +85,13 @@ class Done(Message, frozen=True):
     decoding: float
 
 
+class Shown(Message, frozen=True):
+    """What was to be shown of a request before it ends, in step order."""
+
+    job_id: int
+    previews: list[Preview]
+
+
 class Failed(Message, frozen=True):
     """A request that will have no images."""
 
@@ -118,7 +125,7 @@ class Progress(Message, frozen=True):
 
 
 Command = Load | Submit | Cancel | Stop
-Event = Ready | Refused | Admitted | Done | Failed | Cancelled | Progress
+Event = Ready | Refused | Admitted | Shown | Done | Failed | Cancelled | Progress
 
 _encode = msgspec.msgpack.Encoder().encode
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +34,7 @@ from app.engine.wire import (
     Progress,
     Ready,
     Refused,
+    Shown,
     Stop,
     Submit,
     pack,
@@ -93,7 +94,8 @@ class _Lane:
     runner: Mechanism
     costs: Costs
     decoding: int = 0
-    previews: int = 0  # that are to be shown
+    unsketched: int = 0  # previews that the runner still has
+    sketched: dict[int, list[Preview]] = field(default_factory=dict)  # by job, not yet told
 
 
 class Worker:
@@ -197,7 +199,7 @@ class Worker:
             lane.decoding += len(finished)
         if shown := [image for image in plan.riding if image.step in image.job.previews]:
             lane.runner.preview(shown)
-            lane.previews += len(shown)
+            lane.unsketched += len(shown)
 
     def _deliver(self, lane: _Lane) -> None:
         """Hand over what is decoded; wait for it where this model has nothing else to do."""
@@ -218,27 +220,31 @@ class Worker:
 
     def _end(self, lane: _Lane, job: Job, end: Done | Failed) -> None:
         """Say how a request ended, after all that was to be shown of it."""
-        if job.previews and lane.previews:
-            self._tell(wait=True)
+        if job.previews:
+            self._sketch(lane, wait=True)
+            if previews := lane.sketched.pop(job.id, None):
+                self._emit(Shown(job.id, previews))
         self._emit(end)
+
+    def _sketch(self, lane: _Lane, *, wait: bool) -> None:
+        """Take previews from the runner; `wait` for all of them."""
+        for image, step, pixels in lane.runner.previewed(wait=wait) if lane.unsketched else ():
+            lane.unsketched -= 1
+            shown = Preview(image.index, step, image.job.params.steps, pixels)
+            lane.sketched.setdefault(image.job.id, []).append(shown)
 
     def _report(self) -> None:
         """Say what was done, now and then, and once more when all is done."""
         busy, now = any(lane.scheduler.busy for lane in self._lanes.values()), time.perf_counter()
-        if not busy or now - self._reported >= _REPORT_SECONDS:
-            self._tell(wait=not busy)
-
-    def _tell(self, *, wait: bool) -> None:
-        """Say what was done and shown since the last time; `wait` for all that is to be shown."""
-        now = time.perf_counter()
+        if busy and now - self._reported < _REPORT_SECONDS:
+            return
         steps: dict[int, int] = {}
         previews: dict[int, list[Preview]] = {}
         for lane in self._lanes.values():
             steps |= lane.scheduler.steps
-            for image, step, pixels in lane.runner.previewed(wait=wait) if lane.previews else ():
-                lane.previews -= 1
-                shown = Preview(image.index, step, image.job.params.steps, pixels)
-                previews.setdefault(image.job.id, []).append(shown)
+            self._sketch(lane, wait=False)
+            previews |= lane.sketched
+            lane.sketched.clear()
         self._emit(
             Progress(
                 ticks=self._ticks - self._told,

@@ -22,6 +22,7 @@ MESSAGES: list[wire.Command | wire.Event] = [
     wire.Refused("no such file: \N{SNOWMAN}"),
     wire.Admitted((1, 2, 3)),
     wire.Done(1, (Pixels(2, 1, 3, b"\x00\xff" * 3), Pixels(1, 1, 1, b"\x07")), 0.25),
+    wire.Shown(7, [PREVIEW]),
     wire.Failed(1, "out of memory"),
     wire.Cancelled(1, 1),
     wire.Progress(3, 64, 2, 0.5, 0.4, 12, {1: 20, 7: 0}, {7: [PREVIEW]}),
