@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 
-from app import docs, errors
+from app import document, errors
 from app.engine.client import EngineClient, Limits
 from app.engine.wire import Load
 from app.middleware import CancelOnDisconnect, RequestId
@@ -99,10 +99,10 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
             expose_headers=_EXPOSED,
         )
     app.add_middleware(RequestId)  # the outermost
-    errors.install(app, lambda path: docs.allowed_methods(app, path))
+    errors.install(app, lambda path: document.allowed_methods(app, path))
     for routes in _ROUTES:
         app.include_router(routes.router)
-    docs.install(app, client)
+    document.install(app, client)
 
     @app.get("/", include_in_schema=False)
     async def home() -> RedirectResponse:

@@ -1,0 +1,168 @@
+"""The OpenAPI document, put together: FastAPI's, with what it cannot know.
+
+Models that only `docs.py` names, and the classes of the models that are loaded.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+from starlette.routing import compile_path
+
+from app.docs import HEADERS, TEMPLATE
+from app.engine.client import EngineClient
+from app.engine.job import DEFAULT_STEPS, MAX_SEED, ModelInfo, Params
+from app.errors import Problem
+from app.permalink import image_id
+from app.reading import FORMS
+from app.responses import (
+    CompletedEvent,
+    GenerateResponse,
+    PreviewEvent,
+    ProgressEvent,
+    QueuedEvent,
+)
+from app.schemas import GenerateRequest
+
+_NAMED = (
+    CompletedEvent,
+    GenerateRequest,
+    GenerateResponse,
+    PreviewEvent,
+    Problem,
+    ProgressEvent,
+    QueuedEvent,
+)
+_MODEL_OF = {  # the part of a path that names a model
+    "/models/{name}": "name",
+    "/v1/models/{model}": "model",
+    "/v1/models/{owner}/{name}/predictions": "name",
+    "/v2/models/{name}": "name",
+    "/v2/models/{name}/ready": "name",
+}
+
+
+def install(app: FastAPI, engine: EngineClient) -> None:
+    """Let the application complete its document, with the models that are loaded by then."""
+    made: dict[tuple[ModelInfo, ...], dict[str, Any]] = {}
+
+    def complete() -> dict[str, Any]:
+        loaded = tuple(engine.models.values())
+        if loaded not in made:
+            made.clear()
+            made[loaded] = _document(app, loaded)
+        return made[loaded]
+
+    app.openapi = complete  # type: ignore[method-assign]
+
+
+def allowed_methods(app: FastAPI, path: str) -> set[str]:
+    """The methods that a path has, by the document; none where it has no such path."""
+    return {
+        method.upper()
+        for template, operations in app.openapi()["paths"].items()
+        if compile_path(template)[0].fullmatch(path)
+        for method in operations
+    }
+
+
+def _document(app: FastAPI, models: Sequence[ModelInfo]) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Duplicate Operation ID")  # of GET and HEAD, see below
+        described = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            tags=app.openapi_tags,
+            servers=[{"url": "/"}],
+            license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        )
+    document: dict[str, Any] = _whole(described)
+    named = [(model, "validation") for model in _NAMED]
+    schemas = models_json_schema(named, by_alias=True, ref_template=TEMPLATE)[1]["$defs"]  # type: ignore[arg-type]
+    components = document["components"]
+    components["schemas"] |= schemas
+    for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own shape of a 422
+        components["schemas"].pop(unused, None)
+    components["headers"] = HEADERS
+    document["security"] = []
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]  # FastAPI's guess; ours are said where they are
+        if head := operations.get("head"):
+            head["operationId"] += "Head"
+            head["summary"] = "What a GET would answer, without its body"
+            for response in head["responses"].values():
+                response.pop("content", None)
+                response.pop("links", None)
+    if models:
+        _name_classes(document, models)
+        for method in ("get", "head"):
+            name = document["paths"]["/images/{name}"][method]["parameters"][0]
+            name["example"] = image_id(_example(models[0]), 0, models[0]) + ".png"
+    return document
+
+
+def _whole(part: Any) -> Any:
+    """A copy whose whole numbers are integers: FastAPI makes every bound a float.
+
+    As one, the largest seed is 2^63, and one too many.
+    """
+    if isinstance(part, dict):
+        return {key: _whole(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_whole(value) for value in part]
+    if isinstance(part, float) and part.is_integer():
+        return min(int(part), MAX_SEED)
+    return part
+
+
+def _example(info: ModelInfo) -> Params:
+    steps = min(DEFAULT_STEPS, info.max_steps)
+    params = Params(
+        model=info.name,
+        class_index=0 if info.classes else None,
+        steps=steps,
+        guidance_scale=info.guidance_scale,
+        guidance_interval=(0.0, 1.0),
+        eta=0.0,
+        seed=1,
+        n=1,
+    )
+    return params.canonical(info)
+
+
+def _name_classes(document: dict[str, Any], models: Sequence[ModelInfo]) -> None:
+    """Say of a request's fields what they may be with the models that are loaded."""
+    fields = document["components"]["schemas"]["GenerateRequest"]["properties"]
+    names = [info.name for info in models]
+    most = max(len(info.classes) for info in models)
+    classes = {name: None for info in models for name in info.classes}
+    labels = list(classes | {str(k): None for k in range(most)})
+    allowed: list[dict[str, Any]] = []
+    if most:
+        allowed.append({"type": "string", "enum": labels})
+        allowed.append({"type": "integer", "minimum": 0, "maximum": most - 1})
+    if any(info.class_optional for info in models):
+        allowed.append({"type": "null"})
+    fields["class"]["anyOf"] = allowed
+    fields["model"]["anyOf"][0]["enum"] = names
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path" and parameter["name"] == _MODEL_OF.get(path):
+                    parameter["schema"]["enum"] = names
+    generate = document["paths"]["/generate"]
+    texts = [
+        {parameter["name"]: parameter["schema"] for parameter in generate[method]["parameters"]}
+        for method in ("get", "head")
+    ]
+    body = generate["post"]["requestBody"]["content"]
+    for schemas in (*texts, *(body[form]["schema"]["properties"] for form in FORMS)):
+        schemas["model"]["enum"] = names
+        schemas["class"]["enum"] = labels if most else [""]
