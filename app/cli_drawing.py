@@ -79,7 +79,7 @@ def sample(
 
     with one_line():
         folder = find(model)
-        runner = _runner(folder, device)
+        runner = open_runner(folder, device)
         info = runner.info
         seed = secrets.randbelow(2**32) if seed is None else seed
         scale = info.guidance_scale if guidance_scale is None else guidance_scale
@@ -106,7 +106,7 @@ def verify(picture: Path, model: str | None, device: str) -> None:
     try:
         opened = open_image(picture.read_bytes())
         claim = claim_of(opened)
-        runner = _runner(checkpoint_of(claim, model), device)
+        runner = open_runner(checkpoint_of(claim, model), device)
         verdict = compare(opened, draw(runner, params_of(claim, runner.info))[0])
     except (ValueError, OSError, EngineError) as error:
         click.echo(f"{picture}: {' '.join(str(error).split())}", err=True)
@@ -115,7 +115,7 @@ def verify(picture: Path, model: str | None, device: str) -> None:
     sys.exit(0 if verdict.same else 1)
 
 
-def _runner(folder: Path, device: str) -> "Runner":
+def open_runner(folder: Path, device: str) -> "Runner":
     """A model folder, ready to draw as the server does."""
     from app.engine.runner import Runner
     from app.engine.wire import Load
