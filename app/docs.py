@@ -203,8 +203,11 @@ def _parameters() -> list[dict[str, Any]]:
             plain |= next((k for k in kinds if k["type"] == "string"), kinds[0])
         if plain.get("default", 0) is None:
             del plain["default"]
+        listed = plain.get("type") == "array"
+        if plain.get("type") != "string":  # an empty value is an absent one
+            plain = {"anyOf": [plain, {"type": "string", "maxLength": 0}]}
         parameter = {"name": name, "in": "query", "schema": plain}
-        if plain.get("type") == "array":
+        if listed:
             parameter |= {"style": "form", "explode": False}
         described.append(parameter | {"description": schema.get("description", "")})
     return described

@@ -164,5 +164,5 @@ def _name_classes(document: dict[str, Any], models: Sequence[ModelInfo]) -> None
     ]
     body = generate["post"]["requestBody"]["content"]
     for schemas in (*texts, *(body[form]["schema"]["properties"] for form in FORMS)):
-        schemas["model"]["enum"] = names
-        schemas["class"]["enum"] = labels if most else [""]
+        schemas["model"]["enum"] = [*names, ""]
+        schemas["class"]["enum"] = [*labels, ""]
