@@ -32,6 +32,7 @@ def test_the_server_does_what_the_document_says(url: str, tmp_path: Path) -> Non
         command += ["--phases", phases, "--max-examples", thorough]
     else:
         command += ["--phases", "examples,fuzzing,stateful", "--max-examples", "10"]
+        command += ["--generation-deterministic"]
         environment["QUICK"] = "1"
     ran = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
