@@ -205,7 +205,7 @@ def _parameters() -> list[dict[str, Any]]:
             del plain["default"]
         listed = plain.get("type") == "array"
         if plain.get("type") != "string":  # an empty value is an absent one
-            plain = {"anyOf": [plain, {"type": "string", "maxLength": 0}]}
+            plain = {"anyOf": [plain, {"const": ""}]}
         parameter = {"name": name, "in": "query", "schema": plain}
         if listed:
             parameter |= {"style": "form", "explode": False}

@@ -24,7 +24,7 @@ def test_the_server_does_what_the_document_says(url: str, tmp_path: Path) -> Non
         *("--config-file", str(HERE / "schemathesis.toml")),
         *("run", f"{url}/openapi.json", "--no-color"),
         *("--checks", "all"),
-        *("--request-timeout", "120", "--max-response-time", "120", "--workers", "2"),
+        *("--request-timeout", "120", "--max-response-time", "120", "--workers", "1"),
     ]
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(HERE)}
     if thorough := os.environ.get("SCHEMATHESIS_EXAMPLES"):
