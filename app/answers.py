@@ -87,10 +87,11 @@ def describing(
     """Headers that say what a body holds."""
     label = "any" if params.class_index is None else info.classes[params.class_index]
     name = re.sub(r"[^A-Za-z0-9._]+", "-", f"{info.name}-{label}-{params.seed}").strip("-.")
+    first = image_id(params, 0, info)
     headers = {
         "Vary": "Accept",
         "X-Seed": str(params.seed),
-        "X-Image-Id": image_id(params, 0, info),
+        "X-Image-Id": first,
         "X-Generation-Parameters": _ascii(
             Parameters.of(params, info).model_dump_json(by_alias=True)
         ),
@@ -99,16 +100,14 @@ def describing(
         file = f"{name}.{_EXTENSIONS[media_type]}"
         headers["Content-Disposition"] = f'inline; filename="{file}"'
     if media_type in IMAGES:
-        headers["Content-Location"] = image_path(request, params, 0, info, media_type)
+        headers["Content-Location"] = image_path(request, first, media_type)
     return headers
 
 
-def image_path(
-    request: Request, params: Params, image: int, info: ModelInfo, media_type: str = PNG.media_type
-) -> str:
-    """Where an image of a request can be had again."""
-    name = f"{image_id(params, image, info)}.{_EXTENSIONS[media_type]}"
-    return f"{request.scope.get('root_path', '')}/images/{name}"  # url_for takes a millisecond
+def image_path(request: Request, name: str, media_type: str = PNG.media_type) -> str:
+    """Where the image of an id can be had again, as a file of some type."""
+    root = request.scope.get("root_path", "")
+    return f"{root}/images/{name}.{_EXTENSIONS[media_type]}"  # url_for takes a millisecond
 
 
 def _ascii(text: str) -> str:
@@ -158,14 +157,15 @@ def _zip(files: list[bytes], params: Params) -> bytes:
 def _response(
     files: list[bytes], request: Request, params: Params, info: ModelInfo
 ) -> GenerateResponse:
+    names = [image_id(params, k, info) for k in range(params.n)]
     images = [
         ImageOut(
             seed=params.seed_of(k),
-            id=image_id(params, k, info),
-            url=image_path(request, params, k, info),
+            id=name,
+            url=image_path(request, name),
             data=base64.b64encode(file).decode(),
         )
-        for k, file in enumerate(files)
+        for k, (name, file) in enumerate(zip(names, files, strict=True))
     ]
     return GenerateResponse(**Parameters.of(params, info).model_dump(), images=images)
 

@@ -101,12 +101,12 @@ def verify(picture: Path, model: str | None, device: str) -> None:
     """Draw a picture again from its own metadata, and say whether it is the same."""
     from app.engine.offline import draw
     from app.images import open_image
-    from app.verification import checkpoint_of, claim_of, compare, params_of
+    from app.verification import claim_of, compare, folder_of, params_of
 
     try:
         opened = open_image(picture.read_bytes())
         claim = claim_of(opened)
-        runner = open_runner(checkpoint_of(claim, model), device)
+        runner = open_runner(folder_of(claim, model), device)
         verdict = compare(opened, draw(runner, params_of(claim, runner.info))[0])
     except (ValueError, OSError, EngineError) as error:
         click.echo(f"{picture}: {' '.join(str(error).split())}", err=True)

@@ -26,19 +26,19 @@ from app.schemas import GenerateRequest
 TEMPLATE = "#/components/schemas/{model}"
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
-_PROBLEMS = {
+_FAULTS = {
     400: "The body cannot be read.",
     404: "No such model, or no such image.",
-    405: "Not with this method.",
     406: "None of the formats in `Accept` can be made.",
     413: "The body is too large.",
     415: "The body is of a type that is not read.",
-    422: "A field is wrong: `errors` names each, with what is allowed.",
+    422: "A field is wrong: it is named, with what is allowed.",
     429: "The queue is full, or too long for the deadline; see `Retry-After`.",
     500: "The request failed on the way.",
     503: "The models are not loaded.",
     504: "Not done in time.",
 }
+DRAWING_FAILS = (404, 429, 500, 503, 504)
 HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-Id": {
         "description": "The client's own, or a new one.",
@@ -101,14 +101,18 @@ def headers(*names: str) -> dict[str, Any]:
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Responses that are problem details."""
-    return {
-        status: {
-            "description": _PROBLEMS[status],
-            "content": {MEDIA_TYPE: {"schema": ref(Problem)}},
-            "headers": headers("Retry-After") if status == 429 else headers(),
-        }
-        for status in sorted(statuses)
-    }
+    content = {MEDIA_TYPE: {"schema": ref(Problem)}}
+    return {status: _fault(status) | {"content": content} for status in sorted(statuses)}
+
+
+def envelopes(model: type[BaseModel], *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Responses that are errors in a dialect's own envelope."""
+    return {status: _fault(status) | {"model": model} for status in sorted(statuses)}
+
+
+def _fault(status: int) -> dict[str, Any]:
+    told = headers("Retry-After") if status == 429 else headers()
+    return {"description": _FAULTS[status], "headers": told}
 
 
 def event_schema(kinds: Mapping[str, type[BaseModel]]) -> dict[str, Any]:

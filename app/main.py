@@ -9,7 +9,8 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 
 from app import document, errors
-from app.engine.client import EngineClient, Limits
+from app.engine.client import EngineClient
+from app.engine.ledger import Limits
 from app.engine.wire import Load
 from app.middleware import CancelOnDisconnect, RequestId
 from app.routes import (

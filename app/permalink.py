@@ -6,10 +6,10 @@ keeps no list: it draws again what an id stands for, today or after a restart. O
 
 import base64
 import binascii
+import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
 
@@ -74,8 +74,18 @@ def entity_tag(params: Params, info: ModelInfo, media_type: str, *, marked: bool
 
     Strong where the engine found its pixels to be the same bytes whatever shares the batch.
     """
-    made = replace(params, model="")
-    what = (made, info.digest, info.backend, info.device, info.dtype, media_type, marked)
-    with_what = tuple(version(package) for package in ("darkroom", "pillow", "torch"))
-    digest = hashlib.sha256(repr((what, with_what)).encode()).hexdigest()[:32]
+    what = (params, info.digest, info.backend, info.device, info.dtype, media_type, marked)
+    digest = hashlib.sha256(repr((what, _versions())).encode()).hexdigest()[:32]
     return f'"{digest}"' if info.exact else f'W/"{digest}"'
+
+
+@functools.cache
+def _versions() -> tuple[str, ...]:
+    """Of what makes pixels and files; empty where it is not installed."""
+    found = []
+    for package in ("darkroom", "openvino", "pillow", "torch"):
+        try:
+            found.append(version(package))
+        except PackageNotFoundError:
+            found.append("")
+    return tuple(found)

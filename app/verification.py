@@ -10,7 +10,6 @@ from app.engine.job import ModelInfo, Params, Pixels
 from app.errors import RequestError
 from app.images import PNG, Opened, encode, open_image, read_description
 from app.schemas import GenerateRequest
-from models.checkpoint import checkpoint_digest
 from models.library import find
 
 
@@ -81,32 +80,35 @@ def claim_of(opened: Opened) -> Claim:
     return Claim(pairs["Model"], pairs["Model hash"], request)
 
 
-def checkpoint_of(claim: Claim, model: str | None) -> Path:
-    """The model folder that drew it: `model` is a shipped name or a path, the claim's where absent.
+def folder_of(claim: Claim, model: str | None) -> Path:
+    """The model folder to draw it with: `model`, a shipped name or a path, or the claim's own.
 
     Raises:
-        CannotVerify: there is no such model here.
-        OtherCheckpoint: it is another one.
+        CannotVerify: the claim's own does not ship.
+        ValueError: there is no such `model`.
     """
     try:
-        folder = find(model or claim.model)
+        return find(model or claim.model)
     except ValueError as error:
         if model is not None:
             raise
         raise CannotVerify(
             f"it is by model {claim.model!r}, which does not ship; say where it is with --model"
         ) from error
-    here = checkpoint_digest(folder)[: len(claim.hash)]
-    if len(claim.hash) < 10 or here != claim.hash:
-        raise OtherCheckpoint(
-            f"other checkpoint: it is by {claim.model} {claim.hash}, and {folder.name} here is "
-            f"{checkpoint_digest(folder)[:10]}"
-        )
-    return folder
 
 
 def params_of(claim: Claim, info: ModelInfo) -> Params:
-    """The parameters to draw it by; raises `CannotVerify` where the model cannot."""
+    """The parameters to draw it by.
+
+    Raises:
+        OtherCheckpoint: the model is not the one that drew it.
+        CannotVerify: it makes no such image.
+    """
+    if claim.hash != info.hash:
+        raise OtherCheckpoint(
+            f"other checkpoint: it is by {claim.model} {claim.hash}, and {info.name} here is "
+            f"{info.hash}"
+        )
     try:
         return claim.request.to_params({info.name: info})
     except RequestError as error:

@@ -185,7 +185,7 @@ def measure_fairness(seconds: float, warmup: float) -> list[Fairness]:
 
 def measure_start(names: Sequence[str], starts: int = STARTS) -> dict[str, Start]:
     """From nothing to an image, `starts` times each."""
-    body = Request(7, SHORT_STEPS, 1.0, seed=0).body()
+    request = Request(7, SHORT_STEPS, 1.0, seed=0)
     measured = {}
     for name in names:
         times = Start([], [], [])
@@ -193,7 +193,7 @@ def measure_start(names: Sequence[str], starts: int = STARTS) -> dict[str, Start
             with running(SERVERS[name]) as server:
                 times.live.append(server.wait(server.server.live))
                 times.ready.append(server.wait(server.server.ready))
-                times.image.append(server.post(body))
+                times.image.append(server.draw(request))
         measured[name] = times
         click.echo(f"  {name}: image after {statistics.median(times.image):.1f} s")
     return measured

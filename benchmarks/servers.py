@@ -18,6 +18,9 @@ from typing import IO, Any
 import click
 import psutil
 
+from app.client import Client
+from benchmarks.workload import Request
+
 _POLL_SECONDS = 0.01
 _START_SECONDS = 180.0
 _STOP_SECONDS = 5.0
@@ -77,14 +80,15 @@ class Running:
             time.sleep(_POLL_SECONDS)
         return time.perf_counter() - self.began
 
-    def post(self, body: bytes) -> float:
+    def draw(self, request: Request) -> float:
         """Seconds from the start of the process until an image is there."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port)
-        connection.request("POST", "/generate", body, {"content-type": "application/json"})
-        response = connection.getresponse()
-        response.read()
-        if response.status != 200:
-            raise click.ClickException(f"{self.server.title} answered {response.status}")
+        with Client(self.url) as client:
+            client.picture(
+                class_=str(request.label),
+                steps=request.steps,
+                guidance_scale=request.guidance_scale,
+                seed=request.seed,
+            )
         return time.perf_counter() - self.began
 
     def cpu_seconds(self) -> float:

@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
-from app.engine.client import EngineClient, Limits
+from app.engine.client import EngineClient
 from app.engine.job import Params
+from app.engine.ledger import Limits
 from tests.fakes import LOAD, FakeRunner, ThreadWorker
 
 LIMITS = Limits(jobs=100, work=10**6, seconds=60)

@@ -7,18 +7,11 @@ ended is sent again, in order: its seed fixes its pixels, so clients see a longe
 import asyncio
 import itertools
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
-from app.engine.costs import Costs, Forecast, forecast, solo
-from app.engine.costs import Load as Ahead
 from app.engine.job import (
-    LONG,
     DeadlineExceeded,
-    DeadlineTooShort,
-    EngineBusy,
     EngineUnavailable,
     GenerationFailed,
     ModelInfo,
@@ -27,8 +20,8 @@ from app.engine.job import (
     Preview,
     Queued,
     Result,
-    Update,
 )
+from app.engine.ledger import Ledger, Limits, Request, Stats, Watch
 from app.engine.supervisor import Supervisor, WorkerProcess
 from app.engine.wire import (
     Admitted,
@@ -51,67 +44,6 @@ _MAX_RETRY_AFTER = 120  # seconds; the OpenAI SDK, for one, gives up on anything
 _SUSPECT, _CULPRIT = 2, 4  # deaths in a row that a request was in flight at
 _MOST_SLOWNESS = 10.0  # a stall is no pace
 
-Watch = Callable[[Update], None]
-
-
-@dataclass(eq=False)
-class _Request:
-    """What is asked of the worker, once, for all who ask it: `waiters` of them."""
-
-    id: int
-    params: Params
-    work: int  # UNet evaluations, all in all
-    priority: int
-    previews: int
-    answer: "asyncio.Future[Done]"
-    waiters: int = 0
-    watches: list[Watch] = field(default_factory=list)
-    sent: bool = False
-    riding: bool = False
-    began: float = 0.0  # when its first step did; time.monotonic()
-    deaths: int = 0
-    steps: int = 0  # made so far, by all images together
-    told: int = 0  # the most of them that was told, in this life of the worker or another
-    lost: int = 0  # made by each image when a worker died: previews up to there were told
-
-    @property
-    def rows_left(self) -> int:
-        """UNet evaluations still to be made, about."""
-        return self.work - self.work * self.steps // self.all_steps
-
-    @property
-    def all_steps(self) -> int:
-        """Steps of all images together."""
-        return self.params.steps * self.params.n
-
-    def tell(self, update: Update) -> None:
-        """Tell all who watch."""
-        for watch in self.watches:
-            watch(update)
-
-
-@dataclass
-class Stats:
-    """What the engine did since the server started; ticks, rows and padding are counts."""
-
-    ticks: int = 0
-    rows: int = 0
-    padding: int = 0
-    running: int = 0  # slots taken at the last report
-    shared: int = 0  # requests that another one, equal and in flight, answered
-    cancelled: int = 0
-    cancel_ticks: int = 0  # at most, from a client's leaving to its slots being free
-    slowness: float = 1.0  # of late: what ticks took, by what they took when measured alone
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What may wait and run at once, requests and UNet evaluations, and for how long at most."""
-
-    jobs: int
-    work: int
-    seconds: float  # for requests that do not say
-
 
 class EngineClient:
     """Hands requests to the worker and their images back. One event loop uses it."""
@@ -119,14 +51,20 @@ class EngineClient:
     def __init__(
         self, load: Load, limits: Limits, start: Callable[[Load], WorkerProcess] = WorkerProcess
     ) -> None:
-        self._load, self._limits = load, limits
-        self._requests: dict[int, _Request] = {}
-        self._equal: dict[Params, _Request] = {}
+        self._load, self._ledger = load, Ledger(load, limits)
         self._ids = itertools.count(1)
         self._closing = False
         self.supervisor = Supervisor(load, start, self._handle, self._bury)
-        self.models: Mapping[str, ModelInfo] = {}
-        self.stats = Stats()
+
+    @property
+    def models(self) -> Mapping[str, ModelInfo]:
+        """Those that are loaded, by name; none before they are."""
+        return self._ledger.models
+
+    @property
+    def stats(self) -> Stats:
+        """What was done since the server started."""
+        return self._ledger.stats
 
     @property
     def ready(self) -> bool:
@@ -141,7 +79,7 @@ class EngineClient:
     @property
     def jobs(self) -> int:
         """Requests waiting or running."""
-        return len(self._requests)
+        return len(self._ledger.requests)
 
     def rows(self, info: ModelInfo) -> int:
         """UNet evaluations a tick of this model has at most."""
@@ -181,12 +119,12 @@ class EngineClient:
         """
         if not self.accepting:
             raise EngineUnavailable(self.supervisor.fault or "the models are not loaded")
-        timeout = self._limits.seconds if timeout is None else timeout
+        timeout = self._ledger.limits.seconds if timeout is None else timeout
         asked = time.monotonic()
-        request = self._equal.get(params)
+        request = self._ledger.equal(params)
         if request is None or request.priority < priority or previews:
             work = params.work
-            self._admit(params, work, priority, timeout)
+            self._ledger.admit(params, work, priority, timeout)
             request = self._submit(params, work, priority, previews)
         else:
             self.stats.shared += 1
@@ -209,81 +147,17 @@ class EngineClient:
         denoise = max(time.monotonic() - asked - queue - done.decoding, 0.0)
         return Result(done.images, queue, denoise, done.decoding)
 
-    def expect(self, params: Params, work: int, priority: int) -> Forecast:
-        """Seconds until a request of so much work would start and end, by what lies before it.
+    def _place(self, request: Request) -> Queued:
+        """Where it is in the queue, if it waits at all."""
+        places = (place for other, place in self._ledger.places() if other is request)
+        place = next(places, Queued(0, 0.0))
+        request.place = place.position
+        return place
 
-        Long requests do not lie before a short one, nor do those of lower priority.
-        """
-        ahead = [
-            request
-            for request in self._requests.values()
-            if request.params.model == params.model
-            and request.priority >= priority
-            and (params.steps > LONG or request.params.steps <= LONG)
-        ]
-        rows = sum(request.rows_left for request in ahead)
-        return forecast(
-            self._costs(params.model),
-            Ahead(sum(request.params.n for request in ahead), rows),
-            self._load.slots,
-            steps=params.steps,
-            images=params.n,
-            rows=work,
-            slowness=self.stats.slowness,
-        )
-
-    def _costs(self, model: str) -> Costs:
-        """What ticks of a model cost, of those that the settings allow."""
-        costs, most = self.models[model].costs, self._load.rows
-        return costs if most is None else costs.up_to(most)
-
-    def _admit(self, params: Params, work: int, priority: int, timeout: float) -> None:
-        """Refuse what has no room, or cannot be done in time."""
-        costs = self._costs(params.model)
-        alone = solo(costs, steps=params.steps, rows=work)
-        if alone > timeout:
-            raise DeadlineTooShort(
-                f"timeout: {timeout:g} s; this takes about {alone:.2g} s with nothing else to do"
-            )
-        expected = self.expect(params, work, priority)
-        if self._requests and expected.end > timeout:
-            raise EngineBusy(
-                f"it would take about {expected.end:.3g} s now; the timeout is {timeout:g} s",
-                _seconds(expected.end - timeout),
-            )
-        waiting = sum(request.rows_left for request in self._requests.values())
-        if len(self._requests) >= self._limits.jobs or waiting + work > self._limits.work:
-            raise EngineBusy(
-                f"{len(self._requests)} requests of {waiting} UNet evaluations are waiting or "
-                f"running; the limits are {self._limits.jobs} and {self._limits.work}",
-                _seconds(max(expected.wait, waiting / costs.best.rate / 2)),
-            )
-
-    def _place(self, request: _Request) -> Queued:
-        """How many requests come before one, and how long it may be until its first step."""
-        if request.riding:
-            return Queued(0, 0.0)
-        before = [
-            other
-            for other in self._requests.values()
-            if other.params.model == request.params.model
-            and (-other.priority, other.id) < (-request.priority, request.id)
-        ]
-        wait = forecast(
-            self._costs(request.params.model),
-            Ahead(sum(o.params.n for o in before), sum(o.rows_left for o in before)),
-            self._load.slots,
-            steps=request.params.steps,
-            images=1,
-            rows=request.work // request.params.n,
-            slowness=self.stats.slowness,
-        ).wait
-        return Queued(sum(not other.riding for other in before), wait)
-
-    def _submit(self, params: Params, work: int, priority: int, previews: int) -> _Request:
+    def _submit(self, params: Params, work: int, priority: int, previews: int) -> Request:
         answer = asyncio.get_running_loop().create_future()
-        request = _Request(next(self._ids), params, work, priority, previews, answer)
-        self._requests[request.id] = self._equal[params] = request
+        request = Request(next(self._ids), params, work, priority, previews, answer)
+        self._ledger.add(request)
         self._send_waiting()
         return request
 
@@ -291,7 +165,7 @@ class EngineClient:
         """Send what was not sent; after two deaths, those in flight at both alone, one by one."""
         if not self.supervisor.up:
             return
-        requests = self._requests.values()
+        requests = self._ledger.requests.values()
         suspects = [request for request in requests if request.deaths >= _SUSPECT]
         waiting = [request for request in requests if not request.sent]
         if suspects:
@@ -302,17 +176,15 @@ class EngineClient:
                 Submit(request.id, request.params, request.priority, request.previews)
             )
 
-    def _abandon(self, request: _Request) -> None:
+    def _abandon(self, request: Request) -> None:
         """Nobody waits for it any more."""
         request.answer.cancel()
         if request.sent:
             self.supervisor.send(Cancel(request.id))
         self._forget(request)
 
-    def _forget(self, request: _Request) -> None:
-        self._requests.pop(request.id, None)
-        if self._equal.get(request.params) is request:
-            del self._equal[request.params]
+    def _forget(self, request: Request) -> None:
+        self._ledger.forget(request)
         self._send_waiting()
 
     def _handle(self, event: Event) -> None:
@@ -320,12 +192,12 @@ class EngineClient:
         if isinstance(event, Progress):
             self._note(event)
         elif isinstance(event, Ready):
-            self.models = {info.name: info for info in event.models}
+            self._ledger.models = {info.name: info for info in event.models}
             self.stats.slowness = 1.0
             self._send_waiting()
         elif isinstance(event, Admitted):
             for job_id in event.job_ids:
-                if (request := self._requests.get(job_id)) and not request.riding:
+                if (request := self._ledger.requests.get(job_id)) and not request.riding:
                     request.riding, request.began = True, time.monotonic()
         elif isinstance(event, Shown):
             self._show(event.job_id, event.previews)
@@ -336,7 +208,7 @@ class EngineClient:
             self._answer(event)
 
     def _answer(self, event: Done | Failed) -> None:
-        request = self._requests.get(event.job_id)
+        request = self._ledger.requests.get(event.job_id)
         if request is None:
             return
         if isinstance(event, Done):
@@ -347,7 +219,7 @@ class EngineClient:
 
     def _show(self, job_id: int, previews: Sequence[Preview]) -> None:
         """Tell of previews, but not of those that were told before a worker died."""
-        if request := self._requests.get(job_id):
+        if request := self._ledger.requests.get(job_id):
             for preview in previews:
                 if preview.step > request.lost:
                     request.tell(preview)
@@ -365,21 +237,22 @@ class EngineClient:
         for job_id, previews in progress.previews.items():
             self._show(job_id, previews)
         for job_id, steps in progress.steps.items():
-            if request := self._requests.get(job_id):
+            if request := self._ledger.requests.get(job_id):
                 request.steps = steps
                 if steps > request.told:
                     request.told = steps
                     pace = (time.monotonic() - request.began) / steps
                     left = pace * (request.all_steps - steps)
                     request.tell(Moved(steps, request.all_steps, left))
-        for request in self._requests.values():
-            if request.watches and not request.riding:
-                request.tell(self._place(request))
+        for request, place in self._ledger.places():
+            if request.watches and request.place != place.position:
+                request.place = place.position
+                request.tell(place)
 
     def _bury(self) -> None:
         """Count a death for those who were riding; the one that causes every one fails."""
         self.stats.running = 0
-        for request in list(self._requests.values()):
+        for request in list(self._ledger.requests.values()):
             if request.riding:
                 request.deaths += 1
             elif request.deaths < _SUSPECT:
@@ -395,12 +268,7 @@ class EngineClient:
             self._fail_all(self.supervisor.fault)
 
     def _fail_all(self, reason: str) -> None:
-        for request in list(self._requests.values()):
+        for request in list(self._ledger.requests.values()):
             if not request.answer.done():
                 request.answer.set_exception(EngineUnavailable(reason))
             self._forget(request)
-
-
-def _seconds(wait: float) -> int:
-    """Whole seconds to come back after."""
-    return min(max(math.ceil(wait), 1), _MAX_RETRY_AFTER)

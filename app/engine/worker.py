@@ -94,7 +94,6 @@ class _Lane:
     runner: Mechanism
     costs: Costs
     decoding: int = 0
-    unsketched: int = 0  # previews that the runner still has
     sketched: dict[int, list[Preview]] = field(default_factory=dict)  # by job, not yet told
 
 
@@ -199,7 +198,6 @@ class Worker:
             lane.decoding += len(finished)
         if shown := [image for image in plan.riding if image.step in image.job.previews]:
             lane.runner.preview(shown)
-            lane.unsketched += len(shown)
 
     def _deliver(self, lane: _Lane) -> None:
         """Hand over what is decoded; wait for it where this model has nothing else to do."""
@@ -228,8 +226,7 @@ class Worker:
 
     def _sketch(self, lane: _Lane, *, wait: bool) -> None:
         """Take previews from the runner; `wait` for all of them."""
-        for image, step, pixels in lane.runner.previewed(wait=wait) if lane.unsketched else ():
-            lane.unsketched -= 1
+        for image, step, pixels in lane.runner.previewed(wait=wait):
             shown = Preview(image.index, step, image.job.params.steps, pixels)
             lane.sketched.setdefault(image.job.id, []).append(shown)
 

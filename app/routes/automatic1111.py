@@ -21,7 +21,7 @@ from app.engine.job import Moved, Preview, Result
 from app.errors import InvalidRequest, enveloped
 from app.images import PNG, encode, open_image, read_description
 from app.reading import JSON, read_body
-from app.routes.automatic1111_errors import BODY, DRAWN, body_of, envelope, errors_of
+from app.routes.automatic1111_errors import BODY, body_of, envelope, errors_of
 from app.routes.automatic1111_schemas import (
     PngInfoRequest,
     PngInfoResponse,
@@ -56,7 +56,7 @@ router = APIRouter(prefix="/sdapi/v1", tags=["automatic1111"], route_class=envel
     operation_id="automatic1111Txt2Img",
     summary="Draw images, as the web UI's clients ask for them",
     response_model=Txt2ImgResponse,
-    responses=errors_of(*BODY, *DRAWN),
+    responses=errors_of(*BODY, *docs.DRAWING_FAILS),
     openapi_extra=body_of(Txt2ImgRequest.model_json_schema(), prompt="7", seed=1, steps=20),
 )
 async def txt2img(request: Request, studio: StudioDep) -> Response:

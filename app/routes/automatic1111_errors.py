@@ -17,30 +17,12 @@ def envelope(fault: Fault) -> Response:
     return JSONResponse(body, fault.status, dict(fault.headers))
 
 
-_ERRORS = {
-    400: "The body cannot be read.",
-    404: "No such model.",
-    413: "The body is too large.",
-    415: "The body is of a type that is not read.",
-    422: "A field is wrong.",
-    429: "The queue is full, or too long for the deadline; see `Retry-After`.",
-    500: "The request failed on the way.",
-    503: "The models are not loaded.",
-    504: "Not done in time.",
-}
-BODY, DRAWN = (400, 413, 415, 422), (404, 429, 500, 503, 504)
+BODY = (400, 413, 415, 422)
 
 
 def errors_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Responses of a route that are errors."""
-    return {
-        status: {
-            "model": ErrorBody,
-            "description": _ERRORS[status],
-            "headers": docs.headers("Retry-After") if status == 429 else docs.headers(),
-        }
-        for status in sorted(statuses)
-    }
+    return docs.envelopes(ErrorBody, *statuses)
 
 
 def body_of(schema: dict[str, Any], **example: object) -> dict[str, Any]:

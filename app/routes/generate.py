@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app import docs
+from app import docs, events
 from app.answers import (
     IMAGES,
     answer,
@@ -48,7 +48,7 @@ async def generate_by_query(request: Request, studio: StudioDep) -> Response:
     wanted = GenerateRequest.parse(gather(request.query_params.multi_items()), strict=False)
     order = wanted.to_order(studio.models)
     media_type = negotiate(request.headers.get("accept", ""), formats(wanted.n))
-    if wanted.seed is not None and media_type != "text/event-stream":
+    if wanted.seed is not None and media_type != events.MEDIA_TYPE:
         return await recall(studio, request, order, media_type, immutable=False)
     if request.method == "HEAD":
         info = studio.info(order)

@@ -5,7 +5,7 @@ https://platform.openai.com/docs/api-reference/images/create
 
 import base64
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from app import docs, events
+from app.answers import image_path
 from app.dependencies import StudioDep
 from app.drawing import Order, Studio
 from app.engine.job import EngineError, ModelInfo, Preview, Result
@@ -42,29 +43,6 @@ def _envelope(fault: Fault) -> Response:
         status_code=400 if fault.status == 422 else fault.status,
         headers=dict(fault.headers),
     )
-
-
-_ERRORS = {
-    400: "The body cannot be read, or a field is wrong: `param` names it.",
-    404: "No such model; the code is `model_not_found`.",
-    413: "The body is too large.",
-    415: "The body is of a type that is not read.",
-    429: "The queue is full, or too long for the deadline; see `Retry-After`.",
-    500: "The request failed on the way.",
-    503: "The models are not loaded.",
-    504: "Not done in time.",
-}
-
-
-def _errors(statuses: Sequence[int]) -> dict[int | str, dict[str, Any]]:
-    return {
-        status: {
-            "model": ErrorEnvelope,
-            "description": _ERRORS[status],
-            "headers": docs.headers("Retry-After") if status == 429 else docs.headers(),
-        }
-        for status in statuses
-    }
 
 
 def _schema(model: type[BaseModel], mode: Literal["validation", "serialization"]) -> dict[str, Any]:
@@ -120,7 +98,7 @@ _EXAMPLES = {
     operation_id="openaiCreateImage",
     summary="Draw images, as OpenAI's clients ask for them",
     response_model=ImagesResponse,
-    responses={200: _DRAWN, **_errors(list(_ERRORS))},
+    responses={200: _DRAWN, **docs.envelopes(ErrorEnvelope, 400, 413, 415, *docs.DRAWING_FAILS)},
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -164,7 +142,7 @@ async def create_image(request: Request, studio: StudioDep) -> Response:
     "/v1/models",
     operation_id="openaiListModels",
     summary="What is loaded, as OpenAI's clients ask for it",
-    responses={200: _LISTED, **docs.WRONG, **_errors((500, 503))},
+    responses={200: _LISTED, **docs.WRONG, **docs.envelopes(ErrorEnvelope, 500, 503)},
 )
 async def list_models(studio: StudioDep) -> ModelEntries:
     """Every loaded model, by the name that a request gives."""
@@ -175,7 +153,7 @@ async def list_models(studio: StudioDep) -> ModelEntries:
     "/v1/models/{model}",
     operation_id="openaiGetModel",
     summary="Whether a model is loaded, as OpenAI's clients ask for it",
-    responses={200: _LISTED, **_errors((404, 500, 503))},
+    responses={200: _LISTED, **docs.envelopes(ErrorEnvelope, 404, 500, 503)},
 )
 async def get_model(model: str, studio: StudioDep) -> ModelEntry:
     """One model by its name."""
@@ -234,9 +212,10 @@ async def _completed(studio: Studio, order: Order, wanted: ImageRequest, result:
 
 def _addresses(request: Request, order: Order, info: ModelInfo, wanted: ImageRequest) -> list[str]:
     """Where each image can be had."""
-    extension = _KINDS[wanted.kind].extension
-    names = [f"{image_id(order.params, k, info)}.{extension}" for k in range(order.params.n)]
-    return [f"{str(request.base_url).rstrip('/')}/images/{name}" for name in names]
+    media_type = _KINDS[wanted.kind].media_type
+    names = [image_id(order.params, k, info) for k in range(order.params.n)]
+    paths = [image_path(request, name, media_type) for name in names]
+    return [str(request.base_url.replace(path=path)) for path in paths]
 
 
 def _size(info: ModelInfo) -> str:

@@ -93,27 +93,14 @@ def _envelope(fault: Fault) -> Response:
     return JSONResponse(content, fault.status, dict(fault.headers))
 
 
-_ERRORS = {
-    404: "No such model, or no such version of it.",
-    500: "The request failed on the way.",
-    503: "The models are not loaded.",
-}
-
-
-def _responses(given: str, *wrong: int) -> dict[int | str, dict[str, Any]]:
-    errors: dict[int | str, dict[str, Any]] = {
-        status: {
-            "model": InferenceError,
-            "description": _ERRORS[status],
-            "headers": docs.headers(),
-        }
-        for status in wrong
-    }
-    return {200: {"description": given, "headers": docs.headers()}, **errors}
-
-
 def _unready(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     return {503: {"model": model, "description": "Not now.", "headers": docs.headers()}}
+
+
+def _responses(told: str, *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """A route's: `told` says what 200 is, the others are errors."""
+    answered = {"description": told, "headers": docs.headers()}
+    return {200: answered, **docs.envelopes(InferenceError, *statuses)}
 
 
 router = APIRouter(prefix="/v2", tags=["openinference"], route_class=enveloped(_envelope))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.engine.client import EngineClient, Limits
+from app.engine.client import EngineClient
 from app.engine.job import (
     DeadlineExceeded,
     DeadlineTooShort,
@@ -16,6 +16,7 @@ from app.engine.job import (
     EngineUnavailable,
     GenerationFailed,
 )
+from app.engine.ledger import Limits
 from app.engine.scheduler import Image
 from app.engine.wire import Load
 from tests.engine import LIMITS, asynchronous, begin, running, until, worker_of
@@ -193,7 +194,7 @@ async def _end_at(stage: str, end: str) -> None:
         }[end]
         with pytest.raises(expected):
             await task
-        assert 2 not in [request.params.seed for request in client._requests.values()]
+        assert 2 not in [request.params.seed for request in client._ledger.requests.values()]
         if end == "shutdown":
             return
         rides = sum(2 in batch for batch in runner.batches)

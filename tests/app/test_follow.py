@@ -1,6 +1,7 @@
 """What those are told who follow a request: order, previews, one end; over a fake runner."""
 
 import asyncio
+import dataclasses
 import itertools
 import json
 from contextlib import aclosing
@@ -24,7 +25,7 @@ from app.engine.wire import Load
 from app.main import create_app
 from app.settings import Settings
 from tests.engine import LIMITS, asynchronous, running, until, worker_of
-from tests.fakes import LOAD, FakeRunner, ThreadWorker, params, pixel
+from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker, params, pixel
 
 
 async def told(studio: Studio, order: Order) -> list[Any]:
@@ -179,3 +180,33 @@ def test_a_stream_that_fails_on_the_way_ends_with_one_error() -> None:
     assert [lines[0] for lines in blocks].count("event: error") == 1
     problem = json.loads(blocks[-1][1].removeprefix("data: "))
     assert (problem["status"], problem["error"]) == (500, "RuntimeError")
+
+
+@asynchronous
+async def test_a_short_one_does_not_wait_behind_long_ones_nor_behind_another_model() -> None:
+    runner, other = FakeRunner(), FakeRunner(dataclasses.replace(INFO, name="other"))
+    async with running(runner, other, slots=1) as client:
+        runner.gate.hold()
+        other.gate.hold()
+        studio = Studio(client, marked=True)
+        wanted = [
+            params(1),
+            params(2, steps=101),
+            params(3, steps=101),
+            params(4),
+            params(5),
+            params(6, model="other"),
+        ]
+        tasks = []
+        for number, want in enumerate(wanted, start=1):
+            tasks.append(asyncio.create_task(told(studio, Order(want))))
+            await until(lambda number=number: client.jobs == number)
+            if number == 1:
+                await until(lambda: runner.started)
+        runner.gate.open()
+        other.gate.open()
+        answers = await asyncio.gather(*tasks)
+    assert [updates[0].position for updates in answers] == [0, 0, 1, 0, 1, 0]
+    for updates in answers:
+        places = [update.position for update in updates if isinstance(update, Queued)]
+        assert places == sorted(set(places), reverse=True), "a place is told when it changes"

@@ -22,5 +22,5 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     settings = Settings()
     usual = create_engine(settings)
-    engine = EngineClient(usual._load, usual._limits, start)
+    engine = EngineClient(usual._load, usual._ledger.limits, start)
     uvicorn.run(create_app(settings, engine), port=settings.port, log_level="warning")

@@ -12,7 +12,7 @@ from app.cli import cli
 from app.engine.offline import draw
 from app.engine.runner import Runner
 from app.images import open_image
-from app.verification import checkpoint_of, claim_of, compare, params_of
+from app.verification import claim_of, compare, folder_of, params_of
 
 INPUT = {"prompt": "a 7", "seed": 42, "num_inference_steps": 12, "guidance_scale": 1.7}
 TXT2IMG = {"prompt": "a 7", "seed": 42, "steps": 12, "cfg_scale": 1.7}
@@ -70,15 +70,13 @@ def runner(url: str) -> Runner:
     from app.cli_drawing import open_runner
 
     claim = claim_of(open_image(native(url, "image/png")))
-    return open_runner(checkpoint_of(claim, None), "auto")
+    return open_runner(folder_of(claim, None), "auto")
 
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_is_what_it_says(url: str, runner: Runner, name: str) -> None:
     opened = open_image(PICTURES[name](url))
-    claim = claim_of(opened)
-    checkpoint_of(claim, None)
-    verdict = compare(opened, draw(runner, params_of(claim, runner.info))[0])
+    verdict = compare(opened, draw(runner, params_of(claim_of(opened), runner.info))[0])
     assert verdict.same, f"{verdict}"
     assert verdict.total == 32 * 32
 
