@@ -76,13 +76,15 @@ def forecast(
 ) -> Forecast:
     """When a job that comes now would have its slots, and when it would end.
 
-    Images leave at an even pace, so slots come free at one; while a job runs, it shares every round
-    of steps with what else is in flight. `rows` is the job's UNet evaluations; `slowness` is what
-    ticks took of late, by what the table says they take.
+    Slots come free at an even pace, but the first of them late, as images that began together leave
+    together: as if a quarter of the slots more had to come free. While a job runs, it shares every
+    round of steps with what else is in flight. `rows` is the job's UNet evaluations; `slowness` is
+    what ticks took of late, by what the table says they take.
     """
     rate = costs.best.rate / slowness
-    over = max(ahead.images + images - slots, 0)
-    wait = ahead.rows / rate * min(over / ahead.images, 1) if ahead.images else 0.0
+    over, late = max(ahead.images + images - slots, 0), slots / 4
+    share = min((over + late) / (ahead.images + late), 1) if over else 0
+    wait = ahead.rows / rate * share
     together = min(ahead.images, max(slots - images, 0))
     beside = together * (ahead.rows / ahead.images) if ahead.images else 0.0
     # Each neighbour is there for as many steps as it has left, or as this job makes.
