@@ -33,6 +33,9 @@ def cli() -> None:
 @click.option("--slots", type=int, help="Images in flight at once, a model. [default: 64]")
 def serve(**options: str | int | None) -> None:
     """Serve models over HTTP; DARKROOM_* variables set what options do not."""
+    # Until the server handles them: process 1 of a container ignores signals without a handler.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
     from app.main import create_engine
     from app.settings import Settings
 
@@ -44,24 +47,13 @@ def serve(**options: str | int | None) -> None:
             for e in error.errors()
         ]
         raise Fault(f"settings: {'; '.join(wrong)}") from error
-    # Until uvicorn takes over: process 1 of a container ignores a signal it has no handler for.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     engine = create_engine(settings)
     engine.supervisor.launch()  # the models load while the rest comes up
 
-    import uvicorn
-
     from app.main import create_app
+    from app.server import Server
 
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings, engine),
-            host=settings.host,
-            port=settings.port,
-            timeout_graceful_shutdown=settings.drain_seconds,
-            access_log=False,
-        )
-    )
+    server = Server(create_app(settings, engine), settings, engine)
     engine.supervisor.refused = lambda: setattr(server, "should_exit", True)
     server.run()
     if engine.supervisor.fault is not None:

@@ -10,11 +10,16 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import logs
+
 _PLAIN = re.compile(r"[!-~]{1,128}")
 
 
 class RequestId:
-    """Answer with `X-Request-Id`: the client's own, or a new one where it sent none of use."""
+    """Answer with `X-Request-Id`: the client's own, or a new one where it sent none of use.
+
+    The log names it, and `scope["state"]["request_id"]` has it for whatever serves the request.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -26,6 +31,8 @@ class RequestId:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _PLAIN.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        logs.request_id.set(request_id)
 
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -42,7 +49,7 @@ class CancelOnDisconnect:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; once its body is read, look out for the client's leaving."""
+        """Serve one request, and look out for the client's leaving."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -67,7 +74,8 @@ class CancelOnDisconnect:
             message = await receive()
             if message["type"] == "http.disconnect":
                 left.set()
-            elif not message.get("more_body"):
+                raise asyncio.CancelledError
+            if not message.get("more_body"):
                 watcher = asyncio.create_task(watch())
             return message
 
@@ -84,7 +92,8 @@ class CancelOnDisconnect:
         except asyncio.CancelledError:
             if not left.is_set():
                 raise
-            task.uncancel()
+            if task.cancelling():
+                task.uncancel()
         finally:
             if watcher is not None:
                 watcher.cancel()

@@ -45,6 +45,23 @@ class Settings(BaseSettings):
         300, gt=0, le=MAX_TIMEOUT, allow_inf_nan=False, description="Of requests that name none."
     )
     max_body_bytes: int = Field(1 << 16, ge=1024)
+    max_header_bytes: int = Field(1 << 16, ge=4096, le=1 << 20)
+    max_connections: int | None = Field(
+        None, ge=16, le=1 << 20, description="Open at once; by the limit on descriptors if absent."
+    )
+    header_seconds: float = Field(
+        10, gt=0, le=3600, allow_inf_nan=False, description="For a request's head to come in."
+    )
+    body_seconds: float = Field(
+        30, gt=0, le=3600, allow_inf_nan=False, description="For a request's body to come in."
+    )
+    answer_seconds: float = Field(
+        60,
+        gt=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="For a client to take more of an answer.",
+    )
     marking: bool = Field(True, description="Write into files how they were made, and by a model.")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         ("*",), description="Comma-separated origins whose pages may read answers, or `none`."

@@ -1,11 +1,14 @@
 """A client's leaving cancels what serves it, whatever that is; and does nothing else."""
 
 import asyncio
+import logging
+import re
 from typing import Any
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from app import logs
 from app.middleware import CancelOnDisconnect, RequestId
 
 
@@ -124,12 +127,16 @@ def test_a_cancel_from_elsewhere_is_no_clients_leaving() -> None:
     asyncio.run(asyncio.wait_for(test(), 10))
 
 
-def test_leaving_before_the_body_is_there_is_told_to_the_handler() -> None:
+def test_leaving_before_the_body_is_there_cancels_the_handler_too() -> None:
     seen = []
 
     async def app(_: Scope, receive: Receive, send: Send) -> None:
-        seen.append((await receive())["type"])
-        seen.append((await receive())["type"])
+        try:
+            seen.append((await receive())["type"])
+            seen.append((await receive())["type"])
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
 
     async def test() -> None:
         connection = Connection()
@@ -139,7 +146,29 @@ def test_leaving_before_the_body_is_there_is_told_to_the_handler() -> None:
         await connection.served_by(CancelOnDisconnect(app))
 
     asyncio.run(asyncio.wait_for(test(), 10))
-    assert seen == ["http.request", "http.disconnect"]
+    assert seen == ["http.request", "cancelled"]
+
+
+def test_the_log_names_the_request(caplog: pytest.LogCaptureFixture) -> None:
+    """And nothing that a client made up, but for a plain id of its own."""
+    log, handler = logging.getLogger("app.test"), caplog.handler
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        log.warning("something about %s", scope["state"]["request_id"])
+
+    async def test(given: bytes) -> str:
+        connection = Connection()
+        connection.scope["headers"] = [(b"x-request-id", given)]
+        await connection.served_by(RequestId(app))
+        return caplog.records[-1].__dict__["request"] + caplog.records[-1].getMessage()
+
+    handler.addFilter(named := logs.WithRequest())
+    try:
+        assert asyncio.run(test(b"mine-1")) == "[mine-1] something about mine-1"
+        told = asyncio.run(test(b"two\nlines"))
+        assert re.fullmatch(r"\[(\w{32})\] something about \1", told)
+    finally:
+        handler.removeFilter(named)
 
 
 def test_other_protocols_pass() -> None:

@@ -1,0 +1,329 @@
+"""One HTTP/1.1 connection: uvicorn's protocol, with a bound on all that a client can make it hold.
+
+Heads and bodies have a size and a time to come in, and answers a time to be taken. What is refused
+is told so, and the connection is closed. While requests wait behind another one on the same
+connection, uvicorn stops reading and sees nobody leave; here reading goes on, and few may wait.
+"""
+
+import asyncio
+import uuid
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+from uvicorn._types import ASGI3Application
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+from uvicorn.server import ServerState
+
+from app.crowd import Bounds, Crowd
+from app.errors import MEDIA_TYPE, Fault, Problem
+
+_MOST_WAITING = 16  # requests behind the one that is served
+_MOST_BUFFERED = 1 << 16  # bytes of the body of one that waits
+_FRAMING = 16  # bytes of chunked coding for each byte of a body, at most
+_LINGER_SECONDS, _LINGER_BYTES = 1.0, 1 << 20  # of input after a refusal, which is thrown away
+_UPGRADING = (b"upgrade", b"http2-settings")  # RFC 9110, 7.8: may be ignored
+
+
+class _Refusal(Exception):
+    """A request that is not to be served; raised by the parser's callbacks."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+class Connection(HttpToolsProtocol):
+    """A client, from its first byte to its last."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        crowd: Crowd,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._crowd: Crowd = crowd
+        self._bounds: Bounds = crowd.bounds
+        self.address = ""
+        self._serving: RequestResponseCycle | None = None
+        self._keeps_alive = False  # what the request that comes in asks for
+        self._begun = self._in_body = self._upgrading = False
+        self._part = 0  # which head or body is coming in
+        self._came = 0  # bytes of it so far; of a body, its framing alone
+        self._due: asyncio.TimerHandle | None = None  # when what is incomplete has to be there
+        self._deaf = self._departed = False
+        self._ignored = 0  # bytes
+        self._end: asyncio.TimerHandle | None = None  # when it is cut
+
+    @property
+    def _incomplete(self) -> bool:
+        """Whether a part of a request is there."""
+        return self._begun or self._came > 0
+
+    @property
+    def _waiting(self) -> bool:
+        """Whether it is the client's turn: no whole request is being served."""
+        served = self._serving
+        if served is None or served.response_complete:
+            return True
+        return self._in_body and self.cycle is served
+
+    # What the transport tells.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin, where there is room for one more."""
+        super().connection_made(transport)
+        self.address = self.client[0] if self.client else ""
+        if self._crowd.enter(self):
+            self._look_out()
+        else:
+            self._deaf = self._departed = True
+            self._tell(503, "too many connections are open", (b"retry-after: 1\r\n",))
+            transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End what is served; uvicorn would tell the request that came last, and no other."""
+        self._crowd.leave(self)
+        self.pipeline.clear()
+        self._cancel_served()
+        for timer in (self._due, self._end, self.timeout_keep_alive_task):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, piece by piece: no head is fed beyond its limit."""
+        self._unset_keepalive_if_required()
+        first, most = 0, self._bounds.head_bytes
+        while first < len(data) and not self._deaf:
+            piece = data[first : first + max(most - self._came, 1)]
+            self._feed(piece)
+            first += len(piece)
+        if not self._deaf:
+            self._look_out()
+            return
+        self._ignored += len(data)
+        if self._ignored > _LINGER_BYTES:
+            self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """The client does not take its answer, and has so long to go on."""
+        super().pause_writing()
+        self._end_in(self._bounds.answer_seconds)
+
+    def resume_writing(self) -> None:
+        """It goes on."""
+        super().resume_writing()
+        if self._end is not None and not self._departed:
+            self._end.cancel()
+
+    def shutdown(self) -> None:
+        """The server stops: what is not whole by now is refused."""
+        if self._waiting and self._incomplete:
+            self._refuse(503, "the server is stopping")
+        elif not self._departed:
+            super().shutdown()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing came after an answer."""
+        self._depart()
+
+    # What the parser tells.
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        self._begun = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """A whole head: begin to serve it, or let it wait for the one before."""
+        self._next_part(in_body=True)
+        if self.parser.get_method() == b"CONNECT":
+            raise _Refusal(405, "this is no proxy")
+        if self.parser.should_upgrade():
+            self._upgrading = True  # the parser stops here, and `_feed` goes on
+            return
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
+            raise _Refusal(400, f"there are {hosts} Host headers; one is needed")
+        if len(self.pipeline) >= _MOST_WAITING:
+            raise _Refusal(429, "too many requests wait on this connection")
+        super().on_headers_complete()
+        self.flow.resume_reading()
+        # An answer that comes before the request is whole closes the connection.
+        self._keeps_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body."""
+        self._came -= _FRAMING * len(body)
+        if self.cycle is not self._serving and len(self.cycle.body) + len(body) > _MOST_BUFFERED:
+            raise _Refusal(413, "the body of a request that waits is too large")
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A whole request."""
+        if self._upgrading:
+            return
+        self._next_part(in_body=False)
+        self._begun = False
+        if not self.cycle.response_started:
+            self.cycle.keep_alive = self._keeps_alive
+        super().on_message_complete()
+        self._crowd.mark(self, waiting=False)
+
+    # What the request that is served tells.
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request."""
+        if self._departed:
+            self.server_state.total_requests += 1
+            return
+        super().on_response_complete()
+        self._crowd.mark(self, waiting=self._waiting)
+        self._look_out()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._serving = cycle
+        cycle.transport = _Exit(self.transport, self._depart)  # type: ignore[assignment]
+        super()._start_asgi_task(cycle, app)
+
+    # Ours.
+
+    def evict(self) -> None:
+        """Make room for another: nothing is told, as nothing was asked."""
+        self.transport.abort()
+
+    def _feed(self, data: bytes) -> None:
+        part = self._part
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            rest = data[upgrade.args[0] :]
+            self._feed(self._without_upgrade() + rest)
+            return
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            known = cause if isinstance(cause, _Refusal) else None
+            self._refuse(known.status if known else 400, str(known or "this is no HTTP request"))
+            return
+        if part == self._part:
+            self._came = max(self._came + len(data), 0)
+        if self._came < self._bounds.head_bytes:
+            return
+        if self._in_body:
+            self._refuse(400, "the body is lost among its chunks")
+        else:
+            self._refuse(431, f"the head is too large; allowed: {self._bounds.head_bytes} bytes")
+
+    def _without_upgrade(self) -> bytes:
+        """The head that came last, asking for no other protocol; it is parsed anew."""
+        head = [self.parser.get_method(), b" ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = [token.strip() for token in value.split(b",")]
+                value = b", ".join(t for t in tokens if t.lower() not in _UPGRADING)
+            if name not in _UPGRADING:
+                head += [name, b": ", value, b"\r\n"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._upgrading = self._in_body = False
+        return b"".join([*head, b"\r\n"])
+
+    def _next_part(self, *, in_body: bool) -> None:
+        """Count anew, for the body or the next head."""
+        self._in_body = in_body
+        self._part += 1
+        self._came = 0
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+
+    def _look_out(self) -> None:
+        """Give what is incomplete so long from now, unless it has a time already."""
+        if self._due is None and self._waiting and (self._incomplete or self.cycle is None):
+            bounds = self._bounds
+            seconds = bounds.body_seconds if self._in_body else bounds.head_seconds
+            self._due = self.loop.call_later(seconds, self._late)
+
+    def _late(self) -> None:
+        self._due = None
+        if self._incomplete:
+            self._refuse(408, "the request did not come in time")
+        else:
+            self._depart()
+
+    def _refuse(self, status: int, detail: str) -> None:
+        """Take nothing more, and say why; a whole request that is served is answered first."""
+        if self._deaf:
+            return
+        self._deaf = True
+        served = self._serving
+        self.pipeline.clear()
+        telling = served and served.response_started and not served.response_complete
+        if self._waiting and not telling:
+            self._cancel_served()
+            self._tell(status, detail)
+            self._depart()
+        elif served:
+            served.keep_alive = False
+
+    def _tell(self, status: int, detail: str, headers: tuple[bytes, ...] = ()) -> None:
+        """Write a whole answer, of problem details."""
+        problem = Problem.of(Fault(status, HTTPStatus(status).phrase, detail))
+        body = problem.model_dump_json().encode()
+        fields = [b"%s: %s\r\n" % field for field in self.server_state.default_headers]
+        fields += [
+            b"content-type: %s\r\n" % MEDIA_TYPE.encode(),
+            b"content-length: %d\r\n" % len(body),
+            b"x-request-id: %s\r\n" % uuid.uuid4().hex.encode(),
+            b"connection: close\r\n",
+            *headers,
+        ]
+        self.transport.write(b"".join([STATUS_LINE[status], *fields, b"\r\n", body]))
+
+    def _cancel_served(self) -> None:
+        served = self._serving
+        if served is not None and not served.response_complete:
+            served.disconnected = True
+            served.message_event.set()
+
+    def _depart(self) -> None:
+        """Close, once what was said is taken.
+
+        Closed with input unread, the connection would be reset, and the answer lost with it: so the
+        client is told that nothing more comes, and what it still sends is thrown away for a while.
+        """
+        if self._departed:
+            return
+        self._departed = True
+        if self._incomplete:
+            self._deaf = True
+            self.flow.resume_reading()
+            if not self.transport.is_closing():
+                self.transport.write_eof()
+            self._end_in(_LINGER_SECONDS)
+        else:
+            self.transport.close()
+            self._end_in(self._bounds.answer_seconds)
+
+    def _end_in(self, seconds: float) -> None:
+        if self._end is not None:
+            self._end.cancel()
+        self._end = self.loop.call_later(seconds, self.transport.abort)
+
+
+class _Exit:
+    """The transport as a request that is served knows it: closing may take a while."""
+
+    def __init__(self, transport: asyncio.Transport, close: Any) -> None:
+        self.write, self.is_closing = transport.write, transport.is_closing
+        self.close = close
