@@ -1,44 +1,34 @@
 """One HTTP/1.1 connection: uvicorn's protocol, with a bound on all that a client can make it hold.
 
-Heads and bodies have a size and a time to come in, and answers a time to be taken. What is refused
-is told so, and the connection is closed. While requests wait behind another one on the same
-connection, uvicorn stops reading and sees nobody leave; here reading goes on, and few may wait.
+Heads and bodies have a size and a time to come in. While requests wait behind another one on the
+same connection, uvicorn stops reading and sees nobody leave. Here reading goes on, and few may wait.
 """
 
 import asyncio
-import uuid
-from http import HTTPStatus
 from typing import Any
 
 import httptools
-from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
 from uvicorn.server import ServerState
 
-from app.crowd import Bounds, Crowd
-from app.errors import MEDIA_TYPE, Fault, Problem
+from app.crowd import Crowd
+from app.parting import Parting
 
 _MOST_WAITING = 16  # requests behind the one that is served
 _MOST_BUFFERED = 1 << 16  # bytes of the body of one that waits
 _FRAMING = 16  # bytes of chunked coding for each byte of a body, at most
-_LINGER_SECONDS, _LINGER_BYTES = 1.0, 1 << 20  # of input after a refusal, which is thrown away
 _UPGRADING = (b"upgrade", b"http2-settings")  # RFC 9110, 7.8: may be ignored
 
 
 class _Refusal(Exception):
-    """A request that is not to be served; raised by the parser's callbacks."""
+    """A request that is not to be served; raised in the parser's callbacks."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
         self.status = status
 
 
-class Connection(HttpToolsProtocol):
+class Connection(Parting):
     """A client, from its first byte to its last."""
 
     def __init__(
@@ -50,29 +40,24 @@ class Connection(HttpToolsProtocol):
         *,
         crowd: Crowd,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._crowd: Crowd = crowd
-        self._bounds: Bounds = crowd.bounds
+        super().__init__(config, server_state, app_state, _loop, bounds=crowd.bounds)
+        self._crowd = crowd
         self.address = ""
-        self._serving: RequestResponseCycle | None = None
-        self._keeps_alive = False  # what the request that comes in asks for
-        self._begun = self._in_body = self._upgrading = False
+        self._begun = self._in_body = self._upgrading = False  # of the request that comes in
+        self._keeps_alive = False  # what it asks for
         self._part = 0  # which head or body is coming in
         self._came = 0  # bytes of it so far; of a body, its framing alone
-        self._due: asyncio.TimerHandle | None = None  # when what is incomplete has to be there
-        self._deaf = self._departed = False
-        self._ignored = 0  # bytes
-        self._end: asyncio.TimerHandle | None = None  # when it is cut
+        self._due: asyncio.TimerHandle | None = None  # when it has to be there
 
     @property
-    def _incomplete(self) -> bool:
-        """Whether a part of a request is there."""
+    def incomplete(self) -> bool:
+        """Whether a part of a request is there, and not all of it."""
         return self._begun or self._came > 0
 
     @property
     def _waiting(self) -> bool:
         """Whether it is the client's turn: no whole request is being served."""
-        served = self._serving
+        served = self.serving
         if served is None or served.response_complete:
             return True
         return self._in_body and self.cycle is served
@@ -86,56 +71,35 @@ class Connection(HttpToolsProtocol):
         if self._crowd.enter(self):
             self._look_out()
         else:
-            self._deaf = self._departed = True
-            self._tell(503, "too many connections are open", (b"retry-after: 1\r\n",))
+            self.deaf = self.departed = True
+            self.tell(503, "too many connections are open", retry_after="1")
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End what is served; uvicorn would tell the request that came last, and no other."""
+        """The client has left, or was sent away."""
         self._crowd.leave(self)
-        self.pipeline.clear()
-        self._cancel_served()
-        for timer in (self._due, self._end, self.timeout_keep_alive_task):
-            if timer is not None:
-                timer.cancel()
+        self._set_no_time()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, piece by piece: no head is fed beyond its limit."""
         self._unset_keepalive_if_required()
-        first, most = 0, self._bounds.head_bytes
-        while first < len(data) and not self._deaf:
+        first, most = 0, self.bounds.head_bytes
+        while first < len(data) and not self.deaf:
             piece = data[first : first + max(most - self._came, 1)]
             self._feed(piece)
             first += len(piece)
-        if not self._deaf:
+        if self.deaf:
+            self.ignore(data)
+        else:
             self._look_out()
-            return
-        self._ignored += len(data)
-        if self._ignored > _LINGER_BYTES:
-            self.transport.abort()
-
-    def pause_writing(self) -> None:
-        """The client does not take its answer, and has so long to go on."""
-        super().pause_writing()
-        self._end_in(self._bounds.answer_seconds)
-
-    def resume_writing(self) -> None:
-        """It goes on."""
-        super().resume_writing()
-        if self._end is not None and not self._departed:
-            self._end.cancel()
 
     def shutdown(self) -> None:
         """The server stops: what is not whole by now is refused."""
-        if self._waiting and self._incomplete:
+        if self._waiting and self.incomplete:
             self._refuse(503, "the server is stopping")
-        elif not self._departed:
+        elif not self.departed:
             super().shutdown()
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Nothing came after an answer."""
-        self._depart()
 
     # What the parser tells.
 
@@ -154,7 +118,7 @@ class Connection(HttpToolsProtocol):
             return
         hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
-            raise _Refusal(400, f"there are {hosts} Host headers; one is needed")
+            raise _Refusal(400, f"there are {hosts} Host headers; exactly one is needed")
         if len(self.pipeline) >= _MOST_WAITING:
             raise _Refusal(429, "too many requests wait on this connection")
         super().on_headers_complete()
@@ -165,7 +129,7 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A part of a body."""
         self._came -= _FRAMING * len(body)
-        if self.cycle is not self._serving and len(self.cycle.body) + len(body) > _MOST_BUFFERED:
+        if self.cycle is not self.serving and len(self.cycle.body) + len(body) > _MOST_BUFFERED:
             raise _Refusal(413, "the body of a request that waits is too large")
         super().on_body(body)
 
@@ -184,17 +148,12 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request."""
-        if self._departed:
+        if self.departed:
             self.server_state.total_requests += 1
             return
         super().on_response_complete()
         self._crowd.mark(self, waiting=self._waiting)
         self._look_out()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._serving = cycle
-        cycle.transport = _Exit(self.transport, self._depart)  # type: ignore[assignment]
-        super()._start_asgi_task(cycle, app)
 
     # Ours.
 
@@ -207,8 +166,7 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            rest = data[upgrade.args[0] :]
-            self._feed(self._without_upgrade() + rest)
+            self._feed(self._without_upgrade() + data[upgrade.args[0] :])
             return
         except httptools.HttpParserError as error:
             cause = error.__context__
@@ -217,12 +175,12 @@ class Connection(HttpToolsProtocol):
             return
         if part == self._part:
             self._came = max(self._came + len(data), 0)
-        if self._came < self._bounds.head_bytes:
+        if self._came < self.bounds.head_bytes:
             return
         if self._in_body:
             self._refuse(400, "the body is lost among its chunks")
         else:
-            self._refuse(431, f"the head is too large; allowed: {self._bounds.head_bytes} bytes")
+            self._refuse(431, f"the head is too large; allowed: {self.bounds.head_bytes} bytes")
 
     def _without_upgrade(self) -> bytes:
         """The head that came last, asking for no other protocol; it is parsed anew."""
@@ -234,7 +192,7 @@ class Connection(HttpToolsProtocol):
             if name not in _UPGRADING:
                 head += [name, b": ", value, b"\r\n"]
         self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
         self._upgrading = self._in_body = False
         return b"".join([*head, b"\r\n"])
 
@@ -243,87 +201,38 @@ class Connection(HttpToolsProtocol):
         self._in_body = in_body
         self._part += 1
         self._came = 0
+        self._set_no_time()
+
+    def _look_out(self) -> None:
+        """Give what is incomplete so long from now, unless it has a time already."""
+        if self._due is None and self._waiting and (self.incomplete or self.cycle is None):
+            bounds = self.bounds
+            seconds = bounds.body_seconds if self._in_body else bounds.head_seconds
+            self._due = self.loop.call_later(seconds, self._late)
+
+    def _set_no_time(self) -> None:
         if self._due is not None:
             self._due.cancel()
             self._due = None
 
-    def _look_out(self) -> None:
-        """Give what is incomplete so long from now, unless it has a time already."""
-        if self._due is None and self._waiting and (self._incomplete or self.cycle is None):
-            bounds = self._bounds
-            seconds = bounds.body_seconds if self._in_body else bounds.head_seconds
-            self._due = self.loop.call_later(seconds, self._late)
-
     def _late(self) -> None:
         self._due = None
-        if self._incomplete:
+        if self.incomplete:
             self._refuse(408, "the request did not come in time")
         else:
-            self._depart()
+            self.depart()
 
     def _refuse(self, status: int, detail: str) -> None:
         """Take nothing more, and say why; a whole request that is served is answered first."""
-        if self._deaf:
+        if self.deaf:
             return
-        self._deaf = True
-        served = self._serving
+        self.deaf = True
         self.pipeline.clear()
+        served = self.serving
         telling = served and served.response_started and not served.response_complete
         if self._waiting and not telling:
-            self._cancel_served()
-            self._tell(status, detail)
-            self._depart()
+            self.cancel_served()
+            self.tell(status, detail)
+            self.depart()
         elif served:
             served.keep_alive = False
-
-    def _tell(self, status: int, detail: str, headers: tuple[bytes, ...] = ()) -> None:
-        """Write a whole answer, of problem details."""
-        problem = Problem.of(Fault(status, HTTPStatus(status).phrase, detail))
-        body = problem.model_dump_json().encode()
-        fields = [b"%s: %s\r\n" % field for field in self.server_state.default_headers]
-        fields += [
-            b"content-type: %s\r\n" % MEDIA_TYPE.encode(),
-            b"content-length: %d\r\n" % len(body),
-            b"x-request-id: %s\r\n" % uuid.uuid4().hex.encode(),
-            b"connection: close\r\n",
-            *headers,
-        ]
-        self.transport.write(b"".join([STATUS_LINE[status], *fields, b"\r\n", body]))
-
-    def _cancel_served(self) -> None:
-        served = self._serving
-        if served is not None and not served.response_complete:
-            served.disconnected = True
-            served.message_event.set()
-
-    def _depart(self) -> None:
-        """Close, once what was said is taken.
-
-        Closed with input unread, the connection would be reset, and the answer lost with it: so the
-        client is told that nothing more comes, and what it still sends is thrown away for a while.
-        """
-        if self._departed:
-            return
-        self._departed = True
-        if self._incomplete:
-            self._deaf = True
-            self.flow.resume_reading()
-            if not self.transport.is_closing():
-                self.transport.write_eof()
-            self._end_in(_LINGER_SECONDS)
-        else:
-            self.transport.close()
-            self._end_in(self._bounds.answer_seconds)
-
-    def _end_in(self, seconds: float) -> None:
-        if self._end is not None:
-            self._end.cancel()
-        self._end = self.loop.call_later(seconds, self.transport.abort)
-
-
-class _Exit:
-    """The transport as a request that is served knows it: closing may take a while."""
-
-    def __init__(self, transport: asyncio.Transport, close: Any) -> None:
-        self.write, self.is_closing = transport.write, transport.is_closing
-        self.close = close
