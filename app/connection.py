@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection: uvicorn's protocol, with a bound on all that a client can make it hold.
 
 Heads and bodies have a size and a time to come in. While requests wait behind another one on the
-same connection, uvicorn stops reading and sees nobody leave. Here reading goes on, and few may wait.
+same connection, uvicorn stops reading and sees nobody leave; here it reads on, and few may wait.
 """
 
 import asyncio
