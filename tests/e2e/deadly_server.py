@@ -1,14 +1,12 @@
 """The server with the worker of deadly_worker.py."""
 
-import signal
 import sys
-
-import uvicorn
 
 from app.engine.client import EngineClient
 from app.engine.supervisor import WorkerProcess
 from app.engine.wire import Load
 from app.main import create_app, create_engine
+from app.server import Server
 from app.settings import Settings
 
 COMMAND = (sys.executable, "-m", "tests.e2e.deadly_worker")
@@ -19,8 +17,7 @@ def start(load: Load) -> WorkerProcess:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     settings = Settings()
     usual = create_engine(settings)
     engine = EngineClient(usual._load, usual._ledger.limits, start)
-    uvicorn.run(create_app(settings, engine), port=settings.port, log_level="warning")
+    Server(create_app(settings, engine), settings, engine).run()
