@@ -6,7 +6,7 @@ import sys
 import uvicorn
 
 from app.engine.client import EngineClient
-from app.engine.supervisor import WorkerProcess
+from app.engine.process import WorkerProcess
 from app.engine.wire import Load
 from app.main import create_app, create_engine
 from app.settings import Settings
