@@ -19,8 +19,8 @@ async def _engine(request: Request) -> EngineClient:
 
 
 async def _studio(request: Request, engine: "EngineDep") -> Studio:
-    if not engine.accepting:
-        raise EngineUnavailable("the models are not loaded, or the engine stopped")
+    if refusal := engine.refusal:
+        raise EngineUnavailable(refusal)
     return Studio(engine, request.app.state.settings.marking)
 
 

@@ -33,6 +33,7 @@ from app.engine.job import (
     EngineError,
     EngineUnavailable,
     GenerationFailed,
+    ModelInfo,
 )
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,20 @@ class InvalidRequest(RequestError):
 
 class UnknownModel(RequestError):
     """The model is not loaded."""
+
+
+def model_of(name: str, models: Mapping[str, ModelInfo]) -> ModelInfo:
+    """The model of this name.
+
+    Raises:
+        UnknownModel: nobody knows it.
+        EngineUnavailable: it was to be loaded, and did not load.
+    """
+    try:
+        return models[name]
+    except KeyError as error:
+        told = f"unknown model {name[:40]!r}; loaded: {', '.join(models)}"
+        raise UnknownModel(told) from error
 
 
 class UnknownImage(RequestError):

@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse
 from app import document, errors
 from app.engine.client import EngineClient
 from app.engine.ledger import Limits
+from app.engine.watchdog import Upkeep
 from app.engine.wire import Load
 from app.middleware import CancelOnDisconnect, RequestId
 from app.routes import (
@@ -65,7 +66,8 @@ def create_engine(settings: Settings) -> EngineClient:
         rows=settings.rows,
     )
     limits = Limits(settings.max_jobs, settings.max_work, settings.timeout_seconds)
-    return EngineClient(load, limits)
+    upkeep = Upkeep(settings.hang_seconds, settings.load_seconds, settings.require_all_models)
+    return EngineClient(load, limits, upkeep=upkeep)
 
 
 def create_app(settings: Settings | None = None, engine: EngineClient | None = None) -> FastAPI:

@@ -100,10 +100,18 @@ class ModelOut(BaseModel):
         )
 
 
+class FailedModel(BaseModel):
+    """A model that was to be loaded, and is not."""
+
+    name: str
+    reason: str
+
+
 class ModelList(BaseModel):
-    """What is loaded."""
+    """What is loaded, and what should be."""
 
     models: list[ModelOut]
+    failed: list[FailedModel] = Field([], description="Models that do not load; the log says more.")
 
 
 class EngineOut(BaseModel):

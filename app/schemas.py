@@ -22,7 +22,7 @@ from app.engine.job import (
     ModelInfo,
     Params,
 )
-from app.errors import InvalidRequest, UnknownModel
+from app.errors import InvalidRequest, model_of
 from models.conditioning import Classes
 
 _RANDOM_SEEDS = 2**32  # short enough to read aloud, and exact in JavaScript
@@ -128,11 +128,10 @@ class GenerateRequest(BaseModel):
 
         Raises:
             UnknownModel, InvalidRequest: naming the field and what is allowed.
+            EngineUnavailable: the model did not load.
         """
         name = next(iter(models)) if self.model is None else self.model
-        if name not in models:
-            raise UnknownModel(f"unknown model {name[:40]!r}; loaded: {', '.join(models)}")
-        info = models[name]
+        info = model_of(name, models)
         asked = "steps" in self.model_fields_set
         steps = self.steps if asked else min(self.steps, info.max_steps)
         if steps > info.max_steps:

@@ -66,6 +66,19 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         ("*",), description="Comma-separated origins whose pages may read answers, or `none`."
     )
+    hang_seconds: float = Field(
+        30,
+        ge=1,
+        allow_inf_nan=False,
+        description="A worker that has work, or loads, is replaced when it is silent for longer; "
+        "but not before twenty expected ticks are over.",
+    )
+    load_seconds: float = Field(
+        600, ge=1, allow_inf_nan=False, description="For all models to load."
+    )
+    require_all_models: bool = Field(
+        False, description="Stop where a model does not load; else the others serve without it."
+    )
     drain_seconds: int = Field(30, ge=1, description="How long SIGTERM waits for what runs.")
 
     @field_validator("models", "cors_origins", mode="before")

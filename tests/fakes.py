@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 from app.engine.costs import Bucket, Costs
 from app.engine.job import ModelInfo, OutOfMemory, Params, Pixels
+from app.engine.process import Process, WorkerProcess
 from app.engine.scheduler import Image
-from app.engine.supervisor import Process, WorkerProcess
 from app.engine.wire import Load
 from app.engine.worker import Mechanism, Worker
 
@@ -131,8 +131,7 @@ class FakeRunner:
         self._finishing = []
 
     def decoded(self, *, wait: bool) -> list[tuple[Image, Pixels | str]]:
-        if wait:
-            self._settle()
+        self._settle()
         if not self._finished or not self.shutter.passes(wait=wait):
             return []
         finished, self._finished = self._finished, []
@@ -172,8 +171,8 @@ class _Thread:
     def __init__(
         self, connection: socket.socket, runners: Callable[[Load], list[Mechanism]]
     ) -> None:
-        self._connection = connection
-        self.worker = Worker(connection, runners, orphaned=self.kill)
+        self._connection, self._killed = connection, threading.Event()
+        self.worker = Worker(connection, runners, orphaned=lambda: self.worker.stop())
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -186,13 +185,18 @@ class _Thread:
             self._connection.close()
 
     def wait(self, timeout: float | None = None) -> int:
+        if self._killed.is_set():  # it may be held for good, and is left to itself
+            return -9
         self._thread.join(timeout)
         if self._thread.is_alive():
             raise subprocess.TimeoutExpired("worker", timeout or 0)
         return 0
 
     def kill(self) -> None:
+        self._killed.set()
         self.worker.stop()
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
 
 
 def seed_of(image: Image) -> int:

@@ -7,6 +7,7 @@ ended is sent again, in order: its seed fixes its pixels, so clients see a longe
 import asyncio
 import itertools
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,6 +16,7 @@ from app.engine.job import (
     EngineUnavailable,
     GenerationFailed,
     ModelInfo,
+    Models,
     Moved,
     Params,
     Preview,
@@ -22,7 +24,9 @@ from app.engine.job import (
     Result,
 )
 from app.engine.ledger import Ledger, Limits, Request, Stats, Watch
-from app.engine.supervisor import Supervisor, WorkerProcess
+from app.engine.process import WorkerProcess
+from app.engine.supervisor import Supervisor
+from app.engine.watchdog import Upkeep
 from app.engine.wire import (
     Admitted,
     Cancel,
@@ -30,36 +34,44 @@ from app.engine.wire import (
     Done,
     Event,
     Failed,
+    LeftOut,
     Load,
     Progress,
     Ready,
-    Refused,
     Shown,
     Submit,
 )
 
 log = logging.getLogger(__name__)
 
-_MAX_RETRY_AFTER = 120  # seconds; the OpenAI SDK, for one, gives up on anything longer
-_SUSPECT, _CULPRIT = 2, 4  # deaths in a row that a request was in flight at
 _MOST_SLOWNESS = 10.0  # a stall is no pace
+_DRAIN_SECONDS = 0.05  # between two looks whether all is done
 
 
 class EngineClient:
     """Hands requests to the worker and their images back. One event loop uses it."""
 
     def __init__(
-        self, load: Load, limits: Limits, start: Callable[[Load], WorkerProcess] = WorkerProcess
+        self,
+        load: Load,
+        limits: Limits,
+        start: Callable[[Load], WorkerProcess] = WorkerProcess,
+        upkeep: Upkeep | None = None,
     ) -> None:
         self._load, self._ledger = load, Ledger(load, limits)
         self._ids = itertools.count(1)
-        self._closing = False
-        self.supervisor = Supervisor(load, start, self._handle, self._bury)
+        self._ends = math.inf  # when the server stops; time.monotonic()
+        self.supervisor = Supervisor(load, start, self._handle, self._bury, upkeep or Upkeep())
 
     @property
     def models(self) -> Mapping[str, ModelInfo]:
-        """Those that are loaded, by name; none before they are."""
+        """Those that are loaded, by name, the default first; none before they are."""
         return self._ledger.models
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Models that were to be loaded and are not, by name, and why."""
+        return self.supervisor.failed
 
     @property
     def stats(self) -> Stats:
@@ -69,12 +81,22 @@ class EngineClient:
     @property
     def ready(self) -> bool:
         """Whether a worker is there and warm."""
-        return self.supervisor.up and not self._closing
+        return self.supervisor.up and self.accepting
 
     @property
     def accepting(self) -> bool:
         """Whether requests are taken: ready, or about to be again."""
-        return bool(self.models) and not self._closing and self.supervisor.fault is None
+        return self.refusal is None
+
+    @property
+    def refusal(self) -> str | None:
+        """Why no requests are taken; None where they are."""
+        if self._ends < math.inf:
+            return "the server is stopping"
+        if self.supervisor.fault is not None or self.models:
+            return self.supervisor.fault
+        failures = (f"{name}: {reason}" for name, reason in self.failed.items())
+        return "; ".join(["the models are not loaded", *failures])
 
     @property
     def jobs(self) -> int:
@@ -89,11 +111,23 @@ class EngineClient:
         """Look after a worker from now on."""
         self.supervisor.watch()
 
+    async def drain(self, seconds: float) -> None:
+        """Take no more, and let what can be done within `seconds` end; returns when all is.
+
+        What is foreseen to take longer fails at once, with `EngineUnavailable`, and so does, when
+        they are over, what is left. Called again, the shorter time counts.
+        """
+        self._ends = min(self._ends, time.monotonic() + seconds)
+        self._turn_away()
+        while self.jobs and (left := self._ends - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, _DRAIN_SECONDS))
+        self._fail_all("the server stops; there was no time left to finish this")
+
     async def close(self) -> None:
-        """Stop the worker; whatever it still held fails."""
-        self._closing = True
-        await self.supervisor.close()
+        """Fail whatever is left, and stop the worker."""
+        self._ends = -math.inf
         self._fail_all("the engine stopped")
+        await self.supervisor.close()
 
     async def generate(
         self,
@@ -117,8 +151,8 @@ class EngineClient:
             DeadlineTooShort, DeadlineExceeded: not to be done in time; not done in time.
             GenerationFailed: it failed on the way.
         """
-        if not self.accepting:
-            raise EngineUnavailable(self.supervisor.fault or "the models are not loaded")
+        if refusal := self.refusal:
+            raise EngineUnavailable(refusal)
         timeout = self._ledger.limits.seconds if timeout is None else timeout
         asked = time.monotonic()
         request = self._ledger.equal(params)
@@ -166,14 +200,20 @@ class EngineClient:
         if not self.supervisor.up:
             return
         requests = self._ledger.requests.values()
-        suspects = [request for request in requests if request.deaths >= _SUSPECT]
+        suspects = [request for request in requests if request.suspect]
         waiting = [request for request in requests if not request.sent]
         if suspects:
             waiting = [] if any(request.sent for request in requests) else suspects[:1]
         for request in waiting:
             request.sent = True
             self.supervisor.send(
-                Submit(request.id, request.params, request.priority, request.previews)
+                Submit(
+                    request.id,
+                    request.params,
+                    request.priority,
+                    request.previews,
+                    request.request_id,
+                )
             )
 
     def _abandon(self, request: Request) -> None:
@@ -192,7 +232,7 @@ class EngineClient:
         if isinstance(event, Progress):
             self._note(event)
         elif isinstance(event, Ready):
-            self._ledger.models = {info.name: info for info in event.models}
+            self._ledger.models = Models(event.models, self.failed)
             self.stats.slowness = 1.0
             self._send_waiting()
         elif isinstance(event, Admitted):
@@ -204,8 +244,18 @@ class EngineClient:
         elif isinstance(event, Cancelled):
             self.stats.cancelled += 1
             self.stats.cancel_ticks = max(self.stats.cancel_ticks, event.ticks)
-        elif not isinstance(event, Refused):
+        elif isinstance(event, LeftOut):
+            self._leave_out(event)
+        elif isinstance(event, Done | Failed):
             self._answer(event)
+
+    def _leave_out(self, event: LeftOut) -> None:
+        """A model is not there any more, nor what was asked of it."""
+        loaded = [info for name, info in self.models.items() if name != event.model]
+        self._ledger.models = Models(loaded, self.failed)
+        for request in list(self._ledger.requests.values()):
+            if request.params.model == event.model:
+                self._refuse(request, f"model {event.model!r} does not load: {event.reason}")
 
     def _answer(self, event: Done | Failed) -> None:
         request = self._ledger.requests.get(event.job_id)
@@ -221,7 +271,8 @@ class EngineClient:
         """Tell of previews, but not of those that were told before a worker died."""
         if request := self._ledger.requests.get(job_id):
             for preview in previews:
-                if preview.step > request.lost:
+                if preview.step > request.shown.get(preview.image, 0):
+                    request.shown[preview.image] = preview.step
                     request.tell(preview)
 
     def _note(self, progress: Progress) -> None:
@@ -250,25 +301,35 @@ class EngineClient:
                 request.tell(place)
 
     def _bury(self) -> None:
-        """Count a death for those who were riding; the one that causes every one fails."""
-        self.stats.running = 0
-        for request in list(self._ledger.requests.values()):
-            if request.riding:
-                request.deaths += 1
-            elif request.deaths < _SUSPECT:
-                request.deaths = 0
-            request.lost = max(request.lost, -(-request.told // request.params.n))
-            request.sent = request.riding = False
-            request.steps = 0
-            if request.deaths >= _CULPRIT:
-                log.error("it was alone at two deaths, and fails: %s", request.params)
-                request.answer.set_exception(GenerationFailed("the worker died of it"))
-                self._forget(request)
+        """The worker died: what was sent is to be sent again, but for what it died of."""
         if self.supervisor.fault is not None:
             self._fail_all(self.supervisor.fault)
+        for request in self._ledger.bury():
+            told = "request %s was alone at two deaths, and fails: %s"
+            log.error(told, request.request_id, request.params)
+            request.answer.set_exception(GenerationFailed("the worker died of it"))
+            self._ledger.forget(request)
+        if self._ends < math.inf:
+            self._turn_away()
+
+    def _turn_away(self) -> None:
+        """Fail what will not be done before the server stops; the rest is done the sooner."""
+        left = self._ends - time.monotonic()
+        outage = self.supervisor.outage
+        for request, seconds in list(self._ledger.late(left - outage)):
+            told = f"the server stops in {max(left, 0):.3g} s; this would take about "
+            self._refuse(request, f"{told}{outage + seconds:.3g} s")
+        if not self.jobs:
+            self.supervisor.retire()
+
+    def _refuse(self, request: Request, reason: str) -> None:
+        """End it, wherever it is, for no fault of its own."""
+        if not request.answer.done():
+            request.answer.set_exception(EngineUnavailable(reason))
+        if request.sent:
+            self.supervisor.send(Cancel(request.id))
+        self._ledger.forget(request)
 
     def _fail_all(self, reason: str) -> None:
         for request in list(self._ledger.requests.values()):
-            if not request.answer.done():
-                request.answer.set_exception(EngineUnavailable(reason))
-            self._forget(request)
+            self._refuse(request, reason)

@@ -1,7 +1,9 @@
 """What a request is to the engine, and how it can end. Plain and frozen: it crosses processes."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from types import MappingProxyType
 
 from app.engine.costs import Costs
 
@@ -130,6 +132,24 @@ class ModelInfo:
         return not self.classes or self.null_class is not None
 
 
+class Models(dict[str, ModelInfo]):
+    """Those that are loaded, by name, the default first; `failed` says why others are not.
+
+    To look up one that failed raises `EngineUnavailable`, and one that nobody knows, KeyError.
+    """
+
+    def __init__(
+        self, loaded: Iterable[ModelInfo] = (), failed: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        super().__init__((info.name, info) for info in loaded)
+        self.failed = failed
+
+    def __missing__(self, name: str) -> ModelInfo:
+        if name in self.failed:
+            raise EngineUnavailable(f"model {name!r} does not load: {self.failed[name]}")
+        raise KeyError(name)
+
+
 @dataclass(frozen=True)
 class Pixels:
     """One image: rows of uint8, channels last."""
@@ -204,6 +224,7 @@ class Job:
     params: Params
     priority: int = 0
     previews: frozenset[int] = frozenset()  # the steps after which its images are shown
+    request_id: str = ""  # of HTTP, for the log
     status: Status = Status.QUEUED
     images: dict[int, Pixels] = field(default_factory=dict)
     denoised: float = 0.0  # when the last step of its last image began; time.perf_counter()

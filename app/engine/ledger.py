@@ -2,9 +2,10 @@
 
 import asyncio
 import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from app.engine.costs import Costs, Forecast, forecast, solo
 from app.engine.costs import Load as Ahead
@@ -20,6 +21,8 @@ from app.engine.job import (
 from app.engine.wire import Done, Load
 
 _MAX_RETRY_AFTER = 120  # seconds; the OpenAI SDK, for one, gives up on anything longer
+
+_SUSPECT, _CULPRIT = 2, 4  # deaths in a row that a request was in flight at
 
 Watch = Callable[[Update], None]
 
@@ -43,7 +46,8 @@ class Request:
     steps: int = 0  # made so far, by all images together
     place: int = -1  # in the queue, as told last
     told: int = 0  # the most of them that was told, in this life of the worker or another
-    lost: int = 0  # made by each image when a worker died: previews up to there were told
+    shown: dict[int, int] = field(default_factory=dict)  # by image, the last step it was shown at
+    request_id: str = ""  # of HTTP, for the log
 
     @property
     def rows_left(self) -> int:
@@ -54,6 +58,11 @@ class Request:
     def all_steps(self) -> int:
         """Steps of all images together."""
         return self.params.steps * self.params.n
+
+    @property
+    def suspect(self) -> bool:
+        """Whether workers may die of it."""
+        return self.deaths >= _SUSPECT
 
     @property
     def long(self) -> bool:
@@ -113,6 +122,22 @@ class Ledger:
         if self._equal.get(request.params) is request:
             del self._equal[request.params]
 
+    def bury(self) -> list[Request]:
+        """Count a worker's death against those who rode; the ones that caused every one.
+
+        Where nobody rode, it is against all that it had taken up. None of them is sent now.
+        """
+        requests, self.stats.running = list(self.requests.values()), 0
+        blamed = {r for r in requests if r.riding} or {r for r in requests if r.sent}
+        for request in requests:
+            if request in blamed:
+                request.deaths += 1
+            elif blamed and not request.suspect:
+                request.deaths = 0
+            request.sent = request.riding = False
+            request.steps = 0
+        return [request for request in requests if request.deaths >= _CULPRIT]
+
     def admit(self, params: Params, work: int, priority: int, timeout: float) -> None:
         """Refuse what has no room, or cannot be done in time.
 
@@ -139,6 +164,36 @@ class Ledger:
                 f"running; the limits are {self.limits.jobs} and {self.limits.work}",
                 _seconds(max(expected.wait, waiting / costs.best.rate / 2)),
             )
+
+    def late(self, seconds: float) -> Iterator[tuple[Request, float]]:
+        """What will not have ended in so many seconds, each with the seconds it would take.
+
+        Those that are told of count as gone: what comes after them is done the sooner.
+        """
+        images: dict[tuple[str, bool], int] = defaultdict(int)  # that stay, by model and length
+        rows = images.copy()
+        order = sorted(self.requests.values(), key=lambda r: (not r.riding, -r.priority, r.id))
+        for request in order:
+            model = request.params.model
+            before = [(model, long) for long in (False, True)[: 1 + request.long]]
+            ahead = Ahead(sum(images[key] for key in before), sum(rows[key] for key in before))
+            end = self._left(request, ahead)
+            if end > seconds:
+                yield request, end
+            else:
+                images[model, request.long] += request.params.n
+                rows[model, request.long] += request.rows_left
+
+    def _left(self, request: Request, ahead: Ahead) -> float:
+        """Seconds until a request ends, by what lies before it or, if that is less, by its pace."""
+        params, done = request.params, request.steps
+        left = replace(params, steps=max(params.steps - done // params.n, 1))
+        work = request.rows_left
+        foreseen = self._forecast(left, ahead, images=params.n, work=work).end
+        if not (request.riding and done):
+            return foreseen
+        pace = (time.monotonic() - request.began) / done
+        return min(foreseen, pace * (request.all_steps - done))
 
     def places(self) -> Iterator[tuple[Request, Queued]]:
         """Every request that waits, the next one first, with its place in its model's queue.

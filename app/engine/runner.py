@@ -131,7 +131,8 @@ class Runner:
     @torch.inference_mode()
     def decoded(self, *, wait: bool) -> list[tuple[Image, Pixels | str]]:
         """Images that came out since, or the reason why one cannot."""
-        if wait:
+        settled = wait or self._backend.done()
+        if settled:  # the last step may be the last there is: no other will see to it
             with device_errors():
                 self._settle()
         if self._decoding is None or not (wait or self._decoding[1].done()):
@@ -145,7 +146,7 @@ class Runner:
             raise
         except Exception:  # decoded one by one, only those fail that have to
             made = [self._decode_alone(latent) for _, latent in batch]
-        if wait:
+        if settled:
             self._decode_next()
         return [(image, result) for (image, _), result in zip(batch, made, strict=True)]
 

@@ -1,88 +1,31 @@
-"""The worker's lives: a process and the socket to talk to it over, and a new one when it dies."""
+"""The worker's lives: one after the other, each watched, and a new one when it dies or hangs."""
 
 import asyncio
-import contextlib
 import logging
-import socket
-import subprocess
-import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
-from app.engine.wire import Command, Event, Load, Ready, Refused, Stop, pack, read_event
+import msgspec
+
+from app.engine.process import WorkerProcess
+from app.engine.text import one_line
+from app.engine.watchdog import Upkeep, Watchdog
+from app.engine.wire import Command, Event, LeftOut, Load, Loading, Ready, Stop
 
 log = logging.getLogger(__name__)
 
-WORKER = (sys.executable, "-m", "app.engine.worker")
-_GRACE_SECONDS = 10.0  # to end a tick; then it is killed
-_FIRST_STARTS = 3  # tries to load at all, where the worker dies of it without a reason
+_TRIES = 3  # to load a model at which the worker dies or hangs
 _LONGEST_PAUSE = 30.0  # seconds between starts of a worker that dies while it loads
-
-
-class Process(Protocol):
-    """What is asked of a process."""
-
-    pid: int
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Its exit status, -9 for a signal 9; raises `TimeoutExpired`."""
-
-    def kill(self) -> None:
-        """End it at once."""
-
-
-class WorkerProcess:
-    """Started when made, so that it loads while the server is still coming up.
-
-    Both ends of the socket close with their process: neither outlives the other.
-    """
-
-    def __init__(self, load: Load, command: Sequence[str] = WORKER) -> None:
-        self._ours, theirs = socket.socketpair()
-        with theirs:
-            self.process = self._spawn(command, theirs)
-        self._ours.sendall(pack(load))
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    def _spawn(self, command: Sequence[str], connection: socket.socket) -> Process:
-        """A process in a group of its own: Ctrl-C in the terminal is the server's to handle."""
-        number = connection.fileno()
-        return subprocess.Popen([*command, str(number)], pass_fds=[number], process_group=0)
-
-    async def attach(self) -> None:
-        """Talk to it from the running event loop from now on."""
-        self._ours.setblocking(False)
-        self._streams = await asyncio.open_connection(sock=self._ours)
-
-    async def event(self) -> Event | None:
-        """What it says next; None when it is gone."""
-        assert self._streams is not None, "attach() comes first"
-        return await read_event(self._streams[0])
-
-    def send(self, command: Command) -> None:
-        """Say something; lost where the worker is gone, which `event` tells."""
-        if self._streams is not None and not self._streams[1].is_closing():
-            self._streams[1].write(pack(command))
-
-    async def end(self, grace: float = _GRACE_SECONDS) -> int:
-        """Wait for its end, for so long, then kill it; its exit status."""
-        with contextlib.suppress(OSError, RuntimeError):
-            if self._streams is None:
-                self._ours.shutdown(socket.SHUT_RDWR)
-            else:
-                self._streams[1].close()
-        try:
-            return await asyncio.to_thread(self.process.wait, grace)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return await asyncio.to_thread(self.process.wait)
+_GRACE_SECONDS, _GRACE_TICKS = 2.0, 3  # to end by itself; then it is killed
 
 
 class Supervisor:
-    """Keeps a worker: starts it anew when it dies, later and later while it cannot load.
+    """Keeps a worker: starts it anew when it dies or hangs, later and later while it cannot load.
 
-    `handle` is told what a worker says, `buried` when one died. `refused` is called when the models
-    do not load and never have: a reason to stop the server.
+    `handle` is told what a worker says, `buried` when one died. A model that does not load is left
+    out, and `handle` is told. `refused` is called when there is no going on: a reason to stop the
+    server.
     """
 
     def __init__(
@@ -91,83 +34,182 @@ class Supervisor:
         start: Callable[[Load], WorkerProcess],
         handle: Callable[[Event], None],
         buried: Callable[[], None],
+        upkeep: Upkeep,
     ) -> None:
-        self._load, self._start, self._handle, self._buried = load, start, handle, buried
+        self._start, self._handle, self._buried = start, handle, buried
+        self._models, self._load, self._upkeep = load.models, load, upkeep
+        self._watchdog = Watchdog(upkeep)
         self._task: asyncio.Task[None] | None = None
-        self._has_loaded = self._closing = False
+        self._closing = False
+        self._served = False  # a worker was ready once
+        self._tries: Counter[str] = Counter()  # by model; workers that ended before any: ""
+        self._took = 0.0  # seconds the last loading did
+        self._grace = _GRACE_SECONDS
         self.worker: WorkerProcess | None = None
         self.up = False  # a worker is there and warm
         self.restarts = 0
+        self.failed: dict[str, str] = {}  # models that are left out, and why
         self.fault: str | None = None  # why no worker can be had
         self.refused: Callable[[], None] = lambda: None
+
+    @property
+    def outage(self) -> float:
+        """Seconds until a worker is there, by what the last one took to load; 0 where one is."""
+        return 0.0 if self.up else max(self._took - self._watchdog.loading, 0.0)
 
     def launch(self) -> None:
         """Start a worker now: it loads while the rest of the server comes up."""
         if self.worker is None:
+            self._watchdog = Watchdog(self._upkeep)
             self.worker = self._start(self._load)
 
     def watch(self) -> None:
         """Look after a worker from now on."""
         self.launch()
         self._task = asyncio.create_task(self._supervise())
+        self._task.add_done_callback(self._ended)
 
     def send(self, command: Command) -> None:
         """Say something to the worker, if there is one."""
         if self.worker is not None:
             self.worker.send(command)
 
-    async def close(self) -> None:
-        """Stop the worker for good."""
+    def retire(self) -> None:
+        """Start no other worker when this one dies."""
         self._closing = True
+
+    async def close(self) -> None:
+        """Stop the worker for good; a hung one is killed after a few ticks' time."""
+        self.retire()
         if self.worker is not None:
             self.worker.send(Stop())
-            await self.worker.end()
+            await self.worker.end(self._grace)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
 
     async def _supervise(self) -> None:
-        failures = 0
+        failures = 0  # lives in a row that did not load
         while not self._closing and self.fault is None:
             try:
                 self.launch()
             except OSError as error:  # no processes, files or memory to be had, just now
-                failures += 1
                 log.error("no worker can be started: %s", error)
-                await asyncio.sleep(_pause(failures))
-                continue
-            assert self.worker is not None
-            await self.worker.attach()
-            while (event := await self.worker.event()) is not None:
-                self._listen(event)
-            loaded, self.up = self.up, False
-            status = await self.worker.end()
-            self.worker = None
-            if self._closing or self.fault is not None:
-                break
+                loaded = False
+            else:
+                loaded = await self._live()
             failures = 0 if loaded else failures + 1
-            log.error("the worker died (status %d)", status)
-            if not self._has_loaded and failures >= _FIRST_STARTS:
-                self._give_up(f"the worker died {failures} times while loading")
-            self.restarts += 1
-            self._buried()
-            await asyncio.sleep(_pause(failures))
+            if self.fault is None:
+                await asyncio.sleep(_pause(failures))
         if self.fault is not None:
             self._buried()
 
+    async def _live(self) -> bool:
+        """One worker's life, to its end; whether it loaded."""
+        assert self.worker is not None
+        reading: asyncio.Task[None] | None = None
+        try:
+            await self.worker.attach()
+            reading = asyncio.create_task(self._read(self.worker))
+            await self._look_after(self.worker, reading)
+        except Exception:  # neither a worker nor what we made of its words is to be relied on now
+            log.exception("what the worker said cannot be handled; it is replaced")
+            self.worker.process.kill()
+        finally:
+            if reading is not None:
+                reading.cancel()
+        self.up = False
+        status = await self.worker.end(self._grace)
+        self.worker = None
+        loaded = self._watchdog.tick is not None
+        if not self._closing and self.fault is None:
+            log.error("the worker died (status %s)", status)
+            if not loaded:
+                self._blame(self._watchdog)
+            self.restarts += 1
+            self._buried()
+        return loaded
+
+    async def _read(self, worker: WorkerProcess) -> None:
+        while (event := await worker.event()) is not None:
+            self._listen(event)
+
+    async def _look_after(self, worker: WorkerProcess, reading: "asyncio.Task[None]") -> None:
+        """Until it ends, or hangs and is killed; raises what reading its messages raised."""
+        watchdog = self._watchdog
+        while not reading.done():
+            began, interval = time.monotonic(), watchdog.interval
+            await asyncio.wait([reading], timeout=interval)
+            seconds = min(time.monotonic() - began, interval)  # the rest the loop did not see
+            if watchdog.look(seconds, heard=worker.heard, owes=bool(worker.owed)):
+                self.up = False
+                log.error("the worker %s; it is killed", watchdog.verdict)
+                worker.process.kill()
+                return
+        await reading
+
     def _listen(self, event: Event) -> None:
+        if isinstance(event, Loading):
+            self._watchdog.opening = event.model
+            return
+        if isinstance(event, LeftOut):
+            self._watchdog.opening = ""
+            self._leave_out(event.model, event.reason)
+            return
         if isinstance(event, Ready):
-            self.up = self._has_loaded = True
-        elif isinstance(event, Refused):
-            if self._has_loaded:
-                log.error("the models do not load any more: %s", event.reason)
-            else:
-                self._give_up(event.reason)
+            self._welcome([info.name for info in event.models])
+            tick = max(bucket.seconds for info in event.models for bucket in info.costs.buckets)
+            self._watchdog.tick, self._took = tick, self._watchdog.loading
+            self._grace = max(_GRACE_SECONDS, _GRACE_TICKS * tick)
         self._handle(event)
+
+    def _welcome(self, loaded: Sequence[str]) -> None:
+        """A worker has loaded these models, the default first."""
+        self.up = self._served = True
+        self._tries.clear()
+        self.failed = {name: why for name, why in self.failed.items() if name not in loaded}
+        if self.failed and (first := next(iter(self._models))) not in loaded:
+            log.warning("requests that name no model get %s in place of %s", loaded[0], first)
+
+    def _blame(self, watchdog: Watchdog) -> None:
+        """A worker died or hung while it loaded: the model it was at may be the reason."""
+        model = watchdog.opening
+        self._tries[model] += 1
+        tries = self._tries[model]
+        if model and (watchdog.overdue or tries >= _TRIES):
+            died = f"the worker died {tries} times while loading it"
+            self._leave_out(model, f"the worker {watchdog.verdict}" if watchdog.verdict else died)
+        elif tries >= _TRIES and not self._served:
+            self._give_up(f"the worker died {tries} times while loading")
+
+    def _leave_out(self, model: str, reason: str) -> None:
+        """Go on without a model, unless nothing would be left or all are required.
+
+        Where a worker has served already, nothing left is a reason to try all of them again.
+        """
+        reason = one_line(reason)
+        log.error("model %s is left out: %s", model, reason)
+        self.failed[model] = reason.replace(f"{self._models[model]}/", "")  # for all the world
+        rest = {name: path for name, path in self._load.models.items() if name != model}
+        self._load = msgspec.structs.replace(self._load, models=rest or self._models)
+        self._handle(LeftOut(model, self.failed[model]))
+        if self._upkeep.require_all or not (rest or self._served):
+            failures = "; ".join(f"{name}: {why}" for name, why in self.failed.items())
+            self._give_up(f"models do not load: {failures}" if len(self._models) > 1 else reason)
 
     def _give_up(self, reason: str) -> None:
         self.fault = reason
+        if self.worker is not None:
+            self.worker.process.kill()
         self.refused()
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """Nobody looks after the worker any more: as it should be, unless it is for a bug."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("the worker's supervision failed", exc_info=error)
+            self.up = False
+            self._give_up("the worker's supervision failed; the log says how")
+            self._buried()
 
 
 def _pause(failures: int) -> float:

@@ -12,6 +12,7 @@ import msgspec
 from app.engine.job import ModelInfo, Params, Pixels, Preview
 
 _LENGTH = struct.Struct("!I")
+_LONGEST = 1 << 30  # bytes of a message; sixteen images of 4096 x 4096 have 3/4 of it
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):
@@ -44,6 +45,7 @@ class Submit(Message, frozen=True):
     params: Params
     priority: int
     previews: int
+    request_id: str = ""  # of HTTP, for the log
 
 
 class Cancel(Message, frozen=True):
@@ -59,16 +61,23 @@ class Stop(Message, frozen=True):
 # From the worker.
 
 
+class Loading(Message, frozen=True):
+    """This model is being opened: said when that begins, and as a sign of life until it is done."""
+
+    model: str
+
+
+class LeftOut(Message, frozen=True):
+    """A model does not load; the others are loaded all the same. The worker ends if none does."""
+
+    model: str
+    reason: str
+
+
 class Ready(Message, frozen=True):
-    """Every model is loaded and warm."""
+    """These models are loaded and warm, at least one; the others were `LeftOut`."""
 
     models: tuple[ModelInfo, ...]
-
-
-class Refused(Message, frozen=True):
-    """A model does not load; the worker ends."""
-
-    reason: str
 
 
 class Admitted(Message, frozen=True):
@@ -125,7 +134,7 @@ class Progress(Message, frozen=True):
 
 
 Command = Load | Submit | Cancel | Stop
-Event = Ready | Refused | Admitted | Shown | Done | Failed | Cancelled | Progress
+Event = Loading | LeftOut | Ready | Admitted | Shown | Done | Failed | Cancelled | Progress
 
 _encode = msgspec.msgpack.Encoder().encode
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
@@ -139,19 +148,27 @@ def pack(message: Message) -> bytes:
 
 
 async def read_event(stream: asyncio.StreamReader) -> Event | None:
-    """The worker's next event; None when it is gone."""
+    """The worker's next event; None when it is gone. Raises `MsgspecError` where it is none."""
     try:
-        (length,) = _LENGTH.unpack(await stream.readexactly(_LENGTH.size))
+        length = _length(await stream.readexactly(_LENGTH.size))
         return _events.decode(await stream.readexactly(length))
-    except (asyncio.IncompleteReadError, OSError, msgspec.MsgspecError):
-        return None  # what does not speak our language is as good as gone
+    except (asyncio.IncompleteReadError, OSError):
+        return None
 
 
 def read_command(connection: socket.socket) -> Command | None:
-    """The server's next command, waited for; None when it is gone."""
+    """The server's next command, waited for; None when it is gone. Raises as `read_event`."""
     head = _read(connection, _LENGTH.size)
-    body = None if head is None else _read(connection, _LENGTH.unpack(head)[0])
+    body = None if head is None else _read(connection, _length(head))
     return None if body is None else _commands.decode(body)
+
+
+def _length(head: bytes) -> int:
+    """How long the message is that begins so."""
+    length: int = _LENGTH.unpack(head)[0]
+    if length > _LONGEST:
+        raise msgspec.DecodeError(f"a message of {length} bytes")
+    return length
 
 
 def _read(connection: socket.socket, size: int) -> bytes | None:

@@ -19,9 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from app.engine.costs import Costs
 from app.engine.job import DeviceLost, Job, ModelInfo, OutOfMemory, Pixels, Preview, preview_steps
 from app.engine.scheduler import Image, Scheduler
+from app.engine.text import one_line
 from app.engine.wire import (
     Admitted,
     Cancel,
@@ -30,10 +33,11 @@ from app.engine.wire import (
     Done,
     Event,
     Failed,
+    LeftOut,
     Load,
+    Loading,
     Progress,
     Ready,
-    Refused,
     Shown,
     Stop,
     Submit,
@@ -43,6 +47,8 @@ from app.engine.wire import (
 
 log = logging.getLogger(__name__)
 
+_BEAT_SECONDS = 0.5
+_MOST_NAMED = 16  # requests, in a line of the log
 _REPORT_SECONDS = 0.2  # every client that follows is woken by each: they cost a few percent
 
 
@@ -77,7 +83,7 @@ Loader = Callable[[Load], list[Mechanism]]
 
 
 def load_runners(load: Load) -> list[Mechanism]:
-    """Open every model, and warm it up."""
+    """Open every model that `load` names, and warm it up."""
     from app.engine.runner import Runner  # PyTorch is loaded where it is used, and only there
 
     runners = [Runner.open(name, Path(folder), load) for name, folder in load.models.items()]
@@ -100,13 +106,15 @@ class _Lane:
 class Worker:
     """One scheduler and one runner a model, and the loop over them.
 
-    `orphaned` is called from a thread of its own when the server is gone.
+    `load` is asked for one model at a time. `orphaned` is called from a thread of its own when the
+    server is gone, or cannot be understood.
     """
 
     def __init__(
         self, connection: socket.socket, load: Loader, orphaned: Callable[[], None]
     ) -> None:
         self._connection, self._load, self._orphaned = connection, load, orphaned
+        self._writing = threading.RLock()  # while it loads, two threads do
         self._inbox: queue.SimpleQueue[tuple[Command, int]] = queue.SimpleQueue()
         self._lanes: dict[str, _Lane] = {}
         self._ticks = self._told = 0  # since the start, and at the last report
@@ -118,17 +126,11 @@ class Worker:
         if not isinstance(load, Load):
             return
         threading.Thread(target=self._listen, name="inbox", daemon=True).start()
-        try:
-            runners = self._load(load)
-        except Exception as error:  # any failure to load is the server's to report
-            self._emit(Refused(str(error) or repr(error)))
+        self._open(load)
+        if not self._lanes:
             return
-        for runner in runners:
-            costs = runner.info.costs
-            scheduler = Scheduler(load.slots, costs, load.rows)
-            self._lanes[runner.info.name] = _Lane(scheduler, runner, costs)
         gc.freeze()  # what is loaded stays: no tick is to wait while it is searched for garbage
-        self._emit(Ready(tuple(runner.info for runner in runners)))
+        self._emit(Ready(tuple(lane.runner.info for lane in self._lanes.values())))
         while self._receive():
             for lane in self._lanes.values():
                 if lane.scheduler.busy:
@@ -142,13 +144,49 @@ class Worker:
 
     def _listen(self) -> None:
         """Put commands into the inbox as they come, each with the tick it came in."""
-        while (command := read_command(self._connection)) is not None:
-            self._inbox.put((command, self._ticks))
+        try:
+            while (command := read_command(self._connection)) is not None:
+                self._inbox.put((command, self._ticks))
+        except Exception:
+            log.exception("what the server said cannot be read; this worker ends")
         self._orphaned()
+
+    def _open(self, load: Load) -> None:
+        """Load one model after the other, with signs of life; leave out those that do not load."""
+        opening, over = "", threading.Event()
+
+        def beat() -> None:
+            while not over.wait(_BEAT_SECONDS):
+                with self._writing:
+                    self._emit(Loading(opening))
+
+        beats = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        for name, folder in load.models.items():
+            with self._writing:  # no beat is to name the one before after this
+                opening = name
+                self._emit(Loading(name))
+            if not beats.is_alive():
+                beats.start()
+            try:
+                runners = self._load(msgspec.structs.replace(load, models={name: folder}))
+            except Exception as error:  # any failure to load is the server's to report
+                self._emit(LeftOut(name, _reason(error)))
+                continue
+            for runner in runners:
+                costs = runner.info.costs
+                scheduler = Scheduler(load.slots, costs, load.rows)
+                self._lanes[runner.info.name] = _Lane(scheduler, runner, costs)
+        over.set()
+        beats.join()
+
+    @property
+    def _busy(self) -> bool:
+        """Whether there is a step to make."""
+        return any(lane.scheduler.busy for lane in self._lanes.values())
 
     def _receive(self) -> bool:
         """Take every command there is, waiting for one when idle; false at `Stop`."""
-        idle = not any(lane.scheduler.busy or lane.decoding for lane in self._lanes.values())
+        idle = not self._busy and not any(lane.decoding for lane in self._lanes.values())
         while True:
             try:
                 command, came = self._inbox.get(block=idle)
@@ -160,7 +198,9 @@ class Worker:
                 return False
             if isinstance(command, Submit):
                 shown = preview_steps(command.params.steps, command.previews)
-                job = Job(command.job_id, command.params, command.priority, shown)
+                job = Job(
+                    command.job_id, command.params, command.priority, shown, command.request_id
+                )
                 self._lanes[command.params.model].scheduler.submit(job)
             elif isinstance(command, Cancel) and any(
                 lane.scheduler.cancel(command.job_id) for lane in self._lanes.values()
@@ -182,7 +222,12 @@ class Worker:
             raise
         except Exception as error:
             memory = isinstance(error, OutOfMemory)
-            log.warning("a step of %d images failed: %s", len(plan.riding), error)
+            log.warning(
+                "a step of %d images failed, of requests %s: %s",
+                len(plan.riding),
+                _named(plan.riding),
+                one_line(error),
+            )
             if job := lane.scheduler.stumble(plan, memory=memory):
                 self._fail(lane, job, "out of memory" if memory else f"{type(error).__name__}")
             return
@@ -200,10 +245,10 @@ class Worker:
             lane.runner.preview(shown)
 
     def _deliver(self, lane: _Lane) -> None:
-        """Hand over what is decoded; wait for it where this model has nothing else to do."""
+        """Hand over what is decoded; wait for it where no model has anything else to do."""
         if not lane.decoding:
             return
-        for image, made in lane.runner.decoded(wait=not lane.scheduler.busy):
+        for image, made in lane.runner.decoded(wait=not self._busy):
             lane.decoding -= 1
             if isinstance(made, str):
                 self._fail(lane, image.job, made)
@@ -232,8 +277,8 @@ class Worker:
 
     def _report(self) -> None:
         """Say what was done, now and then, and once more when all is done."""
-        busy, now = any(lane.scheduler.busy for lane in self._lanes.values()), time.perf_counter()
-        if busy and now - self._reported < _REPORT_SECONDS:
+        now = time.perf_counter()
+        if self._busy and now - self._reported < _REPORT_SECONDS:
             return
         steps: dict[int, int] = {}
         previews: dict[int, list[Preview]] = {}
@@ -263,8 +308,22 @@ class Worker:
         self._reported = time.perf_counter()
 
     def _emit(self, event: Event) -> None:
-        with contextlib.suppress(OSError):  # the server is gone; `orphaned` ends this process
+        # The server is gone where it fails; `orphaned` ends this process.
+        with self._writing, contextlib.suppress(OSError):
             self._connection.sendall(pack(event))
+
+
+def _reason(error: Exception) -> str:
+    """Why a model does not load; by kind where it is none that was foreseen."""
+    told = isinstance(error, ValueError | OSError) and str(error)
+    return told or f"{type(error).__name__}: {error}"
+
+
+def _named(images: Sequence[Image]) -> str:
+    """The ids of the requests that images are of."""
+    ids = list(dict.fromkeys(image.job.request_id for image in images))
+    more = f" and {len(ids) - _MOST_NAMED} more" if len(ids) > _MOST_NAMED else ""
+    return ", ".join(ids[:_MOST_NAMED]) + more
 
 
 def main(load: Loader = load_runners) -> None:

@@ -18,7 +18,7 @@ from app.answers import image_path
 from app.dependencies import StudioDep
 from app.drawing import Order, Studio
 from app.engine.job import EngineError, ModelInfo, Preview, Result
-from app.errors import Fault, UnknownModel, enveloped, fault_of
+from app.errors import Fault, enveloped, fault_of, model_of
 from app.events import EventStream, event
 from app.images import JPEG, PNG, WEBP, encode
 from app.permalink import image_id
@@ -157,9 +157,7 @@ async def list_models(studio: StudioDep) -> ModelEntries:
 )
 async def get_model(model: str, studio: StudioDep) -> ModelEntry:
     """One model by its name."""
-    if model not in studio.models:
-        raise UnknownModel(f"unknown model {model[:40]!r}; loaded: {', '.join(studio.models)}")
-    return ModelEntry(id=model)
+    return ModelEntry(id=model_of(model, studio.models).name)
 
 
 async def _narrate(

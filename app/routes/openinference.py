@@ -14,7 +14,7 @@ from app import docs
 from app.dependencies import EngineDep, StudioDep
 from app.engine.client import EngineClient
 from app.engine.job import ModelInfo
-from app.errors import Fault, UnknownModel, enveloped
+from app.errors import Fault, UnknownModel, enveloped, model_of
 
 
 class InferenceError(BaseModel):
@@ -187,9 +187,7 @@ async def version_ready(
 
 
 def _find(models: Mapping[str, ModelInfo], name: str, version: str | None = None) -> ModelInfo:
-    if name not in models:
-        raise UnknownModel(f"unknown model {name[:40]!r}; loaded: {', '.join(models)}")
-    info = models[name]
+    info = model_of(name, models)
     if version is not None and version != info.hash:
         raise UnknownModel(f"unknown version {version[:40]!r}; loaded: {info.hash}")
     return info
@@ -198,7 +196,8 @@ def _find(models: Mapping[str, ModelInfo], name: str, version: str | None = None
 def _ready(
     engine: EngineClient, response: Response, name: str, version: str | None = None
 ) -> ModelReady:
-    if engine.models:
+    if engine.models and name not in engine.failed:
         _find(engine.models, name, version)
-    response.status_code = 200 if engine.ready else 503
-    return ModelReady(name=name, ready=engine.ready)
+    ready = engine.ready and name in engine.models
+    response.status_code = 200 if ready else 503
+    return ModelReady(name=name, ready=ready)

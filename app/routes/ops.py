@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from app.dependencies import EngineDep
 from app.docs import WRONG
-from app.reports import EngineOut, Health, ModelList, ModelOut
+from app.reports import EngineOut, FailedModel, Health, ModelList, ModelOut
 
 router = APIRouter(tags=["operations"])
 
@@ -23,7 +23,8 @@ async def models(engine: EngineDep) -> ModelList:
         models=[
             ModelOut.of(info, default=i == 0, rows=engine.rows(info))
             for i, info in enumerate(engine.models.values())
-        ]
+        ],
+        failed=[FailedModel(name=name, reason=reason) for name, reason in engine.failed.items()],
     )
 
 

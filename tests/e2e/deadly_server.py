@@ -3,7 +3,7 @@
 import sys
 
 from app.engine.client import EngineClient
-from app.engine.supervisor import WorkerProcess
+from app.engine.process import WorkerProcess
 from app.engine.wire import Load
 from app.main import create_app, create_engine
 from app.server import Server

@@ -77,6 +77,9 @@ class Backend(Protocol):
     def step(self, slots: Slots, rows: Rows) -> None:
         """Begin one step of the slots that `rows` writes."""
 
+    def done(self) -> bool:
+        """Whether `settle` would not wait."""
+
     def settle(self) -> None:
         """After this slots may be read and written as if the last step were done."""
 

@@ -73,6 +73,10 @@ class CudaGraphs:
         event.record()
         return _Decoding(event, (made[0], made[1]))
 
+    def done(self) -> bool:
+        """True: `settle` never waits."""
+        return True
+
     def settle(self) -> None:
         """Nothing: the stream keeps the order."""
 

@@ -36,6 +36,10 @@ class Eager:
         pixels, sums = develop(images)
         return Decoded((pixels.cpu(), sums.cpu()))
 
+    def done(self) -> bool:
+        """True: `settle` never waits."""
+        return True
+
     def settle(self) -> None:
         """Nothing: steps are done, or ordered by the device."""
 

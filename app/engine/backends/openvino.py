@@ -68,6 +68,10 @@ class OpenVino:
         inputs = (latents, rows.t, rows.label) if self._labelled else (latents, rows.t)
         self._begun = slots, rows, latents, self._unet.begin(*inputs)
 
+    def done(self) -> bool:
+        """Whether the UNet has answered, or none was asked."""
+        return self._begun is None or self._begun[3].done()
+
     def settle(self) -> None:
         """Wait for the UNet's answer and make the update it is for."""
         if self._begun is not None:
@@ -129,6 +133,13 @@ class _Running:
 
     def __init__(self, requests: "Sequence[ov.InferRequest]") -> None:
         self._requests = requests
+
+    def done(self) -> bool:
+        """Whether they are through, or failed, which `result` tells."""
+        try:
+            return all(request.wait_for(0) for request in self._requests)
+        except Exception:
+            return True
 
     def result(self) -> Tensor:
         """The rows' output."""

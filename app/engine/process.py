@@ -1,0 +1,101 @@
+"""A worker's process, and the socket to talk to it over."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+from app.engine.wire import Cancelled, Command, Done, Event, Failed, Load, Submit, pack, read_event
+
+log = logging.getLogger(__name__)
+
+WORKER = (sys.executable, "-m", "app.engine.worker")
+_KILLED_SECONDS = 5.0  # for the system to end a process it was told to end
+_POLL_SECONDS = 0.02
+
+
+class Process(Protocol):
+    """What is asked of a process."""
+
+    pid: int
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit status, -9 for a signal 9; raises `TimeoutExpired`."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+class WorkerProcess:
+    """Started when made, so that it loads while the server is still coming up.
+
+    Both ends of the socket close with their process: neither outlives the other.
+    """
+
+    def __init__(self, load: Load, command: Sequence[str] = WORKER) -> None:
+        self._ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = self._spawn(command, theirs)
+        self._ours.sendall(pack(load))
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self.owed: set[int] = set()  # jobs it was sent and has not answered
+        self.heard = 0  # messages
+
+    def _spawn(self, command: Sequence[str], connection: socket.socket) -> Process:
+        """A process in a group of its own: Ctrl-C in the terminal is the server's to handle."""
+        number = connection.fileno()
+        return subprocess.Popen([*command, str(number)], pass_fds=[number], process_group=0)
+
+    async def attach(self) -> None:
+        """Talk to it from the running event loop from now on."""
+        self._ours.setblocking(False)
+        self._streams = await asyncio.open_connection(sock=self._ours)
+
+    async def event(self) -> Event | None:
+        """What it says next; None when it is gone. Raises `MsgspecError`."""
+        assert self._streams is not None, "attach() comes first"
+        event = await read_event(self._streams[0])
+        self.heard += 1
+        if isinstance(event, Done | Failed | Cancelled):
+            self.owed.discard(event.job_id)
+        return event
+
+    def send(self, command: Command) -> None:
+        """Say something; lost where the worker is gone, which `event` tells."""
+        if isinstance(command, Submit):
+            self.owed.add(command.job_id)
+        if self._streams is not None and not self._streams[1].is_closing():
+            self._streams[1].write(pack(command))
+
+    async def end(self, grace: float) -> int | None:
+        """Wait for its end, for so long, then kill it; its exit status, None if that fails, too."""
+        with contextlib.suppress(OSError, RuntimeError):
+            if self._streams is None:
+                self._ours.shutdown(socket.SHUT_RDWR)
+            else:
+                self._streams[1].close()
+        status = await self._status(grace)
+        if status is None:
+            self.process.kill()
+            status = await self._status(_KILLED_SECONDS)
+        if status is None:
+            log.error("process %d does not end, though killed; it is left alone", self.process.pid)
+        return status
+
+    async def _status(self, seconds: float) -> int | None:
+        """Its exit status, waited for; None where it still runs after so long.
+
+        In no thread: those of the event loop may all be at work.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.process.wait(0)
+            if loop.time() >= end:
+                return None
+            await asyncio.sleep(_POLL_SECONDS)
