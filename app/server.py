@@ -59,16 +59,18 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Drain; the second time, end without."""
         if self.should_exit:
-            self._engine.supervisor.kill()
+            if (worker := self._engine.supervisor.worker) is not None:
+                worker.process.kill()  # it may hang, and would stay
             os._exit(128 + sig)
         self.should_exit = True
 
     async def shutdown(self, sockets: None = None) -> None:  # type: ignore[override]
         """Let what can be done in time be done, and tell the others."""
-        self._engine.drain(self._drain)
         loop = asyncio.get_running_loop()
+        draining = loop.create_task(self._engine.drain(self._drain))
         cut = loop.call_later(self._drain + _ANSWERS_SECONDS, self._cut)
         await super().shutdown(sockets)
+        draining.cancel()
         cut.cancel()
 
     def _cut(self) -> None:
