@@ -60,6 +60,8 @@ def serve(**options: str | int | None) -> None:
             port=settings.port,
             timeout_graceful_shutdown=settings.drain_seconds,
             access_log=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(settings.trusted_proxies),  # else from the environment
         )
     )
     engine.supervisor.refused = lambda: setattr(server, "should_exit", True)
