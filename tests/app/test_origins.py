@@ -285,6 +285,12 @@ def test_links_lead_to_the_documentation(client: TestClient, path: str) -> None:
     assert refused(client.get("/generate?class=7", headers=followed))
 
 
+def test_the_document_says_that_any_request_may_be_refused(client: TestClient) -> None:
+    for operations in client.get("/openapi.json").json()["paths"].values():
+        for operation in operations.values():
+            assert {"403", "4XX"} & operation["responses"].keys(), operation["operationId"]
+
+
 def test_nothing_is_read_before_it_is_refused() -> None:
     sent: list[Message] = []
 
