@@ -28,6 +28,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 _FAULTS = {
     400: "The body cannot be read.",
+    403: "A page of a foreign origin asks, or the server is not called by this `Host`.",
     404: "No such model, or no such image.",
     406: "None of the formats in `Accept` can be made.",
     413: "The body is too large.",

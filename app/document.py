@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.routing import compile_path
 
-from app.docs import HEADERS, TEMPLATE
+from app.docs import HEADERS, TEMPLATE, problems
 from app.engine.client import EngineClient
 from app.engine.job import DEFAULT_STEPS, MAX_SEED, ModelInfo, Params
 from app.errors import Problem
@@ -94,6 +94,8 @@ def _document(app: FastAPI, models: Sequence[ModelInfo]) -> dict[str, Any]:
         for operation in operations.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]  # FastAPI's guess; ours are said where they are
+            if "4XX" not in operation["responses"]:
+                operation["responses"]["403"] = problems(403)[403]  # of app/guard.py, everywhere
         if head := operations.get("head"):
             head["operationId"] += "Head"
             head["summary"] = "What a GET would answer, without its body"

@@ -5,14 +5,13 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
-from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import RedirectResponse
 
-from app import document, errors
+from app import document, errors, pages
 from app.engine.client import EngineClient
 from app.engine.ledger import Limits
 from app.engine.watchdog import Upkeep
 from app.engine.wire import Load
+from app.guard import OriginGuard
 from app.middleware import CancelOnDisconnect, RequestId
 from app.routes import (
     automatic1111,
@@ -88,29 +87,20 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
         version=_version(),
         description=_DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.engine, app.state.settings = client, settings
     app.state.sittings = []  # what routes/automatic1111.py has under way
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(CancelOnDisconnect)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["*"],
-            allow_headers=["*"],
-            expose_headers=_EXPOSED,
-        )
+    app.add_middleware(OriginGuard, access=settings.access, expose=_EXPOSED)
     app.add_middleware(RequestId)  # the outermost
     errors.install(app, lambda path: document.allowed_methods(app, path))
     for routes in _ROUTES:
         app.include_router(routes.router)
     document.install(app, client)
-
-    @app.get("/", include_in_schema=False)
-    async def home() -> RedirectResponse:
-        return RedirectResponse("/docs")
-
+    pages.install(app)
     return app
 
 

@@ -41,7 +41,8 @@ class Server(uvicorn.Server):
                 ws="none",
                 log_config=logs.CONFIG,
                 access_log=False,
-                proxy_headers=False,
+                proxy_headers=bool(settings.trusted_proxies),
+                forwarded_allow_ips=list(settings.trusted_proxies),  # else from the environment
             )
         )
         self._engine, self._drain = engine, float(settings.drain_seconds)

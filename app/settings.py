@@ -1,5 +1,6 @@
 """Settings of the server, from DARKROOM_* environment variables; read once, then frozen."""
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,7 +8,10 @@ from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.engine.job import MAX_IMAGES, MAX_STEPS, MAX_TIMEOUT
+from app.origins import Access
 from models.library import find
+
+_List = Annotated[tuple[str, ...], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -21,7 +25,7 @@ class Settings(BaseSettings):
         populate_by_name=True,
     )
 
-    models: Annotated[tuple[str, ...], NoDecode] = Field(
+    models: _List = Field(
         ("digits",),
         description="Comma-separated names of shipped models or paths of model folders.",
     )
@@ -63,8 +67,18 @@ class Settings(BaseSettings):
         description="For a client to take more of an answer.",
     )
     marking: bool = Field(True, description="Write into files how they were made, and by a model.")
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("*",), description="Comma-separated origins whose pages may read answers, or `none`."
+    cors_origins: _List = Field(
+        (),
+        description="Comma-separated origins whose pages may use the server, beside loopback ones "
+        "and its own; `*` for any, `none` for its own alone.",
+    )
+    allowed_hosts: _List = Field(
+        (),
+        description="Comma-separated names that the server is called by, beside loopback ones; "
+        "`*` for any. If absent: any, unless `host` is a loopback one.",
+    )
+    trusted_proxies: _List = Field(
+        (), description="Addresses and networks whose `X-Forwarded-For` and `-Proto` are believed."
     )
     hang_seconds: float = Field(
         30,
@@ -81,13 +95,11 @@ class Settings(BaseSettings):
     )
     drain_seconds: int = Field(30, ge=1, description="How long SIGTERM waits for what runs.")
 
-    @field_validator("models", "cors_origins", mode="before")
+    @field_validator("models", "cors_origins", "allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        if value.strip().lower() == "none":
-            return ()
         return tuple(part.strip() for part in value.split(",") if part.strip())
 
     @field_validator("models")
@@ -99,6 +111,30 @@ class Settings(BaseSettings):
         if len(set(known)) != len(known):
             raise ValueError(f"two models are called alike: {', '.join(sorted(known))}")
         return names
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        Access.of("", origins, ())
+        return origins
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        Access.of("", (), hosts)
+        return hosts
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            ipaddress.ip_network(proxy)  # uvicorn would take what it cannot read for a name
+        return proxies
+
+    @property
+    def access(self) -> Access:
+        """Which pages may use the server, and by which names it is called."""
+        return Access.of(self.host, self.cors_origins, self.allowed_hosts)
 
     @property
     def folders(self) -> dict[str, Path]:

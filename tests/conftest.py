@@ -61,7 +61,9 @@ def url() -> Iterator[str]:
 @contextmanager
 def serving(settings: Settings) -> Iterator[TestClient]:
     """A server that is ready."""
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(settings), base_url="http://localhost", raise_server_exceptions=False
+    ) as client:
         for _ in range(600):
             if client.get("/readyz").status_code == 200:
                 break

@@ -168,7 +168,7 @@ async def test_after_a_worker_died_nothing_is_told_twice() -> None:
 def test_a_stream_that_fails_on_the_way_ends_with_one_error() -> None:
     runner = FakeRunner(poison=[7])
     engine = EngineClient(LOAD, LIMITS, lambda load: ThreadWorker(load, lambda _: [runner]))
-    with TestClient(create_app(Settings(), engine)) as client:
+    with TestClient(create_app(Settings(), engine), base_url="http://localhost") as client:
         while not engine.ready:
             client.get("/livez")
         answer = client.post(

@@ -292,7 +292,9 @@ def test_a_guidance_interval_guides_a_part(server: TestClient, tiny: LatentDiffu
 
 
 def test_before_the_models_are_loaded_it_says_so(tiny_folder: Path) -> None:
-    client = TestClient(create_app(Settings(models=(str(tiny_folder),))))  # no lifespan: not loaded
+    client = TestClient(
+        create_app(Settings(models=(str(tiny_folder),))), base_url="http://localhost"
+    )  # no lifespan: not loaded
     assert client.get("/livez").status_code == 200
     assert client.get("/readyz").status_code == 503
     assert client.get("/engine").json()["ready"] is False

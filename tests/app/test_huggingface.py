@@ -181,7 +181,9 @@ def test_bodies_and_formats_that_there_are_not(server: TestClient, path: str) ->
 
 
 def test_before_the_models_are_loaded_it_says_so(tiny_folder: Path, path: str) -> None:
-    client = TestClient(create_app(Settings(models=(str(tiny_folder),))))  # no lifespan: not loaded
+    client = TestClient(
+        create_app(Settings(models=(str(tiny_folder),))), base_url="http://localhost"
+    )  # no lifespan: not loaded
     assert_problem(ask(client, path), 503)
 
 

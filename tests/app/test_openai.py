@@ -165,7 +165,7 @@ def test_an_image_is_answered_one_way_and_never_both(
 def test_addresses_are_absolute_and_give_each_image_again(server: TestClient) -> None:
     body = create(server, n=2, response_format="url", guidance_scale=3)
     for k, entry in enumerate(body["data"]):
-        assert entry["url"].startswith("http://testserver/images/")
+        assert entry["url"].startswith("http://localhost/images/")
         assert entry["url"].endswith(".png")
         again = server.get(entry["url"])
         assert again.content == native(server, seed=1 + k, guidance_scale=3)
@@ -365,7 +365,7 @@ class Failing(FakeRunner):
 def test_a_stream_that_fails_says_so_in_its_status_or_else_at_its_end(good: int) -> None:
     runner = Failing(good)
     engine = EngineClient(LOAD, LIMITS, lambda load: ThreadWorker(load, lambda _: [runner]))
-    with TestClient(create_app(Settings(), engine)) as client:
+    with TestClient(create_app(Settings(), engine), base_url="http://localhost") as client:
         while not engine.ready:
             client.get("/livez")
         wanted = {"prompt": "a", "steps": 12, "stream": True, "partial_images": 3}
@@ -396,7 +396,9 @@ def test_a_full_queue_is_a_rate_limit(tiny_folder: Path) -> None:
 
 
 def test_before_the_models_are_loaded_it_says_so(tiny_folder: Path) -> None:
-    client = TestClient(create_app(Settings(models=(str(tiny_folder),))))  # no lifespan: not loaded
+    client = TestClient(
+        create_app(Settings(models=(str(tiny_folder),))), base_url="http://localhost"
+    )  # no lifespan: not loaded
     for answer in (
         client.post(CREATE, json=CHEAP),
         client.get("/v1/models"),

@@ -13,7 +13,7 @@ from app.settings import Settings
 @pytest.fixture
 def unloaded(tiny_folder: Path) -> TestClient:
     """A server that has begun nothing: its models are not loaded."""
-    return TestClient(create_app(Settings(models=(str(tiny_folder),))))
+    return TestClient(create_app(Settings(models=(str(tiny_folder),))), base_url="http://localhost")
 
 
 def assert_error(answer: httpx.Response, status: int) -> str:

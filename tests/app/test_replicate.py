@@ -247,7 +247,9 @@ def test_a_full_queue_says_when_to_come_back(tiny_folder: Path) -> None:
 
 
 def test_before_the_models_are_loaded_it_says_so(tiny_folder: Path) -> None:
-    client = TestClient(create_app(Settings(models=(str(tiny_folder),))))  # no lifespan: not loaded
+    client = TestClient(
+        create_app(Settings(models=(str(tiny_folder),))), base_url="http://localhost"
+    )  # no lifespan: not loaded
     assert_problem(client.post(CREATE, json={"input": QUICK}), 503)
 
 

@@ -1,0 +1,88 @@
+"""Refuse what pages of foreign origins ask, and what is not asked by this server's name.
+
+It comes before anything reads a body. What is no browser sends neither `Origin` nor `Sec-Fetch-*`
+and meets only the check of `Host`.
+"""
+
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.errors import fault_of, problem
+from app.origins import Access, Authority, Origin
+
+_PROBES = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}  # they tell nothing more
+_PAGES = {"/", "/docs", "/redoc"}  # a link from anywhere may lead to them
+_HOST = (
+    "this server is not called by this Host; allowed: localhost, loopback addresses,"
+    " and the names in DARKROOM_ALLOWED_HOSTS"
+)
+_ORIGIN = (
+    "pages of this origin may not use this server; allowed: its own, and those that"
+    " DARKROOM_CORS_ORIGINS allows"
+)
+_UNCACHED = {"Cache-Control": "no-store", "Vary": "Origin"}
+
+
+class OriginGuard:
+    """Answer 403 to foreign origins and hosts; let pages of allowed origins read the answers."""
+
+    def __init__(self, app: ASGIApp, access: Access, expose: Sequence[str]) -> None:
+        self._access = access
+        self._allowed = CORSMiddleware(
+            app,
+            allow_origins=["*"] if access.origins is None else [],
+            allow_origin_regex=".*",  # those that come here are allowed
+            allow_methods=["*"],
+            allow_headers=["*"],
+            allow_private_network=True,
+            expose_headers=expose,
+        )
+        self._unreadable = CORSMiddleware(app)  # no origin may read; `Vary` says why
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._allowed(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        host = Authority.parse(hosts[0]) if len(hosts) == 1 else None
+        if not self._access.answers(host):
+            await _refuse(_HOST)(scope, receive, send)
+        elif not self._foreign(headers, host):
+            await self._allowed(scope, receive, send)
+        elif _harmless(scope, headers):
+            await self._unreadable(scope, receive, send)
+        else:
+            await _refuse(_ORIGIN)(scope, receive, send)
+
+    def _foreign(self, headers: Headers, host: Authority | None) -> bool:
+        """Whether a page asks that may not."""
+        origins = headers.getlist("origin")
+        if origins:
+            return not all(self._access.allows(Origin.parse(each), host) for each in origins)
+        site = headers.get("sec-fetch-site")
+        if site == "same-site" and host is not None and host.loopback and self._access.loopback:
+            return False  # another port of this machine
+        if site not in ("same-site", "cross-site"):
+            return False
+        # Such as an <img>, which has no Origin.
+        return not self._access.allows(Origin.of_url(headers.get("referer", "")), host)
+
+
+def _harmless(scope: Scope, headers: Headers) -> bool:
+    """Whether it starts and stops nothing and its answer goes to no page: a probe, or a link."""
+    if scope["method"] not in ("GET", "HEAD"):
+        return False
+    if scope["path"] in _PROBES:
+        return True
+    followed = "origin" not in headers and headers.get("sec-fetch-dest") == "document"
+    return followed and scope["path"] in _PAGES
+
+
+def _refuse(detail: str) -> ASGIApp:
+    return problem(fault_of(HTTPException(403, detail, _UNCACHED)))
