@@ -1,6 +1,7 @@
 """An engine over runners without a network, in the test's own process."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -44,10 +45,10 @@ async def until(happens: Callable[[], Any]) -> None:
 def asynchronous(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     """Run an async test on a loop of its own, for at most a minute."""
 
+    @functools.wraps(test)
     def run(**arguments: object) -> None:
         asyncio.run(asyncio.wait_for(test(**arguments), 60))
 
-    run.__name__ = test.__name__
     return run
 
 

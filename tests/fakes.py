@@ -71,9 +71,9 @@ class Gate:
 class FakeRunner:
     """Counts what it is asked; each image is one pixel, its seed modulo 256.
 
-    `gate` holds steps, `shutter` decodings. A seed in `poison` makes a
-    step raise; one in `blank` makes an image that is not finite; steps of more than `memory` rows
-    run out of it.
+    `gate` holds steps, `shutter` decodings. A seed in `poison` makes a step raise, one in `stuck`
+    hang; one in `blank` makes an image that is not finite; steps of more than `memory` rows run out
+    of it.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class FakeRunner:
         *,
         poison: Sequence[int] = (),
         blank: Sequence[int] = (),
+        stuck: Sequence[int] = (),
         memory: int = 10**6,
     ) -> None:
         self.info = info
@@ -89,6 +90,7 @@ class FakeRunner:
         self.batches: list[list[int]] = []  # the seeds that rode each step
         self.started: list[int] = []  # seeds, in order
         self._poison, self._blank, self.memory = set(poison), set(blank), memory
+        self._stuck = set(stuck)
         self._steps: dict[int, int] = {}  # by slot, as the runner counts them
         self._wanted: list[tuple[Image, int]] = []
         self._previews: list[tuple[Image, int]] = []
@@ -100,9 +102,11 @@ class FakeRunner:
         self.started.append(seed_of(image))
 
     def step(self, images: Sequence[Image], rows: int) -> None:
+        seeds = [seed_of(image) for image in images]
+        if self._stuck & set(seeds):
+            self.gate.hold()
         assert self.gate.passes()
         self._settle()
-        seeds = [seed_of(image) for image in images]
         used = sum(image.rows for image in images)
         assert used <= rows
         assert len({image.slot for image in images}) == len(images), "a slot rides twice"
@@ -178,7 +182,8 @@ class _Thread:
 
     def _run(self) -> None:
         try:
-            self.worker.run()
+            with contextlib.suppress(SystemExit):  # a death that a test asks for
+                self.worker.run()
         finally:
             with contextlib.suppress(OSError):
                 self._connection.shutdown(socket.SHUT_RDWR)

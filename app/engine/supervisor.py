@@ -43,6 +43,7 @@ class Supervisor:
         self._closing = False
         self._served = False  # a worker was ready once
         self._tries: Counter[str] = Counter()  # by model; workers that ended before any: ""
+        self._failures = 0  # lives in a row that did not load, since a model was left out
         self._took = 0.0  # seconds the last loading did
         self._grace = _GRACE_SECONDS
         self.worker: WorkerProcess | None = None
@@ -55,7 +56,9 @@ class Supervisor:
     @property
     def outage(self) -> float:
         """Seconds until a worker is there, by what the last one took to load; 0 where one is."""
-        return 0.0 if self.up else max(self._took - self._watchdog.loading, 0.0)
+        if self.up:
+            return 0.0
+        return max(self._took - (self._watchdog.loading if self.worker else 0.0), 0.0)
 
     def launch(self) -> None:
         """Start a worker now: it loads while the rest of the server comes up."""
@@ -89,7 +92,6 @@ class Supervisor:
             await asyncio.wait([self._task])
 
     async def _supervise(self) -> None:
-        failures = 0  # lives in a row that did not load
         while not self._closing and self.fault is None:
             try:
                 self.launch()
@@ -98,9 +100,9 @@ class Supervisor:
                 loaded = False
             else:
                 loaded = await self._live()
-            failures = 0 if loaded else failures + 1
+            self._failures = 0 if loaded else self._failures + 1
             if self.fault is None:
-                await asyncio.sleep(_pause(failures))
+                await asyncio.sleep(_pause(self._failures))
         if self.fault is not None:
             self._buried()
 
@@ -189,9 +191,11 @@ class Supervisor:
         """
         reason = one_line(reason)
         log.error("model %s is left out: %s", model, reason)
-        self.failed[model] = reason.replace(f"{self._models[model]}/", "")  # for all the world
+        self.failed[model] = reason.replace(self._models[model] or model, model)  # no path of ours
         rest = {name: path for name, path in self._load.models.items() if name != model}
         self._load = msgspec.structs.replace(self._load, models=rest or self._models)
+        if rest:
+            self._failures = 0
         self._handle(LeftOut(model, self.failed[model]))
         if self._upkeep.require_all or not (rest or self._served):
             failures = "; ".join(f"{name}: {why}" for name, why in self.failed.items())

@@ -7,6 +7,7 @@ import json
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
 import pytest
 from fastapi.testclient import TestClient
 
@@ -137,29 +138,35 @@ async def test_what_is_refused_raises_at_once_and_what_fails_at_its_end() -> Non
                 await anext(updates)
 
 
+@pytest.mark.parametrize(("n", "ticks"), [(1, 60), (3, 60), (3, 130)])
 @asynchronous
-async def test_after_a_worker_died_nothing_is_told_twice() -> None:
+async def test_after_a_worker_died_nothing_is_told_twice_and_nothing_left_out(
+    n: int, ticks: int
+) -> None:
+    """With two slots for three images, which are at different steps then."""
     runners = [FakeRunner(), FakeRunner()]
     lives = iter(runners)
 
     def start(load: Load) -> ThreadWorker:
         return ThreadWorker(load, lambda _: [next(lives)])
 
-    client = EngineClient(LOAD, LIMITS, start)
+    client = EngineClient(msgspec.structs.replace(LOAD, slots=2), LIMITS, start)
     await client.start()
     await until(lambda: client.ready)
-    runners[0].gate.let(60)
-    order = Order(params(1, steps=100), previews=9)
+    runners[0].gate.let(ticks)
+    order = Order(params(1, steps=100, n=n), previews=9)
     following = asyncio.create_task(told(Studio(client, marked=True), order))
-    await until(lambda: len(runners[0].batches) == 60)
+    await until(lambda: len(runners[0].batches) == ticks)
     await asyncio.sleep(0.3)  # longer than the worker takes between reports
     worker_of(client).thread.kill()
     runners[0].gate.open()
     updates = await following
     await client.close()
     assert client.supervisor.restarts == 1
-    shown = [update.step for update in updates if isinstance(update, Preview)]
-    assert shown == sorted(set(shown))
+    shown = [update for update in updates if isinstance(update, Preview)]
+    for image in range(n):
+        steps = [update.step for update in shown if update.image == image]
+        assert steps == sorted(preview_steps(100, 9))
     moved = [update.step for update in updates if isinstance(update, Moved)]
     assert moved == sorted(set(moved))
     assert isinstance(updates[-1], Result)

@@ -1,6 +1,7 @@
 """The runner on both CPU backends: the pixels of the plain loop, whatever shares the ticks."""
 
 import random
+import time
 
 import pytest
 import torch
@@ -86,6 +87,26 @@ def test_a_crowd_has_the_pixels_of_the_plain_loop(runner: Runner, tiny: LatentDi
         assert [pixels.data for pixels in draw(runner, want)] == images
         for ours, theirs in zip(images, plain_loop(tiny, want), strict=True):
             assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) <= most, want
+
+
+def test_a_last_step_is_seen_to_though_nobody_waits(runner: Runner) -> None:
+    """As where another model is busy: no step of this one comes after it."""
+    want = Params("tiny", 1, 4, 2.0, (0.0, 1.0), 0.5, 7, 5)
+    scheduler, job = Scheduler(8, runner.info.costs), Job(1, want)
+    scheduler.submit(job)
+    while scheduler.busy:
+        plan = scheduler.plan()
+        for image in plan.admitted:
+            runner.start(image)
+        runner.step(plan.riding, plan.rows)
+        runner.decode(scheduler.advance(plan))
+    end = time.monotonic() + 30
+    while not job.ended:
+        assert time.monotonic() < end
+        for image, made in runner.decoded(wait=False):
+            assert isinstance(made, Pixels)
+            scheduler.deliver(image, made)
+    assert [job.images[k] for k in range(want.n)] == draw(runner, want)
 
 
 def test_the_table_has_what_was_measured(runner: Runner) -> None:

@@ -20,9 +20,14 @@ SERVE = (sys.executable, "-m", "app.cli", "serve")
 
 @contextmanager
 def serving(
-    command: Sequence[str] = SERVE, **settings: object
+    command: Sequence[str] = SERVE,
+    meanwhile: Callable[[str], object] = lambda _: None,
+    **settings: object,
 ) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    """A server that is ready, and its process; it is told to stop, and must, with its worker."""
+    """A server that is ready, and its process; it is told to stop, and must, with its worker.
+
+    `meanwhile` is called with its address while it starts.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -31,6 +36,7 @@ def serving(
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment})
     url = f"http://127.0.0.1:{port}"
     try:
+        meanwhile(url)
         wait_until(lambda: ready(url, process), 90)
         yield url, process
         worker = engine(url)["worker_pid"] if process.poll() is None else None

@@ -1,5 +1,6 @@
-"""A worker that is killed, one that a request kills, and a server that is killed."""
+"""Workers that are killed, that a request kills, that hang; a server that is killed or stopped."""
 
+import contextlib
 import os
 import random
 import signal
@@ -7,11 +8,12 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 
 from tests.e2e.deadly_worker import DEADLY
-from tests.e2e.live import alive, draw, engine, pixels, serving, wait_until
+from tests.e2e.live import alive, draw, engine, pixels, ready, serving, wait_until
 
 
 def bodies(count: int, first: int) -> list[dict[str, object]]:
@@ -80,6 +82,81 @@ def test_a_request_that_kills_every_worker_fails_alone() -> None:
         stats = engine(url)
         assert stats["restarts"] == 4, "twice with the others, twice alone"
         assert stats["jobs"] == 0
+
+
+def test_a_worker_that_hangs_is_replaced_and_nobody_notices() -> None:
+    """At work; then idle, and the next one while it loads. A server that is stopped kills none."""
+    wanted = bodies(40, 3000)
+    with (
+        serving(hang_seconds=2) as (url, process),
+        httpx.Client(limits=httpx.Limits(max_connections=None)) as client,
+        ThreadPoolExecutor(40) as pool,
+    ):
+        under_load = [pool.submit(draw, url, body, client) for body in wanted]
+        wait_until(lambda: engine(url)["running"], 30)
+        first = engine(url)["worker_pid"]
+        os.kill(first, signal.SIGSTOP)
+        wait_until(lambda: not ready(url, process), 10)
+        made = [each.result() for each in under_load]
+        second = engine(url)["worker_pid"]
+        assert second != first
+        assert not alive(first)
+
+        long = [pool.submit(draw, url, {"class": "1", "steps": 1000, "seed": k}) for k in range(4)]
+        wait_until(lambda: engine(url)["running"], 30)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(5)
+        process.send_signal(signal.SIGCONT)
+        assert all(pixels(each.result()) for each in long)
+        assert engine(url)["worker_pid"] == second
+
+        os.kill(second, signal.SIGSTOP)
+        time.sleep(3)
+        assert ready(url, process), "nobody wants anything of it"
+        others = [pool.submit(draw, url, body, client) for body in wanted]
+        wait_until(lambda: engine(url)["worker_pid"] not in (None, second), 30)
+        os.kill(third := engine(url)["worker_pid"], signal.SIGSTOP)
+        wait_until(lambda: engine(url)["worker_pid"] not in (None, third), 30)
+        again = [each.result() for each in others]
+        assert engine(url)["restarts"] == 3
+        assert [pixels(png) for png in made] == [pixels(png) for png in again]
+        for body, png in list(zip(wanted, made, strict=True))[::4]:
+            assert pixels(draw(url, body, client)) == pixels(png)
+
+
+def test_a_first_worker_that_hangs_and_a_bad_model_do_not_keep_a_server_from_starting(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "bad").mkdir()
+
+    def stop(url: str) -> None:
+        def found() -> object:
+            with contextlib.suppress(httpx.TransportError):
+                return engine(url)["worker_pid"]
+
+        wait_until(found, 30)
+        os.kill(engine(url)["worker_pid"], signal.SIGSTOP)
+
+    models = f"{tmp_path / 'bad'},digits"
+    command = (sys.executable, "-m", "app.cli", "serve")
+    with serving(command, stop, models=models, hang_seconds=2) as (url, process):
+        assert engine(url)["restarts"] == 1
+        listed = httpx.get(f"{url}/models").json()
+        assert [(model["name"], model["default"]) for model in listed["models"]] == [
+            ("digits", True)
+        ]
+        reason = "bad: not a model folder: model_index.json is missing"
+        assert listed["failed"] == [{"name": "bad", "reason": reason}]
+        answer = httpx.post(f"{url}/generate", json={"model": "bad"})
+        assert answer.status_code == 503
+        assert reason in answer.json()["detail"]
+        assert pixels(draw(url, {"class": "7", "seed": 1}))
+
+        os.kill(engine(url)["worker_pid"], signal.SIGSTOP)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        assert time.monotonic() - began < 10, "2 s of drain and 2 of grace at most"
 
 
 def test_no_worker_outlives_its_server() -> None:
