@@ -11,7 +11,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from app.engine.job import (
+    NOBODY,
+    Asker,
     DeadlineExceeded,
+    EngineBusy,
     EngineUnavailable,
     GenerationFailed,
     ModelInfo,
@@ -40,7 +43,6 @@ from app.engine.wire import (
 
 log = logging.getLogger(__name__)
 
-_MAX_RETRY_AFTER = 120  # seconds; the OpenAI SDK, for one, gives up on anything longer
 _SUSPECT, _CULPRIT = 2, 4  # deaths in a row that a request was in flight at
 _MOST_SLOWNESS = 10.0  # a stall is no pace
 
@@ -99,6 +101,7 @@ class EngineClient:
         self,
         params: Params,
         *,
+        asker: Asker = NOBODY,
         priority: int = 0,
         timeout: float | None = None,
         previews: int = 0,
@@ -109,7 +112,8 @@ class EngineClient:
         `watch` is told what becomes of it meanwhile: `Queued` at once and `Moved` in step order, a
         `Preview` of every image after each of `previews` steps, evenly spaced. Cancelling the
         caller frees its slots after at most one more tick. Requests with equal parameters that are
-        in flight at once are computed once, unless a later one is more urgent or wants previews.
+        in flight at once are computed once, unless a later one is more urgent, wants previews or
+        would wait longer for another client's than for its own.
 
         Raises:
             EngineUnavailable: not loaded, or stopped before it was done.
@@ -121,11 +125,11 @@ class EngineClient:
             raise EngineUnavailable(self.supervisor.fault or "the models are not loaded")
         timeout = self._ledger.limits.seconds if timeout is None else timeout
         asked = time.monotonic()
-        request = self._ledger.equal(params)
+        request = self._ledger.equal(params, asker.client)
         if request is None or request.priority < priority or previews:
             work = params.work
-            self._ledger.admit(params, work, priority, timeout)
-            request = self._submit(params, work, priority, previews)
+            await self._admit(params, work, priority, timeout, asker.client)
+            request = self._submit(asker, params, work, priority, previews)
         else:
             self.stats.shared += 1
         request.waiters += 1
@@ -154,9 +158,22 @@ class EngineClient:
         request.place = place.position
         return place
 
-    def _submit(self, params: Params, work: int, priority: int, previews: int) -> Request:
+    async def _admit(
+        self, params: Params, work: int, priority: int, timeout: float, client: str
+    ) -> None:
+        """Refuse what has no room; but late, where its client has the room, and would ask again."""
+        try:
+            self._ledger.admit(params, work, priority, timeout, client)
+        except EngineBusy:
+            if self._ledger.holds(client):
+                await asyncio.sleep(self._ledger.limits.hold)
+            raise
+
+    def _submit(
+        self, asker: Asker, params: Params, work: int, priority: int, previews: int
+    ) -> Request:
         answer = asyncio.get_running_loop().create_future()
-        request = Request(next(self._ids), params, work, priority, previews, answer)
+        request = Request(next(self._ids), asker, params, work, priority, previews, answer)
         self._ledger.add(request)
         self._send_waiting()
         return request
@@ -173,7 +190,9 @@ class EngineClient:
         for request in waiting:
             request.sent = True
             self.supervisor.send(
-                Submit(request.id, request.params, request.priority, request.previews)
+                Submit(
+                    request.id, request.params, request.priority, request.previews, request.client
+                )
             )
 
     def _abandon(self, request: Request) -> None:
@@ -185,7 +204,8 @@ class EngineClient:
 
     def _forget(self, request: Request) -> None:
         self._ledger.forget(request)
-        self._send_waiting()
+        if request.deaths >= _SUSPECT:  # others waited for its end
+            self._send_waiting()
 
     def _handle(self, event: Event) -> None:
         """Take note of what the worker says."""
@@ -238,7 +258,7 @@ class EngineClient:
             self._show(job_id, previews)
         for job_id, steps in progress.steps.items():
             if request := self._ledger.requests.get(job_id):
-                request.steps = steps
+                self._ledger.note(request, steps)
                 if steps > request.told:
                     request.told = steps
                     pace = (time.monotonic() - request.began) / steps
@@ -259,7 +279,7 @@ class EngineClient:
                 request.deaths = 0
             request.lost = max(request.lost, -(-request.told // request.params.n))
             request.sent = request.riding = False
-            request.steps = 0
+            self._ledger.note(request, 0)
             if request.deaths >= _CULPRIT:
                 log.error("it was alone at two deaths, and fails: %s", request.params)
                 request.answer.set_exception(GenerationFailed("the worker died of it"))

@@ -24,8 +24,8 @@ class Message(msgspec.Struct, frozen=True, tag=True):
 class Load(Message, frozen=True):
     """Open these models, name -> folder. The first command.
 
-    `slots` images are in flight a model; `rows` bounds the UNet evaluations of a tick, where it is
-    not to be found out.
+    One client alone has at most `slots` images in flight a model (shares.py). `rows` bounds the
+    UNet evaluations of a tick, where it is not to be found out.
     """
 
     models: dict[str, str]
@@ -44,6 +44,7 @@ class Submit(Message, frozen=True):
     params: Params
     priority: int
     previews: int
+    client: str = ""
 
 
 class Cancel(Message, frozen=True):

@@ -20,8 +20,17 @@ from pathlib import Path
 from typing import Protocol
 
 from app.engine.costs import Costs
-from app.engine.job import DeviceLost, Job, ModelInfo, OutOfMemory, Pixels, Preview, preview_steps
-from app.engine.scheduler import Image, Scheduler
+from app.engine.job import (
+    DeviceLost,
+    Image,
+    Job,
+    ModelInfo,
+    OutOfMemory,
+    Pixels,
+    Preview,
+    preview_steps,
+)
+from app.engine.scheduler import Scheduler
 from app.engine.wire import (
     Admitted,
     Cancel,
@@ -160,7 +169,7 @@ class Worker:
                 return False
             if isinstance(command, Submit):
                 shown = preview_steps(command.params.steps, command.previews)
-                job = Job(command.job_id, command.params, command.priority, shown)
+                job = Job(command.job_id, command.params, command.priority, shown, command.client)
                 self._lanes[command.params.model].scheduler.submit(job)
             elif isinstance(command, Cancel) and any(
                 lane.scheduler.cancel(command.job_id) for lane in self._lanes.values()
