@@ -6,7 +6,9 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.engine.client import EngineClient
-from app.engine.job import ModelInfo, Params, Result, Update
+from app.engine.job import MAX_PRIORITY, NOBODY, Asker, ModelInfo, Params, Result, Update
+from app.engine.ledger import Watch
+from app.errors import InvalidRequest
 from app.images import PNG, Format, describe, encode
 
 
@@ -22,10 +24,12 @@ class Order:
 
 @dataclass(frozen=True)
 class Studio:
-    """Where orders become images, and images files."""
+    """Where one client's orders become images, and images files."""
 
     engine: EngineClient
     marked: bool  # files say how they were made
+    asker: Asker = NOBODY
+    max_priority: int = MAX_PRIORITY  # that an order may have
     quiet: float = 15.0  # seconds a stream is silent before it gives a sign of life
 
     @property
@@ -37,10 +41,25 @@ class Studio:
         """The model of an order."""
         return self.engine.models[order.params.model]
 
-    async def draw(self, order: Order) -> Result:
-        """The images of an order; raises `EngineError`. Cancel the task and its slots are free."""
+    async def draw(self, order: Order, watch: Watch | None = None) -> Result:
+        """The images of an order. Cancel the task and its slots are free.
+
+        `watch` is told what becomes of it meanwhile.
+
+        Raises:
+            InvalidRequest: its priority is above what is allowed here.
+            EngineError: it was refused, or failed.
+        """
+        if order.priority > self.max_priority:
+            allowed = f"must be at most {self.max_priority} here (DARKROOM_MAX_PRIORITY)"
+            raise InvalidRequest({"priority": allowed})
         return await self.engine.generate(
-            order.params, priority=order.priority, timeout=order.timeout
+            order.params,
+            asker=self.asker,
+            priority=order.priority,
+            timeout=order.timeout,
+            previews=order.previews if watch else 0,
+            watch=watch,
         )
 
     async def follow(self, order: Order) -> AsyncGenerator[Sequence[Update | Result], None]:
@@ -57,15 +76,7 @@ class Studio:
             updates.append(update)
             changed.set()
 
-        work = asyncio.create_task(
-            self.engine.generate(
-                order.params,
-                priority=order.priority,
-                timeout=order.timeout,
-                previews=order.previews,
-                watch=note,
-            )
-        )
+        work = asyncio.create_task(self.draw(order, note))
         work.add_done_callback(lambda _: changed.set())
         try:
             while not work.done():

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.engine.job import MAX_IMAGES, MAX_STEPS, MAX_TIMEOUT
+from app.engine.job import MAX_IMAGES, MAX_PRIORITY, MAX_STEPS, MAX_TIMEOUT
 from app.origins import Access
 from models.library import find
 
@@ -35,15 +35,22 @@ class Settings(BaseSettings):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     backend: Literal["auto", "openvino", "eager", "cuda-graphs"] = "auto"
     compile: bool = Field(False, description="torch.compile the UNet; slow to start.")
-    slots: int = Field(64, ge=1, le=4096, description="Images in flight at once, a model.")
+    slots: int = Field(
+        64, ge=1, le=4096, description="Images in flight at once, a model, of one client alone."
+    )
     rows: int | None = Field(
         None, ge=1, le=4096, description="UNet evaluations a tick at most; measured if absent."
     )
-    max_jobs: int = Field(512, ge=1, description="Requests waiting or running, all models.")
+    max_jobs: int = Field(
+        512, ge=1, description="Requests waiting or running, all models, of one client alone."
+    )
     max_work: int = Field(
         500_000,
         ge=MAX_STEPS * MAX_IMAGES * 2,
-        description="UNet evaluations waiting or running, all models.",
+        description="UNet evaluations waiting or running, all models, of one client alone.",
+    )
+    max_priority: int = Field(
+        0, ge=0, le=MAX_PRIORITY, description="The highest priority a request may have."
     )
     timeout_seconds: float = Field(
         300, gt=0, le=MAX_TIMEOUT, allow_inf_nan=False, description="Of requests that name none."

@@ -15,9 +15,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from app.engine.job import Job, Params
+from app.engine.job import Image, Job, Params
 from app.engine.runner import Runner
-from app.engine.scheduler import Image
 from app.engine.wire import Load
 from benchmarks.peers.sampling import Digits, best_device
 from models.library import find

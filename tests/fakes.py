@@ -8,9 +8,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 from app.engine.costs import Bucket, Costs
-from app.engine.job import ModelInfo, OutOfMemory, Params, Pixels
+from app.engine.job import Image, ModelInfo, OutOfMemory, Params, Pixels
 from app.engine.process import Process, WorkerProcess
-from app.engine.scheduler import Image
 from app.engine.wire import Load
 from app.engine.worker import Mechanism, Worker
 

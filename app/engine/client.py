@@ -12,7 +12,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from app.engine.job import (
+    NOBODY,
+    Asker,
     DeadlineExceeded,
+    EngineBusy,
     EngineUnavailable,
     GenerationFailed,
     ModelInfo,
@@ -133,6 +136,7 @@ class EngineClient:
         self,
         params: Params,
         *,
+        asker: Asker = NOBODY,
         priority: int = 0,
         timeout: float | None = None,
         previews: int = 0,
@@ -143,7 +147,8 @@ class EngineClient:
         `watch` is told what becomes of it meanwhile: `Queued` at once and `Moved` in step order, a
         `Preview` of every image after each of `previews` steps, evenly spaced. Cancelling the
         caller frees its slots after at most one more tick. Requests with equal parameters that are
-        in flight at once are computed once, unless a later one is more urgent or wants previews.
+        in flight at once are computed once, unless a later one is more urgent, wants previews or
+        would wait longer for another client's than for its own.
 
         Raises:
             EngineUnavailable: not loaded, or stopped before it was done.
@@ -155,11 +160,11 @@ class EngineClient:
             raise EngineUnavailable(refusal)
         timeout = self._ledger.limits.seconds if timeout is None else timeout
         asked = time.monotonic()
-        request = self._ledger.equal(params)
+        request = self._ledger.equal(params, asker.client)
         if request is None or request.priority < priority or previews:
             work = params.work
-            self._ledger.admit(params, work, priority, timeout)
-            request = self._submit(params, work, priority, previews)
+            await self._admit(params, work, priority, timeout, asker.client)
+            request = self._submit(asker, params, work, priority, previews)
         else:
             self.stats.shared += 1
         request.waiters += 1
@@ -188,9 +193,22 @@ class EngineClient:
         request.place = place.position
         return place
 
-    def _submit(self, params: Params, work: int, priority: int, previews: int) -> Request:
+    async def _admit(
+        self, params: Params, work: int, priority: int, timeout: float, client: str
+    ) -> None:
+        """Refuse what has no room; but late, where its client has the room, and would ask again."""
+        try:
+            self._ledger.admit(params, work, priority, timeout, client)
+        except EngineBusy:
+            if self._ledger.holds(client):
+                await asyncio.sleep(self._ledger.limits.hold)
+            raise
+
+    def _submit(
+        self, asker: Asker, params: Params, work: int, priority: int, previews: int
+    ) -> Request:
         answer = asyncio.get_running_loop().create_future()
-        request = Request(next(self._ids), params, work, priority, previews, answer)
+        request = Request(next(self._ids), asker, params, work, priority, previews, answer)
         self._ledger.add(request)
         self._send_waiting()
         return request
@@ -212,7 +230,7 @@ class EngineClient:
                     request.params,
                     request.priority,
                     request.previews,
-                    request.request_id,
+                    request.asker,
                 )
             )
 
@@ -225,7 +243,8 @@ class EngineClient:
 
     def _forget(self, request: Request) -> None:
         self._ledger.forget(request)
-        self._send_waiting()
+        if request.suspect:  # others waited for its end
+            self._send_waiting()
 
     def _handle(self, event: Event) -> None:
         """Take note of what the worker says."""
@@ -289,7 +308,7 @@ class EngineClient:
             self._show(job_id, previews)
         for job_id, steps in progress.steps.items():
             if request := self._ledger.requests.get(job_id):
-                request.steps = steps
+                self._ledger.note(request, steps)
                 if steps > request.told:
                     request.told = steps
                     pace = (time.monotonic() - request.began) / steps
@@ -306,7 +325,7 @@ class EngineClient:
             self._fail_all(self.supervisor.fault)
         for request in self._ledger.bury():
             told = "request %s was alone at two deaths, and fails: %s"
-            log.error(told, request.request_id, request.params)
+            log.error(told, request.asker.request_id, request.params)
             request.answer.set_exception(GenerationFailed("the worker died of it"))
             self._ledger.forget(request)
         if self._ends < math.inf:

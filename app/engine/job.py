@@ -15,6 +15,17 @@ DEFAULT_STEPS = 50
 LONG = 100  # steps; a request of more gives way to shorter ones
 
 
+@dataclass(frozen=True)
+class Asker:
+    """Who asks: what the engine has is shared out by `client`; the log names `request_id`."""
+
+    client: str = ""
+    request_id: str = ""
+
+
+NOBODY = Asker()
+
+
 class EngineError(Exception):
     """The engine did not make the images.
 
@@ -224,8 +235,9 @@ class Job:
     params: Params
     priority: int = 0
     previews: frozenset[int] = frozenset()  # the steps after which its images are shown
-    request_id: str = ""  # of HTTP, for the log
+    asker: Asker = NOBODY
     status: Status = Status.QUEUED
+    begun: int = 0  # images that have had a slot
     images: dict[int, Pixels] = field(default_factory=dict)
     denoised: float = 0.0  # when the last step of its last image began; time.perf_counter()
 
@@ -233,3 +245,30 @@ class Job:
     def ended(self) -> bool:
         """Whether the job will change no more."""
         return self.status in (Status.DONE, Status.FAILED, Status.CANCELLED)
+
+    @property
+    def long(self) -> bool:
+        """Whether it gives way to short ones."""
+        return self.params.steps > LONG
+
+
+@dataclass(eq=False)
+class Image:
+    """One image of a job: how many steps it has made, and the slot and tick of the last."""
+
+    job: Job
+    index: int
+    key: tuple[int, int, int]  # orders those in flight: (virtual arrival, job, image)
+    step: int = 0
+    slot: int = -1
+    ridden: int = -1
+
+    @property
+    def rows(self) -> int:
+        """UNet evaluations of its next step."""
+        return self.job.params.rows(self.step)
+
+    @property
+    def long(self) -> bool:
+        """Whether it gives way to short ones."""
+        return self.job.long

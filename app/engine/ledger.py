@@ -4,13 +4,15 @@ import asyncio
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from app.engine.costs import Costs, Forecast, forecast, solo
 from app.engine.costs import Load as Ahead
 from app.engine.job import (
     LONG,
+    Asker,
     DeadlineTooShort,
     EngineBusy,
     ModelInfo,
@@ -18,6 +20,7 @@ from app.engine.job import (
     Queued,
     Update,
 )
+from app.engine.shares import Shares
 from app.engine.wire import Done, Load
 
 _MAX_RETRY_AFTER = 120  # seconds; the OpenAI SDK, for one, gives up on anything longer
@@ -29,9 +32,13 @@ Watch = Callable[[Update], None]
 
 @dataclass(eq=False)
 class Request:
-    """What is asked of the worker, once, for all who ask it: `waiters` of them."""
+    """What is asked of the worker, once, for all who ask it: `waiters` of them.
+
+    It counts as the first one's.
+    """
 
     id: int
+    asker: Asker
     params: Params
     work: int  # UNet evaluations, all in all
     priority: int
@@ -47,7 +54,12 @@ class Request:
     place: int = -1  # in the queue, as told last
     told: int = 0  # the most of them that was told, in this life of the worker or another
     shown: dict[int, int] = field(default_factory=dict)  # by image, the last step it was shown at
-    request_id: str = ""  # of HTTP, for the log
+    counted: int = 0  # of its rows, those that its client's share is charged with
+
+    @property
+    def client(self) -> str:
+        """Whose share it is charged to."""
+        return self.asker.client
 
     @property
     def rows_left(self) -> int:
@@ -91,11 +103,37 @@ class Stats:
 
 @dataclass(frozen=True)
 class Limits:
-    """What may wait and run at once, requests and UNet evaluations, and for how long at most."""
+    """What may wait and run at once, requests and UNet evaluations, and for how long at most.
+
+    For one client alone; for all together it is a quarter more (shares.py).
+    """
 
     jobs: int
     work: int
     seconds: float  # for requests that do not say
+    hold: float = 1.0  # seconds that a refusal is held back from a client who would ask again
+
+
+class _Kind(NamedTuple):
+    """Requests that are one to those who wait behind them."""
+
+    client: str
+    model: str
+    priority: int
+    long: bool
+
+
+@dataclass
+class _Sum:
+    """Images of some requests, and their UNet evaluations still to be made."""
+
+    images: int = 0
+    rows: int = 0
+
+    def add(self, images: int, rows: int) -> None:
+        """Add those of more requests."""
+        self.images += images
+        self.rows += rows
 
 
 class Ledger:
@@ -106,20 +144,38 @@ class Ledger:
         self.models: Mapping[str, ModelInfo] = {}
         self.stats = Stats()
         self.requests: dict[int, Request] = {}
-        self._equal: dict[Params, Request] = {}
+        self._jobs, self._work = Shares(limits.jobs), Shares(limits.work)
+        self._sums: dict[_Kind, _Sum] = defaultdict(_Sum)
+        self._equal: dict[Params, dict[str, Request]] = {}  # by client, the newest
 
-    def equal(self, params: Params) -> Request | None:
-        """The newest request for the same pixels."""
-        return self._equal.get(params)
+    def equal(self, params: Params, client: str) -> Request | None:
+        """A request for the same pixels that comes no later than one of this client would.
+
+        That is its own newest; or another's who has no more work here than this one would have.
+        """
+        same = self._equal.get(params, {})
+        if own := same.get(client):
+            return own
+        held = self._work.held
+        return next((r for r in same.values() if held(r.client) <= held(client) + r.work), None)
 
     def add(self, request: Request) -> None:
         """Take a request up."""
-        self.requests[request.id] = self._equal[request.params] = request
+        self.requests[request.id] = request
+        self._equal.setdefault(request.params, {})[request.client] = request
+        self._charge(request, 1)
+        self.note(request, 0)
 
     def forget(self, request: Request) -> None:
         """It has ended."""
-        self.requests.pop(request.id, None)
-        if self._equal.get(request.params) is request:
+        if self.requests.pop(request.id, None) is None:
+            return
+        self._count(request, -request.counted)
+        self._charge(request, -1)
+        same = self._equal[request.params]
+        if same.get(request.client) is request:
+            del same[request.client]
+        if not same:
             del self._equal[request.params]
 
     def bury(self) -> list[Request]:
@@ -135,15 +191,26 @@ class Ledger:
             elif blamed and not request.suspect:
                 request.deaths = 0
             request.sent = request.riding = False
-            request.steps = 0
+            self.note(request, 0)
         return [request for request in requests if request.deaths >= _CULPRIT]
 
-    def admit(self, params: Params, work: int, priority: int, timeout: float) -> None:
+    def note(self, request: Request, steps: int) -> None:
+        """Its images have made so many steps, all together."""
+        request.steps = steps
+        self._count(request, request.rows_left - request.counted)
+
+    def holds(self, client: str) -> bool:
+        """Whether anything of a client waits or runs."""
+        return self._jobs.held(client) > 0
+
+    def admit(
+        self, params: Params, work: int, priority: int, timeout: float, client: str = ""
+    ) -> None:
         """Refuse what has no room, or cannot be done in time.
 
         Raises:
             DeadlineTooShort: it takes longer even alone.
-            EngineBusy: no room, or not in time by what lies before it.
+            EngineBusy: no room in its client's share, or not in time by what lies before it.
         """
         costs = self._costs(params.model)
         alone = solo(costs, steps=params.steps, rows=work)
@@ -151,19 +218,17 @@ class Ledger:
             raise DeadlineTooShort(
                 f"timeout: {timeout:g} s; this takes about {alone:.2g} s with nothing else to do"
             )
-        expected = self._expect(params, work, priority)
+        ahead = self._ahead(params, work, priority, client)
+        expected = self._forecast(params, ahead, images=params.n, work=work)
         if self.requests and expected.end > timeout:
             raise EngineBusy(
                 f"it would take about {expected.end:.3g} s now; the timeout is {timeout:g} s",
                 _seconds(expected.end - timeout),
             )
-        waiting = sum(request.rows_left for request in self.requests.values())
-        if len(self.requests) >= self.limits.jobs or waiting + work > self.limits.work:
-            raise EngineBusy(
-                f"{len(self.requests)} requests of {waiting} UNet evaluations are waiting or "
-                f"running; the limits are {self.limits.jobs} and {self.limits.work}",
-                _seconds(max(expected.wait, waiting / costs.best.rate / 2)),
-            )
+        if not (self._jobs.fits(client) and self._work.fits(client, work)):
+            rows = self._work.held(client) or self._work.taken
+            wait = _seconds(max(expected.wait, rows / costs.best.rate / 2))
+            raise EngineBusy(self._full(client), wait)
 
     def late(self, seconds: float) -> Iterator[tuple[Request, float]]:
         """What will not have ended in so many seconds, each with the seconds it would take.
@@ -172,8 +237,7 @@ class Ledger:
         """
         images: dict[tuple[str, bool], int] = defaultdict(int)  # that stay, by model and length
         rows = images.copy()
-        order = sorted(self.requests.values(), key=lambda r: (not r.riding, -r.priority, r.id))
-        for request in order:
+        for request in sorted(self._turns(), key=lambda request: not request.riding):
             model = request.params.model
             before = [(model, long) for long in (False, True)[: 1 + request.long]]
             ahead = Ahead(sum(images[key] for key in before), sum(rows[key] for key in before))
@@ -196,15 +260,17 @@ class Ledger:
         return min(foreseen, pace * (request.all_steps - done))
 
     def places(self) -> Iterator[tuple[Request, Queued]]:
-        """Every request that waits, the next one first, with its place in its model's queue.
+        """What waits and is watched, the next one first, with its place in its model's queue.
 
         A long one comes after all that are before it, a short one after short ones alone.
         """
         images: dict[tuple[str, bool], int] = defaultdict(int)  # ahead, by model and length
         rows, waiting = images.copy(), images.copy()
-        for request in sorted(self.requests.values(), key=lambda r: (-r.priority, r.id)):
+        if not any(request.watches for request in self.requests.values()):
+            return
+        for request in self._turns():
             model, params = request.params.model, request.params
-            if not request.riding:
+            if request.watches and not request.riding:
                 before = [(model, long) for long in (False, True)[: 1 + request.long]]
                 ahead = Ahead(sum(images[key] for key in before), sum(rows[key] for key in before))
                 # Its first image has a slot before the others; that is when its first step is.
@@ -212,23 +278,76 @@ class Ledger:
                 yield request, Queued(sum(waiting[key] for key in before), wait)
             own = (model, request.long)
             images[own] += params.n
-            rows[own] += request.rows_left
+            rows[own] += request.counted
             waiting[own] += not request.riding
 
-    def _expect(self, params: Params, work: int, priority: int) -> Forecast:
-        """Seconds until a request of so much work would start and end, by what lies before it.
+    def _turns(self) -> Sequence[Request]:
+        """As requests come to their slots: clients in turn, one image of each, then the next."""
+        requests = sorted(self.requests.values(), key=lambda r: (-r.priority, r.id))
+        if self._jobs.clients < 2:
+            return requests
+        images: dict[tuple[str, str], int] = defaultdict(int)
+        turns = []  # of each request, the images of its client that come first
+        for request in requests:
+            own = request.client, request.params.model
+            turns.append((-request.priority, images[own], request.id))
+            images[own] += request.params.n
+        return [self.requests[number] for *_, number in sorted(turns)]
 
-        Long requests do not lie before a short one, nor do those of lower priority.
+    def _ahead(self, params: Params, work: int, priority: int, client: str) -> Ahead:
+        """What lies before a new request: its client's own, and of every other one as much.
+
+        What is more urgent lies before it altogether. Long requests do not lie before a short one,
+        nor do those of lower priority.
         """
-        before = [
-            request
-            for request in self.requests.values()
-            if request.params.model == params.model
-            and request.priority >= priority
-            and (params.steps > LONG or not request.long)
-        ]
-        ahead = Ahead(sum(r.params.n for r in before), sum(r.rows_left for r in before))
-        return self._forecast(params, ahead, images=params.n, work=work)
+        own, urgent, others = _Sum(params.n, work), _Sum(), defaultdict[str, _Sum](_Sum)
+        for kind, held in self._sums.items():
+            if kind.model != params.model or kind.priority < priority:
+                continue
+            if kind.long and params.steps <= LONG:
+                continue
+            if kind.client == client:
+                own.add(held.images, held.rows)
+            elif kind.priority > priority:
+                urgent.add(held.images, held.rows)
+            else:
+                others[kind.client].add(held.images, held.rows)
+        images = own.images - params.n + urgent.images
+        rows = own.rows - work + urgent.rows
+        images += sum(min(other.images, own.images) for other in others.values())
+        rows += sum(min(other.rows, own.rows) for other in others.values())
+        return Ahead(images, rows)
+
+    def _full(self, client: str) -> str:
+        """Why there is no room for a client."""
+        jobs, work = self._jobs, self._work
+        if not jobs.held(client):
+            return (
+                f"{jobs.taken} requests of {work.taken} UNet evaluations of {jobs.clients} clients "
+                f"are waiting or running; the limits are {jobs.total} and {work.total}"
+            )
+        share = "" if jobs.clients == 1 else " beside other clients'"
+        return (
+            f"{jobs.held(client)} requests of {work.held(client)} UNet evaluations of this client "
+            f"are waiting or running{share}; the limits are {jobs.most(client)} and "
+            f"{work.most(client)}"
+        )
+
+    def _charge(self, request: Request, sign: int) -> None:
+        self._jobs.take(request.client, sign)
+        self._add(request, sign * request.params.n, 0)
+
+    def _count(self, request: Request, rows: int) -> None:
+        request.counted += rows
+        self._work.take(request.client, rows)
+        self._add(request, 0, rows)
+
+    def _add(self, request: Request, images: int, rows: int) -> None:
+        kind = _Kind(request.client, request.params.model, request.priority, request.long)
+        held = self._sums[kind]
+        held.add(images, rows)
+        if not held.images:
+            del self._sums[kind]
 
     def _forecast(self, params: Params, ahead: Ahead, *, images: int, work: int) -> Forecast:
         return forecast(

@@ -15,8 +15,8 @@ from app.engine.backends.base import Backend, Decoding, Rows, Slots, device_erro
 from app.engine.backends.choice import pick_backend
 from app.engine.backends.measure import NOT_FINITE, measure
 from app.engine.costs import Bucket, Costs
-from app.engine.job import DeviceLost, ModelInfo, Pixels
-from app.engine.scheduler import Image
+from app.engine.job import DeviceLost, Image, ModelInfo, Pixels
+from app.engine.shares import with_reserve
 from app.engine.wire import Load
 from models.checkpoint import checkpoint_digest
 from models.pipeline import BLOCK_ROWS, LatentDiffusion
@@ -33,7 +33,7 @@ class Runner:
         self, name: str, model: LatentDiffusion, digest: str, backend: Backend, slots: int
     ) -> None:
         self._name, self._model, self._digest, self._backend = name, model, digest, backend
-        slots = max(slots, *backend.buckets)
+        slots = max(with_reserve(slots), *backend.buckets)
         # Two more than there are: one that padding reads, and one where it writes.
         self._blank, self._waste = slots, slots + 1
         self._slots = Slots.of(slots + 2, model)

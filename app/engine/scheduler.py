@@ -1,53 +1,29 @@
 """Who rides the next tick. Policy alone: no tensors, standard library only.
 
 One scheduler serves one model. It owns a fixed number of slots, each room for one image; a request
-of n images takes n slots, one by one as they come free. A tick makes one step of the images it
-carries, one row for each and two for those that are guided.
+of n images takes n slots, one by one as they come free (queues.py says whose turn it is). A tick
+makes one step of the images it carries, one row for each and two for those that are guided.
 
-Who gets a slot: the image whose job came first, where a level of priority is worth `AGING` ticks.
-So it is first come, first served inside a priority, and a low one waits a bounded time longer.
-Who rides: the images that have waited longest for a step.
+Who rides: the images that have waited longest for a step; where there are several clients, the
+first of each, then the second of each, and so on, so that each has an equal part of the rows as
+far as it wants it.
 
-Images of more than `LONG` steps give way to short ones. They leave an eighth of the slots to
-them, where a short image may pass long ones that wait. And while a short image is in flight, short
-ones ride first, and the tick is kept to twice the time it would take for them alone; but a quarter
-of its rows, and one image at least, are the long ones' own, so that they end as well.
+Some ride before others: images of up to `LONG` steps before longer ones; and of those, the images
+of light clients, who want no more than an equal part of a tick, where there are others. Meanwhile a
+tick is kept to `SPARING` times what it would take for the first alone; but a quarter of its rows,
+and one image at least, are the others' own, so that they end as well.
 """
 
-import heapq
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from app.engine.costs import Costs
-from app.engine.job import LONG, Job, Pixels, Status
+from app.engine.job import Image, Job, Pixels, Status
+from app.engine.queues import Queues
 
-AGING = 200  # ticks
 PATIENCE = 500  # ticks with fewer rows, after memory ran out, before more are tried again
-
-
-@dataclass(eq=False)
-class Image:
-    """One image of a job: how many steps it has made, and the slot and tick of the last."""
-
-    job: Job
-    index: int
-    key: tuple[int, int, int]  # orders the queue: (virtual arrival, job, image)
-    step: int = 0
-    slot: int = -1
-    ridden: int = -1
-
-    @property
-    def rows(self) -> int:
-        """UNet evaluations of its next step."""
-        return self.job.params.rows(self.step)
-
-    @property
-    def long(self) -> bool:
-        """Whether it gives way to short ones."""
-        return self.job.params.steps > LONG
-
-    def __lt__(self, other: "Image") -> bool:
-        return self.key < other.key
+SPARING = 2  # times what a tick takes for those alone who ride first
 
 
 @dataclass(frozen=True)
@@ -60,26 +36,27 @@ class Plan:
 
 
 class Scheduler:
-    """Queue, slots and the state of every job of one model.
+    """Queues, slots and the state of every job of one model.
 
-    `most` bounds the rows of a tick.
+    One client alone has `slots`; there are more, which only others may have (shares.py). `most`
+    bounds the rows of a tick.
     """
 
     def __init__(self, slots: int, costs: Costs, most: int | None = None) -> None:
-        self.slots, self._costs = slots, costs
+        self._costs = costs
         self._most = costs.best.rows if most is None else most
         self._cap, self._patience = self._most, 0
         self.jobs: dict[int, Job] = {}
-        self._queues: dict[bool, list[Image]] = {False: [], True: []}  # heaps; long images apart
+        self._queues = Queues(slots)
         self._running: dict[int, Image] = {}
         self._decoding: set[Image] = set()
-        self._free = list(range(slots - 1, -1, -1))
+        self._free = list(range(self._queues.slots.total - 1, -1, -1))
         self.ticks = 0
 
     @property
     def busy(self) -> bool:
         """Whether the next tick has anything to do."""
-        return bool(self._running or self._queues[False] or self._queues[True])
+        return bool(self._running or self._queues)
 
     @property
     def running(self) -> int:
@@ -99,15 +76,12 @@ class Scheduler:
     def submit(self, job: Job) -> None:
         """Queue every image of a job."""
         self.jobs[job.id] = job
-        arrival = self.ticks - AGING * job.priority
-        for index in range(job.params.n):
-            image = Image(job, index, (arrival, job.id, index))
-            heapq.heappush(self._queues[image.long], image)
+        self._queues.put(job, self.ticks)
 
     def plan(self) -> Plan:
         """Give free slots to those whose turn it is; say who rides and in what bucket."""
         admitted = []
-        while image := self._next():
+        while image := self._queues.take(self.ticks):
             image.slot = self._free.pop()
             self._running[image.slot] = image
             image.job.status = Status.RUNNING
@@ -170,47 +144,66 @@ class Scheduler:
         Raises:
             AssertionError: it does not add up.
         """
-        assert sorted([*self._free, *self._running]) == list(range(self.slots)), "slots"
+        slots = self._queues.slots
+        assert sorted([*self._free, *self._running]) == list(range(slots.total)), "slots"
         assert all(image.slot == slot for slot, image in self._running.items()), "slot's owner"
-        places = [*self._queues[False], *self._queues[True], *self._running.values()]
-        places += self._decoding
-        found = sorted((image.job.id, image.index) for image in places)
+        holders = Counter(image.job.asker.client for image in self._running.values())
+        assert holders == slots.by_client, "shares"
+        places = (*self._running.values(), *self._decoding)
+        found = [(image.job.id, image.index) for image in places]
+        found += [(job.id, k) for job in self._queues for k in range(job.begun, job.params.n)]
         made = [(job.id, index) for job in self.jobs.values() for index in job.images]
         owed = [(job.id, i) for job in self.jobs.values() for i in range(job.params.n)]
         assert sorted([*found, *made]) == sorted(owed), "an image is lost, or in two places"
         assert not any(job.ended for job in self.jobs.values()), "an ended job is kept"
 
-    def _next(self) -> Image | None:
-        """The image whose turn it is for a free slot, taken off its queue; None where none may."""
-        kept = -(-self.slots // 8) if self.slots > 1 else 0
-        heads = [queue[0] for queue in self._queues.values() if queue] if self._free else []
-        held = sum(image.long for image in self._running.values())
-        allowed = [head for head in heads if not head.long or held < self.slots - kept]
-        if not allowed:
-            return None
-        return heapq.heappop(self._queues[min(allowed).long])
-
     def _ride(self) -> tuple[list[Image], int]:
         """Who makes a step now, and in a bucket of how many rows."""
-        waiting = sorted(self._running.values(), key=lambda image: (image.ridden, image.key))
+        waiting, light = self._in_turn()
         if not waiting:
             return [], 0
         if self._cap == 1:  # so few rows that one image rides, whether it needs one or two
             waiting = waiting[:1]
-        short = [image for image in waiting if not image.long]
-        long = [image for image in waiting if image.long]
-        total, most = sum(image.rows for image in waiting), self._cap
-        least = short[0].rows + long[0].rows if short and long else 0
-        if not 0 < least <= self._costs.buckets[-1].rows:
-            least = max(image.rows for image in waiting)
-            rows = self._costs.choose(total, least, most).rows
-            return _fill(waiting, min(rows, max(most, least))), rows
-        alone = self._costs.holding(min(sum(image.rows for image in short), most))
-        most = min(self._costs.within(2 * alone.seconds, least).rows, max(most, least))
-        rows = self._costs.choose(total, least, most).rows
-        room = min(rows, most)
-        first = _fill(short, room - max(room // 4, long[0].rows))
-        return first + _fill(long, room - sum(image.rows for image in first)), rows
+        wanted = [image.rows for image in waiting]
+        groups = self._groups(waiting, light)
+        least = sum(group[0].rows for group in groups) if len(groups) > 1 else max(wanted)
+        most = max(self._cap, least)
+        if len(groups) > 1:
+            first = self._costs.holding(min(sum(image.rows for image in groups[0]), self._cap))
+            most = min(self._costs.within(SPARING * first.seconds, least).rows, most)
+        rows = self._costs.choose(sum(wanted), least, most).rows
+        return _share(groups, min(rows, most)), rows
+
+    def _in_turn(self) -> tuple[list[Image], Set[str]]:
+        """The images in flight in the order of their turns; the clients that want few rows."""
+        waiting = sorted(self._running.values(), key=lambda image: (image.ridden, image.key))
+        if self._queues.slots.clients < 2:
+            return waiting, frozenset()
+        wanted: Counter[str] = Counter()  # rows, by client
+        before = []  # of each image, rows of its client that come first
+        for image in waiting:
+            client = image.job.asker.client
+            before.append(wanted[client])
+            wanted[client] += image.rows
+        order = sorted(range(len(waiting)), key=before.__getitem__)
+        light = {client for client, rows in wanted.items() if rows * len(wanted) <= self._cap}
+        return [waiting[k] for k in order], light
+
+    def _groups(self, waiting: Sequence[Image], light: Set[str]) -> Sequence[Sequence[Image]]:
+        """Those that ride first, then those that give way, as far as a tick has room for all."""
+        few: list[Image] = []  # short images of clients that are light
+        many: list[Image] = []
+        long: list[Image] = []
+        for image in waiting:
+            group = long if image.long else few if image.job.asker.client in light else many
+            group.append(image)
+        groups = [group for group in (few, many, long) if group]
+        if len(groups) > 1 and (least := sum(group[0].rows for group in groups)) > self._cap:
+            if few:  # their clients have turns enough
+                return self._groups(waiting, frozenset())
+            if least > self._costs.buckets[-1].rows:
+                return [waiting]
+        return groups
 
     def _recover(self) -> None:
         """After enough ticks with fewer rows, try twice as many."""
@@ -223,9 +216,7 @@ class Scheduler:
         job = self.jobs.get(job_id)
         if job is None:
             return False
-        for long, queue in self._queues.items():
-            self._queues[long] = [image for image in queue if image.job is not job]
-            heapq.heapify(self._queues[long])
+        self._queues.drop(job)
         for image in [image for image in self._running.values() if image.job is job]:
             self._release(image)
         self._decoding = {image for image in self._decoding if image.job is not job}
@@ -235,17 +226,23 @@ class Scheduler:
     def _release(self, image: Image) -> None:
         del self._running[image.slot]
         self._free.append(image.slot)
+        self._queues.leave(image)
 
     def _end(self, job: Job, status: Status) -> None:
         job.status = status
         del self.jobs[job.id]
 
 
-def _fill(images: Iterable[Image], rows: int) -> list[Image]:
-    """The first images that fit into `rows`, in order; one that does not fit lets others pass."""
+def _share(groups: Sequence[Sequence[Image]], room: int) -> list[Image]:
+    """Who rides: in order, where every group leaves a quarter of the rows to those after it.
+
+    An image that does not fit lets others of its group pass.
+    """
     riding = []
-    for image in images:
-        if image.rows <= rows:
-            riding.append(image)
-            rows -= image.rows
+    for group, others in zip(groups, [*groups[1:], ()], strict=True):
+        kept = max(room // 4, others[0].rows) if others else 0
+        for image in group:
+            if (rows := image.rows) <= room - kept:
+                riding.append(image)
+                room -= rows
     return riding

@@ -9,7 +9,7 @@ import struct
 
 import msgspec
 
-from app.engine.job import ModelInfo, Params, Pixels, Preview
+from app.engine.job import NOBODY, Asker, ModelInfo, Params, Pixels, Preview
 
 _LENGTH = struct.Struct("!I")
 _LONGEST = 1 << 30  # bytes of a message; sixteen images of 4096 x 4096 have 3/4 of it
@@ -25,8 +25,8 @@ class Message(msgspec.Struct, frozen=True, tag=True):
 class Load(Message, frozen=True):
     """Open these models, name -> folder. The first command.
 
-    `slots` images are in flight a model; `rows` bounds the UNet evaluations of a tick, where it is
-    not to be found out.
+    One client alone has at most `slots` images in flight a model (shares.py). `rows` bounds the
+    UNet evaluations of a tick, where it is not to be found out.
     """
 
     models: dict[str, str]
@@ -45,7 +45,7 @@ class Submit(Message, frozen=True):
     params: Params
     priority: int
     previews: int
-    request_id: str = ""  # of HTTP, for the log
+    asker: Asker = NOBODY
 
 
 class Cancel(Message, frozen=True):

@@ -22,8 +22,17 @@ from typing import Protocol
 import msgspec
 
 from app.engine.costs import Costs
-from app.engine.job import DeviceLost, Job, ModelInfo, OutOfMemory, Pixels, Preview, preview_steps
-from app.engine.scheduler import Image, Scheduler
+from app.engine.job import (
+    DeviceLost,
+    Image,
+    Job,
+    ModelInfo,
+    OutOfMemory,
+    Pixels,
+    Preview,
+    preview_steps,
+)
+from app.engine.scheduler import Scheduler
 from app.engine.text import one_line
 from app.engine.wire import (
     Admitted,
@@ -199,7 +208,11 @@ class Worker:
             if isinstance(command, Submit):
                 shown = preview_steps(command.params.steps, command.previews)
                 job = Job(
-                    command.job_id, command.params, command.priority, shown, command.request_id
+                    command.job_id,
+                    command.params,
+                    command.priority,
+                    shown,
+                    command.asker,
                 )
                 self._lanes[command.params.model].scheduler.submit(job)
             elif isinstance(command, Cancel) and any(
@@ -321,7 +334,7 @@ def _reason(error: Exception) -> str:
 
 def _named(images: Sequence[Image]) -> str:
     """The ids of the requests that images are of."""
-    ids = list(dict.fromkeys(image.job.request_id for image in images))
+    ids = list(dict.fromkeys(image.job.asker.request_id for image in images))
     more = f" and {len(ids) - _MOST_NAMED} more" if len(ids) > _MOST_NAMED else ""
     return ", ".join(ids[:_MOST_NAMED]) + more
 

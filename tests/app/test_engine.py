@@ -15,9 +15,9 @@ from app.engine.job import (
     EngineBusy,
     EngineUnavailable,
     GenerationFailed,
+    Image,
 )
 from app.engine.ledger import Limits
-from app.engine.scheduler import Image
 from app.engine.wire import Load
 from tests.engine import LIMITS, asynchronous, begin, running, until, worker_of
 from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker, params, pixel

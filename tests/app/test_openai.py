@@ -13,8 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.engine.client import EngineClient
-from app.engine.job import MAX_SEED
-from app.engine.scheduler import Image
+from app.engine.job import MAX_SEED, Image
 from app.images import open_image
 from app.main import create_app
 from app.settings import Settings

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from app.engine.costs import Bucket, Costs
-from app.engine.job import LONG, Job, Params, Status
-from app.engine.scheduler import AGING, PATIENCE, Image, Plan, Scheduler
+from app.engine.job import LONG, Image, Job, Params, Status
+from app.engine.queues import AGING
+from app.engine.scheduler import PATIENCE, Plan, Scheduler
 from tests.fakes import COSTS, params, pixel
 
 STEPS = st.sampled_from([1, 2, 3, 5, LONG, LONG + 1, LONG + 50])

@@ -15,7 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.engine.client import EngineClient
-from app.engine.job import DeadlineExceeded, EngineUnavailable, GenerationFailed, Moved
+from app.engine.job import Asker, DeadlineExceeded, EngineUnavailable, GenerationFailed, Moved
 from app.engine.watchdog import Upkeep, Watchdog
 from app.engine.wire import Load, Submit, pack
 from app.engine.worker import Mechanism, Worker
@@ -420,7 +420,7 @@ def test_a_line_about_a_step_that_fails_names_its_requests(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with alone(FakeRunner(poison=[7])) as (server, _):
-        server.sendall(pack(Submit(1, params(7), 0, 0, request_id="abc-1")))
+        server.sendall(pack(Submit(1, params(7), 0, 0, Asker("", "abc-1"))))
         heard = b""
         while b"Failed" not in heard:
             heard += server.recv(4096)

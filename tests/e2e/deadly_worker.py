@@ -4,8 +4,8 @@ import os
 import signal
 from collections.abc import Sequence
 
+from app.engine.job import Image
 from app.engine.runner import Runner
-from app.engine.scheduler import Image
 from app.engine.worker import load_runners, main
 
 DEADLY = 666  # a seed

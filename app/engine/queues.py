@@ -1,0 +1,114 @@
+"""Who gets the next slot. Policy alone: no tensors, standard library only.
+
+Every client has queues of its own. Inside one it is first come, first served, where a level of
+priority is worth `AGING` ticks: so a low one waits a bounded time longer. Between clients it is the
+highest level that comes first, then whoever holds the fewest slots; a client that got none for
+`AGING` ticks goes up a level, so that each has its turn.
+
+Nobody may hold more than their share of the slots (shares.py). Long images have no more than seven
+eighths of it, so that a short image may pass long ones that wait.
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from app.engine.job import Image, Job
+from app.engine.shares import Shares
+
+AGING = 200  # ticks
+
+
+@dataclass
+class _Queue:
+    """Jobs of one client with images that wait: heaps of (virtual arrival, id, job)."""
+
+    served: int = -1  # the tick it last got a slot
+    heaps: dict[bool, list[tuple[int, int, Job]]] = field(
+        default_factory=lambda: {False: [], True: []}  # long ones apart
+    )
+
+
+class Queues:
+    """Images that wait for a slot, by client, and how many slots each client holds."""
+
+    def __init__(self, slots: int) -> None:
+        kept = -(-slots // 8) if slots > 1 else 0
+        self.slots, self._long = Shares(slots), Shares(slots - kept)
+        self._queues: dict[str, _Queue] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._queues)
+
+    def __iter__(self) -> Iterator[Job]:
+        """Every job with images that wait."""
+        for queue in self._queues.values():
+            for heap in queue.heaps.values():
+                yield from (job for *_, job in heap)
+
+    def put(self, job: Job, now: int) -> None:
+        """Let every image of a job wait."""
+        queue = self._queues.setdefault(job.asker.client, _Queue())
+        heapq.heappush(queue.heaps[job.long], (now - AGING * job.priority, job.id, job))
+
+    def take(self, now: int) -> Image | None:
+        """The image whose turn it is for a slot, which it then holds; None where none may."""
+        if self.slots.taken == self.slots.total:
+            return None
+        turns = [
+            (self._turn(client, queue, head, now), head)
+            for client, queue in self._queues.items()
+            if (head := self._head(client, queue))
+        ]
+        if not turns:
+            return None
+        _, (arrival, _, job) = min(turns)
+        image = Image(job, job.begun, (arrival, job.id, job.begun))
+        job.begun += 1
+        self._hold(image, 1)
+        queue = self._queues[job.asker.client]
+        queue.served = now
+        if job.begun == job.params.n:
+            heapq.heappop(queue.heaps[job.long])
+            self._tidy(job.asker.client)
+        return image
+
+    def leave(self, image: Image) -> None:
+        """An image gives its slot back."""
+        self._hold(image, -1)
+
+    def drop(self, job: Job) -> None:
+        """Let no image of a job wait any more."""
+        if queue := self._queues.get(job.asker.client):
+            queue.heaps[job.long] = [
+                entry for entry in queue.heaps[job.long] if entry[2] is not job
+            ]
+            heapq.heapify(queue.heaps[job.long])
+            self._tidy(job.asker.client)
+
+    def _head(self, client: str, queue: _Queue) -> tuple[int, int, Job] | None:
+        """What a client would have a slot for, if its share allows any."""
+        if not self.slots.fits(client):
+            return None
+        heads = [heap[0] for heap in queue.heaps.values() if heap]
+        return min((head for head in heads if self._allowed(head[2])), default=None)
+
+    def _allowed(self, job: Job) -> bool:
+        return not job.long or self._long.fits(job.asker.client)
+
+    def _turn(
+        self, client: str, queue: _Queue, head: tuple[int, int, Job], now: int
+    ) -> tuple[int, int]:
+        """Orders the clients: by level, then by the slots they hold."""
+        arrival, _, job = head
+        waited = now - max(arrival + AGING * job.priority, queue.served)
+        return -(job.priority + waited // AGING), self.slots.held(client)
+
+    def _hold(self, image: Image, amount: int) -> None:
+        self.slots.take(image.job.asker.client, amount)
+        if image.long:
+            self._long.take(image.job.asker.client, amount)
+
+    def _tidy(self, client: str) -> None:
+        if not any(self._queues[client].heaps.values()):
+            del self._queues[client]
