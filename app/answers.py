@@ -122,9 +122,8 @@ def _escaped(character: str) -> str:
 
 
 def _matches(given: str, tag: str) -> bool:
-    """Whether If-None-Match names a tag; weakly, RFC 9110, 13.1.2."""
-    named = [part.strip().removeprefix("W/") for part in given.split(",")]
-    return "*" in named or tag.removeprefix("W/") in named
+    """Whether If-None-Match names a tag; weakly, RFC 9110, 13.1.2. A tag is quoted, so is found."""
+    return given.strip() == "*" or tag.removeprefix("W/") in given
 
 
 async def _drawn(

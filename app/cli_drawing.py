@@ -101,10 +101,11 @@ def verify(picture: Path, model: str | None, device: str) -> None:
     """Draw a picture again from its own metadata, and say whether it is the same."""
     from app.engine.offline import draw
     from app.images import open_image
+    from app.pictures import read_file
     from app.verification import claim_of, compare, folder_of, params_of
 
     try:
-        opened = open_image(picture.read_bytes())
+        opened = open_image(read_file(picture))
         claim = claim_of(opened)
         runner = open_runner(folder_of(claim, model), device)
         verdict = compare(opened, draw(runner, params_of(claim, runner.info))[0])

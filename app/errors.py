@@ -39,7 +39,7 @@ from app.engine.job import (
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-_MOST_ERRORS, _LONGEST_NAME = 16, 64  # of a wrong request's fields, that are told back
+MOST_ERRORS, LONGEST_NAME = 16, 64  # of a wrong request's fields, that are told back
 
 
 class RequestError(Exception):
@@ -61,8 +61,8 @@ class InvalidRequest(RequestError):
     """
 
     def __init__(self, wrong: Mapping[str, str], within: str = "") -> None:
-        told = dict(list(wrong.items())[:_MOST_ERRORS])
-        self.wrong = {name[:_LONGEST_NAME]: detail for name, detail in told.items()}
+        told = dict(list(wrong.items())[:MOST_ERRORS])
+        self.wrong = {name[:LONGEST_NAME]: detail for name, detail in told.items()}
         self.within = within
         more = f"; and {len(wrong) - len(told)} more" if len(wrong) > len(told) else ""
         said = "; ".join(f"{name or 'body'}: {detail}" for name, detail in self.wrong.items())

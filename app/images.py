@@ -7,11 +7,16 @@ EXIF's UserComment in the others), and IPTC's digital source type, in XMP and, b
 import io
 import json
 import re
+import struct
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from app.engine.job import ModelInfo, Params, Pixels
+from app.exif import UNICODE
+from app.pictures import MAX_TEXT, inspect
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
@@ -21,9 +26,13 @@ _XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
  Iptc4xmpExt:DigitalSourceType="{SOURCE_TYPE}"/></rdf:RDF></x:xmpmeta>
 <?xpacket end="r"?>"""
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_UNICODE = b"UNICODE\0"  # how a UserComment begins that is UTF-16; EXIF 2.3, 4.6.5
-_MOST_PIXELS = 1 << 26
-_PAIR = re.compile(r'\s*([\w ]+):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
+# Possessive: whatever fails, fails without trying again, so reading takes linear time.
+_QUOTED = re.compile(r'\s*+("(?:[^"\\]|\\.)*+")(?:,|$)')
+_NO_NAME = re.compile(r"[^\w ]")
+
+# Pillow's own are 1 MiB a chunk, once unpacked, and 64 MiB a file.
+PngImagePlugin.MAX_TEXT_CHUNK = 4 * MAX_TEXT  # bytes: four a character
+PngImagePlugin.MAX_TEXT_MEMORY = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ def _exif(parameters: str) -> Image.Exif:
     exif = Image.Exif()
     exif[ExifTags.Base.Software] = "Darkroom"
     exif[ExifTags.Base.ImageDescription] = SOURCE_TYPE
-    comment = _UNICODE + parameters.encode("utf-16-be")
+    comment = UNICODE + parameters.encode("utf-16-be")
     exif[ExifTags.IFD.Exif] = {ExifTags.Base.UserComment: comment}
     return exif
 
@@ -111,23 +120,37 @@ def number(value: float) -> str:
 
 
 def read_description(text: str) -> tuple[str, dict[str, str]]:
-    """What `describe` wrote: the first lines, and the pairs of the last."""
+    """What `describe` wrote: the first lines, and the pairs of the last. Takes linear time."""
     prompt, _, last = text.rstrip("\n").rpartition("\n")
-    pairs = {}
-    for found in _PAIR.finditer(last):
-        value = found[2].strip()
-        if value.startswith('"'):
-            try:
-                value = str(json.loads(value))
-            except ValueError:
-                value = value.strip('"')
-        pairs[found[1].strip()] = value
+    pairs, at = {}, 0
+    while (colon := last.find(":", at)) >= 0:
+        name = _NO_NAME.split(last[at:colon])[-1].strip()
+        at = colon + 1
+        if name:
+            pairs[name], at = _value(last, at)
     return prompt, pairs
+
+
+def _value(line: str, start: int) -> tuple[str, int]:
+    """The value of a pair, and where the next pair begins."""
+    if quoted := _QUOTED.match(line, start):
+        text, end = quoted[1], quoted.end()
+    else:
+        comma = line.find(",", start)
+        end = len(line) if comma < 0 else comma + 1
+        text = line[start:end].removesuffix(",").strip()
+    if not text.startswith('"'):
+        return text, end
+    try:
+        return str(json.loads(text)), end
+    except ValueError:
+        return text.strip('"'), end
 
 
 def _quoted(value: object) -> str:
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if re.search(r'[,:\n"]', text) else text
+    plain = text == text.strip() and not re.search(r'[,:\n"]', text)
+    return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -139,30 +162,27 @@ class Opened:
     lossless: bool  # whether the file holds the very pixels it was made of
 
 
+# Not by Image.open, which tries others too: a JPEG with a list of further ones is another format.
+_DECODERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+}
+
+
 def open_image(content: bytes) -> Opened:
     """Open a PNG, WebP or JPEG.
 
     Raises:
-        ValueError: it is none of them, is damaged, or has more than 2^26 pixels.
+        ValueError: it is none of them, is damaged, or `pictures.inspect` refuses it.
     """
+    header = inspect(content)
     try:
-        image = Image.open(io.BytesIO(content), formats=[kind.name for kind in FORMATS])
-        if image.width * image.height > _MOST_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels are too many")
-        image.load()
-        lossless = image.format == "PNG" or (image.format == "WEBP" and b"VP8L" in content)
-        return Opened(image, _parameters(image), lossless)
-    except UnidentifiedImageError as error:
-        raise ValueError("this is no PNG, WebP or JPEG") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings(action="ignore"):  # of EXIF that is damaged
+            image = _DECODERS[header.format](io.BytesIO(content))
+            if image.size != (header.width, header.height):
+                raise ValueError("this picture is damaged: it has two sizes")
+            image.load()
+    except (OSError, SyntaxError, EOFError, struct.error) as error:
         raise ValueError(f"this picture is damaged: {error}") from error
-
-
-def _parameters(image: Image.Image) -> str | None:
-    text = image.info.get("parameters")
-    if isinstance(text, str):
-        return text
-    comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-    if isinstance(comment, bytes) and comment.startswith(_UNICODE):
-        return comment[len(_UNICODE) :].decode("utf-16-be", errors="replace")
-    return None
+    return Opened(image, header.parameters, header.lossless)

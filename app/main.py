@@ -1,6 +1,7 @@
 """The application: launch -> serve -> stop."""
 
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
@@ -23,7 +24,7 @@ from app.routes import (
     ops,
     replicate,
 )
-from app.security import BodyLimit
+from app.security import BodyLimit, TargetLimit
 from app.settings import Settings
 
 _ROUTES = (
@@ -73,6 +74,7 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
     """The ASGI application; it answers at once, and is ready when the models are loaded."""
     settings = settings or Settings()
     client = engine or create_engine(settings)
+    readers = ThreadPoolExecutor(2, thread_name_prefix="reader")
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -80,6 +82,7 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
         try:
             yield
         finally:
+            readers.shutdown(wait=False, cancel_futures=True)
             await client.close()
 
     app = FastAPI(
@@ -92,7 +95,9 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
     )
     app.state.engine, app.state.settings = client, settings
     app.state.sittings = []  # what routes/automatic1111.py has under way
+    app.state.readers = readers  # threads that read strangers' pictures
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(TargetLimit, limit=8192)  # more than 8,000, as RFC 9110, 4.1, would have it
     app.add_middleware(CancelOnDisconnect)
     app.add_middleware(OriginGuard, access=settings.access, expose=_EXPOSED)
     app.add_middleware(RequestId)  # the outermost

@@ -4,13 +4,17 @@ from collections.abc import Sequence
 
 from app.errors import NotAcceptable
 
+_LONGEST = 4096  # characters; a browser sends 200
+
 
 def negotiate(accept: str, offers: Sequence[str]) -> str:
     """One of the media types offered, in order of the server's preference.
 
     Raises:
-        NotAcceptable: nothing the client names is among them.
+        NotAcceptable: nothing the client names is among them, or it names too much.
     """
+    if len(accept) > _LONGEST:
+        raise NotAcceptable(f"Accept has more than {_LONGEST} characters")
     wanted: dict[str, float] = {}
     for part in accept.split(","):
         name, *arguments = (piece.strip() for piece in part.split(";"))

@@ -1,9 +1,13 @@
 """The class that a prompt names, for models that are asked by class and clients that send text."""
 
+import functools
 import re
 
 from app.engine.job import ModelInfo
 from app.errors import InvalidRequest
+
+MAX_PROMPT = 4096  # characters
+_TOLD = 4  # classes that an ambiguous prompt names
 
 
 def class_of(prompt: str, info: ModelInfo, field: str = "prompt") -> str | None:
@@ -13,23 +17,37 @@ def class_of(prompt: str, info: ModelInfo, field: str = "prompt") -> str | None:
     An empty prompt is no class, and so is any prompt where the model has no classes.
 
     Raises:
-        InvalidRequest: it names none or more than one, or none may be left out; `field` is wrong.
+        InvalidRequest: it names none or more than one, or none may be left out, or it has more than
+            4096 characters; `field` is wrong.
     """
-    if not info.classes or (not prompt.strip() and info.class_optional):
+    if len(prompt) > MAX_PROMPT:
+        raise InvalidRequest({field: f"must have at most {MAX_PROMPT} characters"})
+    bare = prompt.strip().casefold()
+    if not info.classes or (not bare and info.class_optional):
         return None
-    whole = [name for name in info.classes if name.casefold() == prompt.strip().casefold()]
+    whole = [name for name in info.classes if name.casefold() == bare]
     if len(whole) == 1:
         return whole[0]
-    words = _words(prompt)
-    named = {name: _words(name) for name in info.classes}
+    words, named = _words(prompt), _names(info.classes)
     found = [name for name, needed in named.items() if needed and needed <= words]
-    # "red apple" says all that "apple" does, and more.
-    best = [name for name in found if not any(named[name] < named[other] for other in found)]
+    # "red apple" says all that "apple" does, and more. What others say more than has fewer words.
+    best: list[str] = []
+    for name in sorted(found, key=lambda name: -len(named[name])):
+        if not any(named[name] < named[other] for other in best):
+            best.append(name)
+        if len(best) == _TOLD:
+            break
     if len(best) == 1:
         return best[0]
     listed = ", ".join(info.classes[:24]) + (", ..." if len(info.classes) > 24 else "")
-    said = "names none of the classes" if not best else f"names more than one class: {best[:4]}"
+    said = "names none of the classes" if not best else f"names more than one class: {best}"
     raise InvalidRequest({field: f"{said}; allowed: a text that names one of: {listed}"})
+
+
+@functools.lru_cache(maxsize=16)
+def _names(classes: tuple[str, ...]) -> dict[str, frozenset[str]]:
+    """The words of every class."""
+    return {name: _words(name) for name in classes}
 
 
 def _words(text: str) -> frozenset[str]:

@@ -1,17 +1,22 @@
 """The body or the query of a request -> the values in it, by name."""
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi import Request
 from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 
 from app.errors import BrokenBody, InvalidRequest, UnsupportedBody
 
 JSON = "application/json"
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+_MULTIPART = FORMS[1]
+_LONGEST_TYPE = 256  # characters of a content-type; a boundary has 70 at most, RFC 2046, 5.1.1
+_LARGEST_FORM = 1 << 14  # bytes; a form is taken apart in Python, JSON is not
 _NOT_AN_OBJECT = "a JSON object is needed"
 
 
@@ -21,17 +26,25 @@ async def read_body(request: Request) -> tuple[dict[str, Any], bool]:
     `curl -d` calls everything a form: one that begins as a JSON object is read as that.
 
     Raises:
-        UnsupportedBody: neither JSON nor a form.
-        BrokenBody: it is not what it is said to be.
-        InvalidRequest: the JSON is no object, or a name comes twice.
+        UnsupportedBody: neither JSON nor a form, or a form that is not UTF-8.
+        BrokenBody: it is not what it is said to be, or one JSON object has a key twice.
+        InvalidRequest: the JSON is no object.
+        HTTPException: 413, a form of more than 16 KiB.
     """
-    media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    content_type = request.headers.get("content-type", JSON)
+    media_type = content_type.partition(";")[0].strip().lower()
     if media_type not in (JSON, *FORMS) and not media_type.endswith("+json"):
         allowed = ", ".join((JSON, *FORMS))
         raise UnsupportedBody(f"content-type {media_type[:40]!r} is not read; allowed: {allowed}")
+    if len(content_type) > _LONGEST_TYPE:
+        raise UnsupportedBody(f"content-type has more than {_LONGEST_TYPE} characters")
     body = await request.body()
     if media_type not in FORMS or body.lstrip()[:1] == b"{":
         return _object(body), False
+    if len(body) > _LARGEST_FORM:
+        raise HTTPException(413, f"the form is too large; allowed: {_LARGEST_FORM} bytes")
+    if media_type == _MULTIPART:
+        _check_charset(content_type)
     try:
         async with request.form(max_files=0) as form:
             return gather((name, str(value)) for name, value in form.multi_items()), True
@@ -39,6 +52,13 @@ async def read_body(request: Request) -> tuple[dict[str, Any], bool]:
         raise BrokenBody(f"the body is no form: {error.detail}") from error
     except (MultipartParseError, UnicodeDecodeError) as error:
         raise BrokenBody(f"the body is no form: {error}") from error
+
+
+def _check_charset(content_type: str) -> None:
+    """Python knows encodings that take quadratic time (punycode), and some that are none."""
+    charset = parse_options_header(content_type)[1].get(b"charset", b"utf-8").decode("latin-1")
+    if charset.lower() not in ("utf-8", "utf8"):
+        raise UnsupportedBody(f"charset {charset[:40]!r} is not read; allowed: utf-8")
 
 
 def gather(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
@@ -60,7 +80,7 @@ def _object(body: bytes) -> dict[str, Any]:
     if not body.strip():
         raise InvalidRequest({"": f"{_NOT_AN_OBJECT}, sent as content-type: {JSON}"})
     try:
-        values = json.loads(body)
+        values = json.loads(body, object_pairs_hook=_unique)
         json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is no character
     except json.JSONDecodeError as error:
         where = f"{error.msg} at character {error.pos}"
@@ -69,4 +89,13 @@ def _object(body: bytes) -> dict[str, Any]:
         raise BrokenBody("the body is not JSON that can be read") from error
     if not isinstance(values, dict):
         raise InvalidRequest({"": _NOT_AN_OBJECT})
+    return values
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; RFC 8259, 4, leaves open which of two equal names counts."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise BrokenBody(f"the body is not JSON that can be relied on: {twice[:64]!r} comes twice")
     return values

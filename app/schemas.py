@@ -22,7 +22,7 @@ from app.engine.job import (
     ModelInfo,
     Params,
 )
-from app.errors import InvalidRequest, model_of
+from app.errors import LONGEST_NAME, MOST_ERRORS, InvalidRequest, model_of
 from models.conditioning import Classes
 
 _RANDOM_SEEDS = 2**32  # short enough to read aloud, and exact in JavaScript
@@ -160,20 +160,28 @@ class GenerateRequest(BaseModel):
 
 def _named(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Values by the names we give them; and what is wrong with those that have no place."""
-    known = list(allowed_values())
+    known = allowed_values()
+    listed = ", ".join(known)
     named: dict[str, Any] = {}
     wrong: dict[str, str] = {}
     for given, value in values.items():
         name = ALIASES.get(given, given)
         if name not in known:
-            near = difflib.get_close_matches(given, [*known, *ALIASES], 1) if given else []
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            wrong[given] = f"unknown field; {hint}allowed: {', '.join(known)}"
+            hint = _hint(given) if len(wrong) < MOST_ERRORS else ""  # others are not told
+            wrong[given] = f"unknown field; {hint}allowed: {listed}"
         elif name in named:
             wrong[given] = f"{name!r} is given twice"
         else:
             named[name] = value
     return named, wrong
+
+
+def _hint(given: str) -> str:
+    """The field that a name nearly is, as a question."""
+    if not 0 < len(given) <= LONGEST_NAME:  # difflib takes quadratic time
+        return ""
+    near = difflib.get_close_matches(given, [*allowed_values(), *ALIASES], 1)
+    return f"did you mean {near[0]!r}? " if near else ""
 
 
 @functools.cache

@@ -4,6 +4,8 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.errors import fault_of, problem
+
 
 class BodyLimit:
     """Refuse a body beyond `limit` bytes with 413, by its declared length or as it comes in.
@@ -38,3 +40,23 @@ class BodyLimit:
 
     def _refusal(self) -> HTTPException:
         return HTTPException(413, f"the body is too large; allowed: {self._limit} bytes")
+
+
+class TargetLimit:
+    """Refuse a path with its query beyond `limit` bytes with 414.
+
+    FastAPI takes every query apart, whether a route asks for it or not: 24 ms for 60 KB.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app, self._limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or refuse it."""
+        long = scope["type"] == "http" and len(scope["path"]) + len(scope["query_string"])
+        if long <= self._limit:
+            await self._app(scope, receive, send)
+            return
+        allowed = f"allowed: {self._limit} bytes of path and query"
+        refusal = HTTPException(414, f"the address is too long; {allowed}")
+        await problem(fault_of(refusal))(scope, receive, send)

@@ -1,6 +1,7 @@
 """Whether a picture is what it says: drawn again from its own parameters, and compared."""
 
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from app.engine.job import ModelInfo, Params, Pixels
 from app.errors import RequestError
 from app.images import PNG, Opened, encode, open_image, read_description
 from app.schemas import GenerateRequest
-from models.library import find
+from models.library import find, shipped
+
+_LONGEST_TOLD = 40  # characters of what a picture says
+_MINUS = re.compile(r"(?<!e)-")  # between two numbers, and not in 1e-05
 
 
 class CannotVerify(ValueError):
@@ -66,7 +70,7 @@ def claim_of(opened: Opened) -> Claim:
         "class": prompt,
         "steps": pairs.get("Steps"),
         "guidance_scale": pairs.get("CFG scale"),
-        "guidance_interval": pairs.get("Guidance interval", "0-1").replace("-", ","),
+        "guidance_interval": _MINUS.sub(",", pairs.get("Guidance interval", "0-1")),
         "seed": pairs.get("Seed"),
         "eta": pairs.get("Eta"),
     }
@@ -83,18 +87,25 @@ def claim_of(opened: Opened) -> Claim:
 def folder_of(claim: Claim, model: str | None) -> Path:
     """The model folder to draw it with: `model`, a shipped name or a path, or the claim's own.
 
+    A picture may name a shipped model and never a path: others wrote it.
+
     Raises:
         CannotVerify: the claim's own does not ship.
         ValueError: there is no such `model`.
     """
-    try:
-        return find(model or claim.model)
-    except ValueError as error:
-        if model is not None:
-            raise
+    if model is not None:
+        return find(model)
+    if claim.model not in (known := shipped()):
         raise CannotVerify(
-            f"it is by model {claim.model!r}, which does not ship; say where it is with --model"
-        ) from error
+            f"it is by model {_told(claim.model)!r}, which does not ship; say where it is with "
+            "--model"
+        )
+    return known[claim.model]
+
+
+def _told(text: str) -> str:
+    """Some of what a picture says, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in text[:_LONGEST_TOLD])
 
 
 def params_of(claim: Claim, info: ModelInfo) -> Params:
@@ -106,8 +117,8 @@ def params_of(claim: Claim, info: ModelInfo) -> Params:
     """
     if claim.hash != info.hash:
         raise OtherCheckpoint(
-            f"other checkpoint: it is by {claim.model} {claim.hash}, and {info.name} here is "
-            f"{info.hash}"
+            f"other checkpoint: it is by {_told(claim.model)} {_told(claim.hash)}, and {info.name} "
+            f"here is {info.hash}"
         )
     try:
         return claim.request.to_params({info.name: info})

@@ -50,8 +50,8 @@ class Classes:
         text = str(label)
         if text.isascii() and text.isdigit() and len(text) < 10 and int(text) < len(self.names):
             return int(text)
-        shown = label[:40] if isinstance(label, str) else label
-        raise ValueError(f"unknown class {shown!r}; allowed: {self.describe()}")
+        shown = repr(label[:40]) if isinstance(label, str) else text[:40]
+        raise ValueError(f"unknown class {shown}; allowed: {self.describe()}")
 
     def describe(self) -> str:
         """The allowed values in words."""

@@ -6,6 +6,7 @@ came from the same address: the web UI had one user, and this server has many.
 
 import asyncio
 import base64
+import uuid
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ from app.dependencies import StudioDep
 from app.drawing import Order, Studio
 from app.engine.job import Moved, Preview, Result
 from app.errors import InvalidRequest, enveloped
-from app.images import PNG, encode, open_image, read_description
+from app.images import PNG, encode, read_description
+from app.pictures import inspect
 from app.reading import JSON, read_body
 from app.routes.automatic1111_errors import BODY, body_of, envelope, errors_of
 from app.routes.automatic1111_schemas import (
@@ -42,6 +44,7 @@ class _Sitting:
 
     address: str
     work: "asyncio.Task[Result]"
+    job: str = field(default_factory=lambda: f"task({uuid.uuid4().hex})")
     began: datetime = field(default_factory=datetime.now)
     moved: Moved | None = None
     shown: Preview | None = None
@@ -89,7 +92,7 @@ async def progress(request: Request, skip_current_image: str = "") -> Progress:
     step, steps = (newest.moved.step, newest.moved.steps) if newest.moved else (0, 0)
     state = ProgressState(
         interrupted=newest.interrupted,
-        job=f"task({id(newest)})",
+        job=newest.job,
         job_count=len(sittings),
         job_timestamp=f"{newest.began:%Y%m%d%H%M%S}",
         sampling_step=step,
@@ -138,16 +141,22 @@ async def png_info(request: Request) -> PngInfoResponse:
     """Empty where the picture says nothing."""
     values, _ = await read_body(request)
     text = PngInfoRequest.parse(values).image
+    readers = request.app.state.readers  # not those that encode: nobody waits for a stranger
+    return await asyncio.get_running_loop().run_in_executor(readers, _told, text)
+
+
+def _told(text: str) -> PngInfoResponse:
+    """What a picture in base64 says of itself."""
     try:
         bare = "".join((text.partition("base64,")[2] or text).split())
-        content = base64.b64decode(bare, validate=True)
-        parameters = (await asyncio.to_thread(open_image, content)).parameters or ""
+        parameters = inspect(base64.b64decode(bare, validate=True)).parameters
     except ValueError as error:
         raise InvalidRequest({"image": str(error)}) from error
-    items = {"parameters": parameters} if parameters else {}
-    prompt, pairs = read_description(parameters) if parameters else ("", {})
-    told = {"Prompt": prompt, **pairs} if parameters else {}
-    return PngInfoResponse(info=parameters, items=items, parameters=told)
+    if not parameters:
+        return PngInfoResponse(info="", items={}, parameters={})
+    prompt, pairs = read_description(parameters)
+    told = {"Prompt": prompt, **pairs}
+    return PngInfoResponse(info=parameters, items={"parameters": parameters}, parameters=told)
 
 
 async def _drawn(studio: Studio, order: Order, request: Request) -> Result | None:

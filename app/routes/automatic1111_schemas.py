@@ -14,6 +14,7 @@ from app.drawing import Order
 from app.engine.job import MAX_SEED, ModelInfo, Params
 from app.errors import Fault, InvalidRequest
 from app.images import describe
+from app.prompts import MAX_PROMPT
 from app.routes.fields import WHOLE, Count, Eta, Fields, Scale, Steps
 
 PREVIEWS = 8  # of every image, for those who poll /progress
@@ -30,7 +31,9 @@ class Txt2ImgRequest(Fields):
     """What to draw. Fields that are not listed are ignored; null is as good as absent."""
 
     prompt: str | None = Field(None, description="Names a class.")
-    negative_prompt: str | None = Field(None, description="Ignored.")
+    negative_prompt: str | None = Field(
+        None, max_length=MAX_PROMPT, description="Ignored, and told back."
+    )
     seed: _Seed = Field(None, description="Image k uses seed + k. Random if absent or -1.")
     steps: Steps = Field(None, description="DDIM steps.")
     cfg_scale: Scale = Field(

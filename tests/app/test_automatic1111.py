@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import re
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +16,7 @@ from PIL import Image
 
 from app.engine.job import MAX_SEED
 from app.images import JPEG, PNG, WEBP, encode, open_image
+from tests import hostile
 from tests.fakes import pixel
 
 API = "/sdapi/v1"
@@ -158,6 +161,8 @@ def test_progress_rises_and_an_interrupt_ends_it(server: TestClient) -> None:
         until(lambda: progress(server)["current_image"])
         first = progress(server)
         until(lambda: progress(server)["progress"] > first["progress"])
+        assert re.fullmatch(r"task\([0-9a-f]{32}\)", first["state"]["job"])
+        assert progress(server)["state"]["job"] == first["state"]["job"]
         assert 0 < first["progress"] < 1
         assert first["eta_relative"] > 0
         assert first["state"]["sampling_steps"] == 16_000
@@ -221,3 +226,58 @@ def test_what_clients_ask_for_before_they_begin(server: TestClient) -> None:
     assert server.post(f"{API}/options", json=options).json() == {}
     assert server.get(f"{API}/options").json() == options
     assert server.post(f"{API}/refresh-checkpoints").json() == {}
+
+
+def test_a_picture_of_other_tools_is_read(server: TestClient) -> None:
+    """As the web UI writes it."""
+    text = (
+        "masterpiece, (best quality:1.2), a cat, <lora:add_detail:0.5>, 8k uhd\n"
+        "Negative prompt: (worst quality, low quality:1.4), blurry\n"
+        "Steps: 25, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: 1234567890, Size: 512x768, "
+        "Model hash: 6ce0161689, Model: v1-5-pruned, Denoising strength: 0.5, "
+        'Lora hashes: "add_detail: 7c6bad76eb54, other: 0a1b2c3d4e5f", Version: v1.6.0'
+    )
+    image = base64.b64encode(hostile.noted(text)).decode()
+    told = server.post(f"{API}/png-info", json={"image": image}).json()
+    assert told["info"] == text
+    assert told["items"] == {"parameters": text}
+    assert told["parameters"] == {
+        "Prompt": "\n".join(text.split("\n")[:2]),
+        "Steps": "25",
+        "Sampler": "DPM++ 2M Karras",
+        "CFG scale": "7",
+        "Seed": "1234567890",
+        "Size": "512x768",
+        "Model hash": "6ce0161689",
+        "Model": "v1-5-pruned",
+        "Denoising strength": "0.5",
+        "Lora hashes": "add_detail: 7c6bad76eb54, other: 0a1b2c3d4e5f",
+        "Version": "v1.6.0",
+    }
+
+
+@pytest.mark.parametrize("name", hostile.pictures())
+def test_a_picture_that_would_unfold_is_told_why_not(server: TestClient, name: str) -> None:
+    content, told = hostile.pictures()[name]
+    if len(content) > 48_000:  # the others are too large for a body
+        pytest.skip("larger than a body may be")
+    image = base64.b64encode(content).decode()
+    answer = server.post(f"{API}/png-info", json={"image": image})
+    assert told in assert_error(answer, 422)
+
+
+def test_pictures_are_read_beside_those_that_are_encoded(server: TestClient) -> None:
+    """While strangers' pictures fill their threads, an image is drawn and encoded."""
+    readers = server.app.state.readers  # type: ignore[attr-defined]
+    held = threading.Event()
+    waiting = [readers.submit(held.wait, 60) for _ in range(20)]
+    with ThreadPoolExecutor(1) as pool:
+        body = {"image": base64.b64encode(hostile.noted("a\nb: c")).decode()}
+        read = pool.submit(server.post, f"{API}/png-info", json=body)
+        try:
+            assert txt2img(server)["images"]
+            assert not read.done()
+        finally:
+            held.set()
+        assert read.result().status_code == 200
+    assert all(future.result() for future in waiting)

@@ -1,6 +1,7 @@
 """Which class a prompt names."""
 
 import dataclasses
+import random
 
 import pytest
 
@@ -67,3 +68,37 @@ def test_a_model_that_needs_a_class_refuses_an_empty_prompt() -> None:
 def test_a_model_without_classes_takes_any_prompt() -> None:
     assert class_of("a red apple", NOTHING) is None
     assert class_of("", NOTHING) is None
+
+
+def test_a_class_is_named_as_one_by_one_comparison_has_it() -> None:
+    """Against every pair of the classes that a prompt has all words of."""
+    numbers = random.Random(3)
+    for _ in range(500):
+        classes = {" ".join(numbers.choices("abcd", k=numbers.randrange(1, 4))) for _ in range(6)}
+        info = dataclasses.replace(INFO, classes=tuple(sorted(classes)), null_class=None)
+        prompt = " ".join(numbers.sample("abcdx", numbers.randrange(1, 6)))
+        words = {name: set(name.split()) for name in info.classes}
+        found = [name for name in info.classes if words[name] <= set(prompt.split())]
+        best = [name for name in found if not any(words[name] < words[other] for other in found)]
+        if prompt in info.classes:
+            best = [prompt]
+        if len(best) == 1:
+            assert class_of(prompt, info) == best[0]
+        else:
+            with pytest.raises(InvalidRequest):
+                class_of(prompt, info)
+
+
+def test_a_prompt_that_names_every_class_is_compared_with_few() -> None:
+    """Every pair of ten thousand would be a hundred million comparisons."""
+    names = tuple(f"{k} {k + 1}" for k in range(0, 1000, 2)) * 20
+    info = dataclasses.replace(INFO, classes=names, null_class=None)
+    with pytest.raises(InvalidRequest, match="names more than one class"):
+        class_of(" ".join(map(str, range(1000))), info)
+
+
+def test_a_prompt_has_so_many_characters_and_no_more() -> None:
+    assert class_of("7" + " x" * 2047, DIGITS) == "7"
+    for info in (DIGITS, NOTHING):
+        with pytest.raises(InvalidRequest, match="must have at most 4096 characters"):
+            class_of("7" + " " * 4096, info)

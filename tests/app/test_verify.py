@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -150,3 +151,76 @@ def test_the_marking_can_be_switched_off(tiny_folder: Path) -> None:
             with Image.open(io.BytesIO(answer.content)) as image:
                 assert not image.getexif()
                 assert not {"parameters", "xmp", "XML:com.adobe.xmp"} & set(image.info)
+
+
+@pytest.mark.parametrize("start", [1e-05, 1e-300, 0.1])
+def test_an_interval_written_with_an_exponent_is_read(
+    start: float, server: TestClient, tiny_folder: Path, tmp_path: Path
+) -> None:
+    path = picture(server, tmp_path, guidance_interval=[start, 0.9])
+    result = verify(path, "--model", str(tiny_folder))
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PATH",
+        "/usr/share",
+        "/",
+        ".",
+        "..",
+        "~",
+        "~root",
+        "models/weights/digits",
+        "./digits",
+        "digits/",
+        "digits/../digits",
+        "digits/../..",
+        "../weights/digits",
+        "DIGITS",
+        " ",
+        "",
+        '"digits\\u0000"',
+        "x" * 3000,
+        "\x1b[2J\x1b]0;owned\x07",
+    ],
+)
+def test_a_picture_names_no_path(
+    name: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the path is a model's: others wrote the picture."""
+    monkeypatch.chdir(Path(__file__).parents[2])
+    opened: list[Path] = []
+    monkeypatch.setattr("app.cli_drawing.open_runner", lambda folder, _: opened.append(folder))
+    given = str(tiny_folder) if name == "PATH" else name
+    text = f"dog\nSteps: 4, Seed: 7, Model hash: 0, Model: {given}"
+    result = verify(saved(Image.new("L", (16, 16)), tmp_path / "x.png", text))
+    assert result.exit_code == 2
+    assert "which does not ship; say where it is with --model" in result.output
+    assert not opened
+    assert result.output.count("\n") == 1
+    assert result.output.strip().isprintable()
+    assert len(result.output) < 300 + len(str(tmp_path))
+
+
+def test_what_a_picture_says_reaches_a_terminal_in_short_and_printable(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    odd = "\x1b[2J" * 200
+    text = f"{odd}\nSteps: 4, Seed: 7, Model hash: {odd}, Model: {odd}"
+    path = saved(Image.new("L", (16, 16)), tmp_path / "x.png", text)
+    result = verify(path, "--model", str(tiny_folder))
+    assert "other checkpoint: it is by ?[2J" in result.output
+    assert result.output.strip().isprintable()
+    assert len(result.output) < 300 + len(str(tmp_path))
+
+
+def test_only_a_file_is_opened(tmp_path: Path) -> None:
+    """A device and a pipe have no end; a sparse file has a terabyte."""
+    pipe, endless = tmp_path / "pipe", tmp_path / "endless.png"
+    os.mkfifo(pipe)
+    with endless.open("wb") as file:
+        file.truncate(1 << 40)
+    for path in (Path("/dev/zero"), pipe, endless):
+        assert verify(path).exit_code == 2
