@@ -11,7 +11,7 @@ import httptools
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from app.crowd import Crowd
+from app.crowd import Crowd, client_of
 from app.parting import Parting
 
 _MOST_WAITING = 16  # requests behind the one that is served
@@ -67,7 +67,7 @@ class Connection(Parting):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, where there is room for one more."""
         super().connection_made(transport)
-        self.address = self.client[0] if self.client else ""
+        self.address = client_of(self.client[0]) if self.client else ""
         if self._crowd.enter(self):
             self._look_out()
         else:

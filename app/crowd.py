@@ -1,20 +1,21 @@
 """All connections there are: how many there may be, and who goes when there is no room.
 
-A client may have four times as many as are free: so one alone has four fifths, however many ask
-there is room for another, and nobody has to say how many clients there will be. Choudhury & Hahne
-1998, "Dynamic queue length thresholds for shared-memory packet switches", eq. 1.
+A client's share is four times what is free, as of everything else (engine/shares.py).
 """
 
+import functools
+import ipaddress
 import logging
 import math
 import time
-from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.engine.shares import ALPHA, Shares
+
 log = logging.getLogger(__name__)
 
-_GREED = 4  # times what is free, for one client
+_NETWORK_BITS = 64  # of an IPv6 address: what one customer is given at least (RFC 6177)
 _SILENCE = 10.0  # seconds between words in the log
 _KEPT = 128  # descriptors for everything else, and for connections on their way out
 _FEWEST = 16
@@ -46,42 +47,33 @@ class Crowd:
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
+        self._shares = Shares(bounds.connections * ALPHA // (ALPHA + 1))
         self._members: dict[Member, str] = {}
-        self._counts: Counter[str] = Counter()
         self._waiting: dict[str, dict[Member, None]] = {}
         self._said = -math.inf
 
     def enter(self, member: Member) -> bool:
         """Take one more in, in place of one that waits where it has to be; false if none does."""
-        client, free = member.address, self.bounds.connections - len(self._members)
-        if free <= 0 or self._counts[client] >= _GREED * free:
-            giving = (
-                client
-                if free > 0
-                else max(
-                    self._waiting, key=lambda client: len(self._waiting[client]), default=client
-                )
-            )
-            self._warn(giving)
+        client, shares = member.address, self._shares
+        if not shares.fits(client):
+            full = shares.taken == shares.total
+            self._warn(giving := self._idlest() if full else client)
             oldest = next(iter(self._waiting.get(giving, ())), None)
             if oldest is None:
                 return False
             self.leave(oldest)
             oldest.evict()
         self._members[member] = client
-        self._counts[client] += 1
+        shares.take(client)
         self.mark(member, waiting=True)
         return True
 
     def leave(self, member: Member) -> None:
         """It is gone; one that never came in is not missed."""
         client = self._members.pop(member, None)
-        if client is None:
-            return
-        self._rest(member, client)
-        self._counts[client] -= 1
-        if not self._counts[client]:
-            del self._counts[client]
+        if client is not None:
+            self._rest(member, client)
+            self._shares.take(client, -1)
 
     def mark(self, member: Member, *, waiting: bool) -> None:
         """It asks for nothing from now on, or is served."""
@@ -91,6 +83,10 @@ class Crowd:
         self._rest(member, client)
         if waiting:
             self._waiting.setdefault(client, {})[member] = None
+
+    def _idlest(self) -> str:
+        """The client with most connections that wait; any where none do."""
+        return max(self._waiting, key=lambda client: len(self._waiting[client]), default="")
 
     def _rest(self, member: Member, client: str) -> None:
         """Take it off those that wait."""
@@ -109,11 +105,25 @@ class Crowd:
         log.warning(
             "%d connections are open, of %d that may be (DARKROOM_MAX_CONNECTIONS), %d of them by "
             "%s: some that ask for nothing are closed",
-            len(self._members),
-            self.bounds.connections,
-            self._counts[client],
+            self._shares.taken,
+            self._shares.total,
+            self._shares.held(client),
             client or "unknown",
         )
+
+
+@functools.lru_cache(1024)
+def client_of(host: str) -> str:
+    """Who shares the engine as one: an IPv4 address, an IPv6 network; what is neither, as it is."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(address), _NETWORK_BITS), strict=False))
 
 
 def most_connections() -> int:
