@@ -1,22 +1,25 @@
 # Two stages: install into a virtual environment, then copy it into a clean image.
-#   docker build -t darkroom .                    CPU, with OpenVINO
-#   docker build -t darkroom --build-arg EXTRAS= .   without it: for a GPU
-#   docker run -p 8000:8000 darkroom
-ARG PYTHON=python:3.11-slim
+#   docker build -t darkroom .                               CPU, with OpenVINO
+#   docker build -t darkroom --build-arg LOCK=core .         without it: for a GPU
+#   docker build -t darkroom --build-arg PYTHON=python:3.11-slim .   on the newest base image there is
+#   docker run -p 127.0.0.1:8000:8000 --read-only --tmpfs /tmp darkroom
+#
+# The index of all platforms of python:3.11-slim on 2026-10-06: Python 3.11.17 on Debian 13.
+ARG PYTHON=python:3.11-slim@sha256:0dd364ba7e10242f07755449e3a3d0e35f9efd987952737b90def6709ab0c5ce
 
 FROM ${PYTHON} AS build
-ARG EXTRAS=[cpu]
+ARG LOCK=serve
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/darkroom
 WORKDIR /src
-COPY pyproject.toml requirements.lock LICENSE ./
-# The libraries first, around empty packages: a change of code does not fetch PyTorch again.
-RUN mkdir app models && touch README.md app/__init__.py models/__init__.py \
-    && /opt/darkroom/bin/pip install -c requirements.lock ".${EXTRAS}"
-COPY README.md ./
+# The libraries first: a change of code does not fetch PyTorch again.
+COPY pyproject.toml ./
+COPY requirements requirements
+RUN /opt/darkroom/bin/python requirements/install.py "${LOCK}"
+COPY README.md LICENSE ./
 COPY app app
 COPY models models
-RUN rm -rf build && /opt/darkroom/bin/pip install --no-deps --force-reinstall .
+RUN /opt/darkroom/bin/python -m pip install --no-deps --no-build-isolation .
 
 FROM ${PYTHON}
 COPY --from=build /opt/darkroom /opt/darkroom

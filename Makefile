@@ -1,11 +1,11 @@
 # make serve | test | lint | contract | train | bench    (each installs what it needs into .venv first)
+# make lock    after a change of what pyproject.toml needs; see requirements/lock.py
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
 
-.PHONY: serve test lint contract train bench
+.PHONY: serve test lint contract train bench lock
 
 serve: $(VENV)/.serve
 	$(BIN)/darkroom serve
@@ -34,19 +34,17 @@ train: $(VENV)/.dev
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.serving
 
+lock: $(VENV)/.dev
+	$(BIN)/python requirements/lock.py $(ARGS)
+
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.12, say")'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	touch $@
 
-$(VENV)/.serve: $(VENV)/.python pyproject.toml requirements.lock
-	$(PIP) -e '.[cpu]'
-	touch $@
-
-$(VENV)/.dev: $(VENV)/.python pyproject.toml requirements.lock
-	$(PIP) -e '.[dev]'
-	touch $@ $(VENV)/.serve
-
-$(VENV)/.bench: $(VENV)/.python pyproject.toml requirements.lock
-	$(PIP) -e '.[bench]'
+# The libraries of one lock, then the project itself, built by the setuptools that came with them.
+$(addprefix $(VENV)/., serve train dev bench): $(VENV)/.%: $(VENV)/.python pyproject.toml \
+    requirements/install.py requirements/%.lock requirements/cuda.lock
+	$(BIN)/python requirements/install.py $*
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@

@@ -1,0 +1,109 @@
+"""requirements/install.py, run without an index: with wheels, locks and a torch made here."""
+
+import base64
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def wheel(folder: Path, name: str, text: str = "", needs: str = "") -> str:
+    """Make a wheel of one module; its SHA-256."""
+    info = f"{name}-1.0.dist-info"
+    files = {
+        f"{name}.py": text,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needs}",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = [f"{info}/RECORD,,"]
+    for file, content in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest()).rstrip(b"=")
+        record.append(f"{file},sha256={digest.decode()},{len(content)}")
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, content in {**files, f"{info}/RECORD": "\n".join(record)}.items():
+            archive.writestr(file, content)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class Machine:
+    """A checkout with a lock of one library, and wheels to install from."""
+
+    def __init__(self, folder: Path, torch_needs: str) -> None:
+        self.target, self.folder = folder / "target", folder
+        (folder / "requirements").mkdir()
+        script = (ROOT / "requirements/install.py").read_text(encoding="utf-8")
+        (folder / "requirements/install.py").write_text(script, encoding="utf-8")
+        (folder / "pyproject.toml").write_text('[project]\ndependencies = ["torch==1.0"]\n')
+        wheel(folder, "torch", needs=torch_needs)
+        for lock, name in (("serve", "library"), ("cuda", "nvidia_library")):
+            self.lock(lock, f"{name}==1.0 --hash=sha256:{wheel(folder, name)}")
+
+    def lock(self, name: str, *lines: str) -> None:
+        (self.folder / f"requirements/{name}.lock").write_text("\n".join(lines) + "\n")
+
+    def install(self) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, self.folder / "requirements/install.py", "serve"],
+            env={
+                **{name: value for name, value in os.environ.items() if name[:4] != "PIP_"},
+                "PIP_CONFIG_FILE": os.devnull,
+                "PIP_NO_INDEX": "1",
+                "PIP_FIND_LINKS": str(self.folder),
+                "PIP_TARGET": str(self.target),
+                "PYTHONPATH": str(self.target),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def installed(self) -> set[str]:
+        return {path.stem for path in self.target.glob("*.py")}
+
+
+@pytest.mark.parametrize(
+    ("torch_needs", "installed"),
+    [
+        ("Requires-Dist: sympy", {"library", "torch"}),
+        ("Requires-Dist: nvidia-library==1.0", {"library", "torch", "nvidia_library"}),
+    ],
+    ids=["cpu", "cuda"],
+)
+def test_a_lock_is_installed_then_torch_and_the_libraries_that_its_build_needs(
+    tmp_path: Path, torch_needs: str, installed: set[str]
+) -> None:
+    machine = Machine(tmp_path, torch_needs)
+    done = machine.install()
+    assert done.returncode == 0, done.stderr
+    assert machine.installed() == installed
+
+
+def test_libraries_of_cuda_that_this_platform_does_not_have_are_left_out(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "Requires-Dist: nvidia-library==1.0")
+    machine.lock("cuda", f"nvidia_library==1.0 ; sys_platform == 'x' --hash=sha256:{'0' * 64}")
+    done = machine.install()
+    assert done.returncode == 0, done.stderr
+    assert machine.installed() == {"library", "torch"}
+
+
+def test_a_file_with_another_hash_is_not_installed(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "")
+    wheel(tmp_path, "library", "print('not what was reviewed')")
+    done = machine.install()
+    assert done.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in done.stderr
+    assert machine.installed() == set()
+
+
+def test_a_library_without_a_hash_is_not_installed(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "")
+    machine.lock("serve", "library==1.0")
+    assert machine.install().returncode != 0
+    assert machine.installed() == set()
