@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Final
 
 ANY: Final = "*"
@@ -17,6 +18,7 @@ NONE: Final = "none"
 _AUTHORITY = re.compile(
     r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)(?::(?P<port>[0-9]{0,5}))?"
 )
+_LONGEST = 260  # characters: 253 of a name, a dot, a colon, a port
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _PORTS = {"http": 80, "https": 443}
 
@@ -31,16 +33,9 @@ class Authority:
     @classmethod
     def parse(cls, text: str) -> "Authority | None":
         """What a `Host` header says; None where it is not well formed."""
-        found = _AUTHORITY.fullmatch(text.lower())
-        if found is None:
-            return None
-        port = int(found["port"]) if found["port"] else None
-        host = _address(found["host"]) if found["host"][0] == "[" else found["host"]
-        if host is None or (port or 0) > 65535:
-            return None
-        return cls(host.removesuffix("."), port)
+        return _authority(text.lower()) if len(text) <= _LONGEST else None
 
-    @property
+    @cached_property
     def loopback(self) -> bool:
         """Whether it is this very machine, whoever asks."""
         return is_loopback(self.host)
@@ -132,6 +127,18 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return False
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+@lru_cache(256)  # clients call a server by few names
+def _authority(text: str) -> Authority | None:
+    found = _AUTHORITY.fullmatch(text)
+    if found is None:
+        return None
+    port = int(found["port"]) if found["port"] else None
+    host = _address(found["host"]) if found["host"][0] == "[" else found["host"]
+    if host is None or (port or 0) > 65535:
+        return None
+    return Authority(host.removesuffix("."), port)
 
 
 def _listed_origin(text: str) -> Origin:
