@@ -9,81 +9,28 @@ Weights are safetensors, never pickle. A class name is looked up in a table and 
 """
 
 import hashlib
-import json
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from models.conditioning import Classes
-from models.config import (
-    AutoencoderKLConfig,
-    CheckpointError,
-    Config,
-    ConfigError,
-    DDIMConfig,
-    UNet2DConfig,
-    read_json,
-)
+from models.config import AutoencoderKLConfig, Config, ConfigError, DDIMConfig, UNet2DConfig
+from models.files import CheckpointError as CheckpointError  # what opening raises
+from models.files import read_json, write_json
+from models.index import INDEX, ModelIndex
+from models.memory import MAX_PARAMETERS, activations, available, check_room, parameters
+from models.schedule import alpha_bars
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
+from models.weight_files import WEIGHTS, open_weights, read_weights, weight_files
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-_SHARDS = f"{WEIGHTS}.index.json"
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_CONFIG, _SCHEDULE = "config.json", "scheduler/scheduler_config.json"
+_MAX_SIDE = 2048  # pixels of an image
 Network = TypeVar("Network", AutoencoderKL, UNet2D)
-_KNOWN = {"vae": "AutoencoderKL", "unet": "UNet2DModel", "scheduler": "DDIMScheduler"}
-
-
-@dataclass(frozen=True)
-class ModelIndex:
-    """What `model_index.json` says beside the list of components."""
-
-    classes: tuple[str, ...] = ()
-    guidance_scale: float = 1.0
-
-    @classmethod
-    def read(cls, folder: Path) -> "ModelIndex":
-        """Read the index and check each component's class against the table of what we build.
-
-        Raises:
-            CheckpointError: no such folder or file, a component missing or of an unknown class.
-        """
-        path = folder / "model_index.json"
-        if not path.is_file():
-            raise CheckpointError(f"{folder}: not a model folder: model_index.json is missing")
-        values = read_json(path)
-        for component, known in _KNOWN.items():
-            entry = values.get(component)
-            found = entry[1] if isinstance(entry, list) and len(entry) == 2 else entry
-            if found != known:
-                raise ConfigError(f"{path}: {component} is {found!r}; allowed: {known!r}")
-        labels = values.get("id2label", {})
-        if not isinstance(labels, dict) or set(labels) != {str(i) for i in range(len(labels))}:
-            raise ConfigError(f"{path}: id2label must map '0', '1', ... to class names")
-        names = tuple(str(labels[str(i)]) for i in range(len(labels)))
-        if not all(name.strip() == name and name.isprintable() and name for name in names):
-            raise ConfigError(f"{path}: id2label: a class name is one line that is not empty")
-        if len(set(names)) != len(names):
-            raise ConfigError(f"{path}: id2label names a class twice")
-        scale = values.get("guidance_scale", 1.0)
-        if type(scale) not in (int, float) or not 0 <= scale < math.inf:
-            raise ConfigError(f"{path}: guidance_scale is {scale!r}; allowed: a number from 0")
-        return cls(names, float(scale))
-
-    def write(self, folder: Path) -> None:
-        """Write `model_index.json`."""
-        values: dict[str, Any] = {"_class_name": "LatentDiffusion"}
-        values |= {name: ["diffusers", known] for name, known in _KNOWN.items()}
-        values["id2label"] = {str(i): name for i, name in enumerate(self.classes)}
-        values["guidance_scale"] = self.guidance_scale
-        _write_json(folder / "model_index.json", values)
 
 
 @dataclass(frozen=True)
@@ -98,32 +45,40 @@ class Checkpoint:
 
 
 def open_checkpoint(
-    folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    rows: int = 1,
 ) -> Checkpoint:
-    """Open and check a whole model folder.
+    """Open and check a whole model folder: configurations first, then memory, then weights.
+
+    Args:
+        folder: the model folder.
+        device, dtype: of the networks.
+        rows: images at once that memory must be there for.
 
     Raises:
-        CheckpointError: anything missing, misshapen, truncated, unknown or pickled; the message
-            names the file and the key.
+        CheckpointError: anything missing, misshapen, truncated, unknown, pickled or too large; the
+            message names the file and the key.
     """
     index = ModelIndex.read(folder)
-    vae = open_vae(folder / "vae", device=device, dtype=dtype)
-    unet_config = UNet2DConfig.read(folder / "unet" / "config.json")
-    unet = _open_network(UNet2D, unet_config, folder / "unet", device, dtype)
-    schedule_path = folder / "scheduler" / "scheduler_config.json"
-    schedule = DDIMConfig.read(schedule_path)
-    latent = vae.config.latent_channels
-    if (unet_config.in_channels, unet_config.out_channels) != (latent, latent):
-        raise ConfigError(
-            f"{folder / 'unet' / 'config.json'}: in_channels {unet_config.in_channels} and "
-            f"out_channels {unet_config.out_channels}; the VAE has latent_channels {latent}"
-        )
-    if unet_config.sample_size is None:
-        raise ConfigError(f"{folder / 'unet' / 'config.json'}: sample_size is missing")
+    vae_path, unet_path = folder / "vae" / _CONFIG, folder / "unet" / _CONFIG
+    vae_config, unet_config = AutoencoderKLConfig.read(vae_path), UNet2DConfig.read(unet_path)
+    schedule = _read_schedule(folder / _SCHEDULE)
+    _check_latents(unet_config, vae_config, unet_path)
     try:
         classes = Classes.of(index.classes, unet_config.num_class_embeds)
     except ValueError as error:
-        raise ConfigError(f"{folder / 'model_index.json'}: id2label: {error}") from error
+        raise ConfigError(f"{folder / INDEX}: id2label: {error}") from error
+
+    vae, unet = _build(AutoencoderKL, vae_config, vae_path), _build(UNet2D, unet_config, unet_path)
+    vae_dtype = _vae_dtype(vae_config, dtype)
+    weights = parameters(vae) * vae_dtype.itemsize + parameters(unet) * dtype.itemsize
+    work = activations(unet_config, vae_config, rows)
+    check_room(unet_path, weights, work, available(torch.device(device)))
+    _fill(vae, folder / "vae", device, vae_dtype)
+    _fill(unet, folder / "unet", device, dtype)
     return Checkpoint(vae, unet, schedule, classes, index.guidance_scale)
 
 
@@ -131,9 +86,10 @@ def open_vae(
     folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> AutoencoderKL:
     """Open the autoencoder alone, in float32 where it asks for that; raises `CheckpointError`."""
-    config = AutoencoderKLConfig.read(folder / "config.json")
-    dtype = torch.float32 if config.force_upcast else dtype
-    return _open_network(AutoencoderKL, config, folder, device, dtype)
+    config = AutoencoderKLConfig.read(folder / _CONFIG)
+    vae = _build(AutoencoderKL, config, folder / _CONFIG)
+    _fill(vae, folder, device, _vae_dtype(config, dtype))
+    return vae
 
 
 def save_checkpoint(
@@ -148,13 +104,13 @@ def save_checkpoint(
     """Write a model folder that opens here and, component by component, in diffusers."""
     save_network(folder / "vae", vae)
     save_network(folder / "unet", unet)
-    _write_json(folder / "scheduler" / "scheduler_config.json", schedule.to_dict())
+    write_json(folder / _SCHEDULE, schedule.to_dict())
     ModelIndex(classes, guidance_scale).write(folder)
 
 
 def save_network(folder: Path, network: AutoencoderKL | UNet2D) -> None:
     """Write `config.json` and the weights of one network, the weights under their name last."""
-    _write_json(folder / "config.json", network.config.to_dict())
+    write_json(folder / _CONFIG, network.config.to_dict())
     tensors = {name: value.detach().cpu().contiguous() for name, value in _named(network).items()}
     partial = folder / f".{WEIGHTS}.partial"
     # Not save_file: it makes files that only their owner may read.
@@ -163,101 +119,85 @@ def save_network(folder: Path, network: AutoencoderKL | UNet2D) -> None:
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256, in hexadecimal, over the weight files of one network, in order of name."""
-    return _digest(sorted(folder.glob("*.safetensors")))
+    """SHA-256, in hexadecimal, over the weights of one network, in order of file name."""
+    return _digest([path for path in weight_files(folder) if path.suffix == ".safetensors"])
 
 
 def checkpoint_digest(folder: Path) -> str:
-    """SHA-256, in hexadecimal, over all that an image's pixels depend on in a model folder."""
-    files = [path for part in sorted(_KNOWN) for path in sorted((folder / part).glob("*"))]
-    return _digest([path for path in files if path.suffix in (".json", ".safetensors")])
+    """SHA-256, in hexadecimal, over all that an image's pixels depend on in a model folder.
+
+    Those are the files it is opened from, in order of component and name; others are not read.
+    """
+    files = [folder / _SCHEDULE]
+    for network in (folder / "unet", folder / "vae"):
+        files += sorted([network / _CONFIG, *weight_files(network)])
+    return _digest(files)
 
 
 def _digest(paths: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
+        if path.suffix == ".safetensors":
+            open_weights(path)
+        else:
+            read_json(path)
         with path.open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()
 
 
-def _open_network(
-    build: type[Network],
-    config: Config,
-    folder: Path,
-    device: torch.device | str,
-    dtype: torch.dtype,
-) -> Network:
-    with torch.device("meta"):  # shapes without memory, until the weights are known to fit
-        network = build(config)  # type: ignore[arg-type]
-    network.load_state_dict(_read_weights(folder, _named(network), device, dtype), assign=True)
+def _read_schedule(path: Path) -> DDIMConfig:
+    """A schedule whose steps are finite: they divide by 1 - alpha-bar and, for epsilon, by it."""
+    schedule = DDIMConfig.read(path)
+    alpha_bar = alpha_bars(schedule)[:-1]
+    low, high = alpha_bar.min().item(), alpha_bar.max().item()
+    if not (0 <= low <= high < 1 and (low or schedule.prediction_type != "epsilon")):
+        raise ConfigError(
+            f"{path}: num_train_timesteps and betas give alpha-bars from {low:g} to {high:g}; "
+            f"allowed with prediction_type {schedule.prediction_type!r}: "
+            f"{'above 0' if schedule.prediction_type == 'epsilon' else 'from 0'}, below 1"
+        )
+    return schedule
+
+
+def _check_latents(unet: UNet2DConfig, vae: AutoencoderKLConfig, path: Path) -> None:
+    """Whether the UNet, of the configuration at `path`, makes latents that the VAE decodes."""
+    latent = vae.latent_channels
+    if (unet.in_channels, unet.out_channels) != (latent, latent):
+        raise ConfigError(
+            f"{path}: in_channels {unet.in_channels} and out_channels {unet.out_channels}; "
+            f"the VAE has latent_channels {latent}"
+        )
+    if unet.sample_size is None:
+        raise ConfigError(f"{path}: sample_size is missing")
+    if (side := max(unet.latent_size) * vae.downscale) > _MAX_SIDE:
+        raise ConfigError(
+            f"{path}: sample_size is {unet.sample_size}, which makes images of {side} pixels a "
+            f"side; allowed: up to {_MAX_SIDE}"
+        )
+
+
+def _vae_dtype(config: AutoencoderKLConfig, dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if config.force_upcast else dtype
+
+
+def _build(kind: type[Network], config: Config, source: Path) -> Network:
+    """A network on the meta device: shapes without memory, until the weights are known to fit."""
+    with torch.device("meta"):
+        network = kind(config)  # type: ignore[arg-type]
+    if (count := parameters(network)) > MAX_PARAMETERS:
+        raise ConfigError(
+            f"{source}: block_out_channels and layers_per_block make {count:,} parameters; "
+            f"allowed: up to {MAX_PARAMETERS:,}"
+        )
     return network.requires_grad_(False).eval()
 
 
-def _read_weights(
-    folder: Path, expected: Mapping[str, Tensor], device: torch.device | str, dtype: torch.dtype
-) -> dict[str, Tensor]:
-    place = _weight_files(folder)
-    if missing := sorted(expected.keys() - place.keys()):
-        raise CheckpointError(f"{folder}: missing tensor {missing[0]!r}{_more(missing)}")
-    if extra := sorted(place.keys() - expected.keys()):
-        raise CheckpointError(f"{place[extra[0]]}: unknown tensor {extra[0]!r}{_more(extra)}")
-    tensors = {}
-    for path in sorted(set(place.values())):
-        with _open_safetensors(path) as file:
-            held = set(file.keys())
-            for name in (name for name, at in place.items() if at == path):
-                if name not in held:
-                    raise CheckpointError(f"{path}: missing tensor {name!r}")
-                shape, need = list(file.get_slice(name).get_shape()), list(expected[name].shape)
-                if shape != need:
-                    raise CheckpointError(
-                        f"{path}: tensor {name!r} has shape {shape}; {need} needed"
-                    )
-                tensors[name] = file.get_tensor(name).to(device=device, dtype=dtype)
-    return tensors
-
-
-def _weight_files(folder: Path) -> dict[str, Path]:
-    """Tensor name -> the file that holds it, from one file or from a sharded index."""
-    single, shards = folder / WEIGHTS, folder / _SHARDS
-    if single.is_file():
-        with _open_safetensors(single) as file:
-            return dict.fromkeys(file.keys(), single)
-    if shards.is_file():
-        weight_map = read_json(shards).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise CheckpointError(f"{shards}: weight_map is missing")
-        for name, file_name in weight_map.items():
-            if not isinstance(file_name, str) or Path(file_name).name != file_name:
-                raise CheckpointError(f"{shards}: weight_map {name!r} is not a file name")
-        return {name: folder / file_name for name, file_name in weight_map.items()}
-    pickles = sorted(path for path in folder.glob("*") if path.suffix in _PICKLES)
-    if pickles:
-        raise CheckpointError(
-            f"{pickles[0]}: a pickle file can run code when it is read and is never opened; "
-            f"save it as {WEIGHTS} first"
-        )
-    raise CheckpointError(f"{folder}: {WEIGHTS} is missing")
-
-
-def _open_safetensors(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="pt", device="cpu")
-    except (SafetensorError, OSError) as error:
-        kind = "missing" if not path.is_file() else "not a whole safetensors file"
-        raise CheckpointError(f"{path}: {kind}: {error}") from error
+def _fill(network: nn.Module, folder: Path, device: torch.device | str, dtype: torch.dtype) -> None:
+    weights = read_weights(folder, _named(network), device, dtype)
+    network.load_state_dict(weights, assign=True)
 
 
 def _named(network: nn.Module) -> dict[str, Tensor]:
     return dict(network.state_dict())
-
-
-def _more(names: list[str]) -> str:
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -6,6 +6,12 @@ A class-conditional UNet of ours embeds K classes and one more row, the null cla
 
 from dataclasses import dataclass
 
+from models.bounds import brief
+
+MAX_GUIDANCE_SCALE = 20  # of a model's default: what a request may ask for
+MAX_CLASSES, MAX_CLASS_NAME = 65_536, 256  # names, and characters of one
+_MOST_LISTED, _MOST_LETTERS = 24, 200  # names in a message, and characters of them together
+
 
 @dataclass(frozen=True)
 class Classes:
@@ -45,18 +51,24 @@ class Classes:
             if not self.optional:
                 raise ValueError(f"this model needs a class; allowed: {self.describe()}")
             return None
-        if label in self.names:
-            return self.names.index(str(label))
-        text = str(label)
-        if text.isascii() and text.isdigit() and len(text) < 10 and int(text) < len(self.names):
-            return int(text)
-        shown = repr(label[:40]) if isinstance(label, str) else text[:40]
-        raise ValueError(f"unknown class {shown}; allowed: {self.describe()}")
+        if isinstance(label, str):
+            if label in self.names:
+                return self.names.index(label)
+            number = label.isascii() and label.isdigit() and len(label) < 10
+            position = int(label) if number else -1
+        else:
+            position = label
+        if 0 <= position < len(self.names):
+            return position
+        raise ValueError(f"unknown class {brief(label)}; allowed: {self.describe()}")
 
     def describe(self) -> str:
         """The allowed values in words."""
         if not self.names:
             return "null (the model has no classes)"
-        listed = ", ".join(self.names[:24]) + (", ..." if len(self.names) > 24 else "")
+        first = self.names[:_MOST_LISTED]
+        while len(first) > 1 and sum(map(len, first)) > _MOST_LETTERS:
+            first = first[:-1]
+        listed = ", ".join(first) + (", ..." if len(first) < len(self.names) else "")
         null = ", or null" if self.null is not None else ""
         return f"{listed}, an index from 0 to {len(self.names) - 1}{null}"

@@ -5,17 +5,28 @@ file, the key and what is allowed: a model that opens is a model that is compute
 """
 
 import dataclasses
-import json
-import math
-import types
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Self, get_type_hints
 
+from models.bounds import Length, Range, brief, check
+from models.files import CheckpointError, read_json
 
-class CheckpointError(ValueError):
-    """A model folder cannot be opened; the message names the file and the key."""
+# Bounds are wide of every model we know of (SDXL: widths to 1,280, latents of 128 x 128;
+# ImageNet-21k: 21,843 classes), and narrow enough that no file costs much before it is refused.
+Channels = Literal[1, 3, 4]  # of images: grey, RGB, RGBA
+LatentChannels = Annotated[int, Range(1, 64)]
+Width = Annotated[int, Range(1, 4096)]
+Side = Annotated[int, Range(1, 256)]
+Layers = Annotated[int, Range(1, 16)]
+Timesteps = Annotated[int, Range(1, 10_000)]
+Factor = Annotated[float, Range(1e-6, 1e6, above=True)]
+Shift = Annotated[float, Range(-1e6, 1e6)]
+Beta = Annotated[float, Range(0, 1, above=True)]
+_BLOCKS = Length(1, 8)
+_CLOSE, _SHOWN = 3, 8  # known keys that are like an unknown one, and in all that a message names
 
 
 class ConfigError(CheckpointError):
@@ -28,6 +39,12 @@ class Config:
 
     class_name: ClassVar[str]
 
+    def __post_init__(self) -> None:
+        """Check every value against its annotation; raises `ValueError`."""
+        hints = get_type_hints(type(self), include_extras=True)
+        for field in dataclasses.fields(self):
+            check(field.name, getattr(self, field.name), hints[field.name])
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str) -> Self:
         """Build from JSON values; keys with a leading underscore are notes and are skipped.
@@ -35,21 +52,17 @@ class Config:
         Raises:
             ConfigError: an unknown key, a wrong type or an unsupported value; `source` is named.
         """
-        hints = get_type_hints(cls)
-        known = {field.name for field in dataclasses.fields(cls)}
+        known = sorted(field.name for field in dataclasses.fields(cls))
         given = {key: value for key, value in values.items() if not key.startswith("_")}
-        for key, value in given.items():
+        for key in given:
             if key not in known:
                 raise ConfigError(
-                    f"{source}: unknown key {key!r} for {cls.class_name}; "
-                    f"known: {', '.join(sorted(known))}"
+                    f"{source}: unknown key {brief(key)} for {cls.class_name}; {_known(key, known)}"
                 )
-            if not _fits(value, hints[key]):
-                raise ConfigError(f"{source}: {key} is {value!r}; allowed: {_allowed(hints[key])}")
         frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
         try:
             return cls(**frozen)
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise ConfigError(f"{source}: {error}") from error
 
     @classmethod
@@ -58,7 +71,7 @@ class Config:
         values = read_json(path)
         name = values.get("_class_name", cls.class_name)
         if name != cls.class_name:
-            raise ConfigError(f"{path}: _class_name is {name!r}; allowed: {cls.class_name!r}")
+            raise ConfigError(f"{path}: _class_name is {brief(name)}; allowed: {cls.class_name!r}")
         return cls.from_dict(values, str(path))
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,38 +85,37 @@ class AutoencoderKLConfig(Config):
 
     class_name: ClassVar[str] = "AutoencoderKL"
 
-    in_channels: int = 3
-    out_channels: int = 3
-    down_block_types: tuple[Literal["DownEncoderBlock2D"], ...] = ("DownEncoderBlock2D",)
-    up_block_types: tuple[Literal["UpDecoderBlock2D"], ...] = ("UpDecoderBlock2D",)
-    block_out_channels: tuple[int, ...] = (64,)
-    layers_per_block: int = 1
+    in_channels: Channels = 3
+    out_channels: Channels = 3
+    down_block_types: Annotated[tuple[Literal["DownEncoderBlock2D"], ...], _BLOCKS] = (
+        "DownEncoderBlock2D",
+    )
+    up_block_types: Annotated[tuple[Literal["UpDecoderBlock2D"], ...], _BLOCKS] = (
+        "UpDecoderBlock2D",
+    )
+    block_out_channels: Annotated[tuple[Width, ...], _BLOCKS] = (64,)
+    layers_per_block: Layers = 1
     act_fn: Literal["silu", "swish"] = "silu"
-    latent_channels: int = 4
-    norm_num_groups: int = 32
-    sample_size: int = 32
-    scaling_factor: float = 0.18215
-    shift_factor: float | None = None
-    latents_mean: tuple[float, ...] | None = None
-    latents_std: tuple[float, ...] | None = None
+    latent_channels: LatentChannels = 4
+    norm_num_groups: Width = 32
+    sample_size: Annotated[int, Range(1, 8192)] = 32
+    scaling_factor: Factor = 0.18215
+    shift_factor: Shift | None = None
+    latents_mean: Annotated[tuple[Shift, ...], Length(1, 64)] | None = None
+    latents_std: Annotated[tuple[Factor, ...], Length(1, 64)] | None = None
     force_upcast: bool = True
     use_quant_conv: bool = True
     use_post_quant_conv: bool = True
     mid_block_add_attention: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _same_length(self, "down_block_types", "up_block_types", "block_out_channels")
         _divisible(self.block_out_channels, self.norm_num_groups, "norm_num_groups")
         for name in ("latents_mean", "latents_std"):
             values = getattr(self, name)
             if values is not None and len(values) != self.latent_channels:
                 raise ValueError(f"{name} has {len(values)} values; {self.latent_channels} needed")
-        for name, value in (
-            ("scaling_factor", self.scaling_factor),
-            *(("latents_std", std) for std in self.latents_std or ()),
-        ):
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} is {value}; allowed: above 0")
 
     @property
     def downscale(self) -> int:
@@ -117,46 +129,47 @@ class UNet2DConfig(Config):
 
     class_name: ClassVar[str] = "UNet2DModel"
 
-    sample_size: int | tuple[int, ...] | None = None
-    in_channels: int = 3
-    out_channels: int = 3
+    sample_size: Side | Annotated[tuple[Side, ...], Length(2, 2)] | None = None
+    in_channels: LatentChannels = 3
+    out_channels: LatentChannels = 3
     center_input_sample: bool = False
     time_embedding_type: Literal["positional"] = "positional"
-    time_embedding_dim: int | None = None
-    freq_shift: int = 0
+    time_embedding_dim: Annotated[int, Range(1, 16_384)] | None = None
+    freq_shift: Annotated[int, Range(0, 1)] = 0
     flip_sin_to_cos: bool = True
-    down_block_types: tuple[Literal["DownBlock2D", "AttnDownBlock2D"], ...] = (
+    down_block_types: Annotated[tuple[Literal["DownBlock2D", "AttnDownBlock2D"], ...], _BLOCKS] = (
         "DownBlock2D",
         "AttnDownBlock2D",
         "AttnDownBlock2D",
         "AttnDownBlock2D",
     )
     mid_block_type: Literal["UNetMidBlock2D"] | None = "UNetMidBlock2D"
-    up_block_types: tuple[Literal["UpBlock2D", "AttnUpBlock2D"], ...] = (
+    up_block_types: Annotated[tuple[Literal["UpBlock2D", "AttnUpBlock2D"], ...], _BLOCKS] = (
         "AttnUpBlock2D",
         "AttnUpBlock2D",
         "AttnUpBlock2D",
         "UpBlock2D",
     )
-    block_out_channels: tuple[int, ...] = (224, 448, 672, 896)
-    layers_per_block: int = 2
-    mid_block_scale_factor: float = 1
+    block_out_channels: Annotated[tuple[Width, ...], _BLOCKS] = (224, 448, 672, 896)
+    layers_per_block: Layers = 2
+    mid_block_scale_factor: Annotated[float, Range(0.001, 1000)] = 1
     downsample_padding: Literal[0, 1] = 1
     downsample_type: Literal["conv"] = "conv"
     upsample_type: Literal["conv"] = "conv"
-    dropout: float = 0.0
+    dropout: Annotated[float, Range(0, 1)] = 0.0
     act_fn: Literal["silu", "swish"] = "silu"
-    attention_head_dim: int | None = 8
-    norm_num_groups: int = 32
-    attn_norm_num_groups: int | None = None
-    norm_eps: float = 1e-5
+    attention_head_dim: Width | None = 8
+    norm_num_groups: Width = 32
+    attn_norm_num_groups: Width | None = None
+    norm_eps: Annotated[float, Range(0, 0.1, above=True)] = 1e-5
     resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
     add_attention: bool = True
     class_embed_type: None = None
-    num_class_embeds: int | None = None
-    num_train_timesteps: int | None = None
+    num_class_embeds: Annotated[int, Range(1, 65_536)] | None = None
+    num_train_timesteps: Timesteps | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _same_length(self, "down_block_types", "up_block_types", "block_out_channels")
         widths = self.block_out_channels
         _divisible(widths, self.norm_num_groups, "norm_num_groups")
@@ -172,11 +185,17 @@ class UNet2DConfig(Config):
             _divisible(attending + last, self.attention_head_dim, "attention_head_dim")
         if self.attn_norm_num_groups is not None:
             _divisible(last, self.attn_norm_num_groups, "attn_norm_num_groups")
-        if self.sample_size is not None:
-            size, step = self.sample_size, 2 ** (len(widths) - 1)
-            sides = (size, size) if isinstance(size, int) else size
-            if len(sides) != 2 or any(side < 1 or side % step for side in sides):
-                raise ValueError(f"sample_size is {size}; allowed: multiples of {step}")
+        if self.freq_shift and widths[0] < 4:  # the frequencies are divided by half the width - 1
+            raise ValueError(f"freq_shift is 1; block_out_channels begins with {widths[0]}, not 4")
+        step = 2 ** (len(widths) - 1)
+        if any(side % step for side in self.latent_size):
+            raise ValueError(f"sample_size is {self.sample_size}; allowed: multiples of {step}")
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """(height, width) of a latent; zeros where the configuration gives none."""
+        size = self.sample_size or 0
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 @dataclass(frozen=True)
@@ -185,26 +204,25 @@ class DDIMConfig(Config):
 
     class_name: ClassVar[str] = "DDIMScheduler"
 
-    num_train_timesteps: int = 1000
-    beta_start: float = 0.0001
-    beta_end: float = 0.02
+    num_train_timesteps: Timesteps = 1000
+    beta_start: Beta = 0.0001
+    beta_end: Beta = 0.02
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
-    trained_betas: tuple[float, ...] | None = None
+    trained_betas: Annotated[tuple[Beta, ...], Length(1, 10_000)] | None = None
     clip_sample: bool = True
-    clip_sample_range: float = 1.0
+    clip_sample_range: Factor = 1.0
     set_alpha_to_one: bool = True
-    steps_offset: int = 0
+    steps_offset: Annotated[int, Range(0, 10_000)] = 0
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
     thresholding: Literal[False] = False
-    dynamic_thresholding_ratio: float = 0.995
-    sample_max_value: float = 1.0
+    dynamic_thresholding_ratio: Annotated[float, Range(0, 1)] = 0.995
+    sample_max_value: Factor = 1.0
     timestep_spacing: Literal["leading", "trailing", "linspace"] = "leading"
     rescale_betas_zero_snr: bool = False
 
     def __post_init__(self) -> None:
-        if self.num_train_timesteps < 1:
-            raise ValueError(f"num_train_timesteps is {self.num_train_timesteps}; at least 1")
-        if not 0 < self.beta_start <= self.beta_end < 1:
+        super().__post_init__()
+        if not self.beta_start <= self.beta_end < 1:
             raise ValueError(
                 f"beta_start is {self.beta_start}, beta_end {self.beta_end}; "
                 "allowed: 0 < beta_start <= beta_end < 1"
@@ -222,53 +240,21 @@ class DDIMConfig(Config):
             )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, or a `CheckpointError` that names it."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: a JSON object is needed, found {type(values).__name__}")
-    return values
+def _known(key: str, names: list[str]) -> str:
+    """The known keys, those first that an unknown one may stand for."""
+    close = difflib.get_close_matches(key[:40], names, _CLOSE)
+    listed = [*close, *(name for name in names if name not in close)]
+    return f"known: {', '.join(listed[:_SHOWN])}{', ...' if len(listed) > _SHOWN else ''}"
 
 
 def _same_length(config: Config, *names: str) -> None:
     lengths = {name: len(getattr(config, name)) for name in names}
-    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+    if len(set(lengths.values())) != 1:
         counts = ", ".join(f"{name} has {count}" for name, count in lengths.items())
         raise ValueError(f"the blocks do not match: {counts}")
 
 
 def _divisible(channels: tuple[int, ...], by: int, name: str) -> None:
-    if by < 1 or any(count < 1 or count % by for count in channels):
+    if any(count % by for count in channels):
         widths = ", ".join(str(count) for count in sorted(set(channels)))
         raise ValueError(f"widths {widths} must be multiples of {name} {by}")
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, arg) for arg in args)
-    if origin is Literal:
-        return any(value == arg and type(value) is type(arg) for arg in args)
-    if origin is tuple:
-        return isinstance(value, list | tuple) and all(_fits(item, args[0]) for item in value)
-    if hint is float:
-        return type(value) in (int, float)
-    if hint is None or hint is types.NoneType:
-        return value is None
-    return type(value) is hint
-
-
-def _allowed(hint: Any) -> str:
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_allowed(arg) for arg in args)
-    if origin is Literal:
-        return ", ".join(repr(arg) for arg in args)
-    if origin is tuple:
-        return f"a list of {_allowed(args[0])}"
-    return "null" if hint in (None, types.NoneType) else str(hint.__name__)

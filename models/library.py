@@ -3,6 +3,8 @@
 import contextlib
 from pathlib import Path
 
+from models.bounds import brief
+
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -25,4 +27,4 @@ def find(name: str) -> Path:
         if path.is_dir():
             return path.resolve()
     listed = ", ".join(known) or "none"
-    raise ValueError(f"no model {name!r}; shipped: {listed}; or a path to a model folder")
+    raise ValueError(f"no model {brief(name)}; shipped: {listed}; or a path to a model folder")

@@ -43,15 +43,14 @@ class LatentDiffusion:
         block_rows: int = BLOCK_ROWS,
     ) -> Self:
         """Open a model folder on `device` (see `pick_device`); raises `CheckpointError`."""
-        checkpoint = open_checkpoint(Path(path), device=pick_device(device), dtype=dtype)
+        on = pick_device(device)
+        checkpoint = open_checkpoint(Path(path), device=on, dtype=dtype, rows=block_rows)
         return cls(checkpoint, block_rows)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of one latent."""
-        size = self.unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else (size or (0, 0))[:2]
-        return self.unet.config.in_channels, height, width
+        return self.unet.config.in_channels, *self.unet.config.latent_size
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from models.conditioning import MAX_GUIDANCE_SCALE
 from models.config import AutoencoderKLConfig, Config, ConfigError, DDIMConfig, UNet2DConfig
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -48,6 +49,7 @@ class Optimisation(Config):
     checkpoint_every: int = 500
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.batch_size < 1 or self.images < self.batch_size:
             raise ValueError(f"images is {self.images}, batch_size {self.batch_size}")
         if not 0.0 < self.ema_length <= 0.28:
@@ -94,8 +96,11 @@ class DiffusionTraining(Optimisation):
         super().__post_init__()
         if not 0 <= self.label_dropout <= 1:
             raise ValueError(f"label_dropout is {self.label_dropout}; allowed: a share, 0 to 1")
-        if not 0 <= self.guidance_scale < math.inf:
-            raise ValueError(f"guidance_scale is {self.guidance_scale}; allowed: 0 or more")
+        if not 0 <= self.guidance_scale <= MAX_GUIDANCE_SCALE:
+            raise ValueError(
+                f"guidance_scale is {self.guidance_scale}; "
+                f"allowed: 0 or more, up to {MAX_GUIDANCE_SCALE}"
+            )
 
 
 @dataclass(frozen=True)

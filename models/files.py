@@ -1,0 +1,96 @@
+"""Reading what somebody else wrote: regular files alone, of a known size. Standard library only."""
+
+import json
+import math
+import stat
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from models.bounds import brief
+
+MAX_JSON_BYTES = 4 << 20  # the names of 20,000 classes take 1 MiB, the index of 10,000 tensors too
+_MAX_DIGITS = 100  # of a whole number; Python would refuse 4,301 and name no key
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+class CheckpointError(ValueError):
+    """A model folder cannot be opened; the message names the file and the key."""
+
+
+def check_regular(path: Path, most: int) -> int:
+    """The size in bytes of a regular file of at most so many; a link counts as what it points to.
+
+    To be called before a file is opened: a pipe would wait for a writer, a device may never end.
+
+    Raises:
+        CheckpointError: something else, or too large; or nothing is there, or it may not be seen.
+    """
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = error.strerror if isinstance(error, OSError) else "no file can be called so"
+        raise CheckpointError(f"{path}: cannot be read: {reason}") from error
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "of another kind")
+        raise CheckpointError(f"{path}: is {kind}; a regular file is needed")
+    if found.st_size > most:
+        raise CheckpointError(f"{path}: has {found.st_size:,} bytes; allowed: up to {most:,}")
+    return found.st_size
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of at most `MAX_JSON_BYTES`, UTF-8.
+
+    Raises:
+        CheckpointError: the file is of another kind, too large or unreadable, or holds no JSON, or
+            JSON that is no object, or an object with a key twice.
+    """
+    size = check_regular(path, MAX_JSON_BYTES)
+    try:
+        with path.open("rb") as file:  # no more than was promised, should it grow
+            text = file.read(size).decode("utf-8")
+        values = json.loads(text, object_pairs_hook=_object, parse_int=_whole)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    except _Twice as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON: {error}") from error
+    except RecursionError as error:
+        raise CheckpointError(f"{path}: not JSON: nested too deeply") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: a JSON object is needed, found {type(values).__name__}")
+    return values
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON object, keys in order, making folders that are missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+class _Twice(ValueError):
+    """Readers of JSON differ in which of two equal keys they take."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise _Twice(f"key {brief(twice)} is there twice")
+    return values
+
+
+def _whole(text: str) -> int | float:
+    """A whole number; one too long to be any of ours as infinity, which no key takes."""
+    if len(text) <= _MAX_DIGITS:
+        return int(text)
+    return -math.inf if text.startswith("-") else math.inf

@@ -1,0 +1,75 @@
+"""`model_index.json`: the components of a model folder, its classes, its default guidance."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.bounds import brief
+from models.conditioning import MAX_CLASS_NAME, MAX_CLASSES, MAX_GUIDANCE_SCALE
+from models.config import ConfigError
+from models.files import CheckpointError, read_json, write_json
+
+INDEX = "model_index.json"
+_KNOWN = {"vae": "AutoencoderKL", "unet": "UNet2DModel", "scheduler": "DDIMScheduler"}
+
+
+@dataclass(frozen=True)
+class ModelIndex:
+    """What `model_index.json` says beside the list of components."""
+
+    classes: tuple[str, ...] = ()
+    guidance_scale: float = 1.0
+
+    @classmethod
+    def read(cls, folder: Path) -> "ModelIndex":
+        """Read the index and check each component's class against the table of what we build.
+
+        Raises:
+            CheckpointError: no such folder or file, a component missing or of an unknown class,
+                class names or a guidance scale that cannot be.
+        """
+        path = folder / INDEX
+        if not path.exists():
+            raise CheckpointError(f"{folder}: not a model folder: {INDEX} is missing")
+        values = read_json(path)
+        for component, known in _KNOWN.items():
+            entry = values.get(component)
+            found = entry[1] if isinstance(entry, list) and len(entry) == 2 else entry
+            if found != known:
+                raise ConfigError(f"{path}: {component} is {brief(found)}; allowed: {known!r}")
+        scale = values.get("guidance_scale", 1.0)
+        if type(scale) not in (int, float) or not 0 <= scale <= MAX_GUIDANCE_SCALE:
+            raise ConfigError(
+                f"{path}: guidance_scale is {brief(scale)}; "
+                f"allowed: a number from 0 to {MAX_GUIDANCE_SCALE}"
+            )
+        try:
+            return cls(_names(values.get("id2label", {})), float(scale))
+        except ValueError as error:
+            raise ConfigError(f"{path}: id2label {error}") from error
+
+    def write(self, folder: Path) -> None:
+        """Write `model_index.json`."""
+        values: dict[str, Any] = {"_class_name": "LatentDiffusion"}
+        values |= {name: ["diffusers", known] for name, known in _KNOWN.items()}
+        values["id2label"] = {str(i): name for i, name in enumerate(self.classes)}
+        values["guidance_scale"] = self.guidance_scale
+        write_json(folder / INDEX, values)
+
+
+def _names(labels: Any) -> tuple[str, ...]:
+    """Class names in order of index; raises `ValueError`."""
+    if isinstance(labels, Mapping) and len(labels) > MAX_CLASSES:
+        raise ValueError(f"has {len(labels)} names; allowed: up to {MAX_CLASSES}")
+    if not isinstance(labels, Mapping) or set(labels) != {str(i) for i in range(len(labels))}:
+        raise ValueError("must map '0', '1', ... to class names")
+    names = tuple(labels[str(i)] for i in range(len(labels)))
+    for name in names:
+        if not (isinstance(name, str) and name and name.strip() == name and name.isprintable()):
+            raise ValueError(f"has {brief(name)}: a class name is one line that is not empty")
+        if len(name) > MAX_CLASS_NAME:
+            raise ValueError(f"has a name of {len(name)} characters; allowed: {MAX_CLASS_NAME}")
+    if len(set(names)) != len(names):
+        raise ValueError("names a class twice")
+    return names

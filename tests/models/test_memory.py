@@ -1,0 +1,212 @@
+"""What a model needs of memory, beside what it takes, and what there is."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+
+from models.checkpoint import CheckpointError, open_checkpoint
+from models.library import shipped
+from models.memory import activations, available, check_room, parameters
+from models.pipeline import LatentDiffusion
+from models.unet import UNet2D
+from models.vae import AutoencoderKL
+from tests.models.test_parity import UNETS, VAES, keywords
+from tests.tiny import UNET, VAE
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("change", UNETS.values(), ids=UNETS.keys())
+def test_parameters_of_a_unet_without_memory_for_them(change: dict[str, Any]) -> None:
+    config = replace(UNET, **change)
+    with torch.device("meta"):
+        ours = UNet2D(config)
+    theirs = diffusers.UNet2DModel(**keywords(config))
+    assert parameters(ours) == theirs.num_parameters()
+
+
+@pytest.mark.parametrize("change", VAES.values(), ids=VAES.keys())
+def test_parameters_of_a_vae_without_memory_for_them(change: dict[str, Any]) -> None:
+    config = replace(VAE, **change)
+    with torch.device("meta"):
+        ours = AutoencoderKL(config)
+    assert parameters(ours) == diffusers.AutoencoderKL(**keywords(config)).num_parameters()
+
+
+# Draws rows in a process of its own, after a small drawing, and says how far memory rose.
+PEAK = """
+import sys
+import torch
+from models.config import AutoencoderKLConfig, UNet2DConfig
+from models.unet import UNet2D
+from models.vae import AutoencoderKL
+
+def status(name):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
+
+config, side, rows = eval(sys.argv[1])
+torch.set_num_threads(1)
+with torch.inference_mode():
+    if isinstance(config, AutoencoderKLConfig):
+        run = AutoencoderKL(config).decode
+    else:
+        network, zeros = UNet2D(config), torch.zeros(rows, dtype=torch.int64)
+        run = lambda latents: network(latents, zeros, zeros)
+    latents = torch.randn(rows, 2, side, side)
+    run(latents[:, :, :4, :4])
+    before = status("VmRSS")
+    open("/proc/self/clear_refs", "w").write("5")  # VmHWM begins anew
+    run(latents)
+    print(status("VmHWM") - before)
+"""
+LITTLE_VAE = replace(
+    VAE,
+    block_out_channels=(4,),
+    down_block_types=VAE.down_block_types[:1],
+    up_block_types=VAE.up_block_types[:1],
+)
+
+
+def blocks(widths: tuple[int, ...], layers: int, config: Any, down: str, up: str) -> Any:
+    return replace(
+        config,
+        block_out_channels=widths,
+        layers_per_block=layers,
+        down_block_types=(down,) * len(widths),
+        up_block_types=(up,) * len(widths),
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
+@pytest.mark.parametrize(
+    ("kind", "widths", "layers", "side"),
+    [
+        ("vae", (32, 64, 64), 1, 32),
+        ("vae", (64, 128, 128), 2, 24),
+        ("vae", (64,), 2, 96),
+        ("plain unet", (32, 64, 128), 2, 64),
+        ("plain unet", (96, 96), 2, 48),
+        ("unet", (64, 128), 1, 64),
+    ],
+)
+def test_activations_are_enough_and_not_far_too_many(
+    kind: str, widths: tuple[int, ...], layers: int, side: int
+) -> None:
+    rows, unet, vae = 8, replace(UNET, sample_size=side), LITTLE_VAE
+    if kind == "vae":
+        vae = config = blocks(widths, layers, VAE, "DownEncoderBlock2D", "UpDecoderBlock2D")
+    else:
+        attention = "" if kind == "plain unet" else "Attn"
+        types = f"{attention}DownBlock2D", f"{attention}UpBlock2D"
+        unet = config = blocks(widths, layers, unet, *types)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, repr((config, side, rows))],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert 0.9 <= activations(unet, vae, rows) / int(done.stdout) <= 3
+
+
+def test_more_rows_and_larger_latents_need_more() -> None:
+    one = activations(UNET, VAE, 1)
+    assert activations(UNET, VAE, 16) == 16 * one
+    assert activations(replace(UNET, sample_size=16), VAE, 1) == 4 * one
+    assert activations(replace(UNET, sample_size=(8, 16)), VAE, 1) == 2 * one
+
+
+def test_a_model_that_does_not_fit_is_refused_with_both_figures() -> None:
+    check_room(Path("unet/config.json"), 3 << 30, 1 << 30, 4 << 30)
+    check_room(Path("unet/config.json"), 3 << 30, 1 << 30, None)
+    message = r"unet/config.json: .*about 4.0 GiB .*\(2.0 for weights, 2.0 to draw\); 3.9 GiB are"
+    with pytest.raises(CheckpointError, match=message):
+        check_room(Path("unet/config.json"), 2 << 30, 2 << 30, int(3.9 * 2**30))
+
+
+def test_what_ships_needs_little(tiny_folder: Path) -> None:
+    """A quarter of a gibibyte holds it, and no machine is too small to see that."""
+    for folder in shipped().values():
+        model = LatentDiffusion.open(folder)
+        weights = 4 * (parameters(model.unet) + parameters(model.vae))
+        work = activations(model.unet.config, model.vae.config, 16)
+        check_room(folder, weights, work, 1 << 28)
+
+
+def test_more_rows_than_any_machine_holds_are_refused_before_weights_are_read(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    there = available(CPU)
+    if there is None:
+        pytest.skip("this system does not say")
+    rows = there // activations(UNET, VAE, 1) + 1
+    with pytest.raises(CheckpointError, match=r"unet/config.json: .* GiB are available"):
+        open_checkpoint(tiny_folder, rows=2 * rows)
+
+
+MIB = 1 << 20
+
+
+def system(root: Path, cgroup: str, files: dict[str, str]) -> Path:
+    """A /proc and a /sys: 800 MiB of the machine are free."""
+    held = {"proc/meminfo": f"MemTotal: {1 << 20} kB\nMemAvailable:  {800 << 10} kB\n"}
+    held |= {"proc/self/cgroup": cgroup}
+    for name, text in {**held, **files}.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def group(folder: str, version: int, limit: int | str, used: int, cached: int) -> dict[str, str]:
+    names = {
+        1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        2: ("memory.max", "memory.current", "inactive_file"),
+    }[version]
+    limit = limit * MIB if isinstance(limit, int) else limit
+    return {
+        f"{folder}/{names[0]}": f"{limit}\n",
+        f"{folder}/{names[1]}": f"{used * MIB}\n",
+        f"{folder}/memory.stat": f"anon 5\n{names[2]} {cached * MIB}\n",
+    }
+
+
+V1, V2 = "sys/fs/cgroup/memory", "sys/fs/cgroup"
+UNLIMITED = "9223372036854771712"
+SYSTEMS: dict[str, tuple[str, dict[str, str], int]] = {
+    "no groups": ("", {}, 800),
+    "version 2, its own root": ("0::/\n", group(V2, 2, 500, 300, 100), 300),
+    "version 2, a parent's": (
+        "0::/a/b\n",
+        group(f"{V2}/a/b", 2, "max", 10, 0) | group(f"{V2}/a", 2, 400, 100, 0),
+        300,
+    ),
+    "version 2, the least": (
+        "0::/a/b\n",
+        group(f"{V2}/a/b", 2, 200, 150, 0) | group(f"{V2}/a", 2, 400, 100, 0),
+        50,
+    ),
+    "version 2, none": ("0::/a\n", group(f"{V2}/a", 2, "max", 700, 0), 800),
+    "version 1": ("5:cpu:/x\n4:memory:/a\n0::/\n", group(f"{V1}/a", 1, 300, 200, 50), 150),
+    "version 1, mounted as the root": ("4:memory:/docker/c0\n", group(V1, 1, 300, 200, 0), 100),
+    "version 1, none": ("4:memory:/\n", group(V1, 1, UNLIMITED, 200, 0), 800),
+    "more used than there is": ("0::/\n", group(V2, 2, 100, 120, 0), 0),
+    "more than the machine": ("0::/\n", group(V2, 2, 5000, 0, 0), 800),
+}
+
+
+@pytest.mark.parametrize("kind", SYSTEMS)
+def test_available_is_the_least_of_machine_and_groups(kind: str, tmp_path: Path) -> None:
+    cgroup, files, expected = SYSTEMS[kind]
+    assert available(CPU, system(tmp_path, cgroup, files)) == expected * MIB
+
+
+def test_a_system_that_does_not_say(tmp_path: Path) -> None:
+    assert available(CPU, tmp_path) is None
