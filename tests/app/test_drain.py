@@ -104,6 +104,7 @@ async def test_draining_again_can_only_shorten_it() -> None:
 async def test_a_worker_that_dies_meanwhile_is_replaced_where_that_is_in_time() -> None:
     for seconds, done in ((30, True), (0.3, False)):
         runners: list[FakeRunner] = []
+        started: list[Load] = []
 
         def load(_: Load, runners: list[FakeRunner] = runners) -> list[Mechanism]:
             time.sleep(1)
@@ -112,7 +113,8 @@ async def test_a_worker_that_dies_meanwhile_is_replaced_where_that_is_in_time() 
                 runners[0].gate.hold()
             return [runners[-1]]
 
-        def start(wanted: Load, load: object = load) -> ThreadWorker:
+        def start(wanted: Load, load: object = load, started: list[Load] = started) -> ThreadWorker:
+            started.append(wanted)
             return ThreadWorker(wanted, load)  # type: ignore[arg-type]
 
         client = EngineClient(LOAD, LIMITS, start, Upkeep(hang_seconds=0.8))
@@ -129,7 +131,7 @@ async def test_a_worker_that_dies_meanwhile_is_replaced_where_that_is_in_time() 
             with pytest.raises(EngineUnavailable, match="this would take about"):
                 await task
         await draining
-        assert len(runners) == 1 + done
+        assert len(started) == 1 + done
         runners[0].gate.open()
         await client.close()
 

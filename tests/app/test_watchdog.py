@@ -119,6 +119,7 @@ async def test_a_server_that_was_stopped_does_not_take_its_worker_for_hung() -> 
         runner.gate.let(2)
         task = begin(client, params(1, steps=5))
         await until(lambda: len(runner.batches) == 2)
+        await asyncio.sleep(0.1)  # what it said so far is read
         time.sleep(3 * HANG.hang_seconds)
         await asyncio.sleep(0.1)
         runner.gate.open()
@@ -442,6 +443,7 @@ async def test_a_model_that_is_slow_to_decode_does_not_hold_up_another() -> None
     beside = begin(client, params(2, model="other", steps=50))
     await until(lambda: other.started)
     decoding = begin(client, params(1, steps=2))
+    await until(lambda: worker_of(client).unread)
     other.gate.open()
     assert (await beside).images == (pixel(2),), "fifty ticks while the other decodes"
     assert not decoding.done()

@@ -79,3 +79,11 @@ def test_what_is_no_command_of_ours_is_refused(body: object) -> None:
     data = msgspec.msgpack.encode(body)
     with pytest.raises(msgspec.ValidationError):
         read_as_command(len(data).to_bytes(4, "big") + data)
+
+
+@pytest.mark.parametrize("data", [b"\0\0\0\1\xc1", b"\xff\xff\xff\xff", b"GET / HTTP/1.1"])
+def test_what_is_no_message_at_all_is_refused_before_it_is_waited_for(data: bytes) -> None:
+    """No MessagePack; a length of 4 GiB; one of 1.2."""
+    for read in (read_as_command, read_as_event):
+        with pytest.raises(msgspec.DecodeError):
+            read(data)
