@@ -163,6 +163,9 @@ def pictures() -> dict[str, tuple[bytes, str]]:
             "JPEG, another in its scan": jpeg[:-2] + jpeg[2:],
         },
         "damaged: it has two frames": {"JPEG, two frames": jpeg[:2] + other_frame + jpeg[2:]},
+        "damaged: it has EXIF twice": {
+            "JPEG, EXIF in two": jpeg[:2] + segment(0xE1, b"Exif\0\0" + loop()) * 2 + jpeg[2:]
+        },
         "the same bytes over and over": {"JPEG, EXIF on EXIF": jpeg[:2] + exif + jpeg[2:]},
         "damaged: it ends early": {
             "PNG, no end": png_of(ihdr(8, 8), pixels),

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import ExifTags, Image, WebPImagePlugin
 
+from app.chunks import Unreadable
 from app.engine.job import Pixels
 from app.exif import user_comment
 from app.images import FORMATS, JPEG, PNG, WEBP, Format, encode, open_image
-from app.pictures import MAX_BYTES, MAX_PIXELS, MAX_TEXT, Unreadable, inspect, read_file
+from app.pictures import MAX_BYTES, MAX_PIXELS, MAX_TEXT, inspect, read_file
 from tests import hostile
 
 ROOT = Path(__file__).parents[2]
