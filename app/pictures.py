@@ -88,10 +88,7 @@ def _header(
     if not 0 < width * height <= MAX_PIXELS:
         raise Unreadable(f"{width} x {height} pixels; allowed: from 1 to {MAX_PIXELS} in all")
     if text is None and exif is not None:
-        try:
-            comment = user_comment(exif)
-        except ValueError as error:
-            raise damaged(str(error)) from error
+        comment = user_comment(exif)
         if comment is not None and comment.startswith(UNICODE):
             bare = comment[len(UNICODE) :][: 4 * MAX_TEXT + 2]
             text = bare.decode("utf-16-be", errors="replace")
@@ -188,7 +185,7 @@ def _jpeg(content: bytes) -> Header:
             _, height, width, components = struct.unpack_from(">BHHB", data)
             size = width, height
         elif marker == 0xE1 and data.startswith(b"Exif\0\0"):
-            if exif is not None:  # Pillow would put them together, for the tags of one to reach on
+            if exif is not None:  # Pillow would put them together, in quadratic time
                 raise damaged("it has EXIF twice")
             exif = data
         elif marker == SCAN:
