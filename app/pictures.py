@@ -8,18 +8,25 @@ them too: PNG and WebP without animation, JPEG in one sequential scan.
 import re
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.chunks import (
+    JPEG_MAGIC,
+    PNG_MAGIC,
+    SCAN,
+    Unreadable,
+    damaged,
+    jpeg_segments,
+    png_chunks,
+    webp_chunks,
+)
 from app.exif import UNICODE, user_comment
 
 MAX_PIXELS = 1 << 22
 MAX_BYTES = 1 << 25  # 2^22 pixels of four bytes, that do not compress, and room for notes
 MAX_TEXT = 4096  # characters of parameters
-_MOST_PARTS = 4096  # a PNG of 32 MiB in chunks of 8 KiB
 _TEXT = b"parameters"  # what AUTOMATIC1111 calls a PNG's text
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _ANIMATED = "an animation, which is not read"
 
 
@@ -32,10 +39,6 @@ class Header:
     height: int
     lossless: bool  # whether the file holds the very pixels it was made of
     parameters: str | None  # 4096 characters at most
-
-
-class Unreadable(ValueError):
-    """It is no picture that is read here; says why in one line."""
 
 
 def read_file(path: Path) -> bytes:
@@ -67,14 +70,14 @@ def inspect(content: bytes) -> Header:
     """
     _check_length(content)
     try:
-        if content.startswith(_PNG):
+        if content.startswith(PNG_MAGIC):
             return _png(content)
         if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
             return _webp(content)
-        if content.startswith(_JPEG):
+        if content.startswith(JPEG_MAGIC):
             return _jpeg(content)
     except (struct.error, IndexError, zlib.error) as error:
-        raise _damaged("it ends early, or in disorder") from error
+        raise damaged("it ends early, or in disorder") from error
     raise Unreadable("this is no PNG, WebP or JPEG")
 
 
@@ -85,10 +88,7 @@ def _header(
     if not 0 < width * height <= MAX_PIXELS:
         raise Unreadable(f"{width} x {height} pixels; allowed: from 1 to {MAX_PIXELS} in all")
     if text is None and exif is not None:
-        try:
-            comment = user_comment(exif)
-        except ValueError as error:
-            raise _damaged(str(error)) from error
+        comment = user_comment(exif)
         if comment is not None and comment.startswith(UNICODE):
             bare = comment[len(UNICODE) :][: 4 * MAX_TEXT + 2]
             text = bare.decode("utf-16-be", errors="replace")
@@ -97,19 +97,15 @@ def _header(
     return Header(kind, width, height, lossless, text)
 
 
-def _damaged(why: str) -> Unreadable:
-    return Unreadable(f"this picture is damaged: {why}")
-
-
 def _png(content: bytes) -> Header:
     """https://www.w3.org/TR/png-3/."""
     size: tuple[int, int] | None = None
     text: str | None = None
     exif: bytes | None = None
     pixels = False
-    for name, data in _png_chunks(content):
+    for name, data in png_chunks(content):
         if (size is None) != (name == b"IHDR"):
-            raise _damaged("it has no header, or two")
+            raise damaged("it has no header, or two")
         if name == b"IHDR":
             width, height = struct.unpack_from(">II", data)
             size = width, height
@@ -121,24 +117,8 @@ def _png(content: bytes) -> Header:
             exif = data
         pixels = pixels or name == b"IDAT"
     if size is None or not pixels:
-        raise _damaged("it has no pixels")
+        raise damaged("it has no pixels")
     return _header("PNG", size, True, text, exif)
-
-
-def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Type and data of every chunk, up to the last; 5.3 of the specification."""
-    at = len(_PNG)
-    for _ in range(_MOST_PARTS):
-        length, name = struct.unpack_from(">I4s", content, at)
-        data = content[at + 8 : at + 8 + length]
-        (checksum,) = struct.unpack_from(">I", content, at + 8 + length)
-        if checksum != zlib.crc32(data, zlib.crc32(name)):
-            raise _damaged("a checksum is wrong")
-        yield name, data
-        if name == b"IEND":
-            return
-        at += 12 + length
-    raise Unreadable(f"this picture has more than {_MOST_PARTS} parts")
 
 
 def _png_text(name: bytes, data: bytes) -> str:
@@ -161,53 +141,33 @@ def _webp(content: bytes) -> Header:
     frame: tuple[int, int] | None = None
     exif: bytes | None = None
     lossless = False
-    for name, data in _webp_chunks(content):
+    for name, data in webp_chunks(content):
         if name in (b"ANIM", b"ANMF") or (name == b"VP8X" and data[0] & 2):
             raise Unreadable(_ANIMATED)
         if name in (b"VP8X", b"VP8 ", b"VP8L") and (frame or (name == b"VP8X" and canvas)):
-            raise _damaged("it has two headers, or two frames")
+            raise damaged("it has two headers, or two frames")
         if name == b"VP8X":
             width, height = (int.from_bytes(data[k : k + 3], "little") + 1 for k in (4, 7))
             canvas = width, height
         elif name == b"VP8 ":
             code, width, height = struct.unpack_from("<3sHH", data, 3)
             if code != b"\x9d\x01\x2a" or data[0] & 1:
-                raise _damaged("its frame begins as none does")
+                raise damaged("its frame begins as none does")
             frame = width & 0x3FFF, height & 0x3FFF
         elif name == b"VP8L":
             signature, bits = struct.unpack_from("<BI", data)
             if signature != 0x2F:
-                raise _damaged("its frame begins as none does")
+                raise damaged("its frame begins as none does")
             frame, lossless = ((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1), True
         elif name == b"EXIF":
             exif = data
     if frame is None or (canvas or frame) != frame:
-        raise _damaged("it has no frame, or one of another size than its canvas")
+        raise damaged("it has no frame, or one of another size than its canvas")
     return _header("WEBP", frame, lossless, None, exif)
-
-
-def _webp_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Type and data of every chunk."""
-    (size,) = struct.unpack_from("<I", content, 4)
-    end = 8 + size
-    if end > len(content):
-        raise _damaged("it ends early")
-    at = 12
-    for _ in range(_MOST_PARTS):
-        if at >= end:
-            return
-        name, length = struct.unpack_from("<4sI", content, at)
-        data = content[at + 8 : at + 8 + length]
-        if at + 8 + length > end:
-            raise _damaged("it ends early")
-        yield name, data
-        at += 8 + length + length % 2
-    raise Unreadable(f"this picture has more than {_MOST_PARTS} parts")
 
 
 _SEQUENTIAL = (0xC0, 0xC1)  # Huffman-coded; T.81, table B.1
 _OTHER_FRAMES = frozenset(range(0xC2, 0xD0)) - {0xC4, 0xC8} | {0xDC, 0xDE, 0xDF}
-_ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xDA)})  # markers without a segment
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # that ends a scan
 
 
@@ -216,39 +176,29 @@ def _jpeg(content: bytes) -> Header:
     size: tuple[int, int] | None = None
     components = 0
     exif: bytes | None = None
-    at = len(_JPEG)
-    for _ in range(_MOST_PARTS):
-        if content[at] != 0xFF:
-            raise _damaged("there is no marker where one is due")
-        marker = content[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-            continue
-        (length,) = struct.unpack_from(">H", content, at + 2)
-        if marker in _ALONE or length < 2:
-            raise _damaged("a marker is out of place")
-        data, at = content[at + 4 : at + 2 + length], at + 2 + length
+    for marker, data, end in jpeg_segments(content):
         if marker in _OTHER_FRAMES:
             raise Unreadable("a JPEG that is not sequential, which is not read")
         if marker in _SEQUENTIAL:
             if size is not None:
-                raise _damaged("it has two frames")
+                raise damaged("it has two frames")
             _, height, width, components = struct.unpack_from(">BHHB", data)
             size = width, height
-        elif marker == 0xE1 and exif is None and data.startswith(b"Exif\0\0"):
+        elif marker == 0xE1 and data.startswith(b"Exif\0\0"):
+            if exif is not None:  # Pillow would put them together, in quadratic time
+                raise damaged("it has EXIF twice")
             exif = data
-        elif marker == 0xDA:
-            if size is None:
-                raise _damaged("it has no frame")
-            _check_scan(content, at, whole=data[0] == components)
-            return _header("JPEG", size, False, None, exif)
-    raise Unreadable(f"this picture has more than {_MOST_PARTS} parts")
+        elif marker == SCAN:
+            _check_scan(content, end, whole=data[0] == components)
+    if size is None:
+        raise damaged("it has no frame")
+    return _header("JPEG", size, False, None, exif)
 
 
 def _check_scan(content: bytes, at: int, *, whole: bool) -> None:
     """That the scan whose data begins here has every component, and is the last."""
     end = _MARKER.search(content, at)
     if end is None:
-        raise _damaged("it ends early")
+        raise damaged("it ends early")
     if not whole or end[0] != b"\xff\xd9":
         raise Unreadable("a JPEG of several scans, which is not read")
