@@ -25,6 +25,7 @@ from app.routes import (
 )
 from app.security import BodyLimit
 from app.settings import Settings
+from app.turns import TakeTurns
 
 _ROUTES = (
     generate,
@@ -99,7 +100,8 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
             allow_headers=["*"],
             expose_headers=_EXPOSED,
         )
-    app.add_middleware(RequestId)  # the outermost
+    app.add_middleware(RequestId)
+    app.add_middleware(TakeTurns)  # the outermost
     errors.install(app, lambda path: document.allowed_methods(app, path))
     for routes in _ROUTES:
         app.include_router(routes.router)

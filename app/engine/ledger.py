@@ -1,82 +1,26 @@
 """What the engine was asked and has not ended: what lies before a request, and if it fits."""
 
-import asyncio
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from app.engine.costs import Costs, Forecast, forecast, solo
 from app.engine.costs import Load as Ahead
 from app.engine.job import (
     LONG,
-    Asker,
     DeadlineTooShort,
     EngineBusy,
     ModelInfo,
     Params,
     Queued,
-    Update,
 )
+from app.engine.request import Request
 from app.engine.shares import Shares
-from app.engine.wire import Done, Load
+from app.engine.wire import Load
 
 _MAX_RETRY_AFTER = 120  # seconds; the OpenAI SDK, for one, gives up on anything longer
-
-Watch = Callable[[Update], None]
-
-
-@dataclass(eq=False)
-class Request:
-    """What is asked of the worker, once, for all who ask it: `waiters` of them.
-
-    It counts as the first one's.
-    """
-
-    id: int
-    asker: Asker
-    params: Params
-    work: int  # UNet evaluations, all in all
-    priority: int
-    previews: int
-    answer: "asyncio.Future[Done]"
-    waiters: int = 0
-    watches: list[Watch] = field(default_factory=list)
-    sent: bool = False
-    riding: bool = False
-    began: float = 0.0  # when its first step did; time.monotonic()
-    deaths: int = 0
-    steps: int = 0  # made so far, by all images together
-    place: int = -1  # in the queue, as told last
-    told: int = 0  # the most of them that was told, in this life of the worker or another
-    lost: int = 0  # made by each image when a worker died: previews up to there were told
-    counted: int = 0  # of its rows, those that its client's share is charged with
-
-    @property
-    def client(self) -> str:
-        """Whose share it is charged to."""
-        return self.asker.client
-
-    @property
-    def rows_left(self) -> int:
-        """UNet evaluations still to be made, about."""
-        return self.work - self.work * self.steps // self.all_steps
-
-    @property
-    def all_steps(self) -> int:
-        """Steps of all images together."""
-        return self.params.steps * self.params.n
-
-    @property
-    def long(self) -> bool:
-        """Whether it gives way to short ones."""
-        return self.params.steps > LONG
-
-    def tell(self, update: Update) -> None:
-        """Tell all who watch."""
-        for watch in self.watches:
-            watch(update)
 
 
 @dataclass
@@ -103,7 +47,6 @@ class Limits:
     jobs: int
     work: int
     seconds: float  # for requests that do not say
-    hold: float = 1.0  # seconds that a refusal is held back from a client who would ask again
 
 
 class _Kind(NamedTuple):
@@ -175,10 +118,6 @@ class Ledger:
         request.steps = steps
         self._count(request, request.rows_left - request.counted)
 
-    def holds(self, client: str) -> bool:
-        """Whether anything of a client waits or runs."""
-        return self._jobs.held(client) > 0
-
     def admit(
         self, params: Params, work: int, priority: int, timeout: float, client: str = ""
     ) -> None:
@@ -206,16 +145,18 @@ class Ledger:
             wait = _seconds(max(expected.wait, rows / costs.best.rate / 2))
             raise EngineBusy(self._full(client), wait)
 
-    def places(self) -> Iterator[tuple[Request, Queued]]:
-        """What waits and is watched, the next one first, with its place in its model's queue.
+    def places(self, asked: Callable[[Request], bool]) -> Iterator[tuple[Request, Queued]]:
+        """Those asked for that wait, the next one first, with their places in their model's queue.
 
         A long one comes after all that are before it, a short one after short ones alone.
         """
+        if not any(asked(request) for request in self.requests.values()):
+            return
         images: dict[tuple[str, bool], int] = defaultdict(int)  # ahead, by model and length
         rows, waiting = images.copy(), images.copy()
         for request in self._in_turn():
             model, params = request.params.model, request.params
-            if request.watches and not request.riding:
+            if not request.riding and asked(request):
                 before = [(model, long) for long in (False, True)[: 1 + request.long]]
                 ahead = Ahead(sum(images[key] for key in before), sum(rows[key] for key in before))
                 # Its first image has a slot before the others; that is when its first step is.
@@ -227,12 +168,7 @@ class Ledger:
             waiting[own] += not request.riding
 
     def _in_turn(self) -> Sequence[Request]:
-        """Requests as they come to their slots: clients in turn, one image of each, then the next.
-
-        None where nobody watches.
-        """
-        if not any(request.watches for request in self.requests.values()):
-            return ()
+        """Requests as they come to their slots: an image of each client, then the next of each."""
         requests = sorted(self.requests.values(), key=lambda r: (-r.priority, r.id))
         if self._jobs.clients < 2:
             return requests
