@@ -4,7 +4,7 @@ Models that only `docs.py` names, and the classes of the models that are loaded.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -54,6 +54,7 @@ def install(app: FastAPI, engine: EngineClient) -> None:
         if loaded not in made:
             made.clear()
             made[loaded] = _document(app, loaded)
+            _bound_priorities(made[loaded], app.state.settings.max_priority)
         return made[loaded]
 
     app.openapi = complete  # type: ignore[method-assign]
@@ -159,12 +160,22 @@ def _name_classes(document: dict[str, Any], models: Sequence[ModelInfo]) -> None
             for parameter in operation.get("parameters", ()):
                 if parameter["in"] == "path" and parameter["name"] == _MODEL_OF.get(path):
                     parameter["schema"]["enum"] = names
-    generate = document["paths"]["/generate"]
-    texts = [
-        {parameter["name"]: parameter["schema"] for parameter in generate[method]["parameters"]}
-        for method in ("get", "head")
-    ]
-    body = generate["post"]["requestBody"]["content"]
-    for schemas in (*texts, *(body[form]["schema"]["properties"] for form in FORMS)):
+    for schemas in _as_text(document):
         schemas["model"]["enum"] = [*names, ""]
         schemas["class"]["enum"] = [*labels, ""]
+
+
+def _bound_priorities(document: dict[str, Any], most: int) -> None:
+    """Say what priority a request may have here."""
+    document["components"]["schemas"]["GenerateRequest"]["properties"]["priority"]["maximum"] = most
+    for schemas in _as_text(document):
+        schemas["priority"]["anyOf"][0]["maximum"] = most
+
+
+def _as_text(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The fields of a request, by name, wherever they are described as text: queries and forms."""
+    generate = document["paths"]["/generate"]
+    for method in ("get", "head"):
+        yield {field["name"]: field["schema"] for field in generate[method]["parameters"]}
+    for form in FORMS:
+        yield generate["post"]["requestBody"]["content"][form]["schema"]["properties"]

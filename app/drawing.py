@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from app.engine.client import EngineClient
 from app.engine.job import MAX_PRIORITY, NOBODY, Asker, ModelInfo, Params, Result, Update
-from app.engine.ledger import Watch
+from app.engine.request import Watch
 from app.errors import InvalidRequest
 from app.images import PNG, Format, describe, encode
 

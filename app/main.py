@@ -26,6 +26,7 @@ from app.routes import (
 )
 from app.security import BodyLimit, TargetLimit
 from app.settings import Settings
+from app.turns import TakeTurns
 
 _ROUTES = (
     generate,
@@ -100,7 +101,8 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
     app.add_middleware(TargetLimit, limit=8192)  # more than 8,000, as RFC 9110, 4.1, would have it
     app.add_middleware(CancelOnDisconnect)
     app.add_middleware(OriginGuard, access=settings.access, expose=_EXPOSED)
-    app.add_middleware(RequestId)  # the outermost
+    app.add_middleware(RequestId)
+    app.add_middleware(TakeTurns)  # the outermost
     errors.install(app, lambda path: document.allowed_methods(app, path))
     for routes in _ROUTES:
         app.include_router(routes.router)

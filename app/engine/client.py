@@ -15,7 +15,6 @@ from app.engine.job import (
     NOBODY,
     Asker,
     DeadlineExceeded,
-    EngineBusy,
     EngineUnavailable,
     GenerationFailed,
     ModelInfo,
@@ -26,8 +25,9 @@ from app.engine.job import (
     Queued,
     Result,
 )
-from app.engine.ledger import Ledger, Limits, Request, Stats, Watch
+from app.engine.ledger import Ledger, Limits, Stats
 from app.engine.process import WorkerProcess
+from app.engine.request import Request, Watch
 from app.engine.supervisor import Supervisor
 from app.engine.watchdog import Upkeep
 from app.engine.wire import (
@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 
 _MOST_SLOWNESS = 10.0  # a stall is no pace
 _DRAIN_SECONDS = 0.05  # between two looks whether all is done
+_PLACE_SECONDS = 1.0  # between two places told: all who wait move up at once, and each is woken
 
 
 class EngineClient:
@@ -163,7 +164,7 @@ class EngineClient:
         request = self._ledger.equal(params, asker.client)
         if request is None or request.priority < priority or previews:
             work = params.work
-            await self._admit(params, work, priority, timeout, asker.client)
+            self._ledger.admit(params, work, priority, timeout, asker.client)
             request = self._submit(asker, params, work, priority, previews)
         else:
             self.stats.shared += 1
@@ -188,21 +189,10 @@ class EngineClient:
 
     def _place(self, request: Request) -> Queued:
         """Where it is in the queue, if it waits at all."""
-        places = (place for other, place in self._ledger.places() if other is request)
-        place = next(places, Queued(0, 0.0))
-        request.place = place.position
+        found = next(self._ledger.places(lambda other: other is request), None)
+        place = found[1] if found else Queued(0, 0.0)
+        request.place, request.placed = place.position, time.monotonic()
         return place
-
-    async def _admit(
-        self, params: Params, work: int, priority: int, timeout: float, client: str
-    ) -> None:
-        """Refuse what has no room; but late, where its client has the room, and would ask again."""
-        try:
-            self._ledger.admit(params, work, priority, timeout, client)
-        except EngineBusy:
-            if self._ledger.holds(client):
-                await asyncio.sleep(self._ledger.limits.hold)
-            raise
 
     def _submit(
         self, asker: Asker, params: Params, work: int, priority: int, previews: int
@@ -295,7 +285,7 @@ class EngineClient:
                     request.tell(preview)
 
     def _note(self, progress: Progress) -> None:
-        stats = self.stats
+        stats, now = self.stats, time.monotonic()
         stats.ticks += progress.ticks
         stats.rows += progress.rows
         stats.padding += progress.padding
@@ -311,12 +301,16 @@ class EngineClient:
                 self._ledger.note(request, steps)
                 if steps > request.told:
                     request.told = steps
-                    pace = (time.monotonic() - request.began) / steps
+                    pace = (now - request.began) / steps
                     left = pace * (request.all_steps - steps)
                     request.tell(Moved(steps, request.all_steps, left))
-        for request, place in self._ledger.places():
-            if request.watches and request.place != place.position:
-                request.place = place.position
+
+        def due(request: Request) -> bool:
+            return bool(request.watches) and now - request.placed >= _PLACE_SECONDS
+
+        for request, place in self._ledger.places(due):
+            if request.place != place.position:
+                request.place, request.placed = place.position, now
                 request.tell(place)
 
     def _bury(self) -> None:

@@ -3,6 +3,7 @@
 Standard library only. The table is measured when a model is warmed up.
 """
 
+import functools
 from dataclasses import dataclass
 
 WORTHWHILE = 0.95  # of the best rate: a bucket that reaches it is as large as a tick should be
@@ -27,7 +28,7 @@ class Costs:
 
     buckets: tuple[Bucket, ...]
 
-    @property
+    @functools.cached_property
     def best(self) -> Bucket:
         """The smallest bucket that is nearly as fast as any: more rows only make ticks longer."""
         enough = WORTHWHILE * max(bucket.rate for bucket in self.buckets)

@@ -1,90 +1,29 @@
 """What the engine was asked and has not ended: what lies before a request, and if it fits."""
 
-import asyncio
 import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from app.engine.costs import Costs, Forecast, forecast, solo
 from app.engine.costs import Load as Ahead
 from app.engine.job import (
     LONG,
-    Asker,
     DeadlineTooShort,
     EngineBusy,
     ModelInfo,
     Params,
     Queued,
-    Update,
 )
+from app.engine.request import Request
 from app.engine.shares import Shares
-from app.engine.wire import Done, Load
+from app.engine.wire import Load
 
 _MAX_RETRY_AFTER = 120  # seconds; the OpenAI SDK, for one, gives up on anything longer
 
-_SUSPECT, _CULPRIT = 2, 4  # deaths in a row that a request was in flight at
-
-Watch = Callable[[Update], None]
-
-
-@dataclass(eq=False)
-class Request:
-    """What is asked of the worker, once, for all who ask it: `waiters` of them.
-
-    It counts as the first one's.
-    """
-
-    id: int
-    asker: Asker
-    params: Params
-    work: int  # UNet evaluations, all in all
-    priority: int
-    previews: int
-    answer: "asyncio.Future[Done]"
-    waiters: int = 0
-    watches: list[Watch] = field(default_factory=list)
-    sent: bool = False
-    riding: bool = False
-    began: float = 0.0  # when its first step did; time.monotonic()
-    deaths: int = 0
-    steps: int = 0  # made so far, by all images together
-    place: int = -1  # in the queue, as told last
-    told: int = 0  # the most of them that was told, in this life of the worker or another
-    shown: dict[int, int] = field(default_factory=dict)  # by image, the last step it was shown at
-    counted: int = 0  # of its rows, those that its client's share is charged with
-
-    @property
-    def client(self) -> str:
-        """Whose share it is charged to."""
-        return self.asker.client
-
-    @property
-    def rows_left(self) -> int:
-        """UNet evaluations still to be made, about."""
-        return self.work - self.work * self.steps // self.all_steps
-
-    @property
-    def all_steps(self) -> int:
-        """Steps of all images together."""
-        return self.params.steps * self.params.n
-
-    @property
-    def suspect(self) -> bool:
-        """Whether workers may die of it."""
-        return self.deaths >= _SUSPECT
-
-    @property
-    def long(self) -> bool:
-        """Whether it gives way to short ones."""
-        return self.params.steps > LONG
-
-    def tell(self, update: Update) -> None:
-        """Tell all who watch."""
-        for watch in self.watches:
-            watch(update)
+_CULPRIT = 4  # deaths in a row that a request was in flight at
 
 
 @dataclass
@@ -111,7 +50,6 @@ class Limits:
     jobs: int
     work: int
     seconds: float  # for requests that do not say
-    hold: float = 1.0  # seconds that a refusal is held back from a client who would ask again
 
 
 class _Kind(NamedTuple):
@@ -199,10 +137,6 @@ class Ledger:
         request.steps = steps
         self._count(request, request.rows_left - request.counted)
 
-    def holds(self, client: str) -> bool:
-        """Whether anything of a client waits or runs."""
-        return self._jobs.held(client) > 0
-
     def admit(
         self, params: Params, work: int, priority: int, timeout: float, client: str = ""
     ) -> None:
@@ -237,7 +171,7 @@ class Ledger:
         """
         images: dict[tuple[str, bool], int] = defaultdict(int)  # that stay, by model and length
         rows = images.copy()
-        for request in sorted(self._turns(), key=lambda request: not request.riding):
+        for request in sorted(self._in_turn(), key=lambda request: not request.riding):
             model = request.params.model
             before = [(model, long) for long in (False, True)[: 1 + request.long]]
             ahead = Ahead(sum(images[key] for key in before), sum(rows[key] for key in before))
@@ -259,18 +193,18 @@ class Ledger:
         pace = (time.monotonic() - request.began) / done
         return min(foreseen, pace * (request.all_steps - done))
 
-    def places(self) -> Iterator[tuple[Request, Queued]]:
-        """What waits and is watched, the next one first, with its place in its model's queue.
+    def places(self, asked: Callable[[Request], bool]) -> Iterator[tuple[Request, Queued]]:
+        """Those asked for that wait, the next one first, with their places in their model's queue.
 
         A long one comes after all that are before it, a short one after short ones alone.
         """
+        if not any(asked(request) for request in self.requests.values()):
+            return
         images: dict[tuple[str, bool], int] = defaultdict(int)  # ahead, by model and length
         rows, waiting = images.copy(), images.copy()
-        if not any(request.watches for request in self.requests.values()):
-            return
-        for request in self._turns():
+        for request in self._in_turn():
             model, params = request.params.model, request.params
-            if request.watches and not request.riding:
+            if not request.riding and asked(request):
                 before = [(model, long) for long in (False, True)[: 1 + request.long]]
                 ahead = Ahead(sum(images[key] for key in before), sum(rows[key] for key in before))
                 # Its first image has a slot before the others; that is when its first step is.
@@ -281,8 +215,8 @@ class Ledger:
             rows[own] += request.counted
             waiting[own] += not request.riding
 
-    def _turns(self) -> Sequence[Request]:
-        """As requests come to their slots: clients in turn, one image of each, then the next."""
+    def _in_turn(self) -> Sequence[Request]:
+        """Requests as they come to their slots: an image of each client, then the next of each."""
         requests = sorted(self.requests.values(), key=lambda r: (-r.priority, r.id))
         if self._jobs.clients < 2:
             return requests

@@ -108,6 +108,7 @@ async def test_closing_ends_the_request() -> None:
             await anext(updates)
             await until(lambda: runner.started)
         assert client.jobs == 0
+        await until(lambda: worker_of(client).unread)  # heard before the gate opens
         runner.gate.open()
         await until(lambda: client.stats.cancelled == 1)
 
