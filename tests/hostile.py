@@ -93,16 +93,10 @@ def segment(marker: int, data: bytes) -> bytes:
     return bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data
 
 
-def tiff(entries: int, size: int, tag: int = 0x9286) -> bytes:
-    """EXIF, all of whose entries are the same bytes."""
-    offset = 8 + 2 + 12 * entries + 4
-    shared = b"".join(struct.pack(">HHII", tag + k, 7, size, offset) for k in range(entries))
-    return b"MM\0*" + struct.pack(">IH", 8, entries) + shared + bytes(4) + bytes(size)
-
-
-def loop() -> bytes:
-    """EXIF whose inner directory is the outer one."""
-    return b"MM\0*" + struct.pack(">IH", 8, 1) + struct.pack(">HHII", 0x8769, 4, 1, 8) + bytes(4)
+def tiff(entries: int) -> bytes:
+    """EXIF, every entry of which leads back to the directory it is in."""
+    shared = struct.pack(">HHII", 0x8769, 4, 1, 8) * entries
+    return b"MM\0*" + struct.pack(">IH", 8, entries) + shared + bytes(4)
 
 
 def pictures() -> dict[str, tuple[bytes, str]]:
@@ -110,7 +104,7 @@ def pictures() -> dict[str, tuple[bytes, str]]:
     jpeg, frame = encode(GREY, JPEG), webp_frame()
     end, pixels = (b"IEND", b""), idat(72)
     other_frame = segment(0xC0, b"\x08" + struct.pack(">HHB", 60_000, 60_000, 1) + b"\x01\x11\0")
-    exif = segment(0xE1, b"Exif\0\0" + loop())
+    exif = segment(0xE1, b"Exif\0\0" + tiff(1))
     by_reason = {
         "pixels; allowed: from 1 to 4194304 in all": {
             "PNG, 30000 x 30000": png_of(ihdr(30_000, 30_000), idat(10**7), end),

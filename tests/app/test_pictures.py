@@ -145,11 +145,12 @@ def test_the_comment_of_exif_is_read_in_either_byte_order(kind: Format) -> None:
 
 def test_exif_that_is_broken_says_nothing() -> None:
     good = b"MM\0*" + struct.pack(">IHHHII", 8, 1, 0x8769, 4, 1, 8)
-    for broken in (b"", b"MM", b"MM\0*", good[:9], good, b"XX" + good, hostile.loop()):
+    for broken in (b"", b"MM", b"MM\0*", good[:9], good, b"XX" + good):
         assert user_comment(broken) is None
     far = b"MM\0*" + struct.pack(">I", 2**32 - 1)
     assert user_comment(far) is None
-    assert user_comment(hostile.tiff(5000, 4_000)) is None, "no comment in the outer directory"
+    for entries in (1, 60_000):  # twice through them, and not once for each
+        assert user_comment(hostile.tiff(entries)) is None
 
 
 @pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.name)
