@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from app.engine.client import EngineClient
-from app.engine.job import EngineUnavailable
+from app.engine.job import NOBODY, EngineUnavailable
 from app.engine.ledger import Ledger, Request
 from app.engine.watchdog import Upkeep
 from app.engine.wire import Load
@@ -48,7 +48,7 @@ async def test_what_is_late_counts_as_gone_for_what_comes_after_it() -> None:
     ledger.models = {INFO.name: INFO}
     loop = asyncio.get_running_loop()
     first, second = (
-        Request(number, params(number, steps=1000), 1000, 0, 0, loop.create_future())
+        Request(number, NOBODY, params(number, steps=1000), 1000, 0, 0, loop.create_future())
         for number in (1, 2)
     )
     ledger.add(second)

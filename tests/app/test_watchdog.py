@@ -214,7 +214,7 @@ async def test_a_bad_model_does_not_keep_the_others_from_serving(
 
 def test_all_the_world_is_told_which_models_are_left_out_and_why() -> None:
     engine = Loaders(bad=[broken("bad")], fake=[good("fake")]).client()
-    with TestClient(create_app(Settings(), engine)) as client:
+    with TestClient(create_app(Settings(), engine), base_url="http://localhost") as client:
         while not engine.ready:
             client.get("/livez")
         listed = client.get("/models").json()
