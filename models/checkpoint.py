@@ -9,6 +9,7 @@ Weights are safetensors, never pickle. A class name is looked up in a table and 
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +19,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from models.conditioning import Classes
-from models.config import AutoencoderKLConfig, Config, ConfigError, DDIMConfig, UNet2DConfig
+from models.config import (
+    AutoencoderKLConfig,
+    Config,
+    ConfigError,
+    DDIMConfig,
+    UNet2DConfig,
+    check_positions,
+)
 from models.files import CheckpointError as CheckpointError  # what opening raises
 from models.files import read_json, write_json
 from models.index import INDEX, ModelIndex
@@ -66,7 +74,10 @@ def open_checkpoint(
     vae_path, unet_path = folder / "vae" / _CONFIG, folder / "unet" / _CONFIG
     vae_config, unet_config = AutoencoderKLConfig.read(vae_path), UNet2DConfig.read(unet_path)
     schedule = _read_schedule(folder / _SCHEDULE)
-    _check_latents(unet_config, vae_config, unet_path)
+    try:
+        _check_latents(unet_config, vae_config)
+    except ValueError as error:
+        raise ConfigError(f"{unet_path}: {error}") from error
     try:
         classes = Classes.of(index.classes, unet_config.num_class_embeds)
     except ValueError as error:
@@ -161,20 +172,22 @@ def _read_schedule(path: Path) -> DDIMConfig:
     return schedule
 
 
-def _check_latents(unet: UNet2DConfig, vae: AutoencoderKLConfig, path: Path) -> None:
-    """Whether the UNet, of the configuration at `path`, makes latents that the VAE decodes."""
+def _check_latents(unet: UNet2DConfig, vae: AutoencoderKLConfig) -> None:
+    """Whether the UNet makes latents that the VAE decodes; raises `ValueError`."""
     latent = vae.latent_channels
     if (unet.in_channels, unet.out_channels) != (latent, latent):
-        raise ConfigError(
-            f"{path}: in_channels {unet.in_channels} and out_channels {unet.out_channels}; "
+        raise ValueError(
+            f"in_channels {unet.in_channels} and out_channels {unet.out_channels}; "
             f"the VAE has latent_channels {latent}"
         )
     if unet.sample_size is None:
-        raise ConfigError(f"{path}: sample_size is missing")
+        raise ValueError("sample_size is missing")
+    if vae.mid_block_add_attention:
+        check_positions(unet.sample_size, math.prod(unet.latent_size))
     if (side := max(unet.latent_size) * vae.downscale) > _MAX_SIDE:
-        raise ConfigError(
-            f"{path}: sample_size is {unet.sample_size}, which makes images of {side} pixels a "
-            f"side; allowed: up to {_MAX_SIDE}"
+        raise ValueError(
+            f"sample_size is {unet.sample_size}, which makes images of {side} pixels a side; "
+            f"allowed: up to {_MAX_SIDE}"
         )
 
 

@@ -26,6 +26,7 @@ Factor = Annotated[float, Range(1e-6, 1e6, above=True)]
 Shift = Annotated[float, Range(-1e6, 1e6)]
 Beta = Annotated[float, Range(0, 1, above=True)]
 _BLOCKS = Length(1, 8)
+MAX_POSITIONS = 128 * 128  # that attend to each other; SDXL has 64 * 64, and the cost is quadratic
 _CLOSE, _SHOWN = 3, 8  # known keys that are like an unknown one, and in all that a message names
 
 
@@ -173,23 +174,31 @@ class UNet2DConfig(Config):
         _same_length(self, "down_block_types", "up_block_types", "block_out_channels")
         widths = self.block_out_channels
         _divisible(widths, self.norm_num_groups, "norm_num_groups")
-        last = widths[-1:] if self.mid_block_type and self.add_attention else ()
-        attending = tuple(
-            width
-            for width, down, up in zip(
-                widths, self.down_block_types, reversed(self.up_block_types), strict=True
-            )
-            if "Attn" in down or "Attn" in up
-        )
+        attending = tuple(widths[level] for level in self.attending)
         if self.attention_head_dim is not None:
-            _divisible(attending + last, self.attention_head_dim, "attention_head_dim")
-        if self.attn_norm_num_groups is not None:
-            _divisible(last, self.attn_norm_num_groups, "attn_norm_num_groups")
+            _divisible(attending, self.attention_head_dim, "attention_head_dim")
+        if self.attn_norm_num_groups is not None and self._middle_attends:
+            _divisible(widths[-1:], self.attn_norm_num_groups, "attn_norm_num_groups")
         if self.freq_shift and widths[0] < 4:  # the frequencies are divided by half the width - 1
             raise ValueError(f"freq_shift is 1; block_out_channels begins with {widths[0]}, not 4")
         step = 2 ** (len(widths) - 1)
         if any(side % step for side in self.latent_size):
             raise ValueError(f"sample_size is {self.sample_size}; allowed: multiples of {step}")
+        height, width = self.latent_size
+        for level in self.attending[:1]:
+            check_positions(self.sample_size, height * width // 4**level)
+
+    @property
+    def attending(self) -> tuple[int, ...]:
+        """Levels at which positions attend to each other; 0 has the latent's own size."""
+        pairs = zip(self.down_block_types, reversed(self.up_block_types), strict=True)
+        levels = [level for level, (down, up) in enumerate(pairs) if "Attn" in down + up]
+        last = len(self.block_out_channels) - 1
+        return tuple(sorted({*levels, *([last] if self._middle_attends else [])}))
+
+    @property
+    def _middle_attends(self) -> bool:
+        return self.mid_block_type is not None and self.add_attention
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -238,6 +247,15 @@ class DDIMConfig(Config):
                 "rescale_betas_zero_snr with prediction_type 'epsilon' has no finite first step; "
                 "allowed with it: 'v_prediction', 'sample'"
             )
+
+
+def check_positions(sample_size: object, count: int) -> None:
+    """Raise `ValueError` where attention compares more positions of a latent than is bearable."""
+    if count > MAX_POSITIONS:
+        raise ValueError(
+            f"sample_size is {sample_size}: attention would compare {count} positions with each "
+            f"other; allowed: up to {MAX_POSITIONS}"
+        )
 
 
 def _known(key: str, names: list[str]) -> str:

@@ -30,9 +30,13 @@ class ModelIndex:
                 class names or a guidance scale that cannot be.
         """
         path = folder / INDEX
-        if not path.exists():
-            raise CheckpointError(f"{folder}: not a model folder: {INDEX} is missing")
-        values = read_json(path)
+        try:
+            values = read_json(path)
+        except CheckpointError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                missing = f"{folder}: not a model folder: {INDEX} is missing"
+                raise CheckpointError(missing) from error
+            raise
         for component, known in _KNOWN.items():
             entry = values.get(component)
             found = entry[1] if isinstance(entry, list) and len(entry) == 2 else entry

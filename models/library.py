@@ -17,7 +17,8 @@ def find(name: str) -> Path:
     """The folder of a shipped model, or of a path to one.
 
     Raises:
-        ValueError: neither; the message lists what ships.
+        ValueError: neither; the message lists what ships. Or a folder whose path is not printable:
+            names are written into messages, headers and files.
     """
     known = shipped()
     if name in known:
@@ -25,6 +26,9 @@ def find(name: str) -> Path:
     with contextlib.suppress(OSError, RuntimeError):  # a name too long, a home that is nobody's
         path = Path(name).expanduser()
         if path.is_dir():
-            return path.resolve()
+            path = path.resolve()
+            if not str(path).isprintable():
+                raise ValueError(f"model {brief(str(path))}: its path is not printable UTF-8")
+            return path
     listed = ", ".join(known) or "none"
     raise ValueError(f"no model {brief(name)}; shipped: {listed}; or a path to a model folder")

@@ -31,24 +31,19 @@ def activations(unet: UNet2DConfig, vae: AutoencoderKLConfig, rows: int) -> int:
         max(width, below) + max(width, above)
         for above, width, below in zip(wide, wide[1:], wide[2:], strict=False)
     ]
-    attends = [
-        "Attn" in down + up
-        for down, up in zip(unet.down_block_types, reversed(unet.up_block_types), strict=True)
-    ]
-    attends[-1] |= unet.mid_block_type is not None and unet.add_attention
     denoise = _values(
         unet.block_out_channels,
         area,
         stages=2 * unet.layers_per_block + 3,  # down, the middle's two, up
         inputs=[6 * channels for channels in skipped],  # copies, and what they are made of
-        attends=attends,
+        attending=unet.attending,
     )
     decode = _values(
         vae.block_out_channels,
         area * vae.downscale**2,
         stages=vae.layers_per_block + 1,
         inputs=[4 * max(vae.block_out_channels[i : i + 2]) for i in range(last + 1)],
-        attends=[vae.mid_block_add_attention and i == last for i in range(last + 1)],
+        attending=[last] if vae.mid_block_add_attention else [],
     )
     fit = area * (9 * vae.latent_channels + 1) * 2  # models/preview.py; it is in float64
     return rows * _BYTES * max(denoise, decode, fit)
@@ -60,7 +55,7 @@ def _values(
     *,
     stages: int,
     inputs: Sequence[int],
-    attends: Sequence[bool],
+    attending: Sequence[int],
 ) -> int:
     """Numbers in the maps of one row that a network holds at once; level i has area / 4^i.
 
@@ -71,7 +66,7 @@ def _values(
     for i, width in enumerate(widths):
         here = area // 4**i
         kept += (stages * width + max(widths[i : i + 2])) * here
-        working = max(working, inputs[i] * here, 11 * width * here if attends[i] else 0)
+        working = max(working, inputs[i] * here, 11 * width * here if i in attending else 0)
     return kept + working
 
 

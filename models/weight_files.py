@@ -3,6 +3,7 @@
 Safetensors, never pickle. One file, or several and an index that names the file of every tensor.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         CheckpointError: there are none, or the index is wrong.
     """
-    if _is_there(folder / WEIGHTS):
+    if os.path.lexists(folder / WEIGHTS):
         return [folder / WEIGHTS]
     return sorted({folder / _SHARDS, *_shards(folder).values()})
 
@@ -45,7 +46,7 @@ def read_weights(
     """
     most = 8 * sum(tensor.numel() for tensor in expected.values()) + _MAX_HEADER_BYTES
     single = folder / WEIGHTS
-    if _is_there(single):
+    if os.path.lexists(single):
         with open_weights(single, most) as file:
             place = dict.fromkeys(file.keys(), single)
     else:
@@ -54,11 +55,14 @@ def read_weights(
         raise CheckpointError(f"{folder}: missing tensor {missing[0]!r}{_more(missing)}")
     if extra := sorted(place.keys() - expected.keys()):
         raise CheckpointError(f"{place[extra[0]]}: unknown tensor {brief(extra[0])}{_more(extra)}")
+    parts: dict[Path, list[str]] = {}
+    for name, path in place.items():
+        parts.setdefault(path, []).append(name)
     tensors = {}
-    for path in sorted(set(place.values())):
+    for path, names in sorted(parts.items()):
         with open_weights(path, most) as file:
             held = set(file.keys())
-            for name in (name for name, at in place.items() if at == path):
+            for name in names:
                 if name not in held:
                     raise CheckpointError(f"{path}: missing tensor {name!r}")
                 _check_form(path, name, file.get_slice(name), list(expected[name].shape))
@@ -85,7 +89,9 @@ def open_weights(path: Path, most: int = MAX_WEIGHT_BYTES) -> Any:
                 f"allowed: up to {_MAX_HEADER_BYTES:,}"
             )
         return safe_open(path, framework="pt", device="cpu")
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    except SafetensorError as error:
         raise CheckpointError(f"{path}: not a whole safetensors file: {brief(error)}") from error
 
 
@@ -103,7 +109,7 @@ def _check_form(path: Path, name: str, held: Any, shape: list[int]) -> None:
 def _shards(folder: Path) -> dict[str, Path]:
     """Tensor name -> the file that holds it, as the index says."""
     index = folder / _SHARDS
-    if not _is_there(index):
+    if not os.path.lexists(index):
         raise CheckpointError(_no_weights(folder))
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict):
@@ -129,11 +135,6 @@ def _no_weights(folder: Path) -> str:
             f"save it as {WEIGHTS} first"
         )
     return f"{folder}: {WEIGHTS} is missing"
-
-
-def _is_there(path: Path) -> bool:
-    """Whether a name is taken, were it by a link that leads nowhere."""
-    return path.is_symlink() or path.exists()
 
 
 def _more(names: list[str]) -> str:

@@ -14,8 +14,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file, save, save_file
 
+from app.cli import cli
 from app.engine.job import MAX_GUIDANCE_SCALE as MOST_ASKED_FOR
 from models.bounds import Length, Range
 from models.checkpoint import CheckpointError, checkpoint_digest, open_checkpoint, weights_digest
@@ -432,6 +434,17 @@ TOGETHER: dict[str, tuple[list[Damage], str]] = {
         ],
         "/unet/config.json: sample_size is 32, which makes images of 4096 pixels",
     ),
+    "positions that attend": (
+        [changed(UNET, sample_size=256, down_block_types=["AttnDownBlock2D"] * 2)],
+        "/unet/config.json: sample_size is 256: attention would compare 65536 positions",
+    ),
+    "positions that attend, in the VAE": (
+        [
+            changed(UNET, sample_size=[256, 128], down_block_types=["DownBlock2D"] * 2),
+            changed(UNET, up_block_types=["UpBlock2D"] * 2),
+        ],
+        "/unet/config.json: sample_size is (256, 128): attention would compare 32768 positions",
+    ),
     "narrow frequencies": (
         [
             changed(UNET, block_out_channels=[2, 2], freq_shift=1),
@@ -475,3 +488,29 @@ def test_a_link_to_a_regular_file_is_one(tiny_folder: Path, tmp_path: Path) -> N
         link.symlink_to(path)
     open_checkpoint(tmp_path)
     assert checkpoint_digest(tmp_path) == checkpoint_digest(tiny_folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (changed(SCHEDULE, num_train_timesteps=10**9), f"{SCHEDULE}: num_train_timesteps is 10000"),
+        (raw(SCHEDULE, "num_train_timesteps", "9" * 10_000), f"{SCHEDULE}: num_train_timesteps is"),
+        (changed(UNET, layers_per_block=10**6), f"{UNET}: layers_per_block is 1000000; allowed: 1"),
+        (changed(UNET, act_fn="x" * 10**6), f"{UNET}: act_fn is 'xxx"),
+        (changed(INDEX, guidance_scale=25), f"{INDEX}: guidance_scale is 25; allowed: a number"),
+        (special(VAE, "a pipe"), f"{VAE}: is a pipe"),
+        (special(INDEX, "/dev/zero"), f"{INDEX}: is a device"),
+        (special(WEIGHTS, "10 GB of nothing"), f"{WEIGHTS}: has 10,737,418,240 bytes"),
+        (contents(UNET, b"[" * DEEP), f"{UNET}: not JSON: nested too deeply"),
+    ],
+)
+def test_the_command_line_says_it_in_one_line(
+    folder: Path, tmp_path: Path, damage: Damage, message: str
+) -> None:
+    damage(folder)
+    out = tmp_path / "never.png"
+    result = CliRunner().invoke(cli, ["sample", "--model", str(folder), "--out", str(out)])
+    assert result.exit_code == 1
+    assert result.output.startswith(f"Error: {folder / message}")
+    assert result.output.count("\n") == 1
+    assert not out.exists()
