@@ -38,7 +38,10 @@ class Studio:
         return self.engine.models
 
     def info(self, order: Order) -> ModelInfo:
-        """The model of an order."""
+        """The model of an order; raises `InvalidRequest` where it may not be drawn here."""
+        if order.priority > self.max_priority:
+            allowed = f"must be at most {self.max_priority} here (DARKROOM_MAX_PRIORITY)"
+            raise InvalidRequest({"priority": allowed})
         return self.engine.models[order.params.model]
 
     async def draw(self, order: Order, watch: Watch | None = None) -> Result:
@@ -47,12 +50,10 @@ class Studio:
         `watch` is told what becomes of it meanwhile.
 
         Raises:
-            InvalidRequest: its priority is above what is allowed here.
+            InvalidRequest: as of `info`.
             EngineError: it was refused, or failed.
         """
-        if order.priority > self.max_priority:
-            allowed = f"must be at most {self.max_priority} here (DARKROOM_MAX_PRIORITY)"
-            raise InvalidRequest({"priority": allowed})
+        self.info(order)
         return await self.engine.generate(
             order.params,
             asker=self.asker,

@@ -2,8 +2,8 @@
 
 Every client has queues of its own. Inside one it is first come, first served, where a level of
 priority is worth `AGING` ticks: so a low one waits a bounded time longer. Between clients it is the
-highest level that comes first, then whoever holds the fewest slots; a client that got none for
-`AGING` ticks goes up a level, so that each has its turn.
+highest level that comes first, then whoever holds the fewest slots, then whoever waits longest; a
+client that got none for `AGING` ticks goes up a level, so that each has its turn.
 
 Nobody may hold more than their share of the slots (shares.py). Long images have no more than seven
 eighths of it, so that a short image may pass long ones that wait.
@@ -23,7 +23,7 @@ AGING = 200  # ticks
 class _Queue:
     """Jobs of one client with images that wait: heaps of (virtual arrival, id, job)."""
 
-    served: int = -1  # the tick it last got a slot
+    since: int = 0  # it has waited since its head came, or since this tick: the one after its last
     heaps: dict[bool, list[tuple[int, int, Job]]] = field(
         default_factory=lambda: {False: [], True: []}  # long ones apart
     )
@@ -67,7 +67,7 @@ class Queues:
         job.begun += 1
         self._hold(image, 1)
         queue = self._queues[job.asker.client]
-        queue.served = now
+        queue.since = now + 1
         if job.begun == job.params.n:
             heapq.heappop(queue.heaps[job.long])
             self._tidy(job.asker.client)
@@ -98,11 +98,12 @@ class Queues:
 
     def _turn(
         self, client: str, queue: _Queue, head: tuple[int, int, Job], now: int
-    ) -> tuple[int, int]:
-        """Orders the clients: by level, then by the slots they hold."""
+    ) -> tuple[int, int, int]:
+        """Orders the clients: by level, then by the slots they hold, then by how long they wait."""
         arrival, _, job = head
-        waited = now - max(arrival + AGING * job.priority, queue.served)
-        return -(job.priority + waited // AGING), self.slots.held(client)
+        since = max(arrival + AGING * job.priority, queue.since)
+        level = job.priority + max(now - since, 0) // AGING
+        return -level, self.slots.held(client), since
 
     def _hold(self, image: Image, amount: int) -> None:
         self.slots.take(image.job.asker.client, amount)

@@ -5,13 +5,13 @@ of n images takes n slots, one by one as they come free (queues.py says whose tu
 makes one step of the images it carries, one row for each and two for those that are guided.
 
 Who rides: the images that have waited longest for a step; where there are several clients, the
-first of each, then the second of each, and so on, so that each has an equal part of the rows as
-far as it wants it.
+first of each, then the second of each, and so on, and of two that are equal the one whose client
+has had less: so each has an equal part of the rows as far as it wants it.
 
-Some ride before others: images of up to `LONG` steps before longer ones; and of those, the images
-of light clients, who want no more than an equal part of a tick, where there are others. Meanwhile a
-tick is kept to `SPARING` times what it would take for the first alone; but a quarter of its rows,
-and one image at least, are the others' own, so that they end as well.
+Some ride before others: the images of light clients, who want no more than an equal part of a tick;
+and of either kind the short ones before those of more than `LONG` steps. Meanwhile a tick is kept
+to `SPARING` times what it would take for the first alone; but a quarter of its rows, and one image
+at least, are the others' own, so that they end as well.
 """
 
 from collections import Counter
@@ -50,6 +50,7 @@ class Scheduler:
         self._queues = Queues(slots)
         self._running: dict[int, Image] = {}
         self._decoding: set[Image] = set()
+        self._had: dict[str, int] = {}  # rows, by client in flight, since there were several
         self._free = list(range(self._queues.slots.total - 1, -1, -1))
         self.ticks = 0
 
@@ -94,6 +95,8 @@ class Scheduler:
         self.ticks += 1
         finished = []
         for image in plan.riding:
+            if self._had:
+                self._had[image.job.asker.client] += image.rows
             image.step += 1
             image.ridden = self.ticks
             if image.step == image.job.params.steps:
@@ -175,31 +178,35 @@ class Scheduler:
         return _share(groups, min(rows, most)), rows
 
     def _in_turn(self) -> tuple[list[Image], Set[str]]:
-        """The images in flight in the order of their turns; the clients that want few rows."""
+        """The images in flight in the order of their turns; the clients that are light."""
         waiting = sorted(self._running.values(), key=lambda image: (image.ridden, image.key))
         if self._queues.slots.clients < 2:
+            self._had = {}
             return waiting, frozenset()
-        wanted: Counter[str] = Counter()  # rows, by client
-        before = []  # of each image, rows of its client that come first
+        rows: Counter[str] = Counter()  # that a client wants
+        before = []  # of each image, the rows of its client that come first
         for image in waiting:
             client = image.job.asker.client
-            before.append(wanted[client])
-            wanted[client] += image.rows
-        order = sorted(range(len(waiting)), key=before.__getitem__)
-        light = {client for client, rows in wanted.items() if rows * len(wanted) <= self._cap}
-        return [waiting[k] for k in order], light
+            before.append(rows[client])
+            rows[client] += image.rows
+        least = min((had for client, had in self._had.items() if client in rows), default=0)
+        self._had = {client: self._had.get(client, least) for client in rows}
+        turns = [
+            (come, self._had[image.job.asker.client], k)
+            for k, (come, image) in enumerate(zip(before, waiting, strict=True))
+        ]
+        light = {client for client, wanted in rows.items() if wanted * len(rows) <= self._cap}
+        return [waiting[k] for *_, k in sorted(turns)], light
 
     def _groups(self, waiting: Sequence[Image], light: Set[str]) -> Sequence[Sequence[Image]]:
         """Those that ride first, then those that give way, as far as a tick has room for all."""
-        few: list[Image] = []  # short images of clients that are light
-        many: list[Image] = []
-        long: list[Image] = []
+        split: tuple[list[Image], ...] = ([], [], [], [])
         for image in waiting:
-            group = long if image.long else few if image.job.asker.client in light else many
-            group.append(image)
-        groups = [group for group in (few, many, long) if group]
-        if len(groups) > 1 and (least := sum(group[0].rows for group in groups)) > self._cap:
-            if few:  # their clients have turns enough
+            split[2 * (image.job.asker.client not in light) + image.long].append(image)
+        groups = [group for group in split if group]
+        least = sum(group[0].rows for group in groups)
+        if len(groups) > 1 and least > self._cap:
+            if light:  # turns are enough
                 return self._groups(waiting, frozenset())
             if least > self._costs.buckets[-1].rows:
                 return [waiting]
@@ -234,13 +241,14 @@ class Scheduler:
 
 
 def _share(groups: Sequence[Sequence[Image]], room: int) -> list[Image]:
-    """Who rides: in order, where every group leaves a quarter of the rows to those after it.
+    """Who rides, in order; an image that does not fit lets others of its group pass.
 
-    An image that does not fit lets others of its group pass.
+    A group leaves a quarter of the rows, and room for an image of each, to those after it.
     """
     riding = []
-    for group, others in zip(groups, [*groups[1:], ()], strict=True):
-        kept = max(room // 4, others[0].rows) if others else 0
+    for number, group in enumerate(groups, start=1):
+        others = groups[number:]
+        kept = max(room // 4, sum(other[0].rows for other in others)) if others else 0
         for image in group:
             if (rows := image.rows) <= room - kept:
                 riding.append(image)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from app.engine.costs import Bucket, Costs
-from app.engine.job import LONG, Image, Job, Params, Status
+from app.engine.job import LONG, Asker, Image, Job, Params, Status
 from app.engine.queues import AGING
 from app.engine.scheduler import PATIENCE, Plan, Scheduler
 from tests.fakes import COSTS, params, pixel
@@ -48,9 +48,11 @@ class Machine(RuleBasedStateMachine):
         n=st.integers(1, 4),
         guided=st.booleans(),
         priority=st.integers(-1, 1),
+        client=st.sampled_from(["a", "a", "b", "c"]),
     )
-    def submit(self, steps: int, n: int, guided: bool, priority: int) -> Job:
-        job = Job(len(self.all), params(steps=steps, n=n, scale=2.0 if guided else 1.0), priority)
+    def submit(self, steps: int, n: int, guided: bool, priority: int, client: str) -> Job:
+        want = params(steps=steps, n=n, scale=2.0 if guided else 1.0)
+        job = Job(len(self.all), want, priority, client=client)
         self.all.append(job)
         self.scheduler.submit(job)
         return job
@@ -68,6 +70,7 @@ class Machine(RuleBasedStateMachine):
     def plan(self) -> Plan:
         plan = self.scheduler.plan()
         self.admitted += plan.admitted
+        self.shares_are_kept(plan)
         assert sum(image.rows for image in plan.riding) <= plan.rows
         assert not self.scheduler.running or plan.riding, "nobody rides though somebody could"
         return plan
@@ -93,6 +96,21 @@ class Machine(RuleBasedStateMachine):
             elif self.scheduler.deliver(image, pixel(0)):
                 self.ended(image.job, Status.DONE)
 
+    def shares_are_kept(self, plan: Plan) -> None:
+        """No slot was given to who had four fifths of what the others left; nobody who has none
+        waits for a short image while one is free."""
+        running = [image.job.asker.client for image in self.scheduler._running.values()]
+        total, held = 4, Counter(running)  # one alone has three
+        held -= Counter(image.job.asker.client for image in plan.admitted)
+        for image in plan.admitted:
+            client = image.job.asker.client
+            others = held.total() - held[client]
+            held[client] += 1
+            assert held[client] <= max((total - others) * 4 // 5, 1)
+        for job in self.all:
+            if not job.ended and job.begun < job.params.n and not job.long:
+                assert held[job.asker.client] or len(running) == total
+
     @invariant()
     def the_ledger_adds_up(self) -> None:
         self.scheduler.audit()
@@ -105,16 +123,19 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def first_come_first_served(self) -> None:
-        """Inside a priority, and among short or long images, nobody overtakes."""
-        order: dict[tuple[int, bool], list[tuple[int, int]]] = {}
+        """Of one client, inside a priority, and among short or long images, nobody overtakes."""
+        order: dict[tuple[str, int, bool], list[tuple[int, int]]] = {}
         for image in self.admitted:
-            line = order.setdefault((image.job.priority, image.long), [])
+            kind = (image.job.asker.client, image.job.priority, image.long)
+            line = order.setdefault(kind, [])
             line.append((image.job.id, image.index))
         assert all(line == sorted(line) for line in order.values())
 
     def teardown(self) -> None:
-        """Left to itself it comes to an end, whatever was left to decode before."""
-        for _ in range(20_000):
+        """Left to itself it comes to an end, a step a tick at least, whatever was left to decode
+        before."""
+        left = sum(job.params.steps * job.params.n for job in self.all if not job.ended)
+        for _ in range(left + 1):
             if not self.scheduler.busy:
                 break
             for image in self.scheduler.advance(self.plan()):
@@ -319,3 +340,185 @@ def test_guidance_costs_a_second_row_inside_its_interval() -> None:
         rows.append(plan.rows)
         scheduler.advance(plan)
     assert rows == [1, 1, 2, 2, 2, 2, 1, 1, 1, 1]
+
+
+# Two rows take 2.4 ms and 48 take 22: as the digits do on two cores.
+DIGITS = Costs(
+    tuple(
+        Bucket(rows, seconds)
+        for rows, seconds in (
+            (2, 0.0024),
+            (4, 0.0034),
+            (8, 0.0055),
+            (16, 0.0085),
+            (32, 0.0155),
+            (48, 0.022),
+        )
+    )
+)
+
+
+class Crowd:
+    """Clients who keep so many requests in the queue, and a clock that goes by the table."""
+
+    def __init__(self, scheduler: Scheduler, costs: Costs, wants: dict[str, tuple[Params, int]]):
+        self.scheduler, self.costs, self.wants = scheduler, costs, wants
+        self.clock, self.rows = 0.0, Counter[str]()
+        self.waiting = Counter[str]()
+        self.jobs = 0
+
+    def submit(self, client: str, want: Params, priority: int = 0) -> Job:
+        self.jobs += 1
+        job = Job(self.jobs, want, priority, asker=Asker(client))
+        self.scheduler.submit(job)
+        return job
+
+    def tick(self) -> Plan:
+        for client, (want, depth) in self.wants.items():
+            while self.waiting[client] < depth:
+                self.submit(client, want)
+                self.waiting[client] += 1
+        plan = self.scheduler.plan()
+        self.clock += self.costs.holding(plan.rows).seconds
+        for image in plan.riding:
+            self.rows[image.job.asker.client] += image.rows
+        for image in self.scheduler.advance(plan):
+            if self.scheduler.deliver(image, pixel(0)):
+                self.waiting[image.job.asker.client] -= 1
+        self.scheduler.audit()
+        return plan
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        params(steps=10, scale=2.0),
+        params(steps=1),
+        params(steps=100, n=16, scale=2.0),
+        params(steps=1000, n=16, scale=2.0),
+    ],
+    ids=["ten", "one", "a hundred, sixteen", "a thousand, sixteen"],
+)
+@pytest.mark.parametrize("flooders", [1, 3])
+@pytest.mark.parametrize("quiet", [params(steps=10, scale=2.0), params(steps=300, scale=2.0)])
+def test_a_quiet_client_is_as_good_as_alone(flood: Params, flooders: int, quiet: Params) -> None:
+    """It gets a slot at the next tick, rides every one, and takes less than three times as long."""
+    crowd = Crowd(Scheduler(64, DIGITS), DIGITS, {f"f{k}": (flood, 100) for k in range(flooders)})
+    for _ in range(300):
+        crowd.tick()
+    before = sum(crowd.rows.values())
+    for _ in range(3):
+        job, came, ticks = crowd.submit("quiet", quiet), crowd.clock, 0
+        while not job.ended:
+            plan = crowd.tick()
+            ticks += 1
+            assert job in [image.job for image in plan.riding]
+        assert ticks == quiet.steps
+        assert crowd.clock - came < 3 * quiet.steps * DIGITS.buckets[0].seconds
+        for _ in range(40):
+            crowd.tick()
+    assert sum(crowd.rows.values()) - before > crowd.rows["quiet"] * 2, "the flood has its part"
+
+
+@pytest.mark.parametrize("priority", [-10, 0, 10])
+def test_a_level_of_priority_is_worth_as_much_between_clients(priority: int) -> None:
+    """Of two who want every slot the urgent one has them, until the other has waited for so long;
+    and whoever has the fewest slots comes first where both are alike."""
+    crowd = Crowd(Scheduler(1, COSTS), COSTS, {})
+    others = [crowd.submit("a", params(steps=1)) for _ in range(AGING * 12)]
+    mine = [crowd.submit("b", params(steps=1), priority) for _ in range(3)]
+    crowd.scheduler._queues.slots.take("c", 1)  # somebody keeps the reserve
+    crowd.scheduler._free.pop()
+    order: list[str] = []
+    while not all(job.ended for job in mine):
+        order += [image.job.asker.client for image in crowd.scheduler.plan().admitted]
+        for image in crowd.scheduler.advance(crowd.scheduler.plan()):
+            crowd.scheduler.deliver(image, pixel(0))
+    first = order.index("b")
+    assert first == {-10: AGING * 10, 0: 1, 10: 0}[priority]
+    assert any(not job.ended for job in others) == (priority >= 0)
+
+
+@given(st.integers(24, 64), st.integers(24, 64))
+@settings(max_examples=20, deadline=None)
+def test_rows_are_shared_out_by_client_and_not_by_image(a: int, b: int) -> None:
+    """One who has every slot, one who has what is left and one with a single image: the last rides
+    every tick, and the others have as much as each other."""
+    want = params(steps=100, scale=2.0)
+    crowd = Crowd(Scheduler(64, DIGITS), DIGITS, {"a": (want, a)})
+    crowd.tick()
+    crowd.wants |= {"b": (want, b), "c": (want, 1)}
+    crowd.tick()
+    crowd.rows.clear()
+    for _ in range(60):
+        crowd.tick()
+    assert crowd.rows["c"] == 60 * 2
+    assert abs(crowd.rows["a"] - crowd.rows["b"]) <= 6, crowd.rows
+
+
+def test_of_many_who_are_alike_everybody_rides_as_often_as_with_one_image_each() -> None:
+    """Thirty with two or three images each, and one with one: none is light."""
+    crowd = Crowd(
+        Scheduler(64, DIGITS),
+        DIGITS,
+        {f"c{k}": (params(steps=50, scale=2.0), 20) for k in range(30)},
+    )
+    for _ in range(100):
+        crowd.tick()
+    crowd.wants["one"] = (params(steps=50, scale=2.0), 1)
+    crowd.rows.clear()
+    for _ in range(100):
+        crowd.tick()
+    assert crowd.rows["one"] >= 0.9 * sum(crowd.rows.values()) / 31
+
+
+def test_one_client_alone_has_all_the_slots_and_others_the_reserve() -> None:
+    crowd = Crowd(Scheduler(64, COSTS), COSTS, {"a": (params(steps=50), 1000)})
+    crowd.tick()
+    assert crowd.scheduler.running == 64
+    for _ in range(20):
+        crowd.submit("b", params(steps=50))
+    crowd.tick()
+    assert crowd.scheduler.running == 64 + 12, "four fifths of sixteen"
+    crowd.submit("c", params(steps=50))
+    crowd.tick()
+    assert crowd.scheduler.running == 64 + 12 + 1, "there is room for who comes next"
+
+
+def test_two_who_want_every_slot_come_to_have_as_many() -> None:
+    crowd = Crowd(Scheduler(64, COSTS), COSTS, {"a": (params(steps=50), 200)})
+    for _ in range(30):
+        crowd.tick()
+    crowd.wants["b"] = (params(steps=50), 200)
+    for _ in range(1500):
+        crowd.tick()
+    held = crowd.scheduler._queues.slots.by_client
+    assert held == {"a": held["a"], "b": held["b"]}
+    assert abs(held["a"] - held["b"]) <= 1
+    assert sum(held.values()) <= 80 * 8 / 9 + 1
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 5, 64, 4096])
+def test_a_short_request_of_another_client_never_waits_for_long_ones(slots: int) -> None:
+    crowd = Crowd(Scheduler(slots, COSTS), COSTS, {"a": (params(steps=1000, n=16), 2 * slots)})
+    for _ in range(3):
+        crowd.tick()
+    assert crowd.scheduler.running == slots - (-(-slots // 8) if slots > 1 else 0)
+    job = crowd.submit("b", params(steps=2))
+    crowd.tick()
+    crowd.tick()
+    assert job.ended
+
+
+def test_leaving_costs_nothing_to_others_however_much_was_asked() -> None:
+    """A client's queue is searched when one of its jobs is cancelled, and no other's."""
+    crowd = Crowd(Scheduler(4, COSTS), COSTS, {"b": (params(steps=3), 3)})
+    mine = [crowd.submit("a", params(steps=200, n=16)) for _ in range(500)]
+    crowd.tick()
+    for job in mine:
+        assert crowd.scheduler.cancel(job.id)
+    crowd.scheduler.audit()
+    assert set(crowd.scheduler._queues.slots.by_client) == {"b"}
+    for _ in range(10):
+        crowd.tick()
+    assert all(job.status is Status.CANCELLED for job in mine)

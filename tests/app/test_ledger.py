@@ -1,0 +1,212 @@
+"""What is refused, what lies before whom, and who computes for whom; with several clients."""
+
+import dataclasses
+from collections import Counter
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.engine.costs import Bucket, Costs
+from app.engine.job import MAX_IMAGES, MAX_STEPS, Asker, DeadlineTooShort, EngineBusy, Job, Params
+from app.engine.ledger import Ledger, Limits
+from app.engine.request import Request
+from app.engine.scheduler import Scheduler
+from app.engine.shares import Shares
+from tests.fakes import INFO, LOAD, params, pixel
+
+COSTS = Costs(
+    tuple(Bucket(n, s) for n, s in ((1, 0.01), (4, 0.025), (8, 0.04), (16, 0.064), (32, 0.1333)))
+)
+
+
+def ledger(jobs: int = 512, work: int = 500_000, slots: int = 16) -> Ledger:
+    made = Ledger(msgspec.structs.replace(LOAD, slots=slots), Limits(jobs, work, 300))
+    made.models = {"fake": dataclasses.replace(INFO, costs=COSTS)}
+    return made
+
+
+def add(where: Ledger, client: str, want: Params, priority: int = 0) -> Request:
+    number = max(where.requests, default=0) + 1
+    request = Request(number, Asker(client), want, want.work, priority, 0, None)  # type: ignore[arg-type]
+    where.add(request)
+    return request
+
+
+def fill(where: Ledger, client: str, want: Params) -> int:
+    """Ask until it is refused; how often it was not."""
+    count = 0
+    while True:
+        try:
+            where.admit(want, want.work, 0, 10**9, client)
+        except EngineBusy:
+            return count
+        add(where, client, want)
+        count += 1
+
+
+@given(st.integers(1, 600), st.integers(1, 12))
+def test_of_what_is_scarce_one_has_all_and_many_have_equal_parts(alone: int, clients: int) -> None:
+    shares = Shares(alone)
+    names = [f"c{k}" for k in range(clients)]
+    while takers := [name for name in names if shares.fits(name)]:
+        for name in takers:
+            if shares.fits(name):
+                shares.take(name)
+    held = [shares.held(name) for name in names]
+    assert shares.taken == sum(held) <= shares.total
+    if clients == 1:
+        assert held == [alone]
+    elif min(held) > 0:
+        part = 4 * shares.total / (4 * clients + 1)
+        assert all(abs(one - part) <= 1 for one in held if one > 1)
+    for name in names:
+        shares.take(name, -shares.held(name))
+    assert (shares.taken, shares.clients) == (0, 0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(1, 40)), max_size=60))
+def test_a_share_is_four_times_what_is_free(wanted: list[tuple[str, int]]) -> None:
+    """The rule as it is published: held <= 4 x (total - taken), once it is taken."""
+    shares, held = Shares(100), Counter[str]()
+    for client, amount in wanted:
+        mine = held[client] + amount
+        free = shares.total - held.total() - amount
+        fits = free >= 0 if not held[client] else mine <= 4 * free
+        assert shares.fits(client, amount) == fits
+        if fits:
+            shares.take(client, amount)
+            held[client] += amount
+    assert shares.by_client == held
+
+
+def test_a_flood_leaves_room_for_others() -> None:
+    where = ledger()
+    assert fill(where, "flood", params(steps=10)) == 512, "as much as before, alone"
+    assert fill(where, "quiet", params(steps=10)) == 102, "four fifths of 128"
+    assert fill(where, "third", params(steps=10)) == 20
+    with pytest.raises(
+        EngineBusy,
+        match="512 requests of 5120 UNet evaluations of this client are waiting or running beside "
+        "other clients'; the limits are 414 and ",
+    ):
+        where.admit(params(), 3, 0, 10**9, "flood")
+
+
+def test_a_flood_of_work_leaves_room_for_the_largest_request() -> None:
+    where, largest = ledger(), params(steps=MAX_STEPS, n=MAX_IMAGES, scale=2.0)
+    assert fill(where, "flood", largest) == 15
+    assert fill(where, "quiet", largest) == 3
+
+
+@pytest.mark.parametrize(("jobs", "work"), [(1, 32_000), (2, 32_000), (512, 32_000)])
+def test_the_smallest_settings_allow_any_one_request(jobs: int, work: int) -> None:
+    where, largest = ledger(jobs, work), params(steps=MAX_STEPS, n=MAX_IMAGES, scale=2.0)
+    assert fill(where, "a", largest) == 1
+    assert fill(where, "b", params(steps=10)) >= 1, "and one of somebody else beside it"
+
+
+def test_where_even_the_reserve_is_taken_it_is_said() -> None:
+    where = ledger(jobs=1)
+    for client in "ab":
+        assert fill(where, client, params()) == 1
+    with pytest.raises(EngineBusy, match=r"2 requests of 6 .* of 2 clients .* limits are 2 and"):
+        where.admit(params(), 3, 0, 10**9, "c")
+
+
+def test_what_is_done_and_what_has_ended_counts_no_more() -> None:
+    where, want = ledger(work=32_000), params(steps=1000, n=16)
+    first = add(where, "a", want)
+    add(where, "a", want)
+    with pytest.raises(EngineBusy):
+        where.admit(params(), 3, 0, 10**9, "a")
+    where.note(first, 8000)
+    where.admit(params(), 3, 0, 10**9, "a")
+    where.note(first, 0)  # the worker died
+    with pytest.raises(EngineBusy):
+        where.admit(params(), 3, 0, 10**9, "a")
+    for request in list(where.requests.values()):
+        where.forget(request)
+        where.forget(request)  # a second time is nothing
+    assert fill(where, "a", want) == 2
+
+
+Wish = tuple[int, int, bool]
+WISHES = st.tuples(st.integers(5, 60), st.integers(1, 4), st.booleans())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(WISHES, max_size=50), min_size=1, max_size=3), WISHES)
+def test_a_client_is_refused_by_what_lies_before_it_and_not_by_all_there_is(
+    floods: list[list[Wish]], wish: Wish
+) -> None:
+    """Against the scheduler itself, with the table for a clock: within a factor of two."""
+    where, scheduler, clock = ledger(), Scheduler(16, COSTS), 0.0
+
+    def wanted(steps: int, n: int, guided: bool) -> Params:
+        return params(steps=steps, n=n, scale=2.0 if guided else 1.0)
+
+    for number, flood in enumerate(floods):
+        for one in flood:
+            request = add(where, f"f{number}", wanted(*one))
+            scheduler.submit(Job(request.id, request.params, asker=Asker(request.client)))
+    want = wanted(*wish)
+    job = Job(10**6, want, asker=Asker("quiet"))
+    scheduler.submit(job)
+    while not job.ended:
+        plan = scheduler.plan()
+        clock += COSTS.holding(plan.rows).seconds
+        for image in scheduler.advance(plan):
+            scheduler.deliver(image, pixel(0))
+    a_round = want.steps * COSTS.best.seconds
+    where.admit(want, want.work, 0, 2 * clock + a_round, "quiet")
+    if (short := clock / 2 - a_round) > 0:
+        with pytest.raises((EngineBusy, DeadlineTooShort)):
+            where.admit(want, want.work, 0, short, "quiet")
+
+
+def test_what_is_more_urgent_lies_before_whoever_it_is() -> None:
+    where, want = ledger(), params(steps=50)
+    for _ in range(200):
+        add(where, "other", want, priority=1)
+    with pytest.raises(EngineBusy, match="it would take about"):
+        where.admit(want, want.work, 0, 5, "me")
+    where.admit(want, want.work, 1, 5, "me")
+    for request in list(where.requests.values()):
+        where.forget(request)
+    for _ in range(200):
+        add(where, "me", want)
+    with pytest.raises(EngineBusy, match="it would take about"):
+        where.admit(want, want.work, 0, 5, "me")
+
+
+def test_places_follow_turns() -> None:
+    where = ledger(slots=1)
+    mine = [add(where, "flood", params(seed=k, n=1 + (k == 4))) for k in range(6)]
+    mine[0].riding = True
+    quiet = [add(where, "quiet", params(seed=10 + k)) for k in range(2)]
+    urgent = add(where, "flood", params(seed=20), priority=1)
+    places = {request.id: place for request, place in where.places(lambda _: True)}
+    order = [urgent, quiet[0], quiet[1], *mine[1:]]  # the urgent one was a turn of its client's
+    assert [places[request.id].position for request in order] == list(range(8))
+    waits = [places[request.id].wait for request in order]
+    assert waits == sorted(waits)
+
+
+def test_one_clients_equal_request_is_not_computed_in_the_queue_of_one_who_wants_more() -> None:
+    where, want = ledger(), params(seed=5)
+    first = add(where, "quiet", want)
+    assert where.equal(want, "quiet") is first
+    assert where.equal(want, "other") is first, "the other would come later"
+    where.forget(first)
+    for seed in range(10):
+        add(where, "flood", params(seed))
+    assert where.equal(want, "quiet") is None
+    assert where.equal(want, "flood") is where.requests[6]
+    second = add(where, "quiet", want)
+    assert where.equal(want, "third") is second
+    assert where.equal(want, "flood") is where.requests[6]
+    for request in list(where.requests.values()):
+        where.forget(request)
+    assert where.equal(want, "flood") is None
