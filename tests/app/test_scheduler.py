@@ -52,7 +52,7 @@ class Machine(RuleBasedStateMachine):
     )
     def submit(self, steps: int, n: int, guided: bool, priority: int, client: str) -> Job:
         want = params(steps=steps, n=n, scale=2.0 if guided else 1.0)
-        job = Job(len(self.all), want, priority, client=client)
+        job = Job(len(self.all), want, priority, asker=Asker(client))
         self.all.append(job)
         self.scheduler.submit(job)
         return job
