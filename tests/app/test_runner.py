@@ -58,9 +58,9 @@ def plain_loop(model: LatentDiffusion, want: Params) -> list[bytes]:
 
 
 def served(runner: Runner, wants: list[Params], slots: int) -> list[list[bytes]]:
-    """All requests at once, a new one coming each tick."""
+    """All requests at once, of three clients in turn, a new one coming each tick."""
     scheduler = Scheduler(slots, runner.info.costs)
-    jobs = [Job(i, want) for i, want in enumerate(wants)]
+    jobs = [Job(i, want, client="abc"[i % 3]) for i, want in enumerate(wants)]
     waiting = list(jobs)
     while waiting or scheduler.jobs:
         if waiting:
