@@ -30,6 +30,10 @@ CONFIG: dict[str, Any] = {  # of logging.config.dictConfig
     "handlers": {
         "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request"]}
     },
-    "loggers": {"app": {"level": "INFO"}, "uvicorn": {"level": "INFO"}},
+    "loggers": {
+        "app": {"level": "INFO"},
+        "uvicorn": {"level": "INFO"},
+        "python_multipart": {"level": "ERROR"},  # else each broken form is a line
+    },
     "root": {"handlers": ["stderr"], "level": "WARNING"},
 }

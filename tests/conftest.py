@@ -1,6 +1,5 @@
 """A model small enough to make anew, with random weights, and the server around it."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,8 +63,5 @@ def serving(settings: Settings) -> Iterator[TestClient]:
     with TestClient(
         create_app(settings), base_url="http://localhost", raise_server_exceptions=False
     ) as client:
-        for _ in range(600):
-            if client.get("/readyz").status_code == 200:
-                break
-            time.sleep(0.1)
+        live.wait_until(lambda: client.get("/readyz").status_code == 200, 240)
         yield client
