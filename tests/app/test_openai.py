@@ -13,7 +13,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.engine.client import EngineClient
-from app.engine.job import MAX_SEED, Image
+from app.engine.job import MAX_SEED
+from app.engine.scheduler import Image
 from app.images import open_image
 from app.main import create_app
 from app.settings import Settings
@@ -426,7 +427,7 @@ def test_the_document_describes_every_answer(server: TestClient) -> None:
     ]
     for operation in operations:
         assert "422" not in operation["responses"]
-        for status in set(operation["responses"]) - {"4XX", "403"}:  # the guard speaks no dialect
+        for status in set(operation["responses"]) - {"4XX", "403"}:  # told before it is OpenAI's
             content = operation["responses"][status]["content"]
             described = content["application/json"]["schema"]["$ref"]
             assert described.endswith("/ErrorEnvelope") == (status != "200")

@@ -44,7 +44,8 @@ def _damaged(chance: random.Random, sound: Path, folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(sound, folder)
     for _ in range(chance.randint(1, 3)):
-        path = chance.choice(sorted(p for p in folder.rglob("*") if p.is_file()) or [folder])
+        whole = [p for p in folder.rglob("*") if p.is_file() and p.stat().st_size < 1 << 26]
+        path = chance.choice(sorted(whole) or [folder])
         if path.suffix == ".json" and chance.random() < 0.7:
             _change_key(chance, path)
         else:
