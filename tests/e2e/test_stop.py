@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.live import SERVE, alive, engine, serving, wait_until
 
-LONG = {"class": "cat", "steps": 1000, "n": 16, "seed": 1}
+LONG = {"class": "cat", "steps": 1000, "n": 16, "seed": 1, "timeout": 3600}
 
 
 def settings(folder: Path, **others: object) -> dict[str, object]:
@@ -28,7 +28,7 @@ def test_it_ends_with_status_0_and_answers_everybody(
     """What cannot be done in time is told so at once; what can be is done; half a body is not."""
     with (
         serving(SERVE, **settings(tiny_folder, drain_seconds=20, slots=2)) as (url, process),
-        ThreadPoolExecutor() as pool,
+        ThreadPoolExecutor(16) as pool,
     ):
         long = [
             pool.submit(httpx.post, f"{url}/generate", json=LONG | {"seed": k}, timeout=60)
@@ -62,7 +62,7 @@ def test_it_ends_with_status_0_and_answers_everybody(
 def test_a_second_signal_ends_it_at_once(tiny_folder: Path) -> None:
     with (
         serving(SERVE, **settings(tiny_folder, drain_seconds=600)) as (url, process),
-        ThreadPoolExecutor() as pool,
+        ThreadPoolExecutor(16) as pool,
     ):
         worker = engine(url)["worker_pid"]
         busy = pool.submit(httpx.post, f"{url}/generate", json=LONG, timeout=60)
