@@ -14,7 +14,7 @@ from collections import deque
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _A_ROUND = 4  # requests begun each time around the event loop: a few milliseconds
-_REFUSALS_A_SECOND, _AT_ONCE = 200, 100  # of one client
+_REFUSALS_A_SECOND, _AT_ONCE = 100, 100  # of one client
 _MOST_CLIENTS = 4096  # of whom it is known when they were refused
 _NETWORK_BITS = 64  # of an IPv6 address: what one customer has at least (RFC 6177)
 
