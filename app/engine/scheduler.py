@@ -12,6 +12,9 @@ Some ride before others: the images of light clients, who want no more than an e
 and of either kind the short ones before those of more than `LONG` steps. Meanwhile a tick is kept
 to `SPARING` times what it would take for the first alone; but a quarter of its rows, and one image
 at least, are the others' own, so that they end as well.
+
+An image that made its last step keeps its slot until it is decoded, which takes time between ticks:
+no more than `DECODED` a tick, and of other clients' one, while a light client is in flight.
 """
 
 from collections import Counter
@@ -23,6 +26,7 @@ from app.engine.job import Image, Job, Pixels, Status
 from app.engine.queues import Queues
 
 PATIENCE = 500  # ticks with fewer rows, after memory ran out, before more are tried again
+DECODED = 16  # images a tick at most: a block of the decoder
 SPARING = 2  # times what a tick takes for those alone who ride first
 
 
@@ -49,26 +53,28 @@ class Scheduler:
         self.jobs: dict[int, Job] = {}
         self._queues = Queues(slots)
         self._running: dict[int, Image] = {}
+        self._made: list[Image] = []  # their last steps are made; they keep their slots
         self._decoding: set[Image] = set()
         self._had: dict[str, int] = {}  # rows, by client in flight, since there were several
+        self._light: Set[str] = frozenset()  # clients who want few of the rows of a tick
         self._free = list(range(self._queues.slots.total - 1, -1, -1))
         self.ticks = 0
 
     @property
     def busy(self) -> bool:
         """Whether the next tick has anything to do."""
-        return bool(self._running or self._queues)
+        return bool(self._running or self._made or self._queues)
 
     @property
     def running(self) -> int:
         """Slots that are taken."""
-        return len(self._running)
+        return len(self._running) + len(self._made)
 
     @property
     def steps(self) -> dict[int, int]:
         """By job in flight, the steps its images have made, all together."""
         made: dict[int, int] = {}
-        for image in (*self._running.values(), *self._decoding):
+        for image in (*self._running.values(), *self._made, *self._decoding):
             job = image.job
             begun = made.get(job.id, len(job.images) * job.params.steps)
             made[job.id] = begun + image.step
@@ -91,20 +97,17 @@ class Scheduler:
         return Plan(tuple(admitted), tuple(riding), rows)
 
     def advance(self, plan: Plan) -> tuple[Image, ...]:
-        """Count the step that was made; those it finished leave their slots and want decoding."""
+        """Count the step that was made; those that leave their slots now, to be decoded."""
         self.ticks += 1
-        finished = []
         for image in plan.riding:
             if self._had:
                 self._had[image.job.asker.client] += image.rows
             image.step += 1
             image.ridden = self.ticks
             if image.step == image.job.params.steps:
-                self._release(image)
-                self._decoding.add(image)
-                finished.append(image)
+                self._made.append(self._running.pop(image.slot))
         self._recover()
-        return tuple(finished)
+        return self._leave()
 
     def stumble(self, plan: Plan, *, memory: bool) -> Job | None:
         """The step was not made: halve what rides, and be patient where it was for memory.
@@ -148,11 +151,12 @@ class Scheduler:
             AssertionError: it does not add up.
         """
         slots = self._queues.slots
-        assert sorted([*self._free, *self._running]) == list(range(slots.total)), "slots"
+        taken = [*self._running, *(image.slot for image in self._made)]
+        assert sorted([*self._free, *taken]) == list(range(slots.total)), "slots"
         assert all(image.slot == slot for slot, image in self._running.items()), "slot's owner"
-        holders = Counter(image.job.asker.client for image in self._running.values())
-        assert holders == slots.by_client, "shares"
-        places = (*self._running.values(), *self._decoding)
+        holders = [*self._running.values(), *self._made]
+        assert Counter(image.job.asker.client for image in holders) == slots.by_client, "shares"
+        places = (*holders, *self._decoding)
         found = [(image.job.id, image.index) for image in places]
         found += [(job.id, k) for job in self._queues for k in range(job.begun, job.params.n)]
         made = [(job.id, index) for job in self.jobs.values() for index in job.images]
@@ -162,13 +166,13 @@ class Scheduler:
 
     def _ride(self) -> tuple[list[Image], int]:
         """Who makes a step now, and in a bucket of how many rows."""
-        waiting, light = self._in_turn()
+        waiting, self._light = self._in_turn()
         if not waiting:
             return [], 0
         if self._cap == 1:  # so few rows that one image rides, whether it needs one or two
             waiting = waiting[:1]
         wanted = [image.rows for image in waiting]
-        groups = self._groups(waiting, light)
+        groups = self._groups(waiting, self._light)
         least = sum(group[0].rows for group in groups) if len(groups) > 1 else max(wanted)
         most = max(self._cap, least)
         if len(groups) > 1:
@@ -189,13 +193,16 @@ class Scheduler:
             client = image.job.asker.client
             before.append(rows[client])
             rows[client] += image.rows
+        wanted = rows + Counter(
+            image.job.asker.client for image in self._made
+        )  # those have slots, too
         least = min((had for client, had in self._had.items() if client in rows), default=0)
         self._had = {client: self._had.get(client, least) for client in rows}
         turns = [
             (come, self._had[image.job.asker.client], k)
             for k, (come, image) in enumerate(zip(before, waiting, strict=True))
         ]
-        light = {client for client, wanted in rows.items() if wanted * len(rows) <= self._cap}
+        light = {client for client, much in wanted.items() if much * len(wanted) <= self._cap}
         return [waiting[k] for *_, k in sorted(turns)], light
 
     def _groups(self, waiting: Sequence[Image], light: Set[str]) -> Sequence[Sequence[Image]]:
@@ -212,6 +219,19 @@ class Scheduler:
                 return [waiting]
         return groups
 
+    def _leave(self) -> tuple[Image, ...]:
+        """Who is decoded now, and has no slot any more."""
+        few = [image for image in self._made if image.job.asker.client in self._light]
+        many = [image for image in self._made if image.job.asker.client not in self._light]
+        leaving = [*few, *many[: 1 if self._light else DECODED]][:DECODED]
+        if not (self._running or self._queues):  # no tick has to wait for it
+            leaving = [*few, *many]
+        for image in leaving:
+            self._made.remove(image)
+            self._release(image)
+            self._decoding.add(image)
+        return tuple(leaving)
+
     def _recover(self) -> None:
         """After enough ticks with fewer rows, try twice as many."""
         if self._cap < self._most:
@@ -225,13 +245,15 @@ class Scheduler:
             return False
         self._queues.drop(job)
         for image in [image for image in self._running.values() if image.job is job]:
+            self._release(self._running.pop(image.slot))
+        for image in [image for image in self._made if image.job is job]:
+            self._made.remove(image)
             self._release(image)
         self._decoding = {image for image in self._decoding if image.job is not job}
         self._end(job, status)
         return True
 
     def _release(self, image: Image) -> None:
-        del self._running[image.slot]
         self._free.append(image.slot)
         self._queues.leave(image)
 

@@ -32,7 +32,7 @@ from app.engine.job import (
     Preview,
     preview_steps,
 )
-from app.engine.scheduler import Scheduler
+from app.engine.scheduler import Plan, Scheduler
 from app.engine.text import one_line
 from app.engine.wire import (
     Admitted,
@@ -227,8 +227,19 @@ class Worker:
             self._emit(Admitted(tuple({image.job.id: None for image in plan.admitted})))
         for image in plan.admitted:
             lane.runner.start(image)
-        if not plan.riding:
+        if plan.riding and not self._step(lane, plan):
             return
+        if leaving := lane.scheduler.advance(plan):
+            now = time.perf_counter()
+            for image in leaving:
+                image.job.denoised = now
+            lane.runner.decode(leaving)
+            lane.decoding += len(leaving)
+        if shown := [image for image in plan.riding if image.step in image.job.previews]:
+            lane.runner.preview(shown)
+
+    def _step(self, lane: _Lane, plan: Plan) -> bool:
+        """Make a step of those who ride; false where it could not be made."""
         try:
             lane.runner.step(plan.riding, plan.rows)
         except DeviceLost:
@@ -243,19 +254,12 @@ class Worker:
             )
             if job := lane.scheduler.stumble(plan, memory=memory):
                 self._fail(lane, job, "out of memory" if memory else f"{type(error).__name__}")
-            return
+            return False
         self._ticks += 1
         self._rows += (used := sum(image.rows for image in plan.riding))
         self._padding += plan.rows - used
         self._expected += lane.costs.holding(plan.rows).seconds
-        if finished := lane.scheduler.advance(plan):
-            now = time.perf_counter()
-            for image in finished:
-                image.job.denoised = now
-            lane.runner.decode(finished)
-            lane.decoding += len(finished)
-        if shown := [image for image in plan.riding if image.step in image.job.previews]:
-            lane.runner.preview(shown)
+        return True
 
     def _deliver(self, lane: _Lane) -> None:
         """Hand over what is decoded; wait for it where no model has anything else to do."""

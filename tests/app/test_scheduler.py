@@ -72,7 +72,7 @@ class Machine(RuleBasedStateMachine):
         self.admitted += plan.admitted
         self.shares_are_kept(plan)
         assert sum(image.rows for image in plan.riding) <= plan.rows
-        assert not self.scheduler.running or plan.riding, "nobody rides though somebody could"
+        assert not self.scheduler._running or plan.riding, "nobody rides though somebody could"
         return plan
 
     @rule(target=decoding)
@@ -99,7 +99,8 @@ class Machine(RuleBasedStateMachine):
     def shares_are_kept(self, plan: Plan) -> None:
         """No slot was given to who had four fifths of what the others left; nobody who has none
         waits for a short image while one is free."""
-        running = [image.job.asker.client for image in self.scheduler._running.values()]
+        holders = [*self.scheduler._running.values(), *self.scheduler._made]
+        running = [image.job.asker.client for image in holders]
         total, held = 4, Counter(running)  # one alone has three
         held -= Counter(image.job.asker.client for image in plan.admitted)
         for image in plan.admitted:
@@ -522,3 +523,45 @@ def test_leaving_costs_nothing_to_others_however_much_was_asked() -> None:
     for _ in range(10):
         crowd.tick()
     assert all(job.status is Status.CANCELLED for job in mine)
+
+
+def test_decoding_is_paced_and_no_one_waits_for_a_flood_of_it() -> None:
+    """A flood of single steps fills the decoder; what waits for it keeps its slots, and a quiet
+    client's image is decoded in the tick that it is made."""
+    crowd = Crowd(Scheduler(64, DIGITS), DIGITS, {"flood": (params(steps=1), 400)})
+    left: list[tuple[str, ...]] = []
+    advance = crowd.scheduler.advance
+
+    def noting(plan: Plan) -> tuple[Image, ...]:
+        leaving = advance(plan)
+        left.append(tuple(image.job.asker.client for image in leaving))
+        return leaving
+
+    crowd.scheduler.advance = noting  # type: ignore[method-assign]
+    for k in range(200):
+        if k == 100:
+            crowd.submit("quiet", params(steps=50, scale=2.0))
+        crowd.tick()
+        assert len(left[-1]) <= 16
+        assert crowd.scheduler.running <= 64 + (k >= 100)
+    assert left[50] == ("flood",) * 16
+    assert left[120] == ("flood",)
+    assert left[149] == ("quiet", "flood")
+    assert left[170] == ("flood",) * 16
+
+
+def test_what_is_made_is_decoded_though_nothing_rides_any_more() -> None:
+    scheduler = Scheduler(64, DIGITS)
+    for k in range(30):
+        scheduler.submit(Job(k, params(steps=1)))
+    scheduler.submit(long := Job(99, params(steps=50)))
+    scheduler.advance(scheduler.plan())
+    scheduler.cancel(long.id)
+    scheduler.audit()
+    assert scheduler.busy
+    plan = scheduler.plan()
+    assert not plan.riding
+    leaving = scheduler.advance(plan)
+    assert len(leaving) == 30 - 16
+    assert not scheduler.busy
+    scheduler.audit()
