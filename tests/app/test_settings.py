@@ -1,5 +1,6 @@
 """Settings come from the environment and are refused when wrong."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,9 @@ def test_a_wrong_value_stops_the_server(
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]
+
+
+def test_every_setting_is_described() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"`(DARKROOM_\w+)`", text))
+    assert listed == {f"DARKROOM_{name.upper()}" for name in Settings.model_fields}
