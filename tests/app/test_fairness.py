@@ -24,7 +24,7 @@ LIMITS = Limits(jobs=100, work=10**6, seconds=3600)
 def served(runner: FakeRunner, **settings: object) -> Iterator[tuple[TestClient, EngineClient]]:
     engine = EngineClient(LOAD, LIMITS, lambda load: ThreadWorker(load, lambda _: [runner]))
     app = create_app(Settings(**settings), engine)
-    with TestClient(app, client=("2001:db8::7", 1)) as client:
+    with TestClient(app, base_url="http://localhost", client=("2001:db8::7", 1)) as client:
         while not engine.ready:
             client.get("/livez")
         yield client, engine
@@ -89,7 +89,8 @@ def test_a_request_is_its_addresses(address: str, name: str | None) -> None:
 
     runner = Asked()
     engine = EngineClient(LOAD, LIMITS, lambda load: ThreadWorker(load, lambda _: [runner]))
-    with TestClient(create_app(Settings(), engine), client=(address, 1)) as client:
+    app = create_app(Settings(), engine)
+    with TestClient(app, base_url="http://localhost", client=(address, 1)) as client:
         while not engine.ready:
             client.get("/livez")
         assert client.post("/generate", json={"class": "a", "steps": 1}).status_code == 200
