@@ -224,33 +224,26 @@ class Ledger:
         turns = []  # of each request, the images of its client that come first
         for request in requests:
             own = request.client, request.params.model
-            turns.append((-request.priority, images[own], request.id))
+            turns.append((images[own], -request.priority, request.id))
             images[own] += request.params.n
         return [self.requests[number] for *_, number in sorted(turns)]
 
     def _ahead(self, params: Params, work: int, priority: int, client: str) -> Ahead:
-        """What lies before a new request: its client's own, and of every other one as much.
+        """What lies before a new request: its client's own, and of every other client as much.
 
-        What is more urgent lies before it altogether. Long requests do not lie before a short one,
-        nor do those of lower priority.
+        Long requests do not lie before a short one, nor do those of lower priority.
         """
-        own, urgent, others = _Sum(params.n, work), _Sum(), defaultdict[str, _Sum](_Sum)
+        own, others = _Sum(params.n, work), defaultdict[str, _Sum](_Sum)
         for kind, held in self._sums.items():
             if kind.model != params.model or kind.priority < priority:
                 continue
             if kind.long and params.steps <= LONG:
                 continue
-            if kind.client == client:
-                own.add(held.images, held.rows)
-            elif kind.priority > priority:
-                urgent.add(held.images, held.rows)
-            else:
-                others[kind.client].add(held.images, held.rows)
-        images = own.images - params.n + urgent.images
-        rows = own.rows - work + urgent.rows
-        images += sum(min(other.images, own.images) for other in others.values())
-        rows += sum(min(other.rows, own.rows) for other in others.values())
-        return Ahead(images, rows)
+            whose = own if kind.client == client else others[kind.client]
+            whose.add(held.images, held.rows)
+        images = sum(min(other.images, own.images) for other in others.values())
+        rows = sum(min(other.rows, own.rows) for other in others.values())
+        return Ahead(own.images - params.n + images, own.rows - work + rows)
 
     def _full(self, client: str) -> str:
         """Why there is no room for a client."""

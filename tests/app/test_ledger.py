@@ -166,19 +166,17 @@ def test_a_client_is_refused_by_what_lies_before_it_and_not_by_all_there_is(
             where.admit(want, want.work, 0, short, "quiet")
 
 
-def test_what_is_more_urgent_lies_before_whoever_it_is() -> None:
+@pytest.mark.parametrize("priority", [0, 10])
+def test_a_queue_is_its_own_clients(priority: int) -> None:
+    """However urgent: another client has a share of the slots, and turns."""
     where, want = ledger(), params(steps=50)
     for _ in range(200):
-        add(where, "other", want, priority=1)
+        add(where, "flood", want, priority=priority)
+    where.admit(want, want.work, 0, 5, "quiet")
     with pytest.raises(EngineBusy, match="it would take about"):
-        where.admit(want, want.work, 0, 5, "me")
-    where.admit(want, want.work, 1, 5, "me")
-    for request in list(where.requests.values()):
-        where.forget(request)
-    for _ in range(200):
-        add(where, "me", want)
-    with pytest.raises(EngineBusy, match="it would take about"):
-        where.admit(want, want.work, 0, 5, "me")
+        where.admit(want, want.work, 0, 5, "flood")
+    if priority:
+        where.admit(want, want.work, priority + 1, 5, "flood")
 
 
 def test_places_follow_turns() -> None:
@@ -188,7 +186,7 @@ def test_places_follow_turns() -> None:
     quiet = [add(where, "quiet", params(seed=10 + k)) for k in range(2)]
     urgent = add(where, "flood", params(seed=20), priority=1)
     places = {request.id: place for request, place in where.places(lambda _: True)}
-    order = [urgent, quiet[0], quiet[1], *mine[1:]]  # the urgent one was a turn of its client's
+    order = [urgent, quiet[0], quiet[1], *mine[1:]]  # the urgent one is its client's first
     assert [places[request.id].position for request in order] == list(range(8))
     waits = [places[request.id].wait for request in order]
     assert waits == sorted(waits)
