@@ -12,7 +12,7 @@ from app.engine.backends.choice import pick_backend
 from app.engine.backends.eager import Eager
 from app.engine.backends.measure import NOT_FINITE
 from app.engine.backends.openvino import OpenVino
-from app.engine.job import DeviceLost, Job, OutOfMemory, Params, Pixels, preview_steps
+from app.engine.job import Asker, DeviceLost, Job, OutOfMemory, Params, Pixels, preview_steps
 from app.engine.offline import draw
 from app.engine.runner import Runner
 from app.engine.scheduler import Scheduler
@@ -60,7 +60,7 @@ def plain_loop(model: LatentDiffusion, want: Params) -> list[bytes]:
 def served(runner: Runner, wants: list[Params], slots: int) -> list[list[bytes]]:
     """All requests at once, of three clients in turn, a new one coming each tick."""
     scheduler = Scheduler(slots, runner.info.costs)
-    jobs = [Job(i, want, client="abc"[i % 3]) for i, want in enumerate(wants)]
+    jobs = [Job(i, want, asker=Asker("abc"[i % 3])) for i, want in enumerate(wants)]
     waiting = list(jobs)
     while waiting or scheduler.jobs:
         if waiting:
