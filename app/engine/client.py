@@ -341,7 +341,7 @@ class EngineClient:
             request.answer.set_exception(EngineUnavailable(reason))
         if request.sent:
             self.supervisor.send(Cancel(request.id))
-        self._ledger.forget(request)
+        self._forget(request)
 
     def _fail_all(self, reason: str) -> None:
         for request in list(self._ledger.requests.values()):
