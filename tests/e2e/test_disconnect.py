@@ -58,10 +58,10 @@ def hang_up(url: str, request: bytes) -> None:
 def test_hanging_up_frees_the_slots_by_the_next_tick(url: str, name: str) -> None:
     path, accept, body = REQUESTS[name]
     content = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     hang_up(url, head.encode() + content)
 
 
 def test_hanging_up_a_get(url: str) -> None:
-    hang_up(url, b"GET /generate?class=7&steps=1000&n=4 HTTP/1.1\r\nHost: x\r\n\r\n")
+    hang_up(url, b"GET /generate?class=7&steps=1000&n=4 HTTP/1.1\r\nHost: localhost\r\n\r\n")
