@@ -57,7 +57,7 @@ def _change_key(chance: random.Random, path: Path) -> None:
     try:
         values = json.loads(path.read_bytes())
         key = chance.choice([*sorted(values), "unknown"])
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):  # it was changed before
         return
     values[key] = chance.choice(_NUMBERS)
     path.write_text(json.dumps(values))
