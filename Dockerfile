@@ -1,6 +1,6 @@
 # Two stages: install into a virtual environment, then copy it into a clean image.
 #   docker build -t darkroom .                               CPU, with OpenVINO
-#   docker build -t darkroom --build-arg LOCK=core .         without it: for a GPU
+#   docker build -t darkroom --build-arg LOCK=core --build-arg TORCH=cuda .     for an NVIDIA GPU
 #   docker build -t darkroom --build-arg PYTHON=python:3.11-slim .   on the newest base image there is
 #   docker run -p 127.0.0.1:8000:8000 --read-only --tmpfs /tmp darkroom
 #
@@ -9,13 +9,14 @@ ARG PYTHON=python:3.11-slim@sha256:0dd364ba7e10242f07755449e3a3d0e35f9efd9879527
 
 FROM ${PYTHON} AS build
 ARG LOCK=serve
+ARG TORCH=cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/darkroom
 WORKDIR /src
 # The libraries first: a change of code does not fetch PyTorch again.
 COPY pyproject.toml ./
 COPY requirements requirements
-RUN /opt/darkroom/bin/python requirements/install.py "${LOCK}"
+RUN /opt/darkroom/bin/python requirements/install.py "${LOCK}" "${TORCH}"
 COPY README.md LICENSE ./
 COPY app app
 COPY models models

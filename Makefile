@@ -1,6 +1,8 @@
 # make serve | test | lint | contract | train | bench    (each installs what it needs into .venv first)
 # make lock    after a change of what pyproject.toml needs; see requirements/lock.py
 
+# Which build of PyTorch: cpu, cuda, or auto, which looks for an NVIDIA driver.
+TORCH ?= auto
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -37,14 +39,19 @@ bench: $(VENV)/.bench
 lock: $(VENV)/.dev
 	$(BIN)/python requirements/lock.py $(ARGS)
 
+# The environment says where it was made: its scripts name that place. A checkout that has moved, or
+# whose Python is gone, gets a new one.
+ifneq ($(shell $(BIN)/python -c 'print(open("$(VENV)/.python").read())' 2>/dev/null),$(CURDIR))
+.PHONY: $(VENV)/.python
+endif
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.12, say")'
-	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	touch $@
+	$(PYTHON) -m venv --clear $(VENV)
+	@printf '%s' '$(CURDIR)' > $@
 
 # The libraries of one lock, then the project itself, built by the setuptools that came with them.
 $(addprefix $(VENV)/., serve train dev bench): $(VENV)/.%: $(VENV)/.python pyproject.toml \
     requirements/install.py requirements/%.lock requirements/cuda.lock
-	$(BIN)/python requirements/install.py $*
+	@$(BIN)/python requirements/install.py $* $(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@

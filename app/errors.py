@@ -35,6 +35,7 @@ from app.engine.job import (
     GenerationFailed,
     ModelInfo,
 )
+from app.proxies import route_path
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +195,7 @@ def install(app: FastAPI, allow: Callable[[str], set[str]] = lambda _: set()) ->
 
     async def answer(request: Request, error: Exception) -> Response:
         fault = fault_of(error)
-        if fault.status == 405 and (methods := allow(request.scope["path"])):
+        if fault.status == 405 and (methods := allow(route_path(request.scope))):
             fault = replace(fault, headers={"Allow": ", ".join(sorted(methods))})
         return problem(fault)
 

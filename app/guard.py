@@ -13,8 +13,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import fault_of, problem
 from app.origins import Access, Authority, Origin
+from app.proxies import route_path
 
-_PROBES = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}  # they tell nothing more
+_PROBES = {"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready"}  # they tell nothing more
 _PAGES = {"/", "/docs", "/redoc"}  # a link from anywhere may lead to them
 _HOST = (
     "this server is not called by this Host; allowed: localhost, loopback addresses,"
@@ -78,10 +79,10 @@ def _harmless(scope: Scope, headers: Headers) -> bool:
     """Whether it starts and stops nothing and its answer goes to no page: a probe, or a link."""
     if scope["method"] not in ("GET", "HEAD"):
         return False
-    if scope["path"] in _PROBES:
+    if route_path(scope) in _PROBES:
         return True
     followed = "origin" not in headers and headers.get("sec-fetch-dest") == "document"
-    return followed and scope["path"] in _PAGES
+    return followed and route_path(scope) in _PAGES
 
 
 def _refuse(detail: str) -> ASGIApp:

@@ -1,10 +1,13 @@
 """Settings of the server, from DARKROOM_* environment variables; read once, then frozen."""
 
+import difflib
 import ipaddress
+import os
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.engine.job import MAX_IMAGES, MAX_PRIORITY, MAX_STEPS, MAX_TIMEOUT
@@ -12,13 +15,18 @@ from app.origins import Access
 from models.library import find
 
 _List = Annotated[tuple[str, ...], NoDecode]
+_PREFIX = "DARKROOM_"
+# What Kubernetes tells every pod of a service called "darkroom"; `DARKROOM_PORT` is one of these.
+_OF_KUBERNETES = re.compile(r"SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?")
+_PORT_OF_KUBERNETES = re.compile(r"(tcp|udp|sctp)://.*")
+_MOST_NAMED = 3  # variables that may have been meant
 
 
 class Settings(BaseSettings):
     """Everything a server can be told. A wrong value stops it before it starts."""
 
     model_config = SettingsConfigDict(
-        env_prefix="DARKROOM_",
+        env_prefix=_PREFIX,
         env_ignore_empty=True,
         frozen=True,
         extra="forbid",
@@ -29,7 +37,10 @@ class Settings(BaseSettings):
         ("digits",),
         description="Comma-separated names of shipped models or paths of model folders.",
     )
-    host: str = "127.0.0.1"
+    host: str = Field(
+        "localhost",
+        description="Where to listen: a name or an address; `::` is every address of both kinds.",
+    )
     port: int = Field(8000, ge=0, le=65535, validation_alias=AliasChoices("DARKROOM_PORT", "PORT"))
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -101,6 +112,41 @@ class Settings(BaseSettings):
         False, description="Stop where a model does not load; else the others serve without it."
     )
     drain_seconds: int = Field(30, ge=1, description="How long SIGTERM waits for what runs.")
+    keep_alive_seconds: int = Field(
+        5, ge=1, le=3600, description="How long a connection that asks for nothing is kept."
+    )
+    root_path: str = Field(
+        "", description="Where the server stands behind a proxy, as `/darkroom`; it leads addresses."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known(cls, values: Any) -> Any:
+        """Refuse a variable that means nothing: it is a slip, and would go unnoticed."""
+        known = [_PREFIX + name.upper() for name in cls.model_fields]
+        for name in map(str.upper, sorted(os.environ)):
+            own = name.removeprefix(_PREFIX)
+            if own != name and name not in known and not _OF_KUBERNETES.fullmatch(own):
+                close = difflib.get_close_matches(name[:80], known, _MOST_NAMED, cutoff=0.5)
+                meant = f"; nearest: {', '.join(close)}" if close else "; see docs/settings.md"
+                raise ValueError(f"{name[:80]} is no setting{meant}")
+        return values
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _own_port(cls, value: object) -> object:
+        if isinstance(value, str) and _PORT_OF_KUBERNETES.fullmatch(value):
+            return 8000
+        return value
+
+    @field_validator("root_path")
+    @classmethod
+    def _prefix(cls, path: str) -> str:
+        if path and not re.fullmatch(r"(/[\w.~-]+)+", path, re.ASCII):
+            raise ValueError(
+                f"{path[:80]!r} is no path; allowed: such as /darkroom, without a slash at the end"
+            )
+        return path
 
     @field_validator("models", "cors_origins", "allowed_hosts", "trusted_proxies", mode="before")
     @classmethod

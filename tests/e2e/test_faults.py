@@ -31,7 +31,7 @@ def bodies(count: int, first: int) -> list[dict[str, object]]:
 
 
 def test_a_worker_killed_three_times_under_load_is_not_noticed() -> None:
-    wanted = bodies(120, 1000)
+    wanted = bodies(80, 1000)
     with serving() as (url, _), httpx.Client(limits=httpx.Limits(max_connections=None)) as client:
         killed: list[int] = []
         over = threading.Event()
@@ -70,7 +70,7 @@ def test_a_worker_killed_three_times_under_load_is_not_noticed() -> None:
 def test_a_request_that_kills_every_worker_fails_alone() -> None:
     command = (sys.executable, "-m", "tests.e2e.deadly_server")
     wanted = bodies(12, 2000)
-    with serving(command) as (url, _), ThreadPoolExecutor(13) as pool:
+    with serving(command, backend="eager") as (url, _), ThreadPoolExecutor(13) as pool:
         deadly = {"class": "1", "steps": 10, "seed": DEADLY}
         first = pool.submit(httpx.post, f"{url}/generate", json=deadly, timeout=240)
         others = [pool.submit(draw, url, body) for body in wanted]
@@ -88,7 +88,7 @@ def test_a_worker_that_hangs_is_replaced_and_nobody_notices() -> None:
     """At work; then idle, and the next one while it loads. A server that is stopped kills none."""
     wanted = bodies(40, 3000)
     with (
-        serving(hang_seconds=2) as (url, process),
+        serving(hang_seconds=2, backend="eager") as (url, process),
         httpx.Client(limits=httpx.Limits(max_connections=None)) as client,
         ThreadPoolExecutor(40) as pool,
     ):
