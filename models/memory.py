@@ -1,13 +1,14 @@
 """What a model needs of memory, reckoned before any is taken, and what there is of it."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from models.config import AutoencoderKLConfig, UNet2DConfig
 from models.files import CheckpointError
+from models.machine import free_memory
 
 MAX_PARAMETERS = 10_000_000_000  # of one network; SDXL's UNet has 2.6 of these billions
 _BYTES = 4  # activations are counted in float32, whatever the weights are
@@ -86,57 +87,9 @@ def check_room(source: Path, weights: int, work: int, room: int | None) -> None:
         )
 
 
-def available(device: torch.device, root: Path = Path("/")) -> int | None:
-    """Bytes of memory to be had on a device; None where the system does not say (not Linux).
-
-    On the CPU the least of what the machine has and what its control groups leave. `root` is where
-    /proc and /sys are.
-    """
+def available(device: torch.device) -> int | None:
+    """Bytes of memory to be had on a device; None where the system does not say (not Linux)."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
-    kibibytes = _field(root / "proc/meminfo", "MemAvailable:")
-    rooms = [*([] if kibibytes is None else [kibibytes << 10]), *_groups(root)]
-    return max(min(rooms), 0) if rooms else None
-
-
-def _groups(root: Path) -> Iterator[int]:
-    """What each control group that this process is in leaves it: limit - usage + cached files."""
-    for line in _lines(root / "proc/self/cgroup"):
-        number, controllers, path = line.split(":", 2)
-        if number == "0":  # version 2
-            mount = root / "sys/fs/cgroup"
-            limit, used, cached = "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            mount = root / "sys/fs/cgroup/memory"
-            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
-            cached = "total_inactive_file"
-        else:
-            continue
-        # A container may see itself as the root, and still be told its path outside.
-        for group in [PurePosixPath(path), *PurePosixPath(path).parents]:
-            folder = mount / str(group).lstrip("/")
-            most, now = _number(folder / limit), _number(folder / used)
-            if most is not None and now is not None:
-                yield most - now + (_field(folder / "memory.stat", cached) or 0)
-
-
-def _number(path: Path) -> int | None:
-    text = next(_lines(path), "")
-    return int(text) if text.isdecimal() else None  # "max" is no limit
-
-
-def _field(path: Path, name: str) -> int | None:
-    """The number after a name at the start of a line."""
-    for line in _lines(path):
-        words = line.split()
-        if words[:1] == [name]:
-            return int(words[1])
-    return None
-
-
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        yield from path.read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux, or not mounted
-        return
+    return free_memory()

@@ -16,6 +16,10 @@ from models.pipeline import LatentDiffusion, to_uint8
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
+class TooLittleMemory(ValueError):
+    """A backend needs more memory than there is; the message says how much."""
+
+
 @dataclass(frozen=True)
 class Slots:
     """Room for the images in flight, (slots, C, h, w) float32 each, on the device."""

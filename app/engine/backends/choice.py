@@ -1,26 +1,28 @@
 """Which backend runs a model."""
 
 import importlib.util
+import logging
 
 import torch
 
-from app.engine.backends.base import Backend
+from app.engine.backends.base import Backend, TooLittleMemory
 from app.engine.backends.eager import Eager
+from models.machine import free_memory
 from models.pipeline import LatentDiffusion
+
+log = logging.getLogger(__name__)
 
 
 def pick_backend(model: LatentDiffusion, name: str, *, compiled: bool) -> Backend:
     """The backend of this name, or for `auto` the fastest there is for the model's device.
 
     Raises:
-        ValueError: it does not fit the device or dtype, or is not installed.
+        ValueError: it does not fit the device, dtype or memory, or is not installed.
     """
     on_cuda = model.device.type == "cuda"
     installed = importlib.util.find_spec("openvino") is not None
     fits = not on_cuda and model.dtype == torch.float32
-    if name == "auto":
-        name = "cuda-graphs" if on_cuda else "openvino" if installed and fits else "eager"
-    if name == "cuda-graphs":
+    if name == "cuda-graphs" or (name == "auto" and on_cuda):
         from app.engine.backends.cuda import CudaGraphs
 
         if not on_cuda:
@@ -31,7 +33,17 @@ def pick_backend(model: LatentDiffusion, name: str, *, compiled: bool) -> Backen
             raise ValueError(f"backend is {name!r}, which runs float32 on the CPU alone")
         if not installed:
             raise ValueError(f"backend is {name!r}, which is not installed: pip install '.[cpu]'")
-        from app.engine.backends.openvino import OpenVino
-
-        return OpenVino(model)
+        return _openvino(model)
+    if name == "auto" and installed and fits:
+        try:
+            return _openvino(model)
+        except TooLittleMemory as error:
+            log.warning("%s: the backend 'eager' is used, which needs less and is slower", error)
     return Eager(model, compiled=compiled)
+
+
+def _openvino(model: LatentDiffusion) -> Backend:
+    """With as much as memory allows; raises `ValueError` where it allows too little."""
+    from app.engine.backends.openvino import OpenVino
+
+    return OpenVino(model, free_memory())

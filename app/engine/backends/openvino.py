@@ -4,7 +4,6 @@ Static shapes are three to four times as fast as eager PyTorch for a single row,
 were the same at every batch size tried (docs/decisions.md).
 """
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,24 +16,44 @@ from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
 
-from app.engine.backends.base import Decoded, Decoding, Rows, Slots, develop, update
+from app.engine.backends.base import (
+    Decoded,
+    Decoding,
+    Rows,
+    Slots,
+    TooLittleMemory,
+    develop,
+    update,
+)
 from app.engine.backends.winograd import Winograd
 from app.engine.job import DeviceLost
+from models.machine import usable_cores
 from models.pipeline import LatentDiffusion
 
 _EXAMPLE_ROWS = 2
-_MOST_BYTES = 4 << 30  # every shape holds the weights anew
 _ROWS_A_STREAM = 4  # from this many on, a core works best on rows of its own
+# Sets of buckets, the best first. The kernels for one row round otherwise, so that none has one.
+_BUCKETS = ((2, 4, 8, 16, 24, 32, 48), (4, 16, 32), (4, 16), (16,))
+_DECODE_BUCKETS = (1, 2, 4, 16)
+# What they take, as measured on the shipped model and rounded up. Every shape packs weights anew.
+_MOST_BYTES, _FEW = 4 << 30, 2  # of the UNet's graphs, where there are more than a few
+_LIBRARY = 64 << 20
+_WINOGRAD_COPIES, _DECODER_COPIES = 10, 8
+_SPARE = 64 << 20  # left for what grows while it serves
 
 
 class OpenVino:
     """A compiled UNet and decoder for every bucket."""
 
     name = "openvino"
-    buckets: tuple[int, ...] = (2, 4, 8, 16, 24, 32, 48)  # the kernels for one row round otherwise
-    decode_buckets: tuple[int, ...] = (1, 2, 4, 16)
+    decode_buckets: tuple[int, ...] = _DECODE_BUCKETS
 
-    def __init__(self, model: LatentDiffusion) -> None:
+    def __init__(self, model: LatentDiffusion, room: int | None = None) -> None:
+        """Take as many buckets as fit into `room` bytes of memory; any where it is None.
+
+        Raises:
+            TooLittleMemory: none does; the message says how much would be needed.
+        """
         torch.set_num_threads(1)  # what is left to PyTorch is small; two teams would fight
         self._model = model
         self._begun: tuple[Slots, Rows, Tensor, _Running] | None = None
@@ -43,14 +62,12 @@ class OpenVino:
         self._labelled = model.unet.class_embedding is not None
         inputs = (latents, counts, counts) if self._labelled else (latents, counts)
         build: Callable[[int], ov.Model]
-        copies = 16  # of its weights that a shape of Winograd's holds, as measured
+        copies = _WINOGRAD_COPIES
         try:
             build = Winograd(model.unet, model.schedule.num_train_timesteps).build
         except ValueError:
             build, copies = convert(model.unet, inputs), 1
-        held = sum(weight.nbytes for weight in model.unet.parameters()) * copies
-        if held * len(self.buckets) > _MOST_BYTES:
-            self.buckets = (4, 16)
+        self.buckets: tuple[int, ...] = fitting(_bytes(model.unet) * copies, _bytes(model.vae), room)
         self._unet = _Network(build)
         self._vae = _Network(convert(_Decoder(model), (latents,)))
 
@@ -93,6 +110,32 @@ class OpenVino:
     def synchronize(self) -> None:
         """Wait for the step that was begun."""
         self.settle()
+
+
+def fitting(a_shape: int, decoder: int, room: int | None) -> tuple[int, ...]:
+    """The buckets whose graphs fit into `room` bytes, or into what is sensible.
+
+    Args:
+        a_shape: bytes that a graph of the UNet holds; as many again are its source.
+        decoder: bytes of the VAE's weights.
+
+    Raises:
+        TooLittleMemory: none do.
+    """
+    fixed = _LIBRARY + _SPARE + decoder * _DECODER_COPIES * len(_DECODE_BUCKETS)
+    for buckets in _BUCKETS:
+        held = a_shape * (len(buckets) + 1)
+        sensible = held <= _MOST_BYTES or len(buckets) <= _FEW
+        if sensible and (room is None or fixed + held <= room):
+            return buckets
+    assert room is not None, "the last set is sensible"
+    raise TooLittleMemory(
+        f"OpenVINO needs {fixed + held >> 20:,} MiB of memory for this model; {room >> 20:,} are free"
+    )
+
+
+def _bytes(network: nn.Module) -> int:
+    return sum(weight.nbytes for weight in network.parameters())
 
 
 class _Network:
@@ -176,10 +219,3 @@ def convert(module: nn.Module, example: tuple[Tensor, ...]) -> Callable[[int], o
         return made
 
     return build
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

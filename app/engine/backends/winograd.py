@@ -319,7 +319,7 @@ class Winograd:
         return x if scale == 1 else op.divide(x, np.float32(scale))
 
     def _constant(self, value: NDArray[np.float32]) -> Node:
-        return op.constant(np.ascontiguousarray(value))
+        return op.constant(np.ascontiguousarray(value), shared_memory=True)
 
     def _reshape(self, x: Node, *shape: int) -> Node:
         return op.reshape(x, np.array(shape), False)
