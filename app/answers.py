@@ -19,7 +19,7 @@ from app.drawing import Order, Studio
 from app.engine.job import EngineError, ModelInfo, Moved, Params, Preview, Queued, Result
 from app.errors import Problem, fault_of
 from app.events import EventStream, event
-from app.images import FORMATS, JPEG, PNG, encode
+from app.images import FORMATS, JPEG, PNG, encode, file_stem
 from app.negotiation import negotiate
 from app.permalink import entity_tag, image_id
 from app.reading import JSON
@@ -86,8 +86,6 @@ def describing(
     request: Request, params: Params, info: ModelInfo, media_type: str
 ) -> dict[str, str]:
     """Headers that say what a body holds."""
-    label = "any" if params.class_index is None else info.classes[params.class_index]
-    name = re.sub(r"[^A-Za-z0-9._]+", "-", f"{info.name}-{label}-{params.seed}").strip("-.")
     first = image_id(params, 0, info)
     headers = {
         "Vary": "Accept",
@@ -98,7 +96,7 @@ def describing(
         ),
     }
     if media_type in _EXTENSIONS:
-        file = f"{name}.{_EXTENSIONS[media_type]}"
+        file = f"{file_stem(params, 0, info)}.{_EXTENSIONS[media_type]}"
         headers["Content-Disposition"] = f'inline; filename="{file}"'
     if media_type in IMAGES:
         headers["Content-Location"] = image_path(request, first, media_type)

@@ -7,7 +7,7 @@ import click
 from pydantic import ValidationError
 
 from app import cli_drawing, cli_training
-from app.console import Fault
+from app.console import Fault, open_standard_streams, share_cores
 from models.library import shipped
 
 _EPILOG_SERVE = """\b
@@ -17,7 +17,7 @@ Examples:
 """
 
 
-@click.group(epilog="\b\nExample:\n  darkroom sample --class 7 --seed 1 --out seven.png")
+@click.group(epilog="\b\nExample:\n  darkroom sample --class 7")
 @click.version_option(package_name="darkroom")
 def cli() -> None:
     """Darkroom: train latent diffusion models, and serve them."""
@@ -27,7 +27,7 @@ def cli() -> None:
 @click.option(
     "--models", help="Comma-separated names of shipped models or paths. [default: digits]"
 )
-@click.option("--host", help="Address to listen on. [default: 127.0.0.1]")
+@click.option("--host", help="Name or address to listen on. [default: localhost]")
 @click.option("--port", type=int, help="Port to listen on. [default: 8000]")
 @click.option("--device", help="cpu, cuda, cuda:1, or auto. [default: auto]")
 @click.option("--slots", type=int, help="Images in flight at once, a model. [default: 64]")
@@ -42,18 +42,22 @@ def serve(**options: str | int | None) -> None:
     try:
         settings = Settings(**{k: v for k, v in options.items() if v is not None})  # type: ignore[arg-type]
     except ValidationError as error:
-        wrong = [
-            f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}"
+        wrong = (
+            ": ".join([*map(str, e["loc"]), e["msg"].removeprefix("Value error, ")])
             for e in error.errors()
-        ]
+        )
         raise Fault(f"settings: {'; '.join(wrong)}") from error
     engine = create_engine(settings)
     engine.supervisor.launch()  # the models load while the rest comes up
 
+    from app.listening import CannotListen
     from app.main import create_app
     from app.server import Server
 
-    server = Server(create_app(settings, engine), settings, engine)
+    try:
+        server = Server(create_app(settings, engine), settings, engine)
+    except CannotListen as error:
+        raise Fault(str(error)) from error
     engine.supervisor.refused = lambda: setattr(server, "should_exit", True)
     server.run()
     if engine.supervisor.fault is not None:
@@ -79,6 +83,8 @@ for command in (
 
 def main() -> None:
     """Entry point of the `darkroom` command."""
+    open_standard_streams()
+    share_cores()
     try:
         cli()
     except KeyboardInterrupt:

@@ -1,14 +1,24 @@
 """`darkroom sample` and `darkroom verify`: drawing without a server."""
 
+import os
 import secrets
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from app.console import FiniteRange, one_line
-from app.engine.job import DEFAULT_STEPS, MAX_GUIDANCE_SCALE, MAX_SEED, EngineError
+from app.engine.job import (
+    DEFAULT_STEPS,
+    MAX_GUIDANCE_SCALE,
+    MAX_SEED,
+    EngineError,
+    ModelInfo,
+    Params,
+)
+from app.images import PNG, Format, describe, encode, file_stem, format_of
 from models.library import find
 
 if TYPE_CHECKING:
@@ -16,7 +26,8 @@ if TYPE_CHECKING:
 
 _EPILOG_SAMPLE = """\b
 Examples:
-  darkroom sample --class 7 --seed 1 --out seven.png
+  darkroom sample --class 7
+  darkroom sample --class 7 --seed 1 --out seven.webp
   darkroom sample --class 3 --steps 10 --n 4 --seed 1 --out three.png
 writes three-1.png ... three-4.png, named by seed.
 """
@@ -26,6 +37,41 @@ Examples:
   darkroom verify shoe.webp --model runs/shoes/model
 Exit status: 0 same, 1 differs, 2 nothing to compare it with.
 """
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where images go, and as what: checked before anything is drawn."""
+
+    folder: Path
+    stem: str | None  # of the file; by what is drawn where there is none
+    kind: Format
+
+    @classmethod
+    def of(cls, out: Path | None) -> "Target":
+        """What `--out` says; raises `ValueError`, or `OSError` where nothing can be written."""
+        if out is None or out.is_dir():
+            target = cls(out or Path(), None, PNG)
+        else:
+            kind = format_of(out.suffix[1:])
+            if kind is None:
+                allowed = ".png, .webp, .jpg, .jpeg, or a folder that is there"
+                raise ValueError(f"{out}: ends with {out.suffix!r}; allowed: {allowed}")
+            target = cls(out.parent, out.stem, kind)
+        if not target.folder.is_dir():
+            raise FileNotFoundError(f"{target.folder}: no such folder")
+        there = [target.folder, *([out] if out and out.exists() else [])]
+        if unwritable := [path for path in there if not os.access(path, os.W_OK)]:
+            raise PermissionError(f"{unwritable[0]}: cannot be written")
+        return target
+
+    def path(self, params: Params, image: int, info: ModelInfo) -> Path:
+        """The file of image 0..n-1."""
+        if self.stem is None:
+            stem = file_stem(params, image, info)
+        else:
+            stem = self.stem if params.n == 1 else f"{self.stem}-{params.seed_of(image)}"
+        return self.folder / f"{stem}.{self.kind.extension}"
 
 
 @click.command(epilog=_EPILOG_SAMPLE)
@@ -56,7 +102,9 @@ Exit status: 0 same, 1 differs, 2 nothing to compare it with.
 )
 @click.option("--n", type=click.IntRange(1, 1024), default=1, show_default=True, help="Images.")
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="PNG file."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="A .png, .webp or .jpg file, or a folder. [default: named by model, class and seed]",
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
 def sample(
@@ -68,17 +116,17 @@ def sample(
     eta: float,
     seed: int | None,
     n: int,
-    out: Path,
+    out: Path | None,
     device: str,
 ) -> None:
     """Draw images without a server: the same request, the same pixels."""
-    from app.engine.job import Params
     from app.engine.offline import draw
-    from app.images import PNG, describe, encode
     from models.conditioning import Classes
 
     with one_line():
+        target = Target.of(out)
         folder = find(model)
+        click.echo(f"loading {folder.name}", err=True)
         runner = open_runner(folder, device)
         info = runner.info
         seed = secrets.randbelow(2**32) if seed is None else seed
@@ -87,9 +135,13 @@ def sample(
         index = Classes(info.classes, info.null_class).index(class_)
         wanted = Params(folder.name, index, steps, scale, guidance_interval, eta, seed, n)
         params = wanted.canonical(info)
-        for k, pixels in enumerate(draw(runner, params)):
-            path = out if n == 1 else out.with_stem(f"{out.stem}-{params.seed_of(k)}")
-            path.write_bytes(encode(pixels, PNG, describe(params, k, info)))
+        with click.progressbar(
+            length=steps * n, label="drawing", file=sys.stderr, hidden=not sys.stderr.isatty()
+        ) as bar:
+            images = draw(runner, params, tell=bar.update)
+        for k, pixels in enumerate(images):
+            path = target.path(params, k, info)
+            path.write_bytes(encode(pixels, target.kind, describe(params, k, info)))
             click.echo(path)
 
 

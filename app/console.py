@@ -1,13 +1,42 @@
-"""How commands tell a user what went wrong: one line, no traceback."""
+"""How commands begin, and how they tell a user what went wrong: one line, no traceback."""
 
 import contextlib
 import math
+import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
 
 from app.engine.job import EngineError
+from models.machine import usable_cores
+
+
+def open_standard_streams() -> None:
+    """Put nothing in place of standard streams that are closed.
+
+    Else the next socket would have the number of one, and whatever is printed would go to it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it is given the lowest number that is free
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def share_cores() -> None:
+    """Let PyTorch have no more threads than a quota of its control group has time for.
+
+    It counts the cores and knows nothing of quotas; a process that is started here inherits this.
+    """
+    cores = usable_cores()
+    if hasattr(os, "sched_getaffinity") and cores < len(os.sched_getaffinity(0)):
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
 
 
 class Fault(click.ClickException):

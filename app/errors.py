@@ -164,7 +164,7 @@ def fault_of(error: Exception) -> Fault:
         if isinstance(error, InvalidRequest):
             wrong, within = error.wrong, error.within
         headers = {}
-        if isinstance(error, EngineBusy):
+        if isinstance(error, EngineBusy | EngineUnavailable) and error.retry_after is not None:
             headers["Retry-After"] = str(error.retry_after)
         if isinstance(error, NotAcceptable):
             headers["Vary"] = "Accept"

@@ -15,7 +15,13 @@ from app.errors import fault_of, problem
 from app.origins import Access, Authority, Origin
 from app.proxies import route_path
 
-_PROBES = {"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready"}  # they tell nothing more
+_PROBES = {
+    "/livez",
+    "/readyz",
+    "/health",
+    "/v2/health/live",
+    "/v2/health/ready",
+}  # they tell nothing more
 _PAGES = {"/", "/docs", "/redoc"}  # a link from anywhere may lead to them
 _HOST = (
     "this server is not called by this Host; allowed: localhost, loopback addresses,"

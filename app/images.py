@@ -51,6 +51,20 @@ FORMATS = (PNG, WEBP, JPEG)
 JPEG_QUALITY = 95
 
 
+def format_of(extension: str) -> Format | None:
+    """The format that files with this extension have; None where it is none of ours."""
+    extension = extension.lower()
+    named = {kind.extension: kind for kind in FORMATS} | {"jpeg": JPEG}
+    return named.get(extension)
+
+
+def file_stem(params: Params, image: int, info: ModelInfo) -> str:
+    """A name for the file of image 0..n-1, without its extension: model, class and seed."""
+    label = "any" if params.class_index is None else info.classes[params.class_index]
+    name = f"{info.name}-{label}-{params.seed_of(image)}"
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")
+
+
 def encode(
     pixels: Pixels, kind: Format, parameters: str | None = None, quality: int | None = None
 ) -> bytes:

@@ -5,7 +5,7 @@ import socket
 
 _BACKLOG = 2048  # connections that wait to be taken
 _TRIED = 20  # ports, in search of one that is free
-_BOTH = {"localhost": ("127.0.0.1", "::1"), "::": ("0.0.0.0", "::")}  # noqa: S104
+_BOTH = {"localhost": ("127.0.0.1", "::1"), "::": ("0.0.0.0", "::")}
 _MISSING = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # IPv6, on a machine that has none
 _Address = tuple[socket.AddressFamily, str]
 
@@ -38,7 +38,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
 def url_of(host: str, listening: list[socket.socket]) -> str:
     """The address to tell a person: `localhost` where any will do."""
     port = listening[0].getsockname()[1]
-    if host in ("::", "0.0.0.0"):  # noqa: S104
+    if host in ("::", "0.0.0.0"):
         host = "localhost"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from app import document, errors, pages
 from app.engine.client import EngineClient
@@ -14,6 +15,7 @@ from app.engine.watchdog import Upkeep
 from app.engine.wire import Load
 from app.guard import OriginGuard
 from app.middleware import CancelOnDisconnect, RequestId
+from app.proxies import BehindProxy
 from app.routes import (
     automatic1111,
     automatic1111_lists,
@@ -102,13 +104,24 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
     app.add_middleware(CancelOnDisconnect)
     app.add_middleware(OriginGuard, access=settings.access, expose=_EXPOSED)
     app.add_middleware(RequestId)
-    app.add_middleware(TakeTurns)  # the outermost
+    app.add_middleware(TakeTurns)
+    app.add_middleware(  # the outermost: who asks is what a trusted proxy says
+        BehindProxy, trusted=settings.trusted_proxies, root_path=settings.root_path
+    )
     errors.install(app, lambda path: document.allowed_methods(app, path))
     for routes in _ROUTES:
         app.include_router(routes.router)
+    _answer_heads(app)
     document.install(app, client)
     pages.install(app)
     return app
+
+
+def _answer_heads(app: FastAPI) -> None:
+    """Let every GET be asked for its headers alone; the server drops the body (RFC 9110, 9.3.2)."""
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.methods and "GET" in route.methods:
+            route.methods.add("HEAD")
 
 
 def _version() -> str:

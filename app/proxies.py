@@ -27,7 +27,7 @@ class BehindProxy:
     """
 
     def __init__(self, app: ASGIApp, trusted: Sequence[str], root_path: str) -> None:
-        self._app: ASGIApp = ProxyHeadersMiddleware(app, list(trusted))  # type: ignore[arg-type]
+        self._app: ASGIApp = ProxyHeadersMiddleware(app, list(trusted))  # type: ignore[assignment, arg-type]
         self._networks = [ipaddress.ip_network(each) for each in trusted]
         self._root_path = root_path
 
@@ -37,12 +37,15 @@ class BehindProxy:
             prefix = self._root_path
             if self._trusts(scope):
                 headers = scope["headers"] = _translated(scope["headers"])
-                host, told = _last(headers, b"x-forwarded-host"), _last(headers, b"x-forwarded-prefix")
+                host, told = (
+                    _last(headers, b"x-forwarded-host"),
+                    _last(headers, b"x-forwarded-prefix"),
+                )
                 if Authority.parse(host):
                     rest = [pair for pair in headers if pair[0] != b"host"]
                     scope["headers"] = [(b"host", host.encode()), *rest]
-                if PREFIX.fullmatch(told.rstrip("/")):
-                    prefix = told.rstrip("/")
+                if PREFIX.fullmatch(told):
+                    prefix = told
             if prefix:
                 scope["root_path"] = prefix  # ASGI: `path` begins with it, kept by the proxy or not
                 below = scope["path"].startswith(f"{prefix}/") or scope["path"] == prefix
@@ -79,7 +82,11 @@ def _translated(headers: Headers) -> Headers:
     told = {"for": clients, "proto": hops[-1].get("proto", ""), "host": hops[-1].get("host", "")}
     return [
         *headers,
-        *((f"x-forwarded-{name}".encode(), value.encode()) for name, value in told.items() if value),
+        *(
+            (f"x-forwarded-{name}".encode(), value.encode())
+            for name, value in told.items()
+            if value
+        ),
     ]
 
 

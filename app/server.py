@@ -3,8 +3,12 @@
 import asyncio
 import contextlib
 import functools
+import logging
 import os
+import shlex
 import signal
+import socket
+import time
 from collections.abc import Iterator
 from types import FrameType
 
@@ -15,16 +19,29 @@ from app import logs
 from app.connection import Connection
 from app.crowd import Bounds, Crowd, most_connections
 from app.engine.client import EngineClient
+from app.engine.job import EngineUnavailable, ModelInfo
+from app.listening import listen, url_of
 from app.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _ANSWERS_SECONDS = 1.0  # for what the end of the drain fails to be told
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Server(uvicorn.Server):
-    """Ends by a signal with status 0; by a second one, at once."""
+    """Ends by a signal with status 0; by a second one, at once.
+
+    Listens from the beginning: who comes while the models load waits for them.
+
+    Raises:
+        CannotListen: not at this address and port.
+    """
 
     def __init__(self, app: FastAPI, settings: Settings, engine: EngineClient) -> None:
+        self._began = time.monotonic()
+        self._listening = listen(settings.host, settings.port)
+        self._url = url_of(settings.host, self._listening)
         bounds = Bounds(
             connections=settings.max_connections or most_connections(),
             head_bytes=settings.max_header_bytes,
@@ -35,17 +52,32 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                host=settings.host,
-                port=settings.port,
                 http=functools.partial(Connection, crowd=Crowd(bounds)),  # type: ignore[arg-type]
                 ws="none",
                 log_config=logs.CONFIG,
                 access_log=False,
-                proxy_headers=bool(settings.trusted_proxies),
-                forwarded_allow_ips=list(settings.trusted_proxies),  # else from the environment
+                timeout_keep_alive=settings.keep_alive_seconds,
+                proxy_headers=False,  # app/proxies.py
             )
         )
         self._engine, self._drain = engine, float(settings.drain_seconds)
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal comes."""
+        super().run(sockets or self._listening)
+
+    async def main_loop(self) -> None:
+        """As uvicorn's, and say when the models are there."""
+        ready = asyncio.create_task(self._tell_when_ready())
+        await super().main_loop()
+        ready.cancel()
+
+    async def _tell_when_ready(self) -> None:
+        log.info("%s answers; loading %s", self._url, ", ".join(self._engine.wanted))
+        with contextlib.suppress(EngineUnavailable):  # the log says why
+            await self._engine.loaded()
+            log.info("ready in %.0f s: %s", time.monotonic() - self._began, self._url)
+            log.info("try: %s", _example(self._url, next(iter(self._engine.models.values()))))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -65,7 +97,7 @@ class Server(uvicorn.Server):
             os._exit(128 + sig)
         self.should_exit = True
 
-    async def shutdown(self, sockets: None = None) -> None:  # type: ignore[override]
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let what can be done in time be done, and tell the others."""
         loop = asyncio.get_running_loop()
         draining = loop.create_task(self._engine.drain(self._drain))
@@ -78,3 +110,9 @@ class Server(uvicorn.Server):
         """Close what clients do not take."""
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+
+
+def _example(url: str, info: ModelInfo) -> str:
+    """A command that draws with a model."""
+    label = f" -d class={shlex.quote(info.classes[-1])}" if info.classes else ""
+    return f"curl -f {url}/generate{label} -d seed=1 -o picture.png"

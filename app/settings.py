@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.engine.job import MAX_IMAGES, MAX_PRIORITY, MAX_STEPS, MAX_TIMEOUT
 from app.origins import Access
+from app.proxies import PREFIX
 from models.library import find
 
 _List = Annotated[tuple[str, ...], NoDecode]
@@ -116,7 +117,8 @@ class Settings(BaseSettings):
         5, ge=1, le=3600, description="How long a connection that asks for nothing is kept."
     )
     root_path: str = Field(
-        "", description="Where the server stands behind a proxy, as `/darkroom`; it leads addresses."
+        "",
+        description="Where the server stands behind a proxy, as `/darkroom`; it leads addresses.",
     )
 
     @model_validator(mode="before")
@@ -142,7 +144,7 @@ class Settings(BaseSettings):
     @field_validator("root_path")
     @classmethod
     def _prefix(cls, path: str) -> str:
-        if path and not re.fullmatch(r"(/[\w.~-]+)+", path, re.ASCII):
+        if path and not PREFIX.fullmatch(path):
             raise ValueError(
                 f"{path[:80]!r} is no path; allowed: such as /darkroom, without a slash at the end"
             )

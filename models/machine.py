@@ -1,7 +1,7 @@
 """What this process may use of its machine: cores, and memory. Standard library only.
 
-A control group (cgroup, of Linux) may allow less than there is: a container's limits are its groups'.
-Both versions are read. `root` is where /proc and /sys are.
+A control group (cgroup, of Linux) may allow less than there is: the limits of a container are those
+of its groups. Both versions are read. `root` is where /proc and /sys are.
 """
 
 import os

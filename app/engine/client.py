@@ -48,6 +48,7 @@ from app.engine.wire import (
 log = logging.getLogger(__name__)
 
 _MOST_SLOWNESS = 10.0  # a stall is no pace
+_SOON = 5  # seconds to come back after, while models load
 _DRAIN_SECONDS = 0.05  # between two looks whether all is done
 _PLACE_SECONDS = 1.0  # between two places told: all who wait move up at once, and each is woken
 
@@ -65,6 +66,7 @@ class EngineClient:
         self._load, self._ledger = load, Ledger(load, limits)
         self._ids = itertools.count(1)
         self._ends = math.inf  # when the server stops; time.monotonic()
+        self._news = asyncio.Event()  # set for a moment where requests may be taken, or never will
         self.supervisor = Supervisor(load, start, self._handle, self._bury, upkeep or Upkeep())
 
     @property
@@ -103,6 +105,17 @@ class EngineClient:
         return "; ".join(["the models are not loaded", *failures])
 
     @property
+    def loading(self) -> bool:
+        """Whether requests are not taken yet, but will be."""
+        hopeless = self._ends < math.inf or self.supervisor.fault is not None
+        return not self.models and not hopeless and self.supervisor.watching
+
+    @property
+    def wanted(self) -> Sequence[str]:
+        """The models that there should be, by name."""
+        return tuple(self._load.models)
+
+    @property
     def jobs(self) -> int:
         """Requests waiting or running."""
         return len(self._ledger.requests)
@@ -115,6 +128,26 @@ class EngineClient:
         """Look after a worker from now on."""
         self.supervisor.watch()
 
+    async def loaded(self, timeout: float | None = None) -> None:
+        """Return when requests are taken.
+
+        Raises:
+            EngineUnavailable: they will not be, or not within `timeout` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while self.loading:
+                    await self._news.wait()
+        except TimeoutError:
+            raise EngineUnavailable(self.refusal or "", _SOON) from None
+        if refusal := self.refusal:
+            raise EngineUnavailable(refusal)
+
+    def _tell(self) -> None:
+        """Wake who waits to hear whether requests are taken."""
+        self._news.set()
+        self._news.clear()
+
     async def drain(self, seconds: float) -> None:
         """Take no more, and let what can be done within `seconds` end; returns when all is.
 
@@ -122,6 +155,7 @@ class EngineClient:
         they are over, what is left. Called again, the shorter time counts.
         """
         self._ends = min(self._ends, time.monotonic() + seconds)
+        self._tell()
         self._turn_away()
         while self.jobs and (left := self._ends - time.monotonic()) > 0:
             await asyncio.sleep(min(left, _DRAIN_SECONDS))
@@ -130,6 +164,7 @@ class EngineClient:
     async def close(self) -> None:
         """Fail whatever is left, and stop the worker."""
         self._ends = -math.inf
+        self._tell()
         self._fail_all("the engine stopped")
         await self.supervisor.close()
 
@@ -243,6 +278,7 @@ class EngineClient:
         elif isinstance(event, Ready):
             self._ledger.models = Models(event.models, self.failed)
             self.stats.slowness = 1.0
+            self._tell()
             self._send_waiting()
         elif isinstance(event, Admitted):
             for job_id in event.job_ids:
@@ -316,6 +352,7 @@ class EngineClient:
     def _bury(self) -> None:
         """The worker died: what was sent is to be sent again, but for what it died of."""
         if self.supervisor.fault is not None:
+            self._tell()
             self._fail_all(self.supervisor.fault)
         for request in self._ledger.bury():
             told = "request %s was alone at two deaths, and fails: %s"

@@ -33,7 +33,7 @@ class EngineError(Exception):
     +-- EngineBusy          no room, or not in time; `retry_after` seconds
     +-- DeadlineTooShort    not to be met even with nothing else to do
     +-- DeadlineExceeded    accepted, and not done in time
-    +-- EngineUnavailable   not loaded, or stopped
+    +-- EngineUnavailable   not loaded, or stopped; `retry_after` seconds, if known
     +-- GenerationFailed    accepted, and failed on the way
     """
 
@@ -55,7 +55,11 @@ class DeadlineExceeded(EngineError):
 
 
 class EngineUnavailable(EngineError):
-    """No worker takes requests now."""
+    """No worker takes requests now; one may after `retry_after` seconds, where these are known."""
+
+    def __init__(self, reason: str, retry_after: int | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
 
 
 class GenerationFailed(EngineError):

@@ -1,5 +1,7 @@
 """The engine without a server: one request, from noise to pixels, in this process."""
 
+from collections.abc import Callable
+
 from app.engine.job import GenerationFailed, Job, OutOfMemory, Params, Pixels
 from app.engine.scheduler import Scheduler
 from app.engine.worker import Mechanism
@@ -7,8 +9,12 @@ from app.engine.worker import Mechanism
 _SLOTS = 64
 
 
-def draw(runner: Mechanism, params: Params) -> list[Pixels]:
+def draw(
+    runner: Mechanism, params: Params, tell: Callable[[int], object] = lambda _: None
+) -> list[Pixels]:
     """The images of a request, with the pixels that the server would send.
+
+    `tell` is called after each tick with the steps it made, of `params.steps` of each image.
 
     Raises:
         GenerationFailed: out of memory even for one image, or an image is not finite.
@@ -27,6 +33,7 @@ def draw(runner: Mechanism, params: Params) -> list[Pixels]:
                 if scheduler.stumble(plan, memory=True):
                     raise GenerationFailed(f"out of memory: {error}") from error
                 continue
+            tell(len(plan.riding))
             finished = scheduler.advance(plan)
             runner.decode(finished)
             pending += len(finished)

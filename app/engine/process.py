@@ -3,17 +3,21 @@
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from app.engine.wire import Cancelled, Command, Done, Event, Failed, Load, Submit, pack, read_event
 
 log = logging.getLogger(__name__)
 
-WORKER = (sys.executable, "-m", "app.engine.worker")
+# -P: the folder that the server was started in may hold an app.py or a models/ of its own.
+WORKER = (sys.executable, "-P", "-m", "app.engine.worker")
+_CODE = str(Path(__file__).parents[2])  # where `app` and `models` are that the server runs
 _KILLED_SECONDS = 5.0  # for the system to end a process it was told to end
 _POLL_SECONDS = 0.02
 
@@ -48,7 +52,13 @@ class WorkerProcess:
     def _spawn(self, command: Sequence[str], connection: socket.socket) -> Process:
         """A process in a group of its own: Ctrl-C in the terminal is the server's to handle."""
         number = connection.fileno()
-        return subprocess.Popen([*command, str(number)], pass_fds=[number], process_group=0)
+        path = os.pathsep.join(filter(None, [_CODE, os.environ.get("PYTHONPATH")]))
+        return subprocess.Popen(
+            [*command, str(number)],
+            pass_fds=[number],
+            process_group=0,
+            env={**os.environ, "PYTHONPATH": path},
+        )
 
     async def attach(self) -> None:
         """Talk to it from the running event loop from now on."""

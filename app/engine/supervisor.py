@@ -54,6 +54,11 @@ class Supervisor:
         self.refused: Callable[[], None] = lambda: None
 
     @property
+    def watching(self) -> bool:
+        """Whether somebody looks after a worker."""
+        return self._task is not None and not self._closing
+
+    @property
     def outage(self) -> float:
         """Seconds until a worker is there, by what the last one took to load; 0 where one is."""
         if self.up:

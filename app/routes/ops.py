@@ -57,6 +57,12 @@ async def livez() -> Health:
     return Health(status="alive")
 
 
+@router.get("/health", operation_id="readHealth", summary="As /livez", responses=WRONG)
+async def health() -> Health:
+    """By the name that most probes ask for; `/readyz` says whether requests are taken."""
+    return await livez()
+
+
 @router.get(
     "/readyz",
     operation_id="readReadiness",

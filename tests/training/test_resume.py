@@ -69,9 +69,7 @@ def runs(data_dir: Path, recipe_file: Path, tmp_path_factory: pytest.TempPathFac
     return runs
 
 
-@pytest.mark.parametrize(
-    ("stage", "how"), [("vae", signal.SIGKILL), ("diffusion", signal.SIGINT)]
-)
+@pytest.mark.parametrize(("stage", "how"), [("vae", signal.SIGKILL), ("diffusion", signal.SIGINT)])
 def test_killed_and_resumed_ends_with_the_same_bits(
     runs: Runs, stage: str, how: signal.Signals
 ) -> None:

@@ -67,7 +67,8 @@ class OpenVino:
             build = Winograd(model.unet, model.schedule.num_train_timesteps).build
         except ValueError:
             build, copies = convert(model.unet, inputs), 1
-        self.buckets: tuple[int, ...] = fitting(_bytes(model.unet) * copies, _bytes(model.vae), room)
+        a_shape, decoder = _bytes(model.unet) * copies, _bytes(model.vae)
+        self.buckets: tuple[int, ...] = fitting(a_shape, decoder, room)
         self._unet = _Network(build)
         self._vae = _Network(convert(_Decoder(model), (latents,)))
 
@@ -129,8 +130,9 @@ def fitting(a_shape: int, decoder: int, room: int | None) -> tuple[int, ...]:
         if sensible and (room is None or fixed + held <= room):
             return buckets
     assert room is not None, "the last set is sensible"
+    need, free = fixed + held >> 20, room >> 20
     raise TooLittleMemory(
-        f"OpenVINO needs {fixed + held >> 20:,} MiB of memory for this model; {room >> 20:,} are free"
+        f"OpenVINO needs {need:,} MiB of memory for this model; {free:,} are free"
     )
 
 
