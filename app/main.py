@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 
 from app import document, errors, pages
 from app.engine.client import EngineClient
@@ -111,17 +110,9 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
     errors.install(app, lambda path: document.allowed_methods(app, path))
     for routes in _ROUTES:
         app.include_router(routes.router)
-    _answer_heads(app)
     document.install(app, client)
     pages.install(app)
     return app
-
-
-def _answer_heads(app: FastAPI) -> None:
-    """Let every GET be asked for its headers alone; the server drops the body (RFC 9110, 9.3.2)."""
-    for route in app.routes:
-        if isinstance(route, APIRoute) and route.methods and "GET" in route.methods:
-            route.methods.add("HEAD")
 
 
 def _version() -> str:

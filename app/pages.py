@@ -42,13 +42,14 @@ def install(app: FastAPI) -> None:
         _add(app, path, page)
     app.mount(f"/{_FILES}", StaticFiles(packages=[("fastapi_standalone_docs", "static")]))
 
-    @app.get("/redoc/logo-mini.svg", include_in_schema=False)  # where that package's ReDoc asks
-    async def logo() -> RedirectResponse:
+    async def logo(_: Request) -> RedirectResponse:
         return RedirectResponse(f"../{_FILES}/redoc/logo-mini.svg")
 
-    @app.get("/", include_in_schema=False)
-    async def home() -> RedirectResponse:
-        return RedirectResponse("/docs")
+    async def home(request: Request) -> RedirectResponse:
+        return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
+
+    app.add_route("/redoc/logo-mini.svg", logo, include_in_schema=False)  # where ReDoc asks
+    app.add_route("/", home, include_in_schema=False)
 
 
 def _add(app: FastAPI, path: str, page: HTMLResponse) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -72,7 +71,7 @@ class Parting(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self.serving = cycle
-        cycle.transport = _Exit(self.transport, self.depart)  # type: ignore[assignment]
+        cycle.transport = _Exit(self)  # type: ignore[assignment]
         super()._start_asgi_task(cycle, app)
 
     def ignore(self, data: bytes) -> None:
@@ -128,8 +127,16 @@ class Parting(HttpToolsProtocol):
 
 
 class _Exit:
-    """The transport as a request that is served knows it: closing may take a while."""
+    """The transport as a request that is served knows it: closing may take a while.
 
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.write, self.is_closing = transport.write, transport.is_closing
-        self.close = close
+    What is served may hear of the end later than it comes, and has nothing to say after it.
+    """
+
+    def __init__(self, parting: Parting) -> None:
+        self._parting = parting
+        self.is_closing, self.close = parting.transport.is_closing, parting.depart
+
+    def write(self, data: bytes) -> None:
+        """Send a part of an answer."""
+        if not self._parting.departed:
+            self._parting.transport.write(data)

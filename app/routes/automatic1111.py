@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from app import docs
 from app.dependencies import StudioDep
@@ -32,6 +32,7 @@ from app.routes.automatic1111_schemas import (
     Txt2ImgRequest,
     Txt2ImgResponse,
 )
+from app.routing import Router
 
 _PIXEL = (  # a PNG of one black pixel, for the documentation
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
@@ -51,7 +52,7 @@ class _Sitting:
     interrupted: bool = False
 
 
-router = APIRouter(prefix="/sdapi/v1", tags=["automatic1111"], route_class=enveloped(envelope))
+router = Router(prefix="/sdapi/v1", tags=["automatic1111"], route_class=enveloped(envelope))
 
 
 @router.post(

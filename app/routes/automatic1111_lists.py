@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 
 from app import docs
 from app.dependencies import StudioDep
@@ -17,8 +17,9 @@ from app.routes.automatic1111_schemas import (
     SchedulerItem,
     title,
 )
+from app.routing import Router
 
-router = APIRouter(prefix="/sdapi/v1", tags=["automatic1111"], route_class=enveloped(envelope))
+router = Router(prefix="/sdapi/v1", tags=["automatic1111"], route_class=enveloped(envelope))
 
 _NOTHING: dict[str, Any] = {
     "upscalers": [],

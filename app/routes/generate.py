@@ -1,6 +1,6 @@
 """/generate and /images: the native API."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from app import docs, events
 from app.answers import (
@@ -19,9 +19,10 @@ from app.negotiation import negotiate
 from app.permalink import params_of
 from app.reading import gather, read_body
 from app.routes import huggingface
+from app.routing import Router
 from app.schemas import GenerateRequest
 
-router = APIRouter(tags=["generate"])
+router = Router(tags=["generate"])
 _EXTENSIONS = {kind.extension: kind.media_type for kind in FORMATS}
 
 

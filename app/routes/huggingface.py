@@ -6,7 +6,7 @@ https://huggingface.co/docs/inference-providers/tasks/text-to-image
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import Field
 
 from app import docs
@@ -18,8 +18,9 @@ from app.engine.job import ModelInfo
 from app.errors import InvalidRequest
 from app.reading import JSON, read_body
 from app.routes.fields import Eta, Fields, Scale, Seed, Steps
+from app.routing import Router
 
-router = APIRouter(tags=["huggingface"])
+router = Router(tags=["huggingface"])
 
 
 class TextToImageParameters(Fields):

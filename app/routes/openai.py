@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
@@ -33,6 +33,7 @@ from app.routes.openai_schemas import (
     ModelEntry,
     PartialImageEvent,
 )
+from app.routing import Router
 
 _KINDS = {"png": PNG, "jpeg": JPEG, "webp": WEBP}
 
@@ -52,7 +53,7 @@ def _schema(model: type[BaseModel], mode: Literal["validation", "serialization"]
     return {key: value for key, value in schema.items() if key != "$defs"}
 
 
-router = APIRouter(tags=["openai"], route_class=enveloped(_envelope))
+router = Router(tags=["openai"], route_class=enveloped(_envelope))
 _LISTED = {"description": "What is loaded.", "headers": docs.headers()}
 _EVENT = {  # of a stream, as Schemathesis reads one
     "type": "object",

@@ -6,7 +6,7 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
@@ -15,6 +15,7 @@ from app.dependencies import EngineDep, StudioDep
 from app.engine.client import EngineClient
 from app.engine.job import ModelInfo
 from app.errors import Fault, UnknownModel, enveloped, model_of
+from app.routing import Router
 
 
 class InferenceError(BaseModel):
@@ -103,7 +104,7 @@ def _responses(told: str, *statuses: int) -> dict[int | str, dict[str, Any]]:
     return {200: answered, **docs.envelopes(InferenceError, *statuses)}
 
 
-router = APIRouter(prefix="/v2", tags=["openinference"], route_class=enveloped(_envelope))
+router = Router(prefix="/v2", tags=["openinference"], route_class=enveloped(_envelope))
 
 
 @router.get(

@@ -2,13 +2,14 @@
 
 import dataclasses
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from app.dependencies import EngineDep
 from app.docs import WRONG
 from app.reports import EngineOut, FailedModel, Health, ModelList, ModelOut
+from app.routing import Router
 
-router = APIRouter(tags=["operations"])
+router = Router(tags=["operations"])
 
 
 @router.get(
@@ -60,7 +61,7 @@ async def livez() -> Health:
 @router.get("/health", operation_id="readHealth", summary="As /livez", responses=WRONG)
 async def health() -> Health:
     """By the name that most probes ask for; `/readyz` says whether requests are taken."""
-    return await livez()
+    return Health(status="alive")
 
 
 @router.get(

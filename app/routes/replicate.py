@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import AwareDatetime, BaseModel, Field
 
 from app import docs
@@ -21,8 +21,9 @@ from app.errors import InvalidRequest
 from app.images import JPEG, PNG, WEBP, Format
 from app.reading import JSON, read_body
 from app.routes.fields import Count, Fields, Quality, Scale, Seed, Steps
+from app.routing import Router
 
-router = APIRouter(tags=["replicate"])
+router = Router(tags=["replicate"])
 _KINDS = {"png": PNG, "webp": WEBP, "jpg": JPEG}
 
 

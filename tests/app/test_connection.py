@@ -31,7 +31,7 @@ class Application:
     """/echo answers with the body, /refuse at once, /slow after a while, /long with much."""
 
     def __init__(self) -> None:
-        self.begun = self.cancelled = 0
+        self.begun = self.cancelled = self.failed = 0
         self.gate = threading.Event()  # lets /slow go on
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,6 +42,9 @@ class Application:
             await self._serve(scope["method"], scope["path"], receive, send)
         except asyncio.CancelledError:
             self.cancelled += 1
+            raise
+        except Exception:
+            self.failed += 1
             raise
 
     async def _serve(self, method: str, path: str, receive: Receive, send: Send) -> None:
@@ -378,3 +381,17 @@ def test_half_a_request_does_not_hold_up_the_end() -> None:
         assert Heard(half).refuses(503)
         served.thread.join(PATIENCE)
         assert time.monotonic() - began < PATIENCE
+
+
+@pytest.mark.parametrize(
+    ("length", "status"),
+    [(b"Transfer-Encoding: chunked", 400), (b"Content-Length: 5", 408)],
+    ids=["broken chunk", "overdue"],
+)
+def test_who_was_refused_is_not_asked_to_go_on(served: Served, length: bytes, status: int) -> None:
+    """`100 Continue` is due when a body is first read, which may be after the end."""
+    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n" + length + b"\r\n\r\n"
+    heard = served.send(head + (b"no chunk\r\n" if status == 400 else b""))
+    assert str(status).encode() in heard.content
+    assert served.send(GET.replace(b"Host: x", b"Host: x\r\nConnection: close")).status == 200
+    assert served.application.failed == 0
