@@ -26,7 +26,7 @@ FROM ${PYTHON}
 COPY --from=build /opt/darkroom /opt/darkroom
 ENV PATH=/opt/darkroom/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    DARKROOM_HOST=0.0.0.0
+    DARKROOM_HOST=::
 # By number, so that an orchestrator can tell it is not root.
 USER 10001:10001
 WORKDIR /tmp

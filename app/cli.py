@@ -7,7 +7,7 @@ import click
 from pydantic import ValidationError
 
 from app import cli_drawing, cli_training
-from app.console import Fault, open_standard_streams, share_cores
+from app.console import Fault, check_folder, open_standard_streams, share_cores
 from models.library import shipped
 
 _EPILOG_SERVE = """\b
@@ -21,6 +21,7 @@ Examples:
 @click.version_option(package_name="darkroom")
 def cli() -> None:
     """Darkroom: train latent diffusion models, and serve them."""
+    check_folder()
 
 
 @cli.command(epilog=_EPILOG_SERVE)

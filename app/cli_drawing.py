@@ -45,19 +45,20 @@ class Target:
 
     folder: Path
     stem: str | None  # of the file; by what is drawn where there is none
+    suffix: str
     kind: Format
 
     @classmethod
     def of(cls, out: Path | None) -> "Target":
         """What `--out` says; raises `ValueError`, or `OSError` where nothing can be written."""
         if out is None or out.is_dir():
-            target = cls(out or Path(), None, PNG)
+            target = cls(out or Path(), None, ".png", PNG)
         else:
             kind = format_of(out.suffix[1:])
             if kind is None:
                 allowed = ".png, .webp, .jpg, .jpeg, or a folder that is there"
                 raise ValueError(f"{out}: ends with {out.suffix!r}; allowed: {allowed}")
-            target = cls(out.parent, out.stem, kind)
+            target = cls(out.parent, out.stem, out.suffix, kind)
         if not target.folder.is_dir():
             raise FileNotFoundError(f"{target.folder}: no such folder")
         there = [target.folder, *([out] if out and out.exists() else [])]
@@ -71,7 +72,7 @@ class Target:
             stem = file_stem(params, image, info)
         else:
             stem = self.stem if params.n == 1 else f"{self.stem}-{params.seed_of(image)}"
-        return self.folder / f"{stem}.{self.kind.extension}"
+        return self.folder / (stem + self.suffix)
 
 
 @click.command(epilog=_EPILOG_SAMPLE)

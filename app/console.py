@@ -29,6 +29,14 @@ def open_standard_streams() -> None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
 
 
+def check_folder() -> None:
+    """Raise `Fault` where the working directory was deleted: MKL would end the process later."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise Fault("the working directory is not there any more; change to another") from error
+
+
 def share_cores() -> None:
     """Let PyTorch have no more threads than a quota of its control group has time for.
 

@@ -37,10 +37,8 @@ class BehindProxy:
             prefix = self._root_path
             if self._trusts(scope):
                 headers = scope["headers"] = _translated(scope["headers"])
-                host, told = (
-                    _last(headers, b"x-forwarded-host"),
-                    _last(headers, b"x-forwarded-prefix"),
-                )
+                host = _last(headers, b"x-forwarded-host")
+                told = _last(headers, b"x-forwarded-prefix").rstrip("/")
                 if Authority.parse(host):
                     rest = [pair for pair in headers if pair[0] != b"host"]
                     scope["headers"] = [(b"host", host.encode()), *rest]

@@ -50,13 +50,18 @@ class WorkerProcess:
         self.heard = 0  # messages
 
     def _spawn(self, command: Sequence[str], connection: socket.socket) -> Process:
-        """A process in a group of its own: Ctrl-C in the terminal is the server's to handle."""
+        """A process in a group of its own: Ctrl-C in the terminal is the server's to handle.
+
+        In a folder that is there whatever becomes of the server's: PyTorch cannot do without.
+        """
         number = connection.fileno()
-        path = os.pathsep.join(filter(None, [_CODE, os.environ.get("PYTHONPATH")]))
+        given = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+        path = os.pathsep.join([_CODE, *map(os.path.abspath, given)])
         return subprocess.Popen(
             [*command, str(number)],
             pass_fds=[number],
             process_group=0,
+            cwd="/",
             env={**os.environ, "PYTHONPATH": path},
         )
 

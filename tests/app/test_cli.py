@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from PIL import Image
 
 from app.cli import cli
@@ -26,6 +26,56 @@ def test_sample_draws_what_the_library_draws(
             assert f"Seed: {seed}," in made.info["parameters"]
 
 
+def drawn(*flags: object) -> Result:
+    """`darkroom sample` with few steps."""
+    common = ["sample", "--class", "dog", "--steps", "3"]
+    return CliRunner().invoke(cli, [*common, *map(str, flags)], catch_exceptions=False)
+
+
+def test_without_a_target_a_picture_is_named_by_what_it_is(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert drawn("--model", tiny_folder, "--seed", 9).stdout == "tiny-dog-9.png\n"
+    assert drawn("--model", tiny_folder).exit_code == 0, "nor does a seed have to be given"
+    (tmp_path / "album").mkdir()
+    made = drawn("--model", tiny_folder, "--seed", 9, "--n", 2, "--out", "album")
+    assert made.stdout.split() == ["album/tiny-dog-9.png", "album/tiny-dog-10.png"]
+    first, second = tmp_path / "tiny-dog-9.png", tmp_path / "album/tiny-dog-9.png"
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.webp", "WEBP"), ("a.jpg", "JPEG"), ("a.JPEG", "JPEG"), ("a.PNG", "PNG")]
+)
+def test_the_format_is_by_the_suffix(
+    tiny_folder: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    result = drawn("--model", tiny_folder, "--out", tmp_path / name)
+    assert result.stdout == f"{tmp_path / name}\n"
+    with Image.open(tmp_path / name) as image:
+        assert image.format == kind
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("a.gif", "ends with '.gif'; allowed: .png, .webp, .jpg, .jpeg, or a folder"),
+        ("a", "ends with ''; allowed: .png"),
+        ("no/such/a.png", "no/such: no such folder"),
+        ("file.png/a.png", "file.png: no such folder"),
+    ],
+)
+def test_a_target_is_checked_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.png").touch()
+    result = drawn("--model", "no-such-model", "--out", out)
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
 def test_models_lists_what_ships() -> None:
     assert CliRunner().invoke(cli, ["models"]).output.startswith("digits ")
 
@@ -40,7 +90,7 @@ def test_models_lists_what_ships() -> None:
         ),
         (["sample", "--model", "TINY", "--steps", "0", "--out", "x.png"], "0 is not in the range"),
         (["sample", "--model", "TINY", "--steps", "1001", "--out", "x.png"], "allowed: 1 to 1000"),
-        (["sample", "--model", "TINY", "--out", "/no/such/x.png"], "No such file or directory"),
+        (["sample", "--model", "TINY", "--out", "/no/such/x.png"], "/no/such: no such folder"),
         (
             ["sample", "--model", "TINY", "--eta", "nan", "--out", "x.png"],
             "'nan' is not in the ran",

@@ -65,6 +65,52 @@ def test_a_wrong_value_stops_the_server(
         Settings()
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("DARKROOM_MODEL", "DARKROOM_MODEL is no setting; nearest: DARKROOM_MODELS"),
+        ("DARKROOM_TIMEOUT", "nearest: DARKROOM_TIMEOUT_SECONDS"),
+        ("DARKROOM_PROT", "nearest: DARKROOM_PORT"),
+        ("darkroom_slot", "DARKROOM_SLOT is no setting; nearest: DARKROOM_SLOTS"),
+        ("DARKROOM_" + "X" * 5000, "is no setting; see docs/settings.md"),
+    ],
+)
+def test_a_variable_that_means_nothing_is_refused_with_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, name: str, told: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(ValidationError, match=re.escape(told)) as error:
+        Settings()
+    assert len(str(error.value)) < 1000
+
+
+def test_what_kubernetes_says_of_a_service_of_our_name_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """kubernetes.io/docs/tutorials/services/connect-applications-service, environment variables."""
+    for name, value in {
+        "DARKROOM_SERVICE_HOST": "10.0.0.11",
+        "DARKROOM_SERVICE_PORT": "8000",
+        "DARKROOM_SERVICE_PORT_HTTP": "8000",
+        "DARKROOM_PORT": "tcp://10.0.0.11:8000",
+        "DARKROOM_PORT_8000_TCP": "tcp://10.0.0.11:8000",
+        "DARKROOM_PORT_8000_TCP_PROTO": "tcp",
+        "DARKROOM_PORT_8000_TCP_PORT": "8000",
+        "DARKROOM_PORT_8000_TCP_ADDR": "10.0.0.11",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert Settings().port == 8000
+
+
+@pytest.mark.parametrize("path", ["darkroom", "/", "/a/", "//a", "/a b", "/a?b", "/ä"])
+def test_a_root_path_is_a_plain_path(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setenv("DARKROOM_ROOT_PATH", path)
+    with pytest.raises(ValidationError, match="allowed: such as /darkroom"):
+        Settings()
+    monkeypatch.setenv("DARKROOM_ROOT_PATH", "/a/b-c.d")
+    assert Settings().root_path == "/a/b-c.d"
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]
