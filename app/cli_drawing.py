@@ -1,14 +1,14 @@
 """`darkroom sample` and `darkroom verify`: drawing without a server."""
 
-import secrets
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from app.console import FiniteRange, one_line
-from app.engine.job import DEFAULT_STEPS, MAX_GUIDANCE_SCALE, MAX_SEED, EngineError
+from app.engine.job import MAX_GUIDANCE_SCALE, MAX_SEED, EngineError
 from models.library import find
 
 if TYPE_CHECKING:
@@ -72,21 +72,25 @@ def sample(
     device: str,
 ) -> None:
     """Draw images without a server: the same request, the same pixels."""
-    from app.engine.job import Params
     from app.engine.offline import draw
     from app.images import PNG, describe, encode
-    from models.conditioning import Classes
+    from app.schemas import GenerateRequest
 
+    asked = {
+        "class": class_,
+        "steps": steps,
+        "guidance_scale": guidance_scale,
+        "guidance_interval": list(guidance_interval),
+        "eta": eta,
+        "seed": seed,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
     with one_line():
+        request = GenerateRequest.parse(given)  # what HTTP does, before a model is opened
         folder = find(model)
         runner = open_runner(folder, device)
         info = runner.info
-        seed = secrets.randbelow(2**32) if seed is None else seed
-        scale = info.guidance_scale if guidance_scale is None else guidance_scale
-        steps = min(DEFAULT_STEPS, info.max_steps) if steps is None else steps
-        index = Classes(info.classes, info.null_class).index(class_)
-        wanted = Params(folder.name, index, steps, scale, guidance_interval, eta, seed, n)
-        params = wanted.canonical(info)
+        params = replace(request.to_params({info.name: info}), n=n)
         for k, pixels in enumerate(draw(runner, params)):
             path = out if n == 1 else out.with_stem(f"{out.stem}-{params.seed_of(k)}")
             path.write_bytes(encode(pixels, PNG, describe(params, k, info)))

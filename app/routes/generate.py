@@ -14,7 +14,7 @@ from app.answers import (
 from app.dependencies import StudioDep
 from app.drawing import Order
 from app.errors import UnknownImage
-from app.images import FORMATS
+from app.images import FORMATS, format_of
 from app.negotiation import negotiate
 from app.permalink import params_of
 from app.reading import gather, read_body
@@ -22,7 +22,6 @@ from app.routes import huggingface
 from app.schemas import GenerateRequest
 
 router = APIRouter(tags=["generate"])
-_EXTENSIONS = {kind.extension: kind.media_type for kind in FORMATS}
 
 
 @router.post("/generate", **docs.GENERATE)
@@ -35,7 +34,8 @@ async def generate(request: Request, studio: StudioDep) -> Response:
     if "inputs" in values and not text:
         order = huggingface.to_order(values, studio.models)
     else:
-        order = GenerateRequest.parse(values, strict=not text).to_order(studio.models)
+        wanted = GenerateRequest.parse(values, strict=not text, models=studio.models)
+        order = wanted.to_order(studio.models)
     return await answer(studio, request, order)
 
 
@@ -45,7 +45,8 @@ async def generate_by_query(request: Request, studio: StudioDep) -> Response:
 
     What it means may change with the server's default model; `Content-Location` does not.
     """
-    wanted = GenerateRequest.parse(gather(request.query_params.multi_items()), strict=False)
+    values = gather(request.query_params.multi_items())
+    wanted = GenerateRequest.parse(values, strict=False, models=studio.models)
     order = wanted.to_order(studio.models)
     media_type = negotiate(request.headers.get("accept", ""), formats(wanted.n))
     if wanted.seed is not None and media_type != events.MEDIA_TYPE:
@@ -53,7 +54,9 @@ async def generate_by_query(request: Request, studio: StudioDep) -> Response:
     if request.method == "HEAD":
         info = studio.info(order)
         headers = describing(request, order.params, info, media_type)
-        return without_body(headers | {"Content-Type": media_type, "Cache-Control": "no-store"})
+        streamed = media_type == events.MEDIA_TYPE
+        headers |= events.HEADERS if streamed else {"Cache-Control": "no-store"}
+        return without_body(headers | {"Content-Type": media_type})
     return await answer(studio, request, order)
 
 
@@ -62,8 +65,11 @@ async def recall_image(request: Request, name: str, studio: StudioDep) -> Respon
     """The image of an id, drawn again: `{id}.png`, `.webp` or `.jpg`, or what `Accept` asks for."""
     stem, dot, extension = name.partition(".")
     params = params_of(stem, studio.models)
-    if dot and extension not in _EXTENSIONS:
-        allowed = ", ".join(_EXTENSIONS)
+    if not dot:
+        media_type = negotiate(request.headers.get("accept", ""), IMAGES)
+    elif kind := format_of(extension):
+        media_type = kind.media_type
+    else:
+        allowed = ", ".join(kind.extension for kind in FORMATS)
         raise UnknownImage(f"no image is made as {extension[:20]!r}; allowed: {allowed}")
-    media_type = _EXTENSIONS.get(extension) or negotiate(request.headers.get("accept", ""), IMAGES)
     return await recall(studio, request, Order(params), media_type, immutable=True)
