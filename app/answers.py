@@ -50,9 +50,10 @@ async def answer(studio: Studio, request: Request, order: Order) -> Response:
     """Draw, and answer in the format the client likes best."""
     info, params = studio.info(order), order.params
     media_type = negotiate(request.headers.get("accept", ""), formats(params.n))
-    headers = describing(request, params, info, media_type) | {"Cache-Control": "no-store"}
+    headers = describing(request, params, info, media_type)
     if media_type == events.MEDIA_TYPE:
         return await EventStream.begin(_narrate(studio, request, order), headers)
+    headers["Cache-Control"] = "no-store"
     return await _drawn(studio, request, order, media_type, headers)
 
 

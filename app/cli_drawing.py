@@ -1,23 +1,15 @@
 """`darkroom sample` and `darkroom verify`: drawing without a server."""
 
 import os
-import secrets
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from app.console import FiniteRange, one_line
-from app.engine.job import (
-    DEFAULT_STEPS,
-    MAX_GUIDANCE_SCALE,
-    MAX_SEED,
-    EngineError,
-    ModelInfo,
-    Params,
-)
+from app.engine.job import MAX_GUIDANCE_SCALE, MAX_SEED, EngineError, ModelInfo, Params
 from app.images import PNG, Format, describe, encode, file_stem, format_of
 from models.library import find
 
@@ -122,22 +114,30 @@ def sample(
 ) -> None:
     """Draw images without a server: the same request, the same pixels."""
     from app.engine.offline import draw
-    from models.conditioning import Classes
+    from app.schemas import GenerateRequest
 
+    asked = {
+        "class": class_,
+        "steps": steps,
+        "guidance_scale": guidance_scale,
+        "guidance_interval": list(guidance_interval),
+        "eta": eta,
+        "seed": seed,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
     with one_line():
         target = Target.of(out)
+        request = GenerateRequest.parse(given)  # what HTTP does, before a model is opened
         folder = find(model)
         click.echo(f"loading {folder.name}", err=True)
         runner = open_runner(folder, device)
         info = runner.info
-        seed = secrets.randbelow(2**32) if seed is None else seed
-        scale = info.guidance_scale if guidance_scale is None else guidance_scale
-        steps = min(DEFAULT_STEPS, info.max_steps) if steps is None else steps
-        index = Classes(info.classes, info.null_class).index(class_)
-        wanted = Params(folder.name, index, steps, scale, guidance_interval, eta, seed, n)
-        params = wanted.canonical(info)
+        params = replace(request.to_params({info.name: info}), n=n)
         with click.progressbar(
-            length=steps * n, label="drawing", file=sys.stderr, hidden=not sys.stderr.isatty()
+            length=params.steps * n,
+            label="drawing",
+            file=sys.stderr,
+            hidden=not sys.stderr.isatty(),
         ) as bar:
             images = draw(runner, params, tell=bar.update)
         for k, pixels in enumerate(images):

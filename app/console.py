@@ -96,5 +96,12 @@ def one_line() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise Fault(f"{error.name} is not installed: pip install '.[train]'") from error
-    except (ValueError, OSError, EngineError) as error:  # CheckpointError, DataError among them
+    except _mendable() as error:
         raise Fault(str(error)) from error
+
+
+def _mendable() -> tuple[type[Exception], ...]:
+    """CheckpointError and DataError are ValueErrors. Imported only where something was raised."""
+    from app.errors import RequestError  # with the web framework, half a second of it
+
+    return (ValueError, OSError, EngineError, RequestError)

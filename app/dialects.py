@@ -24,7 +24,7 @@ def to_order(
     Args:
         models: those loaded.
         prompt: names a class, where the model has classes.
-        values: native field -> value; None is left out, and numbers may be text.
+        values: native field -> value; None is left out, and so is a seed of -1.
         names: native field -> what the dialect calls it, for errors.
         prompt_field: what the dialect calls the prompt.
         within: the object that has the values, where they are not at the top of the body.
@@ -33,6 +33,8 @@ def to_order(
         UnknownModel, InvalidRequest: in the dialect's names.
     """
     given = {name: value for name, value in values.items() if value is not None}
+    if given.get("seed") == -1:  # random, to those who take it from Stable Diffusion
+        del given["seed"]
     model = models.get(str(given.get("model", next(iter(models)))))
     try:
         if model is not None:  # else the request says that it is unknown

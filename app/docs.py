@@ -76,7 +76,7 @@ HEADERS: dict[str, dict[str, Any]] = {
     "Cache-Control": {"description": "Who may keep it.", "schema": {"type": "string"}},
     "Vary": {"description": "Accept", "schema": {"type": "string"}},
     "ETag": {
-        "description": "Names these very bytes; for If-None-Match.",
+        "description": "Names these very bytes, as this machine makes them; for If-None-Match.",
         "schema": {"type": "string"},
     },
 }

@@ -39,7 +39,10 @@ _NAMED = (
 _MODEL_OF = {  # the part of a path that names a model
     "/models/{name}": "name",
     "/v1/models/{model}": "model",
+    "/v1/models/{owner}/{name}": "name",
     "/v1/models/{owner}/{name}/predictions": "name",
+    "/v1/models/{owner}/{name}/versions": "name",
+    "/v1/models/{owner}/{name}/versions/{version}": "name",
     "/v2/models/{name}": "name",
     "/v2/models/{name}/ready": "name",
 }

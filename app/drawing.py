@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.engine.client import EngineClient
 from app.engine.job import MAX_PRIORITY, NOBODY, Asker, ModelInfo, Params, Result, Update
@@ -31,6 +32,17 @@ class Studio:
     asker: Asker = NOBODY
     max_priority: int = MAX_PRIORITY  # that an order may have
     quiet: float = 15.0  # seconds a stream is silent before it gives a sign of life
+    waited: float = 0.0  # seconds, for the models to load
+
+    async def opened(self, timeout: float | None = None) -> "Studio":
+        """Itself, once requests are taken: while models load, a request waits for them.
+
+        Raises:
+            EngineUnavailable: not within `timeout` seconds, or the limit where absent; or never.
+        """
+        began = time.monotonic()
+        await self.engine.loaded(self.engine.timeout if timeout is None else timeout)
+        return replace(self, waited=time.monotonic() - began)
 
     @property
     def models(self) -> Mapping[str, ModelInfo]:
@@ -54,11 +66,12 @@ class Studio:
             EngineError: it was refused, or failed.
         """
         self.info(order)
+        timeout = self.engine.timeout if order.timeout is None else order.timeout
         return await self.engine.generate(
             order.params,
             asker=self.asker,
             priority=order.priority,
-            timeout=order.timeout,
+            timeout=timeout - self.waited,
             previews=order.previews if watch else 0,
             watch=watch,
         )

@@ -11,6 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 MEDIA_TYPE = "text/event-stream"
 KEEP_ALIVE = b": keep-alive\n\n"
+# no-transform and X-Accel-Buffering: proxies that compress or collect would hold events back.
+HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 
 
 def event(name: str, data: BaseModel) -> bytes:
@@ -31,9 +33,7 @@ class EventStream(StreamingResponse):
             async for chunk in events:
                 yield chunk
 
-        # no-transform and X-Accel-Buffering: proxies that compress or collect would hold it back.
-        kept = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
-        super().__init__(chunks(), headers=kept | headers)
+        super().__init__(chunks(), headers=headers | HEADERS)
         self._events = events
 
     @classmethod

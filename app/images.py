@@ -49,13 +49,22 @@ WEBP = Format("WEBP", "image/webp", "webp")
 JPEG = Format("JPEG", "image/jpeg", "jpg")
 FORMATS = (PNG, WEBP, JPEG)
 JPEG_QUALITY = 95
+_NAMED = {
+    name: kind
+    for kind in FORMATS
+    for name in (kind.name.lower(), kind.extension, kind.media_type, f"image/{kind.extension}")
+}
 
 
-def format_of(extension: str) -> Format | None:
-    """The format that files with this extension have; None where it is none of ours."""
-    extension = extension.lower()
-    named = {kind.extension: kind for kind in FORMATS} | {"jpeg": JPEG}
-    return named.get(extension)
+def format_of(name: str) -> Format | None:
+    """The format of a name, an extension or a media type; `jpg` and `image/jpg` are JPEG's, too."""
+    return _NAMED.get(name.strip().lower())
+
+
+def media_type_of(name: str) -> str:
+    """A media type by its registered name: many write `image/jpg`."""
+    kind = format_of(name) if "/" in name else None
+    return name if kind is None else kind.media_type
 
 
 def file_stem(params: Params, image: int, info: ModelInfo) -> str:

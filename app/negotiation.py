@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 
 from app.errors import NotAcceptable
+from app.images import media_type_of
 
 _LONGEST = 4096  # characters; a browser sends 200
 
 
 def negotiate(accept: str, offers: Sequence[str]) -> str:
     """One of the media types offered, in order of the server's preference.
+
+    Of those that the client likes equally it is one that it names: axios and others ask for
+    `application/json, text/plain, */*` and mean JSON.
 
     Raises:
         NotAcceptable: nothing the client names is among them, or it names too much.
@@ -23,16 +27,18 @@ def negotiate(accept: str, offers: Sequence[str]) -> str:
             key, _, value = argument.partition("=")
             if key.strip().lower() == "q":
                 quality = _quality(value)
-        wanted[name.lower()] = quality
+        wanted[media_type_of(name.lower())] = quality
     if not accept.strip():
         return offers[0]
 
-    def liking(offer: str) -> float:
-        names = (offer, offer.split("/")[0] + "/*", "*/*")
-        return next((wanted[name] for name in names if name in wanted), 0.0)
+    def liking(offer: str) -> tuple[float, int]:
+        """Its quality, and how plainly it is named: 2 itself, 1 its kind, 0 as any."""
+        names = {2: offer, 1: offer.split("/")[0] + "/*", 0: "*/*"}
+        found = ((wanted[name], rank) for rank, name in names.items() if name in wanted)
+        return next(found, (0.0, 0))
 
     best = max(offers, key=liking)  # the first of equals
-    if liking(best) <= 0:
+    if liking(best)[0] <= 0:
         raise NotAcceptable(f"Accept {accept[:40]!r} fits none of: {', '.join(offers)}")
     return best
 

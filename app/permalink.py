@@ -1,7 +1,9 @@
-"""The id of an image: all that its pixels depend on, short enough for a path.
+"""The id of an image: what was asked for, and of which checkpoint; its entity tags: which bytes.
 
-An id holds the parameters themselves and the beginning of the checkpoint's digest, so the server
-keeps no list: it draws again what an id stands for, today or after a restart. One image has one id.
+An id holds the parameters themselves and the beginning of the checkpoint's digest, short enough for
+a path, so the server keeps no list: it draws again what an id stands for, today or after a restart.
+One request has one id, on every machine. Another machine, library or version of this service may
+round otherwise, and a picture differ in last bits: that is for the entity tag to say.
 """
 
 import base64
@@ -9,9 +11,11 @@ import binascii
 import functools
 import hashlib
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
+from pathlib import Path
 
 import msgspec
+from PIL import features
 
 from app.engine.job import (
     MAX_GUIDANCE_SCALE,
@@ -74,18 +78,25 @@ def entity_tag(params: Params, info: ModelInfo, media_type: str, *, marked: bool
 
     Strong where the engine found its pixels to be the same bytes whatever shares the batch.
     """
-    what = (params, info.digest, info.backend, info.device, info.dtype, media_type, marked)
-    digest = hashlib.sha256(repr((what, _versions())).encode()).hexdigest()[:32]
+    pixels = (params, info.digest, info.backend, info.device, info.dtype, info.platform)
+    what = (pixels, media_type, marked, _encoders(), _source())
+    digest = hashlib.sha256(repr(what).encode()).hexdigest()[:32]
     return f'"{digest}"' if info.exact else f'W/"{digest}"'
 
 
 @functools.cache
-def _versions() -> tuple[str, ...]:
-    """Of what makes pixels and files; empty where it is not installed."""
-    found = []
-    for package in ("darkroom", "openvino", "pillow", "torch"):
-        try:
-            found.append(version(package))
-        except PackageNotFoundError:
-            found.append("")
-    return tuple(found)
+def _encoders() -> tuple[str | None, ...]:
+    """Versions of what makes files and JSON of pixels."""
+    codecs = (features.version(name) for name in ("zlib", "jpg", "webp"))
+    return (version("pillow"), version("pydantic"), *codecs)
+
+
+@functools.cache
+def _source() -> str:
+    """SHA-256 of the code that makes pixels and files: its version need not change when it does."""
+    root, digest = Path(__file__).parents[1], hashlib.sha256()
+    paths = [*root.glob("app/**/*.py"), *root.glob("models/*.py")]  # training makes none
+    for path in sorted(paths):
+        name, content = path.relative_to(root).as_posix(), path.read_bytes()
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()

@@ -2,9 +2,12 @@
 
 import functools
 import re
+from collections.abc import Mapping
 
 from app.engine.job import ModelInfo
 from app.errors import InvalidRequest
+from models.bounds import brief
+from models.conditioning import Classes
 
 MAX_PROMPT = 4096  # characters
 _TOLD = 4  # classes that an ambiguous prompt names
@@ -39,9 +42,21 @@ def class_of(prompt: str, info: ModelInfo, field: str = "prompt") -> str | None:
             break
     if len(best) == 1:
         return best[0]
-    listed = ", ".join(info.classes[:24]) + (", ..." if len(info.classes) > 24 else "")
-    said = "names none of the classes" if not best else f"names more than one class: {best}"
-    raise InvalidRequest({field: f"{said}; allowed: a text that names one of: {listed}"})
+    said = "names none of the classes" if not best else f"names more than one class: {brief(best)}"
+    raise InvalidRequest({field: f"{said}; allowed: {allowed_prompt(info)}"})
+
+
+def allowed_prompt(info: ModelInfo | None) -> str:
+    """What a prompt may be, in words."""
+    if info is None or not info.classes:
+        return f"a text of at most {MAX_PROMPT} characters"
+    return f"a text that names one of: {Classes(info.classes, info.null_class).listed}"
+
+
+def asked_of(model: object, models: Mapping[str, ModelInfo]) -> ModelInfo | None:
+    """The model that a wrong request means: the one of this name, or the first there is."""
+    named = models.get(model) if isinstance(model, str) else None
+    return named or next(iter(models.values()), None)
 
 
 @functools.lru_cache(maxsize=16)

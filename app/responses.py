@@ -12,7 +12,7 @@ class ImageOut(BaseModel):
     """One image of a JSON response."""
 
     seed: int
-    id: str = Field(description="All that its pixels depend on, in short.")
+    id: str = Field(description="What was asked for, and of which checkpoint, in short.")
     url: str = Field(description="Where it can be had again: `/images/{id}.png`.")
     media_type: str = "image/png"
     data: str = Field(description="The file, base64.")

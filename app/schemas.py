@@ -4,6 +4,7 @@ import difflib
 import functools
 import secrets
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,6 +24,7 @@ from app.engine.job import (
     Params,
 )
 from app.errors import LONGEST_NAME, MOST_ERRORS, InvalidRequest, model_of
+from app.prompts import asked_of
 from models.conditioning import Classes
 
 _RANDOM_SEEDS = 2**32  # short enough to read aloud, and exact in JavaScript
@@ -38,6 +40,16 @@ ALIASES = {
     "num_outputs": "n",
     "class_label": "class",
     "class_labels": "class",
+}
+# What other services call a prompt; the native API has none.
+_PROMPTS = ("prompt", "prompts", "positive_prompt", "text_prompt", "text", "inputs", "input")
+_WORDS = {
+    "integer": "an integer",
+    "number": "a number",
+    "string": "a string",
+    "boolean": "true or false",
+    "object": "an object",
+    "null": "null",
 }
 
 
@@ -96,13 +108,24 @@ class GenerateRequest(BaseModel):
     )
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], *, strict: bool = True) -> Self:
-        """Check values by name. Where it is not `strict`, numbers may be text, as forms have them.
+    def parse(
+        cls,
+        values: Mapping[str, Any],
+        *,
+        strict: bool = True,
+        models: Mapping[str, ModelInfo] = MappingProxyType({}),
+    ) -> Self:
+        """Check values by name.
+
+        Args:
+            values: the fields.
+            strict: whether numbers may not be text, as forms have them.
+            models: those loaded; a prompt, which is no field, is told their classes.
 
         Raises:
             InvalidRequest: naming every wrong field and what is allowed.
         """
-        named, wrong = _named(values)
+        named, wrong = _named(values, models)
         for name, value in named.items():  # 20.0 is an integer to JSON Schema, and not to pydantic
             if isinstance(value, float) and value.is_integer():
                 named[name] = int(value)
@@ -158,7 +181,9 @@ class GenerateRequest(BaseModel):
         return params.canonical(info)
 
 
-def _named(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def _named(
+    values: Mapping[str, Any], models: Mapping[str, ModelInfo]
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Values by the names we give them; and what is wrong with those that have no place."""
     known = allowed_values()
     listed = ", ".join(known)
@@ -168,12 +193,22 @@ def _named(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         name = ALIASES.get(given, given)
         if name not in known:
             hint = _hint(given) if len(wrong) < MOST_ERRORS else ""  # others are not told
-            wrong[given] = f"unknown field; {hint}allowed: {listed}"
+            asked = _by_class(values.get("model"), models) if given.lower() in _PROMPTS else ""
+            wrong[given] = f"unknown field; {asked or f'{hint}allowed: {listed}'}"
         elif name in named:
             wrong[given] = f"{name!r} is given twice"
         else:
             named[name] = value
     return named, wrong
+
+
+def _by_class(model: object, models: Mapping[str, ModelInfo]) -> str:
+    """How the model of this name, or the first, is asked in place of a prompt."""
+    info = asked_of(model, models)
+    if info is None:
+        return ""
+    allowed = Classes(info.classes, info.null_class).describe()
+    return f"{info.name} is asked by 'class' and not by a prompt; class: {allowed}"
 
 
 def _hint(given: str) -> str:
@@ -187,21 +222,27 @@ def _hint(given: str) -> str:
 @functools.cache
 def allowed_values() -> Mapping[str, str]:
     """What each field of a request may be, in words, read from its schema."""
-    words = {"integer": "an integer", "number": "a number", "string": "a string", "null": "null"}
-    allowed = {}
-    for name, field in GenerateRequest.model_json_schema(by_alias=True)["properties"].items():
-        options = []
-        for option in field.get("anyOf", [field]):
-            if option["type"] == "array":
-                bounds = f"from {option['items']['minimum']} to {option['items']['maximum']}"
-                options.append(f"a list of {option['minItems']} numbers {bounds}")
-            elif "minimum" in option:
-                bounds = f"from {option['minimum']} to {option['maximum']}"
-                options.append(f"{words[option['type']]} {bounds}")
-            elif "exclusiveMinimum" in option:
-                bounds = f"above {option['exclusiveMinimum']:g} and up to {option['maximum']:g}"
-                options.append(f"{words[option['type']]} {bounds}")
-            else:
-                options.append(words[option["type"]])
-        allowed[name] = " or ".join(options)
-    return allowed
+    fields = GenerateRequest.model_json_schema(by_alias=True)["properties"]
+    return {name: in_words(field) for name, field in fields.items()}
+
+
+def in_words(field: Mapping[str, Any]) -> str:
+    """What a field may be, by its JSON schema."""
+    return " or ".join(map(_option_in_words, field.get("anyOf", [field])))
+
+
+def _option_in_words(option: Mapping[str, Any]) -> str:
+    kind: str = option["type"]
+    if "enum" in option:
+        return "one of " + ", ".join(option["enum"])
+    if kind == "array":
+        bounds = f"from {option['items']['minimum']} to {option['items']['maximum']}"
+        return f"a list of {option['minItems']} numbers {bounds}"
+    if "minimum" in option:
+        return f"{_WORDS[kind]} from {option['minimum']} to {option['maximum']}"
+    if "exclusiveMinimum" in option:
+        bounds = f"above {option['exclusiveMinimum']:g} and up to {option['maximum']:g}"
+        return f"{_WORDS[kind]} {bounds}"
+    if "maxLength" in option:
+        return f"{_WORDS[kind]} of at most {option['maxLength']} characters"
+    return _WORDS[kind]

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from app.engine.job import MAX_IMAGES, MAX_PRIORITY, MAX_STEPS, MAX_TIMEOUT
 from app.origins import Access
 from app.proxies import PREFIX
+from models.bounds import brief
 from models.library import find
 
 _List = Annotated[tuple[str, ...], NoDecode]
@@ -43,7 +44,7 @@ class Settings(BaseSettings):
         description="Where to listen: a name or an address; `::` is every address of both kinds.",
     )
     port: int = Field(8000, ge=0, le=65535, validation_alias=AliasChoices("DARKROOM_PORT", "PORT"))
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     backend: Literal["auto", "openvino", "eager", "cuda-graphs"] = "auto"
     compile: bool = Field(False, description="torch.compile the UNet; slow to start.")
@@ -166,6 +167,16 @@ class Settings(BaseSettings):
         if len(set(known)) != len(known):
             raise ValueError(f"two models are called alike: {', '.join(sorted(known))}")
         return names
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, device: str) -> str:
+        kind, _, number = device.partition(":")
+        numbered = kind == "cuda" and number.isascii() and number.isdecimal()
+        if device not in ("auto", "cpu", "cuda") and not numbered:
+            allowed = "auto, cpu, cuda, or a GPU by its number, as in cuda:0"
+            raise ValueError(f"unknown device {brief(device)}; allowed: {allowed}")
+        return device
 
     @field_validator("cors_origins")
     @classmethod

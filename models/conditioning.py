@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from models.bounds import brief
 
-MAX_GUIDANCE_SCALE = 20  # of a model's default: what a request may ask for
+MAX_GUIDANCE_SCALE = 30  # of a model's default: what a request may ask for
 MAX_CLASSES, MAX_CLASS_NAME = 65_536, 256  # names, and characters of one
 _MOST_LISTED, _MOST_LETTERS = 24, 200  # names in a message, and characters of them together
 
@@ -66,9 +66,13 @@ class Classes:
         """The allowed values in words."""
         if not self.names:
             return "null (the model has no classes)"
+        null = ", or null" if self.null is not None else ""
+        return f"{self.listed}, an index from 0 to {len(self.names) - 1}{null}"
+
+    @property
+    def listed(self) -> str:
+        """The names, or as many of them as a message has room for."""
         first = self.names[:_MOST_LISTED]
         while len(first) > 1 and sum(map(len, first)) > _MOST_LETTERS:
             first = first[:-1]
-        listed = ", ".join(first) + (", ..." if len(first) < len(self.names) else "")
-        null = ", or null" if self.null is not None else ""
-        return f"{listed}, an index from 0 to {len(self.names) - 1}{null}"
+        return ", ".join(first) + (", ..." if len(first) < len(self.names) else "")

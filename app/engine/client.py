@@ -116,6 +116,11 @@ class EngineClient:
         return tuple(self._load.models)
 
     @property
+    def timeout(self) -> float:
+        """Seconds that requests have which name none."""
+        return self._ledger.limits.seconds
+
+    @property
     def jobs(self) -> int:
         """Requests waiting or running."""
         return len(self._ledger.requests)
@@ -138,8 +143,9 @@ class EngineClient:
             async with asyncio.timeout(timeout):
                 while self.loading:
                     await self._news.wait()
-        except TimeoutError:
-            raise EngineUnavailable(self.refusal or "", _SOON) from None
+        except TimeoutError as error:
+            told = f"the models are not loaded yet, after {timeout:g} seconds"
+            raise EngineUnavailable(told, _SOON) from error
         if refusal := self.refusal:
             raise EngineUnavailable(refusal)
 

@@ -1,5 +1,6 @@
 """What a request is to the engine, and how it can end. Plain and frozen: it crosses processes."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -8,7 +9,8 @@ from types import MappingProxyType
 from app.engine.costs import Costs
 
 # What one request may ask for at most; a model's own number of timesteps bounds its steps, too.
-MAX_STEPS, MAX_IMAGES, MAX_GUIDANCE_SCALE, MAX_SEED = 1000, 16, 20, 2**63 - 1
+MAX_STEPS, MAX_IMAGES, MAX_SEED = 1000, 16, 2**63 - 1
+MAX_GUIDANCE_SCALE = 30  # where AUTOMATIC1111's slider ends
 MIN_PRIORITY, MAX_PRIORITY, MAX_TIMEOUT = -10, 10, 3600.0
 MAX_PREVIEWS = 16
 DEFAULT_STEPS = 50
@@ -91,11 +93,18 @@ class Params:
     n: int
 
     def canonical(self, info: "ModelInfo") -> "Params":
-        """The same pixels by their one name: no guidance where there is nothing to guide."""
-        start, end = self.guidance_interval
+        """The same pixels by their one name: no guidance where there is nothing to guide.
+
+        An interval becomes the narrowest that covers the same steps, and ends where a step begins.
+        """
+        # The steps begin..end-1 are guided, by the comparisons that `rows` makes.
+        begin, end = (
+            bisect_left(range(self.steps), edge, key=lambda step: step / self.steps)
+            for edge in self.guidance_interval
+        )
         classes = self.class_index is not None and info.null_class is not None
-        if classes and self.guidance_scale != 1 and start < end:
-            return self
+        if classes and self.guidance_scale != 1 and begin < end:
+            return replace(self, guidance_interval=(begin / self.steps, end / self.steps))
         return replace(self, guidance_scale=1.0, guidance_interval=(0.0, 1.0))
 
     def seed_of(self, image: int) -> int:
@@ -126,10 +135,11 @@ class ModelInfo:
     guidance_scale: float
     digest: str  # SHA-256 of the checkpoint, hexadecimal
     backend: str
-    device: str
+    device: str  # its kind: cpu, or a GPU's name
     dtype: str
     exact: bool  # pixels do not depend on what shares the batch, as measured at warm-up
     costs: Costs
+    platform: str = ""  # processors and libraries that the last bits of pixels depend on
 
     @property
     def hash(self) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from app.engine.backends.base import Backend, Decoding, Rows, Slots, device_errors
 from app.engine.backends.choice import pick_backend
+from app.engine.backends.hardware import device_name, platform_of
 from app.engine.backends.measure import NOT_FINITE, measure
 from app.engine.costs import Bucket, Costs
 from app.engine.job import DeviceLost, Image, ModelInfo, Pixels
@@ -208,10 +209,11 @@ class Runner:
             guidance_scale=model.guidance_scale,
             digest=self._digest,
             backend=self._backend.name,
-            device=str(model.device),
+            device=device_name(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
             exact=exact,
             costs=costs,
+            platform=platform_of(model.device, self._backend.name),
         )
 
     def _rows(self, images: Sequence[Image], size: int) -> Rows:

@@ -22,6 +22,7 @@ from app.engine.job import Moved, Preview, Result
 from app.errors import InvalidRequest, enveloped
 from app.images import PNG, encode, read_description
 from app.pictures import inspect
+from app.prompts import allowed_prompt, asked_of
 from app.reading import JSON, read_body
 from app.routes.automatic1111_errors import BODY, body_of, envelope, errors_of
 from app.routes.automatic1111_schemas import (
@@ -66,7 +67,7 @@ router = Router(prefix="/sdapi/v1", tags=["automatic1111"], route_class=envelope
 async def txt2img(request: Request, studio: StudioDep) -> Response:
     """Draw `batch_size` times `n_iter` images of the class that the prompt names, with DDIM."""
     values, _ = await read_body(request)
-    wanted = Txt2ImgRequest.parse(values)
+    wanted = Txt2ImgRequest.parse(values, prompt=allowed_prompt(asked_of(None, studio.models)))
     order = wanted.to_order(studio.models)
     result = await _drawn(studio, order, request)
     files: list[bytes] = []

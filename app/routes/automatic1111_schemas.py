@@ -5,26 +5,39 @@ https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/API
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, Field
 
 from app.dialects import to_order
 from app.drawing import Order
-from app.engine.job import MAX_SEED, ModelInfo, Params
+from app.engine.job import ModelInfo, Params
 from app.errors import Fault, InvalidRequest
 from app.images import describe
 from app.prompts import MAX_PROMPT
-from app.routes.fields import WHOLE, Count, Eta, Fields, Scale, Steps
+from app.routes.fields import Count, Eta, Fields, Scale, Seed, Steps
 
 PREVIEWS = 8  # of every image, for those who poll /progress
 SAMPLER = "DDIM"
-_Seed = Annotated[int, Field(ge=-1, le=MAX_SEED), WHOLE] | None
 
 
 def title(info: ModelInfo) -> str:
     """A model as the web UI lists it."""
     return f"{info.name} [{info.hash}]"
+
+
+def named(checkpoint: str, models: Mapping[str, ModelInfo]) -> str:
+    """The model of a name, title, hash or SHA-256; of a title the name counts, as in the web UI.
+
+    Where there is none, the name that it seems to be.
+    """
+    for info in models.values():
+        if checkpoint in (info.name, title(info)):
+            return info.name
+        if checkpoint.strip(" []").lower() in (info.hash, info.digest):
+            return info.name
+    bare = checkpoint.partition("[")[0].strip().removesuffix(".safetensors")
+    return bare or checkpoint
 
 
 class Txt2ImgRequest(Fields):
@@ -34,7 +47,7 @@ class Txt2ImgRequest(Fields):
     negative_prompt: str | None = Field(
         None, max_length=MAX_PROMPT, description="Ignored, and told back."
     )
-    seed: _Seed = Field(None, description="Image k uses seed + k. Random if absent or -1.")
+    seed: Seed = Field(None, description="Image k uses seed + k. Random if absent or -1.")
     steps: Steps = Field(None, description="DDIM steps.")
     cfg_scale: Scale = Field(
         None, description="Classifier-free guidance; the model's default if absent, and not 7."
@@ -44,7 +57,9 @@ class Txt2ImgRequest(Fields):
     eta: Eta = Field(None, description="0 is deterministic, 1 ancestral.")
     send_images: bool | None = Field(None, description="False leaves `images` empty.")
     override_settings: dict[str, Any] | None = Field(
-        None, description="`sd_model_checkpoint` chooses the model; others are ignored."
+        None,
+        description="`sd_model_checkpoint` chooses the model, by name, title or hash; others are "
+        "ignored.",
     )
 
     @property
@@ -55,13 +70,12 @@ class Txt2ImgRequest(Fields):
     def to_order(self, models: Mapping[str, ModelInfo]) -> Order:
         """What the engine takes; raises `InvalidRequest` or `UnknownModel`."""
         asked = (self.override_settings or {}).get("sd_model_checkpoint") or None
-        titles = {title(info): name for name, info in models.items()}
         if asked is not None and not isinstance(asked, str):
             allowed = ", ".join(models)
             raise InvalidRequest({"override_settings": f"sd_model_checkpoint is one of {allowed}"})
         native = {
-            "model": titles.get(asked, asked) if asked else None,
-            "seed": None if self.seed == -1 else self.seed,
+            "model": named(asked, models) if asked else None,
+            "seed": self.seed,
             "steps": self.steps,
             "guidance_scale": self.cfg_scale,
             "n": self.count,

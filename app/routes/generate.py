@@ -11,10 +11,10 @@ from app.answers import (
     recall,
     without_body,
 )
-from app.dependencies import StudioDep
+from app.dependencies import EarlyStudioDep, StudioDep
 from app.drawing import Order
 from app.errors import UnknownImage
-from app.images import FORMATS
+from app.images import FORMATS, format_of
 from app.negotiation import negotiate
 from app.permalink import params_of
 from app.reading import gather, read_body
@@ -23,30 +23,34 @@ from app.routing import Router
 from app.schemas import GenerateRequest
 
 router = Router(tags=["generate"])
-_EXTENSIONS = {kind.extension: kind.media_type for kind in FORMATS}
 
 
 @router.post("/generate", **docs.GENERATE)
-async def generate(request: Request, studio: StudioDep) -> Response:
+async def generate(request: Request, studio: EarlyStudioDep) -> Response:
     """Draw `n` images of a class with DDIM. The same request gives the same pixels every time.
 
     A body with `inputs` is read as Hugging Face's clients write it.
     """
     values, text = await read_body(request)
     if "inputs" in values and not text:
+        studio = await studio.opened()
         order = huggingface.to_order(values, studio.models)
     else:
-        order = GenerateRequest.parse(values, strict=not text).to_order(studio.models)
+        wanted = GenerateRequest.parse(values, strict=not text, models=studio.models)
+        studio = await studio.opened(wanted.timeout)
+        order = wanted.to_order(studio.models)
     return await answer(studio, request, order)
 
 
 @router.api_route("/generate", methods=["GET", "HEAD"], **docs.GENERATE_BY_QUERY)
-async def generate_by_query(request: Request, studio: StudioDep) -> Response:
+async def generate_by_query(request: Request, studio: EarlyStudioDep) -> Response:
     """As POST, from a query. With a seed it can be asked again for nothing: see `ETag`.
 
     What it means may change with the server's default model; `Content-Location` does not.
     """
-    wanted = GenerateRequest.parse(gather(request.query_params.multi_items()), strict=False)
+    values = gather(request.query_params.multi_items())
+    wanted = GenerateRequest.parse(values, strict=False, models=studio.models)
+    studio = await studio.opened(wanted.timeout)
     order = wanted.to_order(studio.models)
     media_type = negotiate(request.headers.get("accept", ""), formats(wanted.n))
     if wanted.seed is not None and media_type != events.MEDIA_TYPE:
@@ -54,7 +58,9 @@ async def generate_by_query(request: Request, studio: StudioDep) -> Response:
     if request.method == "HEAD":
         info = studio.info(order)
         headers = describing(request, order.params, info, media_type)
-        return without_body(headers | {"Content-Type": media_type, "Cache-Control": "no-store"})
+        streamed = media_type == events.MEDIA_TYPE
+        headers |= events.HEADERS if streamed else {"Cache-Control": "no-store"}
+        return without_body(headers | {"Content-Type": media_type})
     return await answer(studio, request, order)
 
 
@@ -63,8 +69,11 @@ async def recall_image(request: Request, name: str, studio: StudioDep) -> Respon
     """The image of an id, drawn again: `{id}.png`, `.webp` or `.jpg`, or what `Accept` asks for."""
     stem, dot, extension = name.partition(".")
     params = params_of(stem, studio.models)
-    if dot and extension not in _EXTENSIONS:
-        allowed = ", ".join(_EXTENSIONS)
+    if not dot:
+        media_type = negotiate(request.headers.get("accept", ""), IMAGES)
+    elif kind := format_of(extension):
+        media_type = kind.media_type
+    else:
+        allowed = ", ".join(kind.extension for kind in FORMATS)
         raise UnknownImage(f"no image is made as {extension[:20]!r}; allowed: {allowed}")
-    media_type = _EXTENSIONS.get(extension) or negotiate(request.headers.get("accept", ""), IMAGES)
     return await recall(studio, request, Order(params), media_type, immutable=True)

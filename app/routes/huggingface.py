@@ -16,6 +16,7 @@ from app.dialects import to_order as translate
 from app.drawing import Order
 from app.engine.job import ModelInfo
 from app.errors import InvalidRequest
+from app.prompts import allowed_prompt, asked_of
 from app.reading import JSON, read_body
 from app.routes.fields import Eta, Fields, Scale, Seed, Steps
 from app.routing import Router
@@ -30,7 +31,7 @@ class TextToImageParameters(Fields):
     guidance_scale: Scale = Field(
         None, description="Classifier-free guidance; the model's default if absent."
     )
-    seed: Seed = Field(None, description="Random if absent.")
+    seed: Seed = Field(None, description="Random if absent or -1.")
     eta: Eta = Field(None, description="0 is deterministic, 1 ancestral.")
 
 
@@ -75,12 +76,13 @@ def to_order(values: Mapping[str, Any], models: Mapping[str, ModelInfo]) -> Orde
     """
     prompt, parameters = values.get("inputs"), values.get("parameters")
     if not isinstance(prompt, str):
-        raise InvalidRequest({"inputs": "must be a string"})
+        allowed = allowed_prompt(asked_of(values.get("model"), models))
+        raise InvalidRequest({"inputs": f"must be a string (allowed: {allowed})"})
     if not isinstance(parameters, dict | None):
         raise InvalidRequest({"parameters": "must be an object or null"})
     wanted = TextToImageParameters.parse(parameters or {}, within="parameters")
     native = {
-        "model": values.get("model"),
+        "model": values.get("model") or None,
         "steps": wanted.num_inference_steps,
         "guidance_scale": wanted.guidance_scale,
         "seed": wanted.seed,

@@ -22,6 +22,7 @@ from app.errors import Fault, enveloped, fault_of, model_of
 from app.events import EventStream, event
 from app.images import JPEG, PNG, WEBP, encode
 from app.permalink import image_id
+from app.prompts import allowed_prompt, asked_of
 from app.reading import JSON, read_body
 from app.routes.openai_schemas import (
     CompletedImageEvent,
@@ -114,8 +115,9 @@ async def create_image(request: Request, studio: StudioDep) -> Response:
 
     `Accept` does not matter: OpenAI's own clients ask for JSON even where they stream.
     """
-    values, text = await read_body(request)
-    wanted = ImageRequest.parse(values, strict=not text)
+    values, _ = await read_body(request)
+    told = allowed_prompt(asked_of(values.get("model"), studio.models))
+    wanted = ImageRequest.parse(values, prompt=told)
     order = wanted.to_order(studio.models)
     headers = {"X-Seed": str(order.params.seed)}
     if wanted.stream:

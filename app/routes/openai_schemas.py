@@ -13,13 +13,11 @@ from app.dialects import to_order
 from app.drawing import Order
 from app.engine.job import ModelInfo
 from app.errors import Fault, InvalidRequest
-from app.routes.fields import WHOLE, Count, Fields, Quality, Scale, Seed, Steps
+from app.routes.fields import NUMBER, Count, Fields, Kind, KindName, Quality, Scale, Seed, Steps
 
 # Open WebUI and LibreChat ask for these by name, and offer no others.
 _OTHERS_NAMES = re.compile(r"(gpt-image|chatgpt-image|dall-e)-.*", re.DOTALL)
 _LINKED = "dall-e-"  # those that OpenAI answers with addresses, if nothing else is asked for
-
-_Kind = Literal["png", "jpeg", "webp"]
 
 
 class ImageRequest(Fields):
@@ -44,17 +42,17 @@ class ImageRequest(Fields):
     response_format: Literal["url", "b64_json"] | None = Field(
         None, description="If absent, `url` for models `dall-e-*` and `b64_json` for others."
     )
-    output_format: _Kind | None = Field(None, description="png if absent.")
+    output_format: Kind = Field(None, description="png if absent; jpg is jpeg.")
     output_compression: Quality = Field(
         None,
         description="Quality of a JPEG or WebP in `b64_json`; the best that is made here if absent "
         "or 100.",
     )
     stream: bool | None = Field(None, description="Answer with events.")
-    partial_images: Annotated[int, Field(ge=0, le=3), WHOLE] | None = Field(
+    partial_images: Annotated[int, Field(ge=0, le=3), NUMBER] | None = Field(
         None, description="With `stream`: how often the image is shown on the way, at most."
     )
-    seed: Seed = Field(None, description="Image k uses seed + k. Random if absent.")
+    seed: Seed = Field(None, description="Image k uses seed + k. Random if absent or -1.")
     num_inference_steps: Steps = Field(None, description="DDIM steps.")
     steps: Steps = Field(None, description="The same, if that is absent.")
     guidance_scale: Scale = Field(
@@ -69,9 +67,9 @@ class ImageRequest(Fields):
     user: str | None = Field(None, description="Ignored.")
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], *, strict: bool = True, within: str = "") -> Self:
+    def parse(cls, values: Mapping[str, Any], *, within: str = "", prompt: str = "") -> Self:
         """Check values by name; raises `InvalidRequest`."""
-        wanted = super().parse(values, strict=strict, within=within)
+        wanted = super().parse(values, within=within, prompt=prompt)
         if wanted.stream and (wanted.n or 1) > 1:
             raise InvalidRequest({"n": "must be 1 with stream, whose events are of one image"})
         return wanted
@@ -83,7 +81,7 @@ class ImageRequest(Fields):
         return asked == "url" if asked else (self.model or "").startswith(_LINKED)
 
     @property
-    def kind(self) -> _Kind:
+    def kind(self) -> KindName:
         """The format of the files."""
         return self.output_format or "png"
 
@@ -130,7 +128,7 @@ class Made(BaseModel):
     """What images are like, whatever was asked for: there is one size and one quality."""
 
     background: Literal["opaque"] = "opaque"
-    output_format: _Kind
+    output_format: KindName
     quality: Literal["high"] = "high"
     size: str = Field(description="The model's own.", examples=["32x32"])
 

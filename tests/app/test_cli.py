@@ -1,9 +1,11 @@
 """The command line: the same pixels as the library, and errors in one line."""
 
+import io
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from app.cli import cli
@@ -76,6 +78,26 @@ def test_a_target_is_checked_before_a_model_is_loaded(
     assert message in result.stderr
 
 
+def test_sample_draws_what_the_server_draws(
+    tiny_folder: Path, server: TestClient, tmp_path: Path
+) -> None:
+    """The same request, file for file: the defaults, a short name for an interval, an index."""
+    out = tmp_path / "x.png"
+    for flags, wanted in (
+        (["--seed", "3"], {"seed": 3}),
+        (
+            ["--class", "1", "--steps", "4", "--guidance-interval", "0.1", "0.9", "--seed", "4"],
+            {"class": "dog", "steps": 4, "guidance_interval": [0.25, 1], "seed": 4},
+        ),
+    ):
+        flags = [*flags, "--guidance-scale", "30", "--out", str(out)]
+        result = CliRunner().invoke(cli, ["sample", "--model", str(tiny_folder), *flags])
+        assert result.exit_code == 0, result.output
+        answer = server.post("/generate", json=wanted | {"guidance_scale": 30})
+        with Image.open(out) as ours, Image.open(io.BytesIO(answer.content)) as theirs:
+            assert ours.info["parameters"] == theirs.info["parameters"]
+
+
 def test_models_lists_what_ships() -> None:
     assert CliRunner().invoke(cli, ["models"]).output.startswith("digits ")
 
@@ -91,13 +113,19 @@ def test_models_lists_what_ships() -> None:
         (["sample", "--model", "TINY", "--steps", "0", "--out", "x.png"], "0 is not in the range"),
         (["sample", "--model", "TINY", "--steps", "1001", "--out", "x.png"], "allowed: 1 to 1000"),
         (["sample", "--model", "TINY", "--out", "/no/such/x.png"], "/no/such: no such folder"),
+        (["sample", "--model", "TINY", "--steps", "1001", "--out", "x.png"], "from 1 to 1000"),
+        (
+            ["sample", "--model", "TINY", "--guidance-interval", "0.7", "0.2", "--out", "x.png"],
+            "guidance_interval: must begin before it ends",
+        ),
+        (["sample", "--model", "TINY", "--out", "/no/such/x.png"], "No such file or directory"),
         (
             ["sample", "--model", "TINY", "--eta", "nan", "--out", "x.png"],
             "'nan' is not in the ran",
         ),
         (
             ["sample", "--model", "TINY", "--guidance-scale", "inf", "--out", "x.png"],
-            "inf is not in the range 0<=x<=20",
+            "inf is not in the range 0<=x<=30",
         ),
         (["sample", "--model", "TINY", "--device", "gpu", "--out", "x.png"], "device is 'gpu'"),
         (

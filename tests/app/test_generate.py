@@ -91,6 +91,8 @@ def test_the_last_seed_is_followed_by_zero(server: TestClient) -> None:
         ("application/json", 1, "application/json"),
         ("image/webp, application/json;q=0.5, image/png;q=0.9", 1, "image/webp"),
         ("image/avif, application/json;q=0.5, image/jpeg;q=0.9", 1, "image/jpeg"),
+        ("application/json, text/plain, */*", 1, "application/json"),
+        ("image/jpg", 1, "image/jpeg"),
         ("*/*", 2, "application/json"),
         ("application/zip", 1, "application/zip"),
         ("application/zip, */*;q=0.1", 2, "application/zip"),
@@ -138,8 +140,8 @@ def assert_problem(answer: httpx.Response, status: int) -> dict[str, Any]:
             for wrong in (-1, 2**63, 10**400, 1.5)
         ),
         *(
-            ("guidance_scale", wrong, "must be a number from 0 to 20 or null")
-            for wrong in (-0.1, 20.5, float("nan"), float("inf"), "2")
+            ("guidance_scale", wrong, "must be a number from 0 to 30 or null")
+            for wrong in (-0.1, 30.5, float("nan"), float("inf"), "2")
         ),
         *(("eta", wrong, "must be a number from 0 to 1") for wrong in (1.1, float("nan"), None)),
         *(("n", wrong, "must be an integer from 1 to 16") for wrong in (0, 17)),
@@ -170,6 +172,28 @@ def test_a_wrong_field_is_named_with_what_is_allowed(
     assert error["pointer"] == "#/" + field.replace("~", "~0").replace("/", "~1")
     assert allowed in error["detail"]
     assert field in body["detail"]
+
+
+@pytest.mark.parametrize("field", ["prompt", "Prompt", "inputs", "text"])
+def test_a_prompt_is_told_the_classes(server: TestClient, field: str) -> None:
+    """The native API has none: whoever sends one learns how to ask, from a form or query too."""
+    told = (
+        f"{field}: unknown field; tiny is asked by 'class' and not by a prompt; class: cat, dog, "
+        "3, an index from 0 to 2, or null"
+    )
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    answers = [
+        server.post("/generate", content=f"{field}=a+cat", headers=form),
+        server.get("/generate", params={field: "a cat", "seed": 1}),
+    ]
+    if field != "inputs":  # which is Hugging Face's
+        answers.append(server.post("/generate", json={field: "a cat", "model": "tiny"}))
+        answers.append(server.post("/generate", json={field: "a cat", "model": "shoes"}))
+        answers.append(server.post("/generate", json={field: "a cat", "model": ["tiny"]}))
+    for answer in answers:
+        body = assert_problem(answer, 422)
+        assert told in body["detail"]
+        assert len(answer.content) < 1_500
 
 
 def test_every_wrong_field_is_named_at_once(server: TestClient) -> None:
@@ -320,7 +344,7 @@ def test_models_says_what_a_request_may_ask(server: TestClient) -> None:
         "class_required": False,
         "width": 16,
         "height": 16,
-        "limits": {"steps": 1000, "n": 16, "seed": MAX_SEED, "guidance_scale": 20.0},
+        "limits": {"steps": 1000, "n": 16, "seed": MAX_SEED, "guidance_scale": 30.0},
         "defaults": {"steps": 50, "guidance_scale": 1.5, "eta": 0.0, "n": 1},
     }
 

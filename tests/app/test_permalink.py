@@ -1,11 +1,13 @@
 """Ids of images: one each, back and forth, and nothing else is one."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app import permalink
 from app.engine.job import MAX_SEED, ModelInfo, Params
 from app.errors import UnknownImage
 from app.permalink import entity_tag, image_id, params_of
@@ -76,6 +78,71 @@ def test_an_id_is_nobodys_once_the_checkpoint_is_another() -> None:
     assert params_of(name, {"renamed": renamed}).model == "renamed"
 
 
+@given(wanted(), st.tuples(fractions, fractions), st.integers(1, 40))
+def test_intervals_that_cover_the_same_steps_have_one_id(
+    want: tuple[Params, ModelInfo], interval: tuple[float, float], steps: int
+) -> None:
+    """Compared with the steps themselves; the name of an interval is one that covers the same."""
+    given = dataclasses.replace(
+        want[0],
+        class_index=0,
+        steps=steps,
+        guidance_scale=2.0,
+        guidance_interval=(min(interval), max(interval)),
+    )
+    rows = [given.rows(step) for step in range(steps)]
+    named = given.canonical(ONE)
+    assert [named.rows(step) for step in range(steps)] == rows
+    assert named.canonical(ONE) == named
+    covered = [step for step, count in enumerate(rows) if count == 2]
+    if covered:
+        # The narrowest, and the widest: from after the step before to the one behind.
+        first, last = covered[0], covered[-1]
+        wide = (max(0.0, (first - 0.5) / steps), min(1.0, (last + 0.5) / steps))
+        for other in ((first / steps, (last + 1) / steps), wide):
+            same = dataclasses.replace(given, guidance_interval=other).canonical(ONE)
+            assert image_id(same, 0, ONE) == image_id(named, 0, ONE)
+    else:
+        plain = dataclasses.replace(given, guidance_scale=1.0, guidance_interval=(0.0, 1.0))
+        assert image_id(named, 0, ONE) == image_id(plain, 0, ONE)
+
+
+def test_an_id_is_the_same_on_every_machine() -> None:
+    params = Params("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
+    other = dataclasses.replace(ONE, backend="x", device="y", dtype="z", platform="w", exact=False)
+    assert image_id(params, 0, other) == image_id(params, 0, ONE)
+
+
+def test_a_tag_changes_with_the_code_and_with_nothing_beside_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever version it calls itself; a tag of today is a tag of tomorrow."""
+    for name in ("app/permalink.py", "app/engine/runner.py", "models/ddim.py", "docs/api.md"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    (tmp_path / "models/training").mkdir()
+    monkeypatch.setattr(permalink, "__file__", str(tmp_path / "app/permalink.py"))
+    source = permalink._source.__wrapped__
+    seen = {source()}
+    (tmp_path / "docs/api.md").write_text("other words")
+    (tmp_path / "models/training/loop.py").write_text("another loop")
+    assert seen == {source()}
+    for name in ("app/engine/runner.py", "models/ddim.py", "app/images.py"):
+        (tmp_path / name).write_text("another way")
+        seen.add(source())
+    (tmp_path / "models/ddim.py").rename(tmp_path / "models/ddpm.py")
+    seen.add(source())
+    assert len(seen) == 5
+
+    params = Params("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
+    monkeypatch.setattr(permalink, "_source", lambda: "one")
+    tag = entity_tag(params, ONE, "image/png", marked=True)
+    assert entity_tag(params, ONE, "image/png", marked=True) == tag
+    monkeypatch.setattr(permalink, "_source", lambda: "two")
+    assert entity_tag(params, ONE, "image/png", marked=True) != tag
+
+
 def test_a_tag_changes_with_all_that_the_bytes_depend_on() -> None:
     params = Params("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
     tags = [
@@ -87,6 +154,8 @@ def test_a_tag_changes_with_all_that_the_bytes_depend_on() -> None:
         entity_tag(params, dataclasses.replace(ONE, digest="00" * 32), "image/png", marked=True),
         entity_tag(params, dataclasses.replace(ONE, backend="other"), "image/png", marked=True),
         entity_tag(params, dataclasses.replace(ONE, dtype="bfloat16"), "image/png", marked=True),
+        entity_tag(params, dataclasses.replace(ONE, device="a GPU"), "image/png", marked=True),
+        entity_tag(params, dataclasses.replace(ONE, platform="avx512f"), "image/png", marked=True),
     ]
     assert len(set(tags)) == len(tags)
     assert all(tag.startswith('"') for tag in tags)

@@ -61,8 +61,18 @@ def test_a_prompt_that_names_no_class_is_told_which_there_are(prompt: str, told:
 
 
 def test_a_model_that_needs_a_class_refuses_an_empty_prompt() -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequest, match="names one of: Apple, Apple Red, Pear"):
         class_of("", FRUITS)
+
+
+@pytest.mark.parametrize("prompt", ["", "nothing", "0 1 2 name"])
+@pytest.mark.parametrize(("words", "count"), [(50, 30), (1, 60_000), (50, 4)])
+def test_an_error_is_short_whatever_classes_there_are(prompt: str, words: int, count: int) -> None:
+    names = tuple(" ".join([str(k), *["name"] * words]) for k in range(count))
+    info = dataclasses.replace(INFO, classes=names, null_class=None)
+    with pytest.raises(InvalidRequest, match="a text that names one of: 0 name") as caught:
+        class_of(prompt, info)
+    assert len(str(caught.value)) < 600
 
 
 def test_a_model_without_classes_takes_any_prompt() -> None:

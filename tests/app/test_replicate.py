@@ -18,7 +18,8 @@ from app.main import create_app
 from app.settings import Settings
 from tests.conftest import serving
 
-CREATE = "/v1/models/local/tiny/predictions"
+MODEL = "/v1/models/local/tiny"
+CREATE = f"{MODEL}/predictions"
 QUICK = {"prompt": "cat", "num_inference_steps": 2, "seed": 1}
 
 
@@ -171,16 +172,16 @@ def test_numbers_may_be_written_with_a_point(server: TestClient) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *(("num_outputs", wrong) for wrong in (0, 17, -1, 1.5, "2", True, [1], 10**400)),
-        *(("num_inference_steps", wrong) for wrong in (0, 1001, "50")),
-        *(("seed", wrong) for wrong in (-1, MAX_SEED + 1, "1")),
+        *(("num_outputs", wrong) for wrong in (0, 17, -1, 1.5, "17", "two", True, [1], 10**400)),
+        *(("num_inference_steps", wrong) for wrong in (0, 1001, "5.5")),
+        *(("seed", wrong) for wrong in (-2, MAX_SEED + 1, str(MAX_SEED + 1), "1" * 5000)),
         *(
             (name, wrong)
             for name in ("guidance_scale", "guidance")
-            for wrong in (-0.1, 20.1, "2", float("nan"), float("inf"), 10**400)
+            for wrong in (-0.1, 30.1, "31", "nan", float("nan"), float("inf"), 10**400)
         ),
         *(("output_quality", wrong) for wrong in (-1, 101)),
-        *(("output_format", wrong) for wrong in ("gif", "jpeg", "", 1)),
+        *(("output_format", wrong) for wrong in ("gif", "image/gif", 1)),
         *(("prompt", wrong) for wrong in (None, 7, ["cat"])),
     ],
 )
@@ -191,7 +192,7 @@ def test_a_wrong_field_is_named(server: TestClient, field: str, value: object) -
 
 
 def test_every_wrong_field_is_told(server: TestClient) -> None:
-    answer = server.post(CREATE, json={"input": {"seed": -1, "num_outputs": 0}})
+    answer = server.post(CREATE, json={"input": {"seed": -2, "num_outputs": 0}})
     said = assert_problem(answer, 422).split("; ")
     assert [part.split(":")[0] for part in said] == ["prompt", "seed", "num_outputs"]
 
@@ -251,12 +252,81 @@ def test_before_the_models_are_loaded_it_says_so(tiny_folder: Path) -> None:
         create_app(Settings(models=(str(tiny_folder),))), base_url="http://localhost"
     )  # no lifespan: not loaded
     assert_problem(client.post(CREATE, json={"input": QUICK}), 503)
+    assert_problem(client.get(MODEL), 503)
+
+
+def test_a_model_and_its_version_are_described(server: TestClient) -> None:
+    (listed,) = server.get("/models").json()["models"]
+    model = server.get(MODEL).json()
+    assert (model["owner"], model["name"]) == ("local", "tiny")
+    assert model["url"] == f"http://localhost{MODEL}"
+    assert "cat, dog, 3" in model["description"]
+    version = model["latest_version"]
+    assert version["id"] == listed["sha256"]
+    assert server.get(f"{MODEL}/versions").json() == {
+        "previous": None,
+        "next": None,
+        "results": [version],
+    }
+    for name in (listed["sha256"], listed["hash"]):
+        assert server.get(f"{MODEL}/versions/{name}").json() == version
+    schemas = version["openapi_schema"]["components"]["schemas"]
+    assert schemas["Input"]["required"] == ["prompt"]
+    assert schemas["Output"]["type"] == "array"
+    assert "x-cog-array-type" not in schemas["Output"], "else clients expect it bit by bit"
+
+
+def test_a_model_or_version_that_is_not_there_is_not_found(server: TestClient) -> None:
+    for path in ("/v1/models/local/shoes", "/v1/models/local/shoes/versions"):
+        assert assert_problem(server.get(path), 404) == "unknown model 'shoes'; loaded: tiny"
+    told = assert_problem(server.get(f"{MODEL}/versions/{'0' * 64}"), 404)
+    assert server.get(MODEL).json()["latest_version"]["id"] in told
+
+
+def test_a_prediction_by_version_is_the_models(server: TestClient) -> None:
+    (listed,) = server.get("/models").json()["models"]
+    for version, model in (
+        (listed["sha256"], "local/tiny"),
+        (listed["hash"], "local/tiny"),
+        ("me/tiny", "me/tiny"),
+        (f"me/tiny:{listed['sha256']}", "me/tiny"),
+        (f"me/tiny:{listed['hash']}", "me/tiny"),
+    ):
+        answer = server.post("/v1/predictions", json={"version": version, "input": QUICK})
+        assert answer.status_code == 201, answer.text
+        body = answer.json()
+        assert (body["model"], body["version"]) == (model, listed["sha256"])
+        assert files_of(body) == [native(server)]
+
+
+@pytest.mark.parametrize(
+    "version", [None, "", 7, "0" * 64, "tiny", "me/shoes", "me/tiny:" + "0" * 64, "x" * 9000]
+)
+def test_a_version_that_is_not_there_is_told_which_is(server: TestClient, version: object) -> None:
+    answer = server.post("/v1/predictions", json={"version": version, "input": QUICK})
+    told = assert_problem(answer, 422)
+    assert told.startswith("version: unknown version ")
+    assert told.endswith(
+        f"; loaded: local/tiny:{server.get('/models').json()['models'][0]['hash']}"
+    )
+    assert len(told) < 300
+    assert_problem(server.post("/v1/predictions", json={"version": "me/tiny"}), 422)
+
+
+def test_no_prompt_is_told_the_classes(server: TestClient) -> None:
+    for wanted in ({}, {"prompt": None}, {"prompt": 7}, {"text": "cat"}):
+        told = assert_problem(server.post(CREATE, json={"input": wanted}), 422)
+        assert "a text that names one of: cat, dog, 3" in told
 
 
 def test_the_document_describes_every_answer(server: TestClient) -> None:
-    path = "/v1/models/{owner}/{name}/predictions"
     document = server.get("/openapi.json").json()
-    operation = document["paths"][path]["post"]
+    by_version = document["paths"]["/v1/predictions"]["post"]
+    for example in by_version["requestBody"]["content"]["application/json"]["examples"].values():
+        wanted = example["value"]["input"] | {"prompt": "cat"}
+        sent = example["value"] | {"version": "local/tiny", "input": wanted}
+        assert server.post("/v1/predictions", json=sent).status_code == 201
+    operation = document["paths"]["/v1/models/{owner}/{name}/predictions"]["post"]
     assert operation["operationId"] == "replicateCreatePrediction"
     for status, response in operation["responses"].items():
         ((media_type, described),) = response["content"].items()

@@ -53,7 +53,10 @@ def test_the_port_is_ours_or_the_platforms(monkeypatch: pytest.MonkeyPatch) -> N
         ("DARKROOM_LOAD_SECONDS", "-1", "greater than or equal to 1"),
         ("DARKROOM_REQUIRE_ALL_MODELS", "perhaps", "valid boolean"),
         ("DARKROOM_BACKEND", "tensorrt", "'openvino', 'eager' or 'cuda-graphs'"),
-        ("DARKROOM_DEVICE", "tpu", "should match pattern"),
+        *(
+            ("DARKROOM_DEVICE", wrong, "allowed: auto, cpu, cuda, or a GPU by its number")
+            for wrong in ("tpu", "cuda:", "cuda:x", "cpu:0", "cuda:0\n", "cuda:\u0661", "CPU")
+        ),
         ("DARKROOM_DTYPE", "int8", "'float32', 'bfloat16' or 'float16'"),
     ],
 )

@@ -153,11 +153,16 @@ def test_the_marking_can_be_switched_off(tiny_folder: Path) -> None:
                 assert not {"parameters", "xmp", "XML:com.adobe.xmp"} & set(image.info)
 
 
-@pytest.mark.parametrize("start", [1e-05, 1e-300, 0.1])
-def test_an_interval_written_with_an_exponent_is_read(
+@pytest.mark.parametrize("start", [1e-05, 1e-300, 0.1, 0.25])
+def test_an_interval_is_read_as_it_was_written_before(
     start: float, server: TestClient, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    path = picture(server, tmp_path, guidance_interval=[start, 0.9])
+    """As it was asked for: with an exponent, and not the narrowest that covers the same steps."""
+    with Image.open(picture(server, tmp_path, guidance_interval=[start, 0.9])) as image:
+        parameters = image.info["parameters"]
+        assert "Guidance interval: 0.25-1" in parameters
+        old = parameters.replace("interval: 0.25-1", f"interval: {start!r}-0.9")
+        path = saved(image, tmp_path / "old.png", old)
     result = verify(path, "--model", str(tiny_folder))
     assert result.exit_code == 0, result.output
 

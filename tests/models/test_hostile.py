@@ -167,7 +167,7 @@ BOMBS: dict[str, list[tuple[str, Any]]] = {
     ],
     INDEX: [
         ("guidance_scale", 25),
-        ("guidance_scale", 20.001),
+        ("guidance_scale", 30.001),
         ("guidance_scale", 1e308),
         ("guidance_scale", 10**90),
         ("guidance_scale", math.inf),

@@ -29,6 +29,7 @@ class CudaGraphs:
         model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         model.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compiled:
+            self.name = "cuda-graphs, compiled"
             model.unet.compile()
         self._model, self._network = model, unet_network(model)
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Rows]] = {}

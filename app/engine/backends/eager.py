@@ -16,6 +16,7 @@ class Eager:
 
     def __init__(self, model: LatentDiffusion, *, compiled: bool = False) -> None:
         if compiled:
+            self.name = "eager, compiled"
             model.unet.compile()
         self._model, self._network = model, unet_network(model)
 
