@@ -111,14 +111,12 @@ def test_models_lists_what_ships() -> None:
             "unknown class 'bird'",
         ),
         (["sample", "--model", "TINY", "--steps", "0", "--out", "x.png"], "0 is not in the range"),
-        (["sample", "--model", "TINY", "--steps", "1001", "--out", "x.png"], "allowed: 1 to 1000"),
-        (["sample", "--model", "TINY", "--out", "/no/such/x.png"], "/no/such: no such folder"),
         (["sample", "--model", "TINY", "--steps", "1001", "--out", "x.png"], "from 1 to 1000"),
         (
             ["sample", "--model", "TINY", "--guidance-interval", "0.7", "0.2", "--out", "x.png"],
             "guidance_interval: must begin before it ends",
         ),
-        (["sample", "--model", "TINY", "--out", "/no/such/x.png"], "No such file or directory"),
+        (["sample", "--model", "TINY", "--out", "/no/such/x.png"], "/no/such: no such folder"),
         (
             ["sample", "--model", "TINY", "--eta", "nan", "--out", "x.png"],
             "'nan' is not in the ran",
