@@ -9,7 +9,7 @@ import click
 
 from app.console import FiniteRange, one_line
 from app.engine.job import DEFAULT_STEPS, MAX_GUIDANCE_SCALE, MAX_SEED, EngineError
-from models.library import find
+from models.library import Located, locate
 
 if TYPE_CHECKING:
     from app.engine.runner import Runner
@@ -78,14 +78,13 @@ def sample(
     from models.conditioning import Classes
 
     with one_line():
-        folder = find(model)
-        runner = open_runner(folder, device)
+        runner = open_runner(locate(model), device)
         info = runner.info
         seed = secrets.randbelow(2**32) if seed is None else seed
         scale = info.guidance_scale if guidance_scale is None else guidance_scale
         steps = min(DEFAULT_STEPS, info.max_steps) if steps is None else steps
         index = Classes(info.classes, info.null_class).index(class_)
-        wanted = Params(folder.name, index, steps, scale, guidance_interval, eta, seed, n)
+        wanted = Params(info.name, index, steps, scale, guidance_interval, eta, seed, n)
         params = wanted.canonical(info)
         for k, pixels in enumerate(draw(runner, params)):
             path = out if n == 1 else out.with_stem(f"{out.stem}-{params.seed_of(k)}")
@@ -116,10 +115,10 @@ def verify(picture: Path, model: str | None, device: str) -> None:
     sys.exit(0 if verdict.same else 1)
 
 
-def open_runner(folder: Path, device: str) -> "Runner":
-    """A model folder, ready to draw as the server does."""
+def open_runner(model: Located, device: str) -> "Runner":
+    """A model, ready to draw as the server does."""
     from app.engine.runner import Runner
     from app.engine.wire import Load
 
     load = Load({}, device, "float32", "auto", compile=False, slots=64, rows=None)
-    return Runner.open(folder.name, folder, load)
+    return Runner.open(model.name, model.folder, load)

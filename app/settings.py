@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.engine.job import MAX_IMAGES, MAX_PRIORITY, MAX_STEPS, MAX_TIMEOUT
 from app.origins import Access
-from models.library import find
+from models.library import locate, split
 
 _List = Annotated[tuple[str, ...], NoDecode]
 
@@ -27,7 +27,7 @@ class Settings(BaseSettings):
 
     models: _List = Field(
         ("digits",),
-        description="Comma-separated names of shipped models or paths of model folders.",
+        description="Comma-separated: names of shipped models, paths of model folders, name=path.",
     )
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535, validation_alias=AliasChoices("DARKROOM_PORT", "PORT"))
@@ -102,7 +102,12 @@ class Settings(BaseSettings):
     )
     drain_seconds: int = Field(30, ge=1, description="How long SIGTERM waits for what runs.")
 
-    @field_validator("models", "cors_origins", "allowed_hosts", "trusted_proxies", mode="before")
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split_models(cls, value: object) -> object:
+        return split(value) if isinstance(value, str) else value
+
+    @field_validator("cors_origins", "allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -114,9 +119,12 @@ class Settings(BaseSettings):
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if not names:
             raise ValueError("at least one model is needed")
-        known = [find(name).name for name in names]
+        known = [locate(name).name for name in names]
         if len(set(known)) != len(known):
-            raise ValueError(f"two models are called alike: {', '.join(sorted(known))}")
+            raise ValueError(
+                f"two models are called alike: {', '.join(sorted(known))}; call one otherwise: "
+                "name=path"
+            )
         return names
 
     @field_validator("cors_origins")
@@ -145,5 +153,5 @@ class Settings(BaseSettings):
 
     @property
     def folders(self) -> dict[str, Path]:
-        """Name -> folder of every model; a path is named by its last part. The first is default."""
-        return {find(name).name: find(name) for name in self.models}
+        """Name -> folder of every model; see `locate`. The first is default."""
+        return dict(locate(name) for name in self.models)
