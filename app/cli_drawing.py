@@ -11,7 +11,7 @@ import click
 from app.console import FiniteRange, one_line
 from app.engine.job import MAX_GUIDANCE_SCALE, MAX_SEED, EngineError, ModelInfo, Params
 from app.images import PNG, Format, describe, encode, file_stem, format_of
-from models.library import find
+from models.library import Located, locate
 
 if TYPE_CHECKING:
     from app.engine.runner import Runner
@@ -128,9 +128,9 @@ def sample(
     with one_line():
         target = Target.of(out)
         request = GenerateRequest.parse(given)  # what HTTP does, before a model is opened
-        folder = find(model)
-        click.echo(f"loading {folder.name}", err=True)
-        runner = open_runner(folder, device)
+        located = locate(model)
+        click.echo(f"loading {located.name}", err=True)
+        runner = open_runner(located, device)
         info = runner.info
         params = replace(request.to_params({info.name: info}), n=n)
         with click.progressbar(
@@ -169,10 +169,10 @@ def verify(picture: Path, model: str | None, device: str) -> None:
     sys.exit(0 if verdict.same else 1)
 
 
-def open_runner(folder: Path, device: str) -> "Runner":
-    """A model folder, ready to draw as the server does."""
+def open_runner(model: Located, device: str) -> "Runner":
+    """A model, ready to draw as the server does."""
     from app.engine.runner import Runner
     from app.engine.wire import Load
 
     load = Load({}, device, "float32", "auto", compile=False, slots=64, rows=None)
-    return Runner.open(folder.name, folder, load)
+    return Runner.open(model.name, model.folder, load)

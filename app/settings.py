@@ -14,7 +14,7 @@ from app.engine.job import MAX_IMAGES, MAX_PRIORITY, MAX_STEPS, MAX_TIMEOUT
 from app.origins import Access
 from app.proxies import PREFIX
 from models.bounds import brief
-from models.library import find
+from models.library import locate, split
 
 _List = Annotated[tuple[str, ...], NoDecode]
 _PREFIX = "DARKROOM_"
@@ -37,7 +37,7 @@ class Settings(BaseSettings):
 
     models: _List = Field(
         ("digits",),
-        description="Comma-separated names of shipped models or paths of model folders.",
+        description="Comma-separated: names of shipped models, paths of model folders, name=path.",
     )
     host: str = Field(
         "localhost",
@@ -151,7 +151,12 @@ class Settings(BaseSettings):
             )
         return path
 
-    @field_validator("models", "cors_origins", "allowed_hosts", "trusted_proxies", mode="before")
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split_models(cls, value: object) -> object:
+        return split(value) if isinstance(value, str) else value
+
+    @field_validator("cors_origins", "allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -163,9 +168,12 @@ class Settings(BaseSettings):
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if not names:
             raise ValueError("at least one model is needed")
-        known = [find(name).name for name in names]
+        known = [locate(name).name for name in names]
         if len(set(known)) != len(known):
-            raise ValueError(f"two models are called alike: {', '.join(sorted(known))}")
+            raise ValueError(
+                f"two models are called alike: {', '.join(sorted(known))}; call one otherwise: "
+                "name=path"
+            )
         return names
 
     @field_validator("device")
@@ -204,5 +212,5 @@ class Settings(BaseSettings):
 
     @property
     def folders(self) -> dict[str, Path]:
-        """Name -> folder of every model; a path is named by its last part. The first is default."""
-        return {find(name).name: find(name) for name in self.models}
+        """Name -> folder of every model; see `locate`. The first is default."""
+        return dict(locate(name) for name in self.models)

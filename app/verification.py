@@ -3,7 +3,6 @@
 import io
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image, ImageChops, JpegImagePlugin
 
@@ -11,7 +10,7 @@ from app.engine.job import ModelInfo, Params, Pixels
 from app.errors import RequestError
 from app.images import PNG, Opened, encode, open_image, read_description
 from app.schemas import GenerateRequest
-from models.library import find, shipped
+from models.library import Located, locate, shipped
 
 _LONGEST_TOLD = 40  # characters of what a picture says
 _MINUS = re.compile(r"(?<!e)-")  # between two numbers, and not in 1e-05
@@ -84,7 +83,7 @@ def claim_of(opened: Opened) -> Claim:
     return Claim(pairs["Model"], pairs["Model hash"], request)
 
 
-def folder_of(claim: Claim, model: str | None) -> Path:
+def folder_of(claim: Claim, model: str | None) -> Located:
     """The model folder to draw it with: `model`, a shipped name or a path, or the claim's own.
 
     A picture may name a shipped model and never a path: others wrote it.
@@ -94,13 +93,13 @@ def folder_of(claim: Claim, model: str | None) -> Path:
         ValueError: there is no such `model`.
     """
     if model is not None:
-        return find(model)
+        return locate(model)
     if claim.model not in (known := shipped()):
         raise CannotVerify(
             f"it is by model {_told(claim.model)!r}, which does not ship; say where it is with "
             "--model"
         )
-    return known[claim.model]
+    return Located(claim.model, known[claim.model])
 
 
 def _told(text: str) -> str:

@@ -2,7 +2,7 @@
 
     model_index.json                            what is inside, and the names of the classes
     unet/config.json  unet/*.safetensors
-    vae/config.json   vae/*.safetensors
+    vae/config.json   vae/*.safetensors         or vqvae/, where the index has it so
     scheduler/scheduler_config.json
 
 Weights are safetensors, never pickle. A class name is looked up in a table and never imported.
@@ -34,7 +34,14 @@ from models.memory import MAX_PARAMETERS, activations, available, check_room, pa
 from models.schedule import alpha_bars
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
-from models.weight_files import WEIGHTS, open_weights, read_weights, weight_files
+from models.weight_files import (
+    WEIGHTS,
+    is_variant,
+    open_weights,
+    read_weights,
+    weight_files,
+    weight_source,
+)
 
 _CONFIG, _SCHEDULE = "config.json", "scheduler/scheduler_config.json"
 _MAX_SIDE = 2048  # pixels of an image
@@ -50,6 +57,7 @@ class Checkpoint:
     schedule: DDIMConfig
     classes: Classes
     guidance_scale: float
+    notes: tuple[str, ...] = ()  # lines for whoever opened it: what was passed over, or assumed
 
 
 def open_checkpoint(
@@ -71,15 +79,16 @@ def open_checkpoint(
             message names the file and the key.
     """
     index = ModelIndex.read(folder)
-    vae_path, unet_path = folder / "vae" / _CONFIG, folder / "unet" / _CONFIG
-    vae_config, unet_config = AutoencoderKLConfig.read(vae_path), UNet2DConfig.read(unet_path)
-    schedule = _read_schedule(folder / _SCHEDULE)
+    vae_path, unet_path = folder / index.vae / _CONFIG, folder / "unet" / _CONFIG
+    vae_config, vae_notes = AutoencoderKLConfig.read(vae_path)
+    unet_config, unet_notes = UNet2DConfig.read(unet_path)
+    schedule, schedule_notes = _read_schedule(folder / _SCHEDULE)
     try:
         _check_latents(unet_config, vae_config)
     except ValueError as error:
         raise ConfigError(f"{unet_path}: {error}") from error
     try:
-        classes = Classes.of(index.classes, unet_config.num_class_embeds)
+        classes, class_notes = _classes(index.classes, unet_config.num_class_embeds)
     except ValueError as error:
         raise ConfigError(f"{folder / INDEX}: id2label: {error}") from error
 
@@ -88,16 +97,18 @@ def open_checkpoint(
     weights = parameters(vae) * vae_dtype.itemsize + parameters(unet) * dtype.itemsize
     work = activations(unet_config, vae_config, rows)
     check_room(unet_path, weights, work, available(torch.device(device)))
-    _fill(vae, folder / "vae", device, vae_dtype)
-    _fill(unet, folder / "unet", device, dtype)
-    return Checkpoint(vae, unet, schedule, classes, index.guidance_scale)
+    _fill(vae, vae_path.parent, device, vae_dtype)
+    _fill(unet, unet_path.parent, device, dtype)
+    weight_notes = [*_weight_notes(unet_path.parent), *_weight_notes(vae_path.parent)]
+    notes = (*class_notes, *schedule_notes, *unet_notes, *vae_notes, *weight_notes)
+    return Checkpoint(vae, unet, schedule, classes, index.guidance_scale, notes)
 
 
 def open_vae(
     folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> AutoencoderKL:
     """Open the autoencoder alone, in float32 where it asks for that; raises `CheckpointError`."""
-    config = AutoencoderKLConfig.read(folder / _CONFIG)
+    config, _ = AutoencoderKLConfig.read(folder / _CONFIG)
     vae = _build(AutoencoderKL, config, folder / _CONFIG)
     _fill(vae, folder, device, _vae_dtype(config, dtype))
     return vae
@@ -138,9 +149,12 @@ def checkpoint_digest(folder: Path) -> str:
     """SHA-256, in hexadecimal, over all that an image's pixels depend on in a model folder.
 
     Those are the files it is opened from, in order of component and name; others are not read.
+
+    Raises:
+        CheckpointError: one of these is missing, or not of its kind.
     """
     files = [folder / _SCHEDULE]
-    for network in (folder / "unet", folder / "vae"):
+    for network in (folder / "unet", folder / ModelIndex.read(folder).vae):
         files += sorted([network / _CONFIG, *weight_files(network)])
     return _digest(files)
 
@@ -158,9 +172,9 @@ def _digest(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def _read_schedule(path: Path) -> DDIMConfig:
+def _read_schedule(path: Path) -> tuple[DDIMConfig, tuple[str, ...]]:
     """A schedule whose steps are finite: they divide by 1 - alpha-bar and, for epsilon, by it."""
-    schedule = DDIMConfig.read(path)
+    schedule, notes = DDIMConfig.read(path)
     alpha_bar = alpha_bars(schedule)[:-1]
     low, high = alpha_bar.min().item(), alpha_bar.max().item()
     if not (0 <= low <= high < 1 and (low or schedule.prediction_type != "epsilon")):
@@ -169,7 +183,35 @@ def _read_schedule(path: Path) -> DDIMConfig:
             f"allowed with prediction_type {schedule.prediction_type!r}: "
             f"{'above 0' if schedule.prediction_type == 'epsilon' else 'from 0'}, below 1"
         )
-    return schedule
+    return schedule, (*notes, *_remarks(schedule))
+
+
+def _remarks(schedule: DDIMConfig) -> list[str]:
+    """What a schedule does that whoever moved it from another sampler may not expect."""
+    remarks = []
+    if schedule.clip_sample:  # latents have a variance of 1; images were meant
+        limit = f"{schedule.clip_sample_range:g}"
+        remarks.append(
+            f"clip_sample is true: predicted latents are kept within -{limit} to {limit}"
+        )
+    if schedule.timestep_spacing == "linspace":  # models/schedule.py
+        remarks.append("timestep_spacing is linspace: steps are a little other than in diffusers")
+    return [f"{_SCHEDULE}: {remark}" for remark in remarks]
+
+
+def _classes(names: tuple[str, ...], rows: int | None) -> tuple[Classes, tuple[str, ...]]:
+    """The classes, numbered where they have no names; raises `ValueError`."""
+    if names or not rows:
+        return Classes.of(names, rows), ()
+    note = (
+        f"{INDEX}: id2label is missing: classes are called 0 to {rows - 1}, none is the null class"
+    )
+    return Classes.of(tuple(map(str, range(rows))), rows), (note,)
+
+
+def _weight_notes(folder: Path) -> list[str]:
+    source = weight_source(folder)
+    return [f"{folder.name}/{source.name}: the only weights there"] if is_variant(source) else []
 
 
 def _check_latents(unet: UNet2DConfig, vae: AutoencoderKLConfig) -> None:

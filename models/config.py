@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_type_hints
 
 from models.bounds import Length, Range, brief, check
 from models.files import CheckpointError, read_json
+from models.foreign import check_class, sift
 
 # Bounds are wide of every model we know of (SDXL: widths to 1,280, latents of 128 x 128;
 # ImageNet-21k: 21,843 classes), and narrow enough that no file costs much before it is refused.
@@ -20,6 +21,7 @@ Channels = Literal[1, 3, 4]  # of images: grey, RGB, RGBA
 LatentChannels = Annotated[int, Range(1, 64)]
 Width = Annotated[int, Range(1, 4096)]
 Side = Annotated[int, Range(1, 256)]
+Pixels = Annotated[int, Range(1, 8192)]
 Layers = Annotated[int, Range(1, 16)]
 Timesteps = Annotated[int, Range(1, 10_000)]
 Factor = Annotated[float, Range(1e-6, 1e6, above=True)]
@@ -67,13 +69,24 @@ class Config:
             raise ConfigError(f"{source}: {error}") from error
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read one JSON file; see `from_dict` for the errors."""
+    def read(cls, path: Path) -> tuple[Self, tuple[str, ...]]:
+        """Read one JSON file: the configuration, and notes of what in it has no effect here.
+
+        Raises:
+            ConfigError: as `from_dict`; or the configuration of a class that is read as no other.
+        """
         values = read_json(path)
-        name = values.get("_class_name", cls.class_name)
-        if name != cls.class_name:
-            raise ConfigError(f"{path}: _class_name is {brief(name)}; allowed: {cls.class_name!r}")
-        return cls.from_dict(values, str(path))
+        found = values.get("_class_name", cls.class_name)
+        try:
+            check_class("_class_name", found, cls.class_name)
+            own, passed = sift(cls.class_name, values)
+        except ValueError as error:
+            raise ConfigError(f"{path}: {error}") from error
+        notes = [] if found == cls.class_name else [f"{found} is read as {cls.class_name}"]
+        if passed:
+            notes.append(f"without effect here: {', '.join(passed)}")
+        where = f"{path.parent.name}/{path.name}"
+        return cls.from_dict(own, str(path)), tuple(f"{where}: {note}" for note in notes)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, with the class name diffusers looks for."""
@@ -99,7 +112,7 @@ class AutoencoderKLConfig(Config):
     act_fn: Literal["silu", "swish"] = "silu"
     latent_channels: LatentChannels = 4
     norm_num_groups: Width = 32
-    sample_size: Annotated[int, Range(1, 8192)] = 32
+    sample_size: Pixels | Annotated[tuple[Pixels, ...], Length(2, 2)] = 32
     scaling_factor: Factor = 0.18215
     shift_factor: Shift | None = None
     latents_mean: Annotated[tuple[Shift, ...], Length(1, 64)] | None = None
@@ -113,6 +126,11 @@ class AutoencoderKLConfig(Config):
         super().__post_init__()
         _same_length(self, "down_block_types", "up_block_types", "block_out_channels")
         _divisible(self.block_out_channels, self.norm_num_groups, "norm_num_groups")
+        if self.out_channels != self.in_channels:
+            raise ValueError(
+                f"out_channels is {self.out_channels}, in_channels {self.in_channels}; "
+                "allowed: the same number"
+            )
         for name in ("latents_mean", "latents_std"):
             values = getattr(self, name)
             if values is not None and len(values) != self.latent_channels:

@@ -12,6 +12,10 @@ from models.bounds import brief
 
 MAX_JSON_BYTES = 4 << 20  # the names of 20,000 classes take 1 MiB, the index of 10,000 tensors too
 _MAX_DIGITS = 100  # of a whole number; Python would refuse 4,301 and name no key
+_POINTERS = (
+    b"version https://git-lfs.github.com/spec/",
+    b"version https://hawser.github.com/spec/",
+)
 _KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFDIR: "a directory",
@@ -46,6 +50,17 @@ def check_regular(path: Path, most: int) -> int:
     return found.st_size
 
 
+def check_fetched(path: Path, start: bytes) -> None:
+    """Raise `CheckpointError` where a file begins as those do that Git LFS leaves in place of it.
+
+    Source: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+    """
+    if start.startswith(_POINTERS):
+        raise CheckpointError(
+            f"{path}: is a Git LFS pointer, not the file itself; fetch that with `git lfs pull`"
+        )
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of at most `MAX_JSON_BYTES`, UTF-8.
 
@@ -56,10 +71,12 @@ def read_json(path: Path) -> dict[str, Any]:
     size = check_regular(path, MAX_JSON_BYTES)
     try:
         with path.open("rb") as file:  # no more than was promised, should it grow
-            text = file.read(size).decode("utf-8")
-        values = json.loads(text, object_pairs_hook=_object, parse_int=_whole)
+            data = file.read(size)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    check_fetched(path, data)
+    try:
+        values = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_int=_whole)
     except _Twice as error:
         raise CheckpointError(f"{path}: {error}") from error
     except ValueError as error:

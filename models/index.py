@@ -9,9 +9,11 @@ from models.bounds import brief
 from models.conditioning import MAX_CLASS_NAME, MAX_CLASSES, MAX_GUIDANCE_SCALE
 from models.config import ConfigError
 from models.files import CheckpointError, read_json, write_json
+from models.foreign import check_class
 
 INDEX = "model_index.json"
 _KNOWN = {"vae": "AutoencoderKL", "unet": "UNet2DModel", "scheduler": "DDIMScheduler"}
+_LDM_VAE = "vqvae"  # what diffusers' LDMPipeline calls its autoencoder, of whatever class
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class ModelIndex:
 
     classes: tuple[str, ...] = ()
     guidance_scale: float = 1.0
+    vae: str = "vae"  # the component, and its folder
 
     @classmethod
     def read(cls, folder: Path) -> "ModelIndex":
@@ -37,11 +40,13 @@ class ModelIndex:
                 missing = f"{folder}: not a model folder: {INDEX} is missing"
                 raise CheckpointError(missing) from error
             raise
-        for component, known in _KNOWN.items():
-            entry = values.get(component)
-            found = entry[1] if isinstance(entry, list) and len(entry) == 2 else entry
-            if found != known:
-                raise ConfigError(f"{path}: {component} is {brief(found)}; allowed: {known!r}")
+        vae = _LDM_VAE if _class(values, "vae") is None and _class(values, _LDM_VAE) else "vae"
+        try:
+            for component, known in _KNOWN.items():
+                given = vae if component == "vae" else component
+                check_class(given, _class(values, given), known)
+        except ValueError as error:
+            raise ConfigError(f"{path}: {error}") from error
         scale = values.get("guidance_scale", 1.0)
         if type(scale) not in (int, float) or not 0 <= scale <= MAX_GUIDANCE_SCALE:
             raise ConfigError(
@@ -49,7 +54,8 @@ class ModelIndex:
                 f"allowed: a number from 0 to {MAX_GUIDANCE_SCALE}"
             )
         try:
-            return cls(_names(values.get("id2label", {})), float(scale))
+            labels = values.get("id2label")
+            return cls(() if labels is None else _names(labels), float(scale), vae)
         except ValueError as error:
             raise ConfigError(f"{path}: id2label {error}") from error
 
@@ -60,6 +66,12 @@ class ModelIndex:
         values["id2label"] = {str(i): name for i, name in enumerate(self.classes)}
         values["guidance_scale"] = self.guidance_scale
         write_json(folder / INDEX, values)
+
+
+def _class(values: Mapping[str, Any], component: str) -> Any:
+    """The class of a component, from `[library, class]`; None where it has none."""
+    entry = values.get(component)
+    return entry[1] if isinstance(entry, list) and len(entry) == 2 else entry
 
 
 def _names(labels: Any) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A trained latent diffusion model: encode, decode, and `sample`, the plain loop.
+"""A trained latent diffusion model: encode, decode, `images`, and `sample`, the plain loop.
 
 `sample` is the plain loop, and what the serving engine must reproduce whatever shares its batches.
 """
@@ -8,25 +8,33 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from models.asked import Sampling, read_labels, read_seeds
+from models.bounds import brief
 from models.checkpoint import Checkpoint, open_checkpoint
 from models.ddim import ddim_step, guide
+from models.library import locate
 from models.schedule import alpha_bars, timestep_pairs
 
 # Kernels choose their summation order by the shape of the batch, so a row's last bits depend on how
 # many rows ride with it. UNet and decoder always run on blocks of exactly `block_rows` rows, short
 # ones filled up: one shape, one order, the same bits (docs/decisions.md has what was measured).
 BLOCK_ROWS = 16  # what is served; a larger block is faster for many images, with other last bits
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class LatentDiffusion:
     """A VAE, a UNet and a noise schedule, on one device."""
 
     def __init__(self, checkpoint: Checkpoint, block_rows: int = BLOCK_ROWS) -> None:
+        """Run networks on blocks of `block_rows` rows; raises `ValueError` below 1."""
+        if block_rows < 1:
+            raise ValueError(f"block_rows is {block_rows}; allowed: from 1")
         self.vae, self.unet = checkpoint.vae, checkpoint.unet
         self.schedule, self.classes = checkpoint.schedule, checkpoint.classes
-        self.guidance_scale = checkpoint.guidance_scale
+        self.guidance_scale, self.notes = checkpoint.guidance_scale, checkpoint.notes
         weight = next(self.unet.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         self._vae_dtype = next(self.vae.parameters()).dtype
@@ -42,9 +50,25 @@ class LatentDiffusion:
         dtype: torch.dtype = torch.float32,
         block_rows: int = BLOCK_ROWS,
     ) -> Self:
-        """Open a model folder on `device` (see `pick_device`); raises `CheckpointError`."""
+        """Open a model.
+
+        Args:
+            path: the name of a model that ships, such as "digits", or the path of a model folder.
+            device: `auto`, `cpu`, `cuda`, `cuda:1` ...; see `pick_device`.
+            dtype: of the networks: one of `DTYPES`.
+            block_rows: rows that the networks are run on at once.
+
+        Raises:
+            CheckpointError: the folder cannot be opened; `notes` says what of one that can be was
+                passed over or assumed.
+            ValueError: another device, dtype or number of rows.
+        """
         on = pick_device(device)
-        checkpoint = open_checkpoint(Path(path), device=on, dtype=dtype, rows=block_rows)
+        if dtype not in DTYPES:
+            listed = ", ".join(map(str, DTYPES))
+            raise ValueError(f"dtype is {brief(dtype)}; allowed: {listed}")
+        folder = locate(path).folder if isinstance(path, str) else path
+        checkpoint = open_checkpoint(folder, device=on, dtype=dtype, rows=block_rows)
         return cls(checkpoint, block_rows)
 
     @property
@@ -60,12 +84,30 @@ class LatentDiffusion:
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
-        """Images in [-1, 1], (B, C, H, W) -> the means of their scaled latents, (B, c, h, w)."""
+        """Images in [-1, 1], (B, C, H, W) -> the means of their scaled latents, (B, c, h, w).
+
+        H and W are multiples of `vae.config.downscale`; raises `ValueError` for another shape.
+        """
+        channels, factor = self.vae.config.in_channels, self.vae.config.downscale
+        if images.shape[1:2] != (channels,) or any(side % factor for side in images.shape[2:]):
+            raise ValueError(
+                f"images have the shape {tuple(images.shape)}; allowed: (B, {channels}, H, W), H "
+                f"and W multiples of {factor}"
+            )
         return self.vae.encode(images.to(self.device, self._vae_dtype)).mode().float()
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents (B, c, h, w) -> images, (B, C, H, W) float32, nominally in [-1, 1]."""
+        """Scaled latents (B, c, h, w) -> images, (B, C, H, W) float32, nominally in [-1, 1].
+
+        Raises:
+            ValueError: another number of dimensions or channels.
+        """
+        channels = self.vae.config.latent_channels
+        if latents.ndim != 4 or latents.shape[1] != channels:
+            raise ValueError(
+                f"latents have the shape {tuple(latents.shape)}; allowed: (B, {channels}, h, w)"
+            )
         latents = latents.to(self.device, self._vae_dtype)
         return self._in_blocks(self.vae.decode, latents).float()
 
@@ -77,35 +119,62 @@ class LatentDiffusion:
         generator = torch.Generator("cpu").manual_seed(seed)
         return torch.randn(self.latent_shape, generator=generator), generator
 
+    def images(
+        self,
+        labels: Sequence[str | int | None],
+        seeds: Sequence[int] | None = None,
+        *,
+        steps: int = 50,
+        guidance_scale: float | None = None,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        eta: float = 0.0,
+    ) -> list[Image.Image]:
+        """Draw as `sample` does, as PIL images; `image.info["seed"]` is the seed of each.
+
+        Raises:
+            ValueError: as `sample`.
+        """
+        asked = read_labels(labels)
+        own = read_seeds(seeds, len(asked))
+        made = self.sample(
+            asked,
+            own,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            guidance_interval=guidance_interval,
+            eta=eta,
+        )
+        return [to_image(pixels, seed) for pixels, seed in zip(to_uint8(made), own, strict=True)]
+
     @torch.inference_mode()
     def sample(
         self,
         labels: Sequence[str | int | None],
-        seeds: Sequence[int],
+        seeds: Sequence[int] | None = None,
         *,
         steps: int = 50,
         guidance_scale: float | None = None,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         eta: float = 0.0,
     ) -> Tensor:
-        """Draw one image a label. DDIM, Song et al. 2021, eq. 12; guidance, Ho & Salimans 2022.
+        """Draw one image per label. DDIM, Song et al. 2021, eq. 12; guidance, Ho & Salimans 2022.
 
         Args:
             labels: class names or indices; None for no class (guidance then changes nothing).
-            seeds: one a label, 0 to 2^63 - 1.
+            seeds: one per label, 0 to 2^63 - 1; random if absent (`images` says which they were).
             steps: 1 to T.
-            guidance_scale: 1 is none; the model's own default where absent.
+            guidance_scale: 1 is none, 0 draws no class; up to a million. The model's own default if
+                absent.
             guidance_interval: the part of the way that is guided, as fractions of the steps: step i
                 is if start <= i / steps < end. After Kynkaanniemi et al. 2024, who bound the noise
                 level where this bounds the step.
-            eta: 0 deterministic, 1 ancestral.
+            eta: 0 deterministic to 1 ancestral.
 
         Returns:
             Images in [-1, 1], (B, C, H, W) float32.
 
         Raises:
-            ValueError: an unknown class, steps out of range, seeds that do not match labels, or an
-                image that is not finite.
+            ValueError: an argument is none of these; or an image is not finite.
         """
         x = self.denoise(
             labels,
@@ -124,7 +193,7 @@ class LatentDiffusion:
     def denoise(
         self,
         labels: Sequence[str | int | None],
-        seeds: Sequence[int],
+        seeds: Sequence[int] | None = None,
         *,
         steps: int,
         guidance_scale: float | None = None,
@@ -132,25 +201,30 @@ class LatentDiffusion:
         eta: float = 0.0,
     ) -> Tensor:
         """The first half of `sample`: scaled latents, (B, C, h, w) float32."""
-        if len(labels) != len(seeds):
-            raise ValueError(f"{len(labels)} labels and {len(seeds)} seeds")
-        rows, null, alpha_bar = len(labels), self.classes.null, self.alpha_bar
-        indices = [self.classes.index(label) for label in labels]
+        indices = [self.classes.index(label) for label in read_labels(labels)]
+        seeds = read_seeds(seeds, len(indices))
+        asked = Sampling.of(
+            steps=steps,
+            guidance_scale=self.guidance_scale if guidance_scale is None else guidance_scale,
+            guidance_interval=guidance_interval,
+            eta=eta,
+            timesteps=self.schedule.num_train_timesteps,
+        )
+        rows, null, alpha_bar = len(indices), self.classes.null, self.alpha_bar
         read = [null if index is None else index for index in indices]
-        scale = self.guidance_scale if guidance_scale is None else guidance_scale
-        scales = torch.full((rows,), scale, device=self.device)
+        scales = torch.full((rows,), asked.guidance_scale, device=self.device)
+        etas = torch.full((rows,), asked.eta, device=self.device)
         starts = [self.start(seed) for seed in seeds]
         x = torch.stack([noise for noise, _ in starts]).to(self.device)
         clip = self.schedule.clip_sample_range if self.schedule.clip_sample else None
-        for i, (t, t_prev) in enumerate(timestep_pairs(self.schedule, steps)):
-            guided = guidance_interval[0] <= i / steps < guidance_interval[1]
-            if guided and scale != 1.0 and null is not None:
+        for i, (t, t_prev) in enumerate(timestep_pairs(self.schedule, asked.steps)):
+            if asked.guided(i) and asked.guidance_scale != 1 and null is not None:
                 both = self._predict(torch.cat([x, x]), t, read + [null] * rows)
                 output = guide(both[:rows], both[rows:], scales)
             else:
                 output = self._predict(x, t, read)
             noise = None
-            if eta:
+            if asked.eta:
                 drawn = [torch.randn(self.latent_shape, generator=own) for _, own in starts]
                 noise = torch.stack(drawn).to(self.device)
             x, _ = ddim_step(
@@ -159,7 +233,7 @@ class LatentDiffusion:
                 alpha_bar[t].expand(rows),
                 alpha_bar[t_prev].expand(rows),
                 self.schedule.prediction_type,
-                eta=torch.full((rows,), eta, device=self.device),
+                eta=etas,
                 noise=noise,
                 clip=clip,
             )
@@ -203,3 +277,11 @@ def pick_device(name: str) -> torch.device:
 def to_uint8(images: Tensor) -> Tensor:
     """Images in [-1, 1], (B, C, H, W) -> pixels 0..255, (B, H, W, C) uint8."""
     return ((images + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+
+
+def to_image(pixels: Tensor, seed: int) -> Image.Image:
+    """Pixels (H, W, C) uint8, grey, RGB or RGBA -> a PIL image that knows its seed."""
+    values = pixels.cpu().numpy()
+    image = Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
+    image.info["seed"] = seed
+    return image

@@ -4,6 +4,7 @@ Who rides and when is the scheduler's to say; what a slot looks like is here.
 """
 
 import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from models.checkpoint import checkpoint_digest
 from models.pipeline import BLOCK_ROWS, LatentDiffusion
 from models.preview import LatentPreview
 from models.schedule import timestep_pairs
+
+log = logging.getLogger(__name__)
 
 _FIT_STEPS = 8  # of the images that previews are fitted to
 
@@ -53,8 +56,14 @@ class Runner:
 
     @classmethod
     def open(cls, name: str, folder: Path, load: Load) -> "Runner":
-        """Load a model folder; raises `CheckpointError`, or `ValueError` for a wrong device."""
+        """Load a model folder; raises `CheckpointError`, or `ValueError` for a wrong device.
+
+        What the folder has that is passed over, or lacks and is assumed, is logged: in a server by
+        its worker, on the command line to standard error.
+        """
         model = LatentDiffusion.open(folder, device=load.device, dtype=getattr(torch, load.dtype))
+        for note in model.notes:
+            log.warning("%s: %s", name, note)
         backend = pick_backend(model, load.backend, compiled=load.compile)
         return cls(name, model, checkpoint_digest(folder), backend, load.slots)
 

@@ -1,5 +1,6 @@
 """Settings come from the environment and are refused when wrong."""
 
+import json
 import re
 from pathlib import Path
 
@@ -25,6 +26,30 @@ def test_models_are_comma_separated_names_or_paths(
         monkeypatch.setenv("DARKROOM_MODELS", nothing_named)
         assert list(Settings().folders) == ["digits"]
     assert folders["tiny"] == tiny_folder.resolve()
+
+
+def test_models_have_names_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """By their run, by the repository of a snapshot, or as told; commas may be in paths."""
+    paths = ["runs/shoes/model", "runs/a, b/model", "hub/models--owner--pets/snapshots/0a1b"]
+    for path in paths:
+        (tmp_path / path).mkdir(parents=True)
+    given = [f"{tmp_path}/{path}" for path in paths]
+    for text in (
+        ",".join([*given, f"cats={tiny_folder}"]),
+        json.dumps([*given, f"cats={tiny_folder}"]),
+    ):
+        monkeypatch.setenv("DARKROOM_MODELS", text)
+        folders = Settings().folders
+        assert list(folders) == ["shoes", "a, b", "pets", "cats"]
+        assert folders["shoes"] == (tmp_path / paths[0]).resolve()
+        assert folders["cats"] == tiny_folder.resolve()
+    monkeypatch.setenv("DARKROOM_MODELS", f"{given[0]},shoes={given[1]}")
+    with pytest.raises(
+        ValidationError, match=r"two models are called alike: shoes, shoes; .*name=path"
+    ):
+        Settings()
 
 
 def test_the_port_is_ours_or_the_platforms(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,10 @@ INDEX, SCHEDULE = "model_index.json", "scheduler/scheduler_config.json"
 VAE, UNET = "vae/config.json", "unet/config.json"
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 SHARDS = f"{WEIGHTS}.index.json"
+POINTER = (
+    b"version https://git-lfs.github.com/spec/v1\n"
+    b"oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 725160\n"
+)
 Damage = Callable[[Path], Any]  # of a folder
 
 

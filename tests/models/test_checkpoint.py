@@ -15,8 +15,10 @@ from safetensors.torch import load_file, save_file
 from models.checkpoint import CheckpointError, open_checkpoint, save_network
 from models.pipeline import LatentDiffusion
 from models.unet import UNet2D
+from tests.models.hostile import POINTER
 from tests.tiny import SCHEDULE, UNET, VAE
 
+SCHEDULER = "scheduler/scheduler_config.json"
 UNET_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
 
@@ -195,6 +197,117 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (
         lambda f: (f / "vae/config.json").unlink(),
         r"vae/config.json: cannot be read: No such file",
+    ),
+    "a Git LFS pointer for weights": (
+        lambda f: (f / UNET_WEIGHTS).write_bytes(POINTER),
+        r"model.safetensors: is a Git LFS pointer, .*`git lfs pull`",
+    ),
+    "a Git LFS pointer for a configuration": (
+        lambda f: (f / "vae/config.json").write_bytes(POINTER),
+        r"vae/config.json: is a Git LFS pointer, .*`git lfs pull`",
+    ),
+    "a Git LFS pointer for the index": (
+        lambda f: (f / "model_index.json").write_bytes(POINTER),
+        r"model_index.json: is a Git LFS pointer, .*`git lfs pull`",
+    ),
+    "a Git LFS pointer for a variant": (
+        lambda f: (
+            (f / UNET_WEIGHTS).unlink(),
+            (f / "unet/diffusion_pytorch_model.fp16.safetensors").write_bytes(POINTER),
+        ),
+        r"fp16.safetensors: is a Git LFS pointer, .*`git lfs pull`",
+    ),
+    "two variants": (
+        lambda f: (
+            shutil.copy(f / UNET_WEIGHTS, f / "unet/diffusion_pytorch_model.fp16.safetensors"),
+            (f / UNET_WEIGHTS).rename(f / "unet/diffusion_pytorch_model.non_ema.safetensors"),
+        ),
+        r"unet: .* is missing, and there are several variants: fp16, non_ema; allowed: one",
+    ),
+    "shards without their index": (
+        lambda f: (f / UNET_WEIGHTS).rename(
+            f / "unet/diffusion_pytorch_model.fp16-00001-of-00002.safetensors"
+        ),
+        r"unet: diffusion_pytorch_model.safetensors is missing",
+    ),
+    "a tensor by its old and its present name": (
+        lambda f: edit_weights(
+            f / UNET_WEIGHTS,
+            lambda t: t.update({"mid_block.attentions.0.query.bias": torch.zeros(32)}),
+        ),
+        r"tensor 'mid_block.attentions.0.to_q.bias' is there twice, once by its old name",
+    ),
+    "a convolution of more than one position": (
+        lambda f: edit_weights(
+            f / UNET_WEIGHTS,
+            lambda t: t.update({"mid_block.attentions.0.to_q.weight": torch.zeros(32, 32, 3, 3)}),
+        ),
+        r"to_q.weight' has shape \[32, 32, 3, 3\]; \[32, 32\] needed",
+    ),
+    "a picture of two channels": (
+        lambda f: edit_json(f / "vae/config.json", out_channels=2),
+        r"vae/config.json: out_channels is 2; allowed: 1, 3, 4",
+    ),
+    "a picture of other channels than were learned": (
+        lambda f: edit_json(f / "vae/config.json", out_channels=3),
+        r"vae/config.json: out_channels is 3, in_channels 1; allowed: the same number",
+    ),
+    "a variance that was learned, by channels": (
+        lambda f: edit_json(f / "unet/config.json", out_channels=4),
+        r"unet/config.json: in_channels 2 and out_channels 4; the VAE has latent_channels 2",
+    ),
+    "a variance that was learned, by its key": (
+        lambda f: edit_json(f / SCHEDULER, variance_type="learned_range"),
+        r"scheduler_config.json: variance_type is 'learned_range'; allowed: null, 'fixed_small'",
+    ),
+    "noise levels for timesteps": (
+        lambda f: edit_json(f / SCHEDULER, timestep_type="continuous"),
+        r"scheduler_config.json: timestep_type is 'continuous'; allowed: 'discrete'",
+    ),
+    "flow sigmas": (
+        lambda f: edit_json(f / SCHEDULER, use_flow_sigmas=True),
+        r"scheduler_config.json: use_flow_sigmas is True; allowed: False",
+    ),
+    "flow prediction": (
+        lambda f: edit_json(f / SCHEDULER, prediction_type="flow_prediction"),
+        r"scheduler_config.json: prediction_type is 'flow_prediction'; allowed: 'epsilon'",
+    ),
+    "thresholding": (
+        lambda f: edit_json(f / SCHEDULER, thresholding=True),
+        r"scheduler_config.json: thresholding is True; allowed: False",
+    ),
+    "a typing error": (
+        lambda f: edit_json(f / SCHEDULER, set_alpha_to_on=False),
+        r"scheduler_config.json: unknown key 'set_alpha_to_on' .*known: set_alpha_to_one,",
+    ),
+    "a typing error in a foreign key": (
+        lambda f: edit_json(f / SCHEDULER, skip_prk_step=True),
+        r"scheduler_config.json: unknown key 'skip_prk_step' for DDIMScheduler",
+    ),
+    "flow matching": (
+        lambda f: edit_json(f / SCHEDULER, _class_name="FlowMatchEulerDiscreteScheduler"),
+        r"_class_name is 'FlowMatchEulerDiscreteScheduler' \(flow matching is not DDIM\); "
+        r"allowed: 'DDIMScheduler', 'DDPMScheduler', ",
+    ),
+    "EDM": (
+        lambda f: edit_json(f / "model_index.json", scheduler=["diffusers", "EDMEulerScheduler"]),
+        r"model_index.json: scheduler is 'EDMEulerScheduler' \(its networks are scaled",
+    ),
+    "a UNet that was quantized": (
+        lambda f: edit_json(f / "unet/config.json", quantization_config={"quant_method": "x"}),
+        r"unet/config.json: quantization_config is .*; allowed: null",
+    ),
+    "attention to prompts": (
+        lambda f: edit_json(f / "model_index.json", unet=["diffusers", "UNet2DConditionModel"]),
+        r"unet is 'UNet2DConditionModel' \(it draws by prompts\); allowed: 'UNet2DModel'",
+    ),
+    "a codebook": (
+        lambda f: edit_json(f / "model_index.json", vae=..., vqvae=["diffusers", "VQModel"]),
+        r"vqvae is 'VQModel' \(its latents are .*\); allowed: 'AutoencoderKL'",
+    ),
+    "no autoencoder": (
+        lambda f: edit_json(f / "model_index.json", vae=[None, None]),
+        r"model_index.json: vae is None; allowed: 'AutoencoderKL'",
     ),
     "no index": (
         lambda f: (f / "model_index.json").unlink(),

@@ -1,14 +1,20 @@
 """The plain loop: exact for every row, and made of the parts it says."""
 
+import copy
+import math
+import re
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from models.checkpoint import Checkpoint
 from models.conditioning import Classes
 from models.ddim import ddim_step
-from models.pipeline import LatentDiffusion, pick_device, to_uint8
+from models.pipeline import LatentDiffusion, pick_device, to_image, to_uint8
 from models.schedule import alpha_bars, timestep_pairs
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
@@ -72,18 +78,125 @@ def test_an_unconditional_model_samples() -> None:
         model.sample([0], [0], steps=2)
 
 
-def test_wrong_arguments_are_named(tiny: LatentDiffusion) -> None:
-    with pytest.raises(ValueError, match="2 labels and 1 seeds"):
-        tiny.sample(["cat", "dog"], [1])
-    with pytest.raises(ValueError, match="steps is 0"):
-        tiny.sample(["cat"], [1], steps=0)
-    with pytest.raises(ValueError, match="unknown class 'bird'"):
-        tiny.sample(["bird"], [1])
+WRONG: dict[str, tuple[list[Any], Any, dict[str, Any], str]] = {
+    "fewer seeds": (["cat", "dog"], [1], {}, "2 labels and 1 seeds"),
+    "more seeds": (["cat"], [1, 2], {}, "1 labels and 2 seeds"),
+    "no images": ([], None, {}, "labels is empty"),
+    "no list of labels": ("cat", None, {}, "labels is 'cat'; allowed: a list"),
+    "a number for labels": (7, None, {}, "labels is 7; allowed: a list"),  # type: ignore[dict-item]
+    "a number for seeds": (["cat"], 1, {}, "seeds is 1; allowed: a list"),
+    "unknown class": (["bird"], [1], {}, "unknown class 'bird'"),
+    "an index past the last": ([3], [1], {}, "unknown class 3"),
+    "an index that is no whole number": ([0.5], [1], {}, "a label is 0.5; allowed"),
+    "a truth for a label": ([True], [1], {}, "a label is True; allowed"),
+    "a negative seed": (["cat"], [-1], {}, "a seed is -1; allowed: a whole number, 0 to 922337"),
+    "a large seed": (["cat"], [2**63], {}, "a seed is 9223372036854775808; allowed"),
+    "half a seed": (["cat"], [1.5], {}, "a seed is 1.5"),
+    "no steps": (["cat"], [1], {"steps": 0}, "steps is 0; allowed: 1 to 1000"),
+    "negative steps": (["cat"], [1], {"steps": -3}, "steps is -3"),
+    "too many steps": (["cat"], [1], {"steps": 1001}, "steps is 1001"),
+    "half a step": (["cat"], [1], {"steps": 2.5}, "steps is 2.5; allowed: int"),
+    "a truth for steps": (["cat"], [1], {"steps": True}, "steps is True"),
+    "negative eta": (["cat"], [1], {"eta": -0.1}, "eta is -0.1; allowed: 0 to 1"),
+    "eta above 1": (["cat"], [1], {"eta": 1.1}, "eta is 1.1"),
+    "eta is no number": (["cat"], [1], {"eta": math.nan}, "eta is nan"),
+    "negative guidance": (["cat"], [1], {"guidance_scale": -1}, "guidance_scale is -1"),
+    "guidance is no number": (["cat"], [1], {"guidance_scale": math.nan}, "guidance_scale is nan"),
+    "endless guidance": (["cat"], [1], {"guidance_scale": math.inf}, "guidance_scale is inf"),
+    "guidance in words": (["cat"], [1], {"guidance_scale": "2"}, "guidance_scale is '2'"),
+    "reversed interval": (["cat"], [1], {"guidance_interval": (0.6, 0.4)}, "it must begin before"),
+    "wide interval": (["cat"], [1], {"guidance_interval": (0, 2)}, "guidance_interval is 2"),
+    "half an interval": (["cat"], [1], {"guidance_interval": (0.5,)}, "guidance_interval has 1"),
+    "no interval": (["cat"], [1], {"guidance_interval": 0.5}, "guidance_interval is 0.5"),
+    "interval of none": (["cat"], [1], {"guidance_interval": (math.nan, 1)}, "guidance_interval"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_the_docstring_forbids_is_a_value_error(tiny: LatentDiffusion, name: str) -> None:
+    labels, seeds, others, message = WRONG[name]
+    for draw in (tiny.sample, tiny.images):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            draw(labels, seeds, **others)
+
+
+def test_numbers_may_be_of_numpy_and_of_tensors(tiny: LatentDiffusion) -> None:
+    expected = tiny.sample([1], [3], steps=3, guidance_scale=2.0, eta=0.5)
+    made = tiny.sample(
+        torch.tensor([1]),  # type: ignore[arg-type]
+        np.array([3]),  # type: ignore[arg-type]
+        steps=np.int64(3),  # type: ignore[arg-type]
+        guidance_scale=np.float32(2),  # type: ignore[arg-type]
+        guidance_interval=np.array([0.0, 1.0]),  # type: ignore[arg-type]
+        eta=np.float64(0.5),
+    )
+    assert torch.equal(made, expected)
+
+
+def test_the_interval_bounds_the_steps_that_are_guided(tiny: LatentDiffusion) -> None:
+    def drawn(start: float, end: float) -> torch.Tensor:
+        return tiny.sample(["cat"], [1], steps=4, guidance_interval=(start, end))
+
+    assert torch.equal(drawn(0.5, 0.5), tiny.sample(["cat"], [1], steps=4, guidance_scale=1))
+    assert torch.equal(drawn(0.3, 0.8), drawn(0.5, 0.76))
+    assert not torch.equal(drawn(0.5, 1), drawn(0.25, 1))
+
+
+def test_images_know_their_seeds(tiny: LatentDiffusion) -> None:
+    """Random ones, too: the same picture can be drawn again."""
+    first, second = tiny.images(["cat", "dog"], steps=3)
+    assert (first.mode, first.size) == ("L", (16, 16))
+    assert first.info["seed"] != second.info["seed"]
+    seeds = [first.info["seed"], second.info["seed"]]
+    expected = to_uint8(tiny.sample(["cat", "dog"], seeds, steps=3))
+    assert np.array_equal(np.stack([first, second]), expected[..., 0].numpy())
+    assert tiny.images(["cat"], [7], steps=1)[0].info["seed"] == 7
+    assert not torch.equal(tiny.sample(["cat"], steps=1), tiny.sample(["cat"], steps=1))
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
+def test_pixels_become_an_image(channels: int, mode: str) -> None:
+    pixels = torch.arange(2 * 3 * channels, dtype=torch.uint8).view(2, 3, channels)
+    image = to_image(pixels, 5)
+    assert (image.mode, image.size, image.info["seed"]) == (mode, (3, 2), 5)
+    assert np.array_equal(np.array(image).reshape(2, 3, channels), pixels.numpy())
 
 
 def test_an_image_that_is_not_finite_is_an_error(tiny: LatentDiffusion) -> None:
+    broken = copy.deepcopy(tiny)
+    with torch.no_grad():
+        broken.vae.decoder.conv_out.bias.fill_(math.inf)
     with pytest.raises(ValueError, match="an image is not finite"):
-        tiny.sample(["cat"], [1], steps=2, guidance_scale=float("inf"))
+        broken.sample(["cat"], [1], steps=2)
+
+
+def test_a_model_opens_by_name_or_by_path(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    digits = LatentDiffusion.open("digits")
+    assert digits.classes.names[7] == "7"
+    assert (digits.image_size, digits.notes) == ((32, 32), ())
+    for path in (tiny_folder, str(tiny_folder), f"cats={tiny_folder}"):
+        assert LatentDiffusion.open(path).image_size == (16, 16)
+    with pytest.raises(ValueError, match=r"no model 'digit'; shipped: .*digits.*or a path"):
+        LatentDiffusion.open("digit")
+    with pytest.raises(
+        ValueError, match=r"digits: not a model folder: model_index\.json is missing"
+    ):
+        LatentDiffusion.open(Path("digits"))
+    for wrong in ({"dtype": torch.int8}, {"dtype": "float32"}, {"block_rows": 0}, {"device": "x"}):
+        with pytest.raises(ValueError, match=rf"{next(iter(wrong))} is .*; allowed"):
+            LatentDiffusion.open(tiny_folder, **wrong)
+
+
+def test_shapes_that_are_none_are_named(tiny: LatentDiffusion) -> None:
+    for shape in ((1, 3, 16, 16), (1, 16, 16), (1, 1, 15, 16)):
+        with pytest.raises(ValueError, match=r"images have the shape .*allowed: \(B, 1, H, W\)"):
+            tiny.encode(torch.zeros(shape))
+    for shape in ((1, 3, 8, 8), (2, 8, 8)):
+        with pytest.raises(ValueError, match=r"latents have the shape .*allowed: \(B, 2, h, w\)"):
+            tiny.decode(torch.zeros(shape))
 
 
 def test_devices_are_named_as_pytorch_names_them() -> None:
