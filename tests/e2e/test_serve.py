@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.app.test_listening import has_ipv6
 from tests.e2e.live import ROOT, draw, pixels
 
 WANTED = {"class": "7", "steps": 20, "guidance_scale": 1.5, "seed": 1}
@@ -75,3 +76,41 @@ def test_a_body_of_100_megabytes_is_refused(url: str) -> None:
             answer = client.post(f"{url}/generate", content=content, headers=headers)
         assert answer.status_code == 413
         assert answer.json()["detail"] == "the body is too large; allowed: 65536 bytes"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/docs",
+        "/engine",
+        "/health",
+        "/livez",
+        "/models",
+        "/openapi.json",
+        "/readyz",
+        "/sdapi/v1/options",
+        "/sdapi/v1/sd-models",
+        "/static/swagger/swagger-ui.css",
+        "/v1/models",
+        "/v2",
+        "/v2/health/ready",
+        "/v2/models/digits",
+    ],
+)
+def test_head_is_a_get_without_its_body(url: str, path: str) -> None:
+    """As probes and `wget --spider` ask; on a connection that goes on."""
+    with httpx.Client(base_url=url) as client:
+        head, got, again = client.head(path), client.get(path), client.head(path)
+    assert head.content == again.content == b""
+    assert head.status_code == got.status_code == again.status_code
+    if path != "/engine":  # whose numbers move
+        assert head.headers.get("content-length") == got.headers.get("content-length")
+    assert head.headers.get("content-type") == got.headers.get("content-type")
+
+
+def test_both_kinds_of_address_are_answered(url: str) -> None:
+    """`localhost` is what people type, and what it stands for is the client's to choose."""
+    port = httpx.URL(url).port
+    for host in ("127.0.0.1", "localhost", *(["[::1]"] if has_ipv6() else [])):
+        assert httpx.get(f"http://{host}:{port}/livez").json() == {"status": "alive"}
