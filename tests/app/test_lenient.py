@@ -41,8 +41,10 @@ DIALECTS = {
         lambda answer: text(answer.json()["data"][0]["b64_json"]),
         "n",
         dict.fromkeys(
-            "model response_format output_format output_compression stream partial_images steps "
-            "size quality background style user".split(),
+            [
+                *("model", "response_format", "output_format", "output_compression", "stream"),
+                *("partial_images", "steps", "size", "quality", "background", "style", "user"),
+            ],
             "",
         ),
     ),
