@@ -25,6 +25,7 @@ def run(url: str, modules: Path, client: str) -> "subprocess.CompletedProcess[st
         ("ai", (42, 43)),
         ("huggingface", (42, 42)),
         ("replicate", (42, 43)),
+        ("replicateVersion", (42, 42)),
     ],
 )
 def test_a_client_gets_the_native_pictures(

@@ -60,6 +60,30 @@ def test_create(client: Any) -> None:
     assert prediction.output[0].startswith("data:image/png;base64,")
 
 
+def test_run_a_version(url: str, client: Any) -> None:
+    model = client.models.get("local/digits")
+    (version,) = model.versions.list()
+    assert model.latest_version.id == version.id == model.versions.get(version.id).id
+    wanted = {"prompt": "7", **FAST}
+    for reference in (f"local/digits:{version.id}", version, model):
+        (file,) = client.run(reference, input=wanted)
+        assert_same(file.read(), url, **{"class": "7"}, seed=42, steps=20)
+    prediction = client.predictions.create(version=version, input=wanted)
+    assert (prediction.status, prediction.version) == ("succeeded", version.id)
+
+
+def test_run_a_version_asynchronously(url: str, client: Any) -> None:
+    async def run() -> bytes:
+        model = await client.models.async_get("local/digits")
+        reference = f"local/digits:{model.latest_version.id}"
+        (file,) = await client.async_run(reference, input={"prompt": "7", **FAST})
+        content: bytes = await file.aread()
+        await client._async_client.aclose()
+        return content
+
+    assert_same(asyncio.run(run()), url, **{"class": "7"}, seed=42, steps=20)
+
+
 def test_errors(client: Any) -> None:
     error = pytest.importorskip("replicate").exceptions.ReplicateError
     with pytest.raises(error) as refused:

@@ -62,6 +62,20 @@ const clients = {
     return Promise.all(files.map(async (file) => base64(await file.blob())));
   },
 
+  async replicateVersion() {
+    const client = new Replicate({ auth: "x", baseUrl: `${base}/v1` });
+    const model = await client.models.get("local", "digits");
+    const { results } = await client.models.versions.list("local", "digits");
+    const { id } = await client.models.versions.get("local", "digits", results[0].id);
+    const input = { prompt: "a 7", ...fast };
+    const pictures = [];
+    for (const version of [model.latest_version.id, id]) {
+      const [file] = await client.run(`local/digits:${version}`, { input });
+      pictures.push(await base64(await file.blob()));
+    }
+    return pictures;
+  },
+
   async replicateError() {
     const client = new Replicate({ auth: "x", baseUrl: `${base}/v1` });
     return await client.run("local/digits", { input: { prompt: "a cat" } });
