@@ -104,7 +104,9 @@ def test_compose_gives_no_rights(service: dict[str, Any]) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["read_only"] is True
-    assert not {"privileged", "cap_add", "volumes", "network_mode", "user", "pid"} & set(service)
+    assert not {"privileged", "cap_add", "network_mode", "user", "pid"} & set(service)
+    (mounted,) = service["volumes"]  # models, to be read
+    assert resolved(mounted, {}) == "./runs:/models:ro"
 
 
 def test_compose_waits_longer_than_the_server_drains(service: dict[str, Any]) -> None:
