@@ -42,7 +42,7 @@ class ExecutionOut(BaseModel):
     """What runs the model, and how fast it was when measured at the start."""
 
     backend: str
-    device: str
+    device: str = Field(description="`cpu`, or the GPU's name.")
     dtype: str
     exact: bool = Field(
         description="Whether pixels are the same bytes whatever shares the batch, as measured."

@@ -74,7 +74,7 @@ class Txt2ImgRequest(Fields):
             allowed = ", ".join(models)
             raise InvalidRequest({"override_settings": f"sd_model_checkpoint is one of {allowed}"})
         native = {
-            "model": named(asked, models) if asked else None,
+            "model": named(asked, models) if asked and asked.strip() else None,
             "seed": self.seed,
             "steps": self.steps,
             "guidance_scale": self.cfg_scale,

@@ -27,7 +27,7 @@ def wanted(draw: st.DrawFn) -> tuple[Params, ModelInfo]:
         model=info.name,
         class_index=draw(st.sampled_from(classes)),
         steps=draw(st.integers(1, 1000)),
-        guidance_scale=draw(st.floats(0, 20)),
+        guidance_scale=draw(st.floats(0, 30)),
         guidance_interval=tuple(sorted((draw(fractions), draw(fractions)))),  # type: ignore[arg-type]
         eta=draw(fractions),
         seed=draw(st.integers(0, MAX_SEED)),

@@ -166,7 +166,7 @@ BOMBS: dict[str, list[tuple[str, Any]]] = {
         ("norm_num_groups", 10**30),
     ],
     INDEX: [
-        ("guidance_scale", 25),
+        ("guidance_scale", 35),
         ("guidance_scale", 30.001),
         ("guidance_scale", 1e308),
         ("guidance_scale", 10**90),
@@ -497,7 +497,7 @@ def test_a_link_to_a_regular_file_is_one(tiny_folder: Path, tmp_path: Path) -> N
         (raw(SCHEDULE, "num_train_timesteps", "9" * 10_000), f"{SCHEDULE}: num_train_timesteps is"),
         (changed(UNET, layers_per_block=10**6), f"{UNET}: layers_per_block is 1000000; allowed: 1"),
         (changed(UNET, act_fn="x" * 10**6), f"{UNET}: act_fn is 'xxx"),
-        (changed(INDEX, guidance_scale=25), f"{INDEX}: guidance_scale is 25; allowed: a number"),
+        (changed(INDEX, guidance_scale=35), f"{INDEX}: guidance_scale is 35; allowed: a number"),
         (special(VAE, "a pipe"), f"{VAE}: is a pipe"),
         (special(INDEX, "/dev/zero"), f"{INDEX}: is a device"),
         (special(WEIGHTS, "10 GB of nothing"), f"{WEIGHTS}: has 10,737,418,240 bytes"),
