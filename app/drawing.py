@@ -40,9 +40,9 @@ class Studio:
         Raises:
             EngineUnavailable: not within `timeout` seconds, or the limit where absent; or never.
         """
-        began = time.monotonic()
+        began, waits = time.monotonic(), self.engine.loading
         await self.engine.loaded(self.engine.timeout if timeout is None else timeout)
-        return replace(self, waited=time.monotonic() - began)
+        return replace(self, waited=time.monotonic() - began) if waits else self
 
     @property
     def models(self) -> Mapping[str, ModelInfo]:

@@ -1,8 +1,13 @@
 """A model small enough to make anew, with random weights, and the server around it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# Before PyTorch is imported, and for the servers that tests start: the networks here are so small
+# that a second thread costs more than it does, and half of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
