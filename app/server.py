@@ -114,5 +114,5 @@ class Server(uvicorn.Server):
 
 def _example(url: str, info: ModelInfo) -> str:
     """A command that draws with a model."""
-    label = f" -d class={shlex.quote(info.classes[-1])}" if info.classes else ""
+    label = f" -d class={shlex.quote(info.classes[0])}" if info.classes else ""
     return f"curl -f {url}/generate{label} -d seed=1 -o picture.png"
