@@ -18,7 +18,7 @@ from models.training.images import Images
 from models.training.randomness import batch_indices, generator, mix
 
 _EPOCHS, _BATCH, _RATE, _SEED = 8, 128, 2e-3, 0
-_MIN_STEPS = 300  # where eight epochs of a small data set would be fewer
+_MIN_STEPS = 200  # where eight epochs of a small data set would be fewer
 _FEATURES = 128
 _CHUNK = 500
 

@@ -135,13 +135,13 @@ def evaluate(
             judge.digest,
             accuracy,
             len(test),
-            _caution(accuracy, len(test), len(train.classes)),
+            caution(accuracy, len(test), len(train.classes)),
             quality,
             tuple(rows),
         )
 
 
-def _caution(accuracy: float, held_out: int, classes: int) -> str | None:
+def caution(accuracy: float, held_out: int, classes: int) -> str | None:
     """Why a classifier's features and answers say little; None where they can be relied on."""
     if classes < 2:
         return "with one class there is nothing for the classifier to learn"

@@ -63,9 +63,8 @@ def find_trained_on(
             source = source if source in SOURCES else str(folder)
     source = source or _published(model, classes)
     values |= {"source": source, "size": size, "channels": channels}
-    return DataRecipe.from_dict(
-        values, str(path) if path.is_file() else "--data"
-    ), data_dir or default_dir
+    data = DataRecipe.from_dict(values, str(path) if path.is_file() else "--data")
+    return data, data_dir or default_dir
 
 
 def _published(model: Path, classes: tuple[str, ...]) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from app.cli import cli
 from models.config import ConfigError
+from models.training import classifier
 from models.training.recipe import Recipe
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
@@ -105,6 +106,7 @@ def run(*arguments: object) -> str:
 def test_a_first_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`[data]` alone and fewer images than a batch; the model's data is found when it is judged."""
     monkeypatch.setenv("HOME", str(tmp_path))  # the classifier's cache
+    monkeypatch.setattr(classifier, "_MIN_STEPS", 1)
     for split, count in (("train", 7), ("valid", 2)):
         for name, shade in (("dark", 40), ("light", 200)):
             folder = tmp_path / "data/set" / split / name
