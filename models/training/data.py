@@ -120,7 +120,7 @@ def find_data(recipe: DataRecipe, data_dir: Path) -> Path:
     """The folder of a recipe's data; raises `DataError` where there is none."""
     if recipe.source in SOURCES:
         return data_dir / recipe.source
-    for folder in (data_dir / recipe.source, Path(recipe.source)):
+    for folder in (data_dir / recipe.source, Path(recipe.source).expanduser()):
         if folder.is_dir():
             return folder
     raise DataError(

@@ -1,6 +1,6 @@
 """What a recipe leaves out: networks and the length of their training, for two CPU cores.
 
-Chosen by the size and the number of the images. Up to 500 of them train in four minutes for each
+Chosen by the size and the number of the images. Up to 500 of them train in three minutes for each
 network, more take longer, up to half an hour. Rates were measured on two Zen 4 cores.
 """
 
@@ -9,7 +9,7 @@ from typing import Any
 
 Table = dict[str, Any]
 _MANY = 2_000  # images from which on larger latents and networks pay
-_FEW, _MINUTES, _MOST_MINUTES = 500, 4.0, 30.0
+_FEW, _MINUTES, _MOST_MINUTES = 500, 3.0, 30.0
 _PIXELS_PER_SECOND = 280_000  # through the autoencoder, forward and back
 _LATENTS_PER_SECOND = 340 * 8 * 8  # positions, through a UNet of 64 and 128 channels
 _WIDTHS = (16, 32, 64, 64, 64)  # of the autoencoder, by level
