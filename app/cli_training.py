@@ -49,7 +49,7 @@ def _training_options(command: click.decorators.FC) -> click.decorators.FC:
                 help="Override a value of the recipe.",
             ),
             click.option("--images", type=int, help="Images to train on, repeats counted."),
-            click.option("--batch-size", type=int, help="Images an optimizer step."),
+            click.option("--batch-size", type=int, help="Images per optimizer step."),
             click.option("--seed", type=int, help="Of everything random in the run."),
             click.option(
                 "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto."
@@ -117,14 +117,18 @@ def train_diffusion_command(
 
 @click.command(epilog=_EPILOG_EVALUATE)
 @click.option("--model", default="digits", show_default=True, help="Shipped name or path.")
-@click.option("--data", "source", default="mnist", show_default=True, help="Real images.")
+@click.option(
+    "--data",
+    "source",
+    help="Real images: a data set or a folder. [default: what the model was trained on]",
+)
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
     help="Holds mnist/ or your folder. [default: ~/.cache/darkroom]",
 )
 @click.option(
-    "--samples", type=click.IntRange(1), default=2000, show_default=True, help="Images a setting."
+    "--samples", type=click.IntRange(1), default=2000, show_default=True, help="Images per setting."
 )
 @click.option(
     "--steps", type=Numbers(int), default="10,20,100", show_default=True, help="Comma-separated."
@@ -150,7 +154,7 @@ def train_diffusion_command(
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
 def evaluate(
     model: str,
-    source: str,
+    source: str | None,
     data_dir: Path | None,
     samples: int,
     steps: list[int],
@@ -165,19 +169,26 @@ def evaluate(
         from models.pipeline import LatentDiffusion
         from models.training.data import default_folder
         from models.training.evaluate import evaluate as measure
-        from models.training.recipe import DataRecipe
+        from models.training.record import find_trained_on
 
-        opened = LatentDiffusion.open(find(model), device=device, block_rows=64)
+        folder = find(model)
+        opened = LatentDiffusion.open(folder, device=device, block_rows=64)
         scales = guidance_scale or [opened.guidance_scale]
         settings = [(count, scale) for scale in scales for count in steps]
         size, channels = opened.image_size[0], opened.vae.config.out_channels
-        data = DataRecipe.from_dict(
-            {"source": source, "size": size, "channels": channels}, "--data"
+        trained_on, data_dir = find_trained_on(
+            folder,
+            opened.classes.names,
+            size,
+            channels,
+            source=source,
+            data_dir=data_dir,
+            default_dir=default_folder(),
         )
         for report in measure(
             opened,
-            data,
-            data_dir or default_folder(),
+            trained_on,
+            data_dir,
             samples=samples,
             settings=settings,
             eta=eta,
@@ -190,9 +201,11 @@ def evaluate(
         click.echo(report.to_table())
         click.echo(
             f"\n{samples} samples; classifier {report.classifier}, "
-            f"{report.classifier_accuracy:.2%} right on the real test images; "
+            f"{report.classifier_accuracy:.2%} right on {report.held_out} real test images; "
             f"real training images through the VAE: {report.reconstruction_psnr:.1f} dB"
         )
+        if report.caution is not None:
+            click.echo(f"* not fit to judge by: {report.caution}")
 
 
 @click.group()

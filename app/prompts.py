@@ -2,6 +2,7 @@
 
 import functools
 import re
+import unicodedata
 from collections.abc import Mapping
 
 from app.engine.job import ModelInfo
@@ -25,6 +26,7 @@ def class_of(prompt: str, info: ModelInfo, field: str = "prompt") -> str | None:
     """
     if len(prompt) > MAX_PROMPT:
         raise InvalidRequest({field: f"must have at most {MAX_PROMPT} characters"})
+    prompt = unicodedata.normalize("NFC", prompt)  # as names of classes are
     bare = prompt.strip().casefold()
     if not info.classes or (not bare and info.class_optional):
         return None

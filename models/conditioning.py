@@ -4,6 +4,8 @@ A class-conditional UNet of ours embeds K classes and one more row, the null cla
 "no class": it makes classifier-free guidance possible. Standard library only.
 """
 
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from models.bounds import brief
@@ -13,12 +15,36 @@ MAX_CLASSES, MAX_CLASS_NAME = 65_536, 256  # names, and characters of one
 _MOST_LISTED, _MOST_LETTERS = 24, 200  # names in a message, and characters of them together
 
 
+def class_names(names: Iterable[object]) -> tuple[str, ...]:
+    """Names as a model can have them: each one printable line, no two alike, in Unicode NFC.
+
+    Raises:
+        ValueError: they cannot be a model's; the message says what is allowed.
+    """
+    checked = []
+    for name in names:
+        text = unicodedata.normalize("NFC", name) if isinstance(name, str) else ""
+        if not (text and text.strip() == text and text.isprintable()):
+            raise ValueError(
+                f"has {brief(name)}: a class name is one line that is not empty, of printable "
+                "characters, with no space at either end"
+            )
+        if len(text) > MAX_CLASS_NAME:
+            raise ValueError(f"has a name of {len(text)} characters; allowed: {MAX_CLASS_NAME}")
+        checked.append(text)
+    if len(checked) > MAX_CLASSES:
+        raise ValueError(f"has {len(checked)} names; allowed: up to {MAX_CLASSES}")
+    if len(set(checked)) != len(checked):
+        raise ValueError("names a class twice")
+    return tuple(checked)
+
+
 @dataclass(frozen=True)
 class Classes:
     """The classes of one model.
 
-    `names` in order of index, empty for an unconditional model; `null` is the index of the null
-    class, None where the model has none.
+    `names` in order of index and in Unicode NFC, empty for an unconditional model; `null` is the
+    index of the null class, None where the model has none.
     """
 
     names: tuple[str, ...] = ()
@@ -52,8 +78,9 @@ class Classes:
                 raise ValueError(f"this model needs a class; allowed: {self.describe()}")
             return None
         if isinstance(label, str):
-            if label in self.names:
-                return self.names.index(label)
+            composed = unicodedata.normalize("NFC", label)
+            if composed in self.names:
+                return self.names.index(composed)
             number = label.isascii() and label.isdigit() and len(label) < 10
             position = int(label) if number else -1
         else:

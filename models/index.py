@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models.bounds import brief
-from models.conditioning import MAX_CLASS_NAME, MAX_CLASSES, MAX_GUIDANCE_SCALE
+from models.conditioning import MAX_CLASSES, MAX_GUIDANCE_SCALE, class_names
 from models.config import ConfigError
 from models.files import CheckpointError, read_json, write_json
 from models.foreign import check_class
@@ -80,12 +80,4 @@ def _names(labels: Any) -> tuple[str, ...]:
         raise ValueError(f"has {len(labels)} names; allowed: up to {MAX_CLASSES}")
     if not isinstance(labels, Mapping) or set(labels) != {str(i) for i in range(len(labels))}:
         raise ValueError("must map '0', '1', ... to class names")
-    names = tuple(labels[str(i)] for i in range(len(labels)))
-    for name in names:
-        if not (isinstance(name, str) and name and name.strip() == name and name.isprintable()):
-            raise ValueError(f"has {brief(name)}: a class name is one line that is not empty")
-        if len(name) > MAX_CLASS_NAME:
-            raise ValueError(f"has a name of {len(name)} characters; allowed: {MAX_CLASS_NAME}")
-    if len(set(names)) != len(names):
-        raise ValueError("names a class twice")
-    return names
+    return class_names(labels[str(i)] for i in range(len(labels)))

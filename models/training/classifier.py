@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models.training.data import Images
+from models.training.images import Images
 from models.training.randomness import batch_indices, generator, mix
 
 _EPOCHS, _BATCH, _RATE, _SEED = 8, 128, 2e-3, 0
+_MIN_STEPS = 200  # where eight epochs of a small data set would be fewer
 _FEATURES = 128
 _CHUNK = 500
 
@@ -81,7 +82,7 @@ def train_judge(train: Images, cache: Path, device: torch.device) -> Judge:
     channels, size = train.pixels.shape[1], train.pixels.shape[-1]
     network = Classifier(channels, size, len(train.classes))
     key = hashlib.sha256(train.pixels.numpy().tobytes() + train.labels.numpy().tobytes())
-    key.update(f"{_EPOCHS} {_BATCH} {_RATE} {_SEED} {network}".encode())
+    key.update(f"{_epochs(train)} {_BATCH} {_RATE} {_SEED} {network}".encode())
     path = cache / f"classifier-{key.hexdigest()[:16]}.safetensors"
     if path.is_file():
         network.load_state_dict(load_file(path))
@@ -101,7 +102,7 @@ def _fit(network: Classifier, train: Images, device: torch.device) -> None:
         if isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
             layer.reset_parameters()
     network.to(device).train()
-    steps = _EPOCHS * max(len(train) // _BATCH, 1)
+    steps = _epochs(train) * _batches(train)
     optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
     for step in range(steps):
@@ -111,6 +112,14 @@ def _fit(network: Classifier, train: Images, device: torch.device) -> None:
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
+
+
+def _epochs(train: Images) -> int:
+    return max(_EPOCHS, -(-_MIN_STEPS // _batches(train)))
+
+
+def _batches(train: Images) -> int:
+    return max(len(train) // _BATCH, 1)
 
 
 def _shift(images: Tensor, step: int) -> Tensor:

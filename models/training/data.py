@@ -4,27 +4,27 @@ A data set lies in memory as uint8, (N, C, size, size): sixty thousand digits ta
 """
 
 import gzip
-import hashlib
 import zlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pooch
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from models.training.recipe import DataRecipe
+from models.training.decoding import Change, PictureError, read_picture
+from models.training.folders import Picture, check_trained, hold_out, scan
+from models.training.folders import held_out as held_out
+from models.training.images import DataError as DataError
+from models.training.images import DataSet, Images, counted, shown
+from models.training.images import Split as Split
+from models.training.options import DataRecipe
 
-Split = Literal["train", "test"]
-_PREFIX = {"train": "train", "test": "t10k"}
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-
-
-class DataError(ValueError):
-    """A data set is not there or not what it should be; the message names the file."""
+_PREFIX: dict[Split, str] = {"train": "train", "test": "t10k"}
+_MOST_NAMED = 20  # files in a message
 
 
 @dataclass(frozen=True)
@@ -93,41 +93,39 @@ SOURCES = {
 }
 
 
-@dataclass(frozen=True)
-class Images:
-    """One split: `pixels` uint8 (N, C, size, size), `labels` int64 (N,), class names by index."""
-
-    pixels: Tensor
-    labels: Tensor
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def scaled(self, indices: Tensor | slice = slice(None)) -> Tensor:
-        """Pixels in [-1, 1], float32."""
-        return self.pixels[indices].float() / 127.5 - 1
-
-
 def default_folder() -> Path:
     """Where `darkroom data get` puts what it downloads."""
     return Path.home() / ".cache" / "darkroom"
 
 
 def load(recipe: DataRecipe, data_dir: Path, split: Split) -> Images:
-    """One split of a recipe's data, shuffled by nothing: in the order of the files.
+    """One split of `load_both`."""
+    both = load_both(recipe, data_dir)
+    return both.train if split == "train" else both.test
+
+
+def load_both(recipe: DataRecipe, data_dir: Path) -> DataSet:
+    """A recipe's data, shuffled by nothing: in the order of the files.
 
     Raises:
-        DataError: not there, truncated, or of the wrong kind; the message names the file.
+        DataError: not there, truncated, or of the wrong kind; the message names the files.
     """
+    folder = find_data(recipe, data_dir)
     if recipe.source in SOURCES:
-        return _load_idx(recipe, data_dir / recipe.source, split)
-    for folder in (data_dir / recipe.source, Path(recipe.source)):
+        return DataSet(_load_idx(recipe, folder, "train"), _load_idx(recipe, folder, "test"))
+    return _load_folder(recipe, folder)
+
+
+def find_data(recipe: DataRecipe, data_dir: Path) -> Path:
+    """The folder of a recipe's data; raises `DataError` where there is none."""
+    if recipe.source in SOURCES:
+        return data_dir / recipe.source
+    for folder in (data_dir / recipe.source, Path(recipe.source).expanduser()):
         if folder.is_dir():
-            return _load_folder(recipe, folder, split)
+            return folder
     raise DataError(
         f"{recipe.source}: no such data set; known: {', '.join(SOURCES)}, "
-        "or a folder with one sub-folder of images a class"
+        "or a folder with one sub-folder of images for each class"
     )
 
 
@@ -201,56 +199,46 @@ def _idx_file(folder: Path, name: str) -> Path:
     )
 
 
-def _load_folder(recipe: DataRecipe, folder: Path, split: Split) -> Images:
-    """Sub-folders are classes, in order of name.
+def _load_folder(recipe: DataRecipe, folder: Path) -> DataSet:
+    """Read all pictures, then hold some out where the folder has no split."""
+    listing = scan(folder)
+    read: dict[Path, Tensor] = {}
+    failed: dict[str, str] = {}
+    changes: Counter[Change] = Counter()
+    for path, _ in (*listing.train, *listing.test):
+        try:
+            read[path], changed = read_picture(path, recipe)
+            changes.update(changed)
+        except PictureError as error:
+            failed[path.relative_to(folder).as_posix()] = str(error)
+    if failed and not recipe.skip_unreadable:
+        raise DataError(_unreadable(folder, failed, len(read) + len(failed)))
+    train, test = (
+        [picture for picture in pictures if picture[0] in read]
+        for pictures in (listing.train, listing.test)
+    )
+    check_trained(listing.root, listing.classes, train)
+    if not test:
+        train, test = hold_out(listing.root, train)
 
-    A folder of just `train` and `test` comes split; of any other, one image in ten, chosen by its
-    name, is held out.
-    """
-    classes = _sub_folders(folder)
-    comes_split = set(classes) == {"train", "test"}
-    if comes_split:
-        if _sub_folders(folder / "train") != _sub_folders(folder / "test"):
-            raise DataError(f"{folder}: train and test hold different classes")
-        folder = folder / split
-        classes = _sub_folders(folder)
-    pixels, labels = [], []
-    for label, name in enumerate(classes):
-        for path in sorted((folder / name).rglob("*")):
-            if path.suffix.lower() not in _SUFFIXES:
-                continue
-            if comes_split or held_out(path.relative_to(folder)) == (split == "test"):
-                pixels.append(_read_image(path, recipe))
-                labels.append(label)
-    types = ", ".join(_SUFFIXES)
-    if not pixels:
-        raise DataError(f"{folder}: no {split} images in sub-folders; types: {types}")
-    present = set(labels)
-    for label, name in enumerate(classes):
-        if split == "train" and label not in present:
-            raise DataError(f"{folder / name}: no images to train on; types: {types}")
-    return Images(torch.stack(pixels), torch.tensor(labels), classes)
+    def images(pictures: Sequence[Picture]) -> Images:
+        labels = torch.tensor([label for _, label in pictures])
+        return Images(torch.stack([read[path] for path, _ in pictures]), labels, listing.classes)
 
-
-def _sub_folders(folder: Path) -> tuple[str, ...]:
-    """Names in order; what tools leave behind (`.git`, `__MACOSX`) is no class."""
-    found = (path.name for path in folder.iterdir() if path.is_dir())
-    return tuple(sorted(name for name in found if not name.startswith((".", "__"))))
-
-
-def held_out(path: Path) -> bool:
-    """Whether an image, by its path inside the data set, is one of the tenth kept for testing."""
-    return hashlib.sha256(path.as_posix().encode()).digest()[0] < 26
+    said: dict[Change, str] = {
+        "transparent": f"transparent, laid on {recipe.background}",
+        "deep": "of 16-bit grey, scaled to 8 bits",
+        "greyed": "of colour, read as grey (channels = 3 keeps it)",
+    }
+    passed_over = [*listing.passed_over, *failed]
+    counts = {text: changes[kind] for kind, text in said.items() if changes[kind]}
+    return DataSet(images(train), images(test), passed_over, counts)
 
 
-def _read_image(path: Path, recipe: DataRecipe) -> Tensor:
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            mode = "L" if recipe.channels == 1 else "RGB"
-            fitted = ImageOps.fit(upright.convert(mode), (recipe.size, recipe.size))
-            pixels = np.array(fitted)
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not an image: {error}") from error
-    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(planes))
+def _unreadable(folder: Path, failed: dict[str, str], count: int) -> str:
+    named = "; ".join(f"{shown(name)}: {why}" for name, why in [*failed.items()][:_MOST_NAMED])
+    more = f"; and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
+    return (
+        f"{folder}: {len(failed)} of {counted(count, 'image')} cannot be read: {named}{more}. "
+        "Mend or remove them, or set skip_unreadable = true under [data] to pass over them"
+    )

@@ -10,11 +10,13 @@ from models.checkpoint import Checkpoint, open_vae, save_checkpoint, weights_dig
 from models.conditioning import Classes
 from models.pipeline import LatentDiffusion
 from models.schedule import add_noise, alpha_bars, velocity
-from models.training.data import load
+from models.training.data import load_both
 from models.training.latents import LatentCache, cache_latents
-from models.training.loop import TrainingError, fit, identify, processes
+from models.training.log import describe, say
+from models.training.loop import TrainingError, fit, fit_batch, identify, processes
 from models.training.randomness import generator, mix
-from models.training.recipe import DiffusionTraining, Recipe
+from models.training.recipe import Recipe
+from models.training.record import record
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
 
@@ -125,14 +127,15 @@ def train_diffusion(
         TrainingError: the VAE's latents are not what the UNet reads, and all `fit` raises.
     """
     with processes(device) as process:
-        train, test = (load(recipe.data, data_dir, split) for split in ("train", "test"))
-        recipe = recipe.with_classes(len(train.classes))
+        data = load_both(recipe.data, data_dir)
+        train, test = data.train, data.test
         vae = open_vae(vae_folder, device=process.device)
         if vae.config.in_channels != recipe.data.channels:
             raise TrainingError(
                 f"{vae_folder}: reads {vae.config.in_channels} channels; "
                 f"the recipe's data has {recipe.data.channels}"
             )
+        recipe = recipe.for_images(len(train), vae.config).with_classes(len(train.classes))
         latents = cache_latents(vae, train, process.device)
         size = recipe.unet.sample_size
         if latents.shape != (recipe.unet.in_channels, size, size):
@@ -142,9 +145,12 @@ def train_diffusion(
             )
         held_out = cache_latents(vae, test, process.device), test.labels
         classes = Classes.of(train.classes, recipe.unet.num_class_embeds)
-        options: DiffusionTraining = recipe.train_diffusion
+        options = fit_batch(recipe.train_diffusion, len(train), process)
         torch.manual_seed(mix(options.seed, "weights", 1))
         unet = UNet2D(recipe.unet)
+        if process.main:
+            say(data.summary)
+            say(describe(unet, options))
         task = DiffusionTask(recipe, latents, train.labels, held_out, vae, classes, process.device)
         identity = identify(
             data=recipe.data, unet=recipe.unet, scheduler=recipe.scheduler, train=options
@@ -153,6 +159,7 @@ def train_diffusion(
         average = fit(task, unet, options, identity, out, process, resume=resume)
         if process.main:
             assert isinstance(average, UNet2D)
+            record(out, recipe.data, data_dir)
             save_checkpoint(
                 out / "model",
                 vae=vae,

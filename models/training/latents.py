@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.training.data import Images
+from models.training.images import Images
 from models.vae import AutoencoderKL, DiagonalGaussian
 
 _CHUNK = 500

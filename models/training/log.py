@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -10,8 +10,13 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from models.training.options import Optimisation
 from models.training.pictures import save_grid
-from models.training.recipe import Optimisation
+from models.unet import UNet2D
+from models.vae import AutoencoderKL
+
+_ESTIMATED_AFTER = 10  # steps; the first is left out, since it makes what the others find made
+_REPORT_SHARE = 0.1  # of the run that may go to reports
 
 
 class Log:
@@ -32,6 +37,8 @@ class Log:
         self._board = SummaryWriter(out / "tensorboard", purge_step=first + 1)
         self._bar = tqdm(total=options.steps, initial=first, unit="step", disable=None)
         self._since, self._at = time.monotonic(), first
+        self._first, self._began = first, self._since
+        self._next_report = self._since + options.report_seconds
 
     def __enter__(self) -> Self:
         return self
@@ -44,6 +51,13 @@ class Log:
     def step(self, step: int, figures: dict[str, Tensor | float]) -> None:
         """Count a step; every `log_every` of them, write what it measured."""
         self._bar.update()
+        done = step - self._first
+        if done == 1:
+            self._began = time.monotonic()
+        elif done == _ESTIMATED_AFTER and step < self._options.steps:
+            left = self._options.steps - step
+            seconds = (time.monotonic() - self._began) / (done - 1) * left
+            say(f"step {step} of {self._options.steps}: about {duration(seconds)} to go")
         if step % self._options.log_every and step != self._options.steps:
             return
         elapsed = time.monotonic() - self._since
@@ -53,12 +67,21 @@ class Log:
         self._bar.set_postfix(loss=f"{known['loss']:.4g}")
         self._write(step, "train", known)
 
-    def report(self, step: int, figures: dict[str, float]) -> None:
-        """Write what was measured on held-out images."""
+    def report_due(self) -> bool:
+        """Whether it is time for a report: they go by the clock, and take a tenth of it at most."""
+        return time.monotonic() >= self._next_report
+
+    def report(self, step: int, measure: Callable[[], dict[str, float]]) -> None:
+        """Measure on held-out images and write the figures."""
+        began = time.monotonic()
+        figures = measure()
+        now = time.monotonic()
+        wait = (now - began) * (1 / _REPORT_SHARE - 1)
+        self._next_report = now + max(self._options.report_seconds, wait)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        tqdm.write(f"step {step}: {shown}")
+        say(f"step {step}: {shown}")
         self._write(step, "test", figures)
-        self._since, self._at = time.monotonic(), step
+        self._since, self._at = now, step
 
     def pictures(self, step: int, images: Tensor, columns: int) -> None:
         """Write a grid of what the network makes."""
@@ -74,6 +97,29 @@ class Log:
         self._lines.write(json.dumps(line) + "\n")
         for name, value in figures.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
+
+
+def say(line: str) -> None:
+    """Print a line above the progress bar."""
+    tqdm.write(line)
+
+
+def describe(network: AutoencoderKL | UNet2D, options: Optimisation) -> str:
+    """One line: how large a network is, and on how much it is trained."""
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    widths = ", ".join(map(str, network.config.block_out_channels))
+    return (
+        f"{network.config.class_name} with widths {widths}: {millions:.1f} million parameters; "
+        f"{options.images} images, repeats counted, in {options.steps} batches of "
+        f"{options.batch_size}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `40 s`, `12 min`, `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _until(path: Path, step: int) -> Iterator[str]:

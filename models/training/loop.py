@@ -6,14 +6,15 @@ Several processes (torchrun) each take their rows of the same global batch and a
 """
 
 import contextlib
+import functools
 import math
 import os
 import signal
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,8 +24,11 @@ from torch.nn.parallel import DistributedDataParallel
 from models.pipeline import pick_device
 from models.training.ema import EMA
 from models.training.log import Log
+from models.training.options import Optimisation
 from models.training.randomness import batch_indices, mix
-from models.training.recipe import Optimisation
+
+_NOT_THE_RUN = ("log_every", "report_seconds", "checkpoint_every")  # what changes no weight
+Options = TypeVar("Options", bound=Optimisation)
 
 
 class TrainingError(ValueError):
@@ -127,7 +131,6 @@ def fit(
     state = out / "state.pt"
     first = _restore(state, network, average, optimizer, identity, process, resume=resume)
     parallel = DistributedDataParallel(network) if process.world > 1 else network
-    epoch = task.size // options.batch_size
 
     def save(step: int) -> None:
         if log:
@@ -145,8 +148,8 @@ def fit(
             average.update(network, done)
             if log:
                 log.step(done, figures)
-                if done % epoch == 0 or done == options.steps:
-                    log.report(done, task.report(average.module))
+                if log.report_due() or done == options.steps:
+                    log.report(done, functools.partial(task.report, average.module))
             stopped = _anyone(bool(stop), process)
             if done % options.checkpoint_every == 0 or done == options.steps or stopped:
                 save(done)
@@ -181,6 +184,20 @@ def _step(
     optimizer.step()
     optimizer.zero_grad()
     return {"loss": loss.detach(), **parts, "norm": norm, "learning_rate": rate}
+
+
+def fit_batch(options: Options, size: int, process: Process) -> Options:
+    """The same options with a batch no larger than the data: a multiple of the processes still.
+
+    Raises:
+        TrainingError: fewer images than processes.
+    """
+    if size >= options.batch_size:
+        return options
+    batch = size - size % process.world
+    if not batch:
+        raise TrainingError(f"{size} images to train on, for {process.world} processes")
+    return replace(options, batch_size=batch)
 
 
 def learning_rate(options: Optimisation, step: int) -> float:
@@ -237,7 +254,7 @@ def identify(**configs: Any) -> dict[str, Any]:
         f"{name}.{key}": list(value) if isinstance(value, tuple) else value
         for name, config in configs.items()
         for key, value in asdict(config).items()
-        if key not in ("log_every", "checkpoint_every")
+        if key not in _NOT_THE_RUN
     }
 
 

@@ -3,104 +3,26 @@
 [data]                what to read
 [vae]  [unet]  [scheduler]    the networks and the schedule, by diffusers' keys
 [train.vae]  [train.diffusion]    optimisation
+
+Tables that a file leaves out are chosen for its images, see `defaults`.
 """
 
-import math
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
-from models.conditioning import MAX_GUIDANCE_SCALE
-from models.config import AutoencoderKLConfig, Config, ConfigError, DDIMConfig, UNet2DConfig
+from models.config import AutoencoderKLConfig, ConfigError, DDIMConfig, UNet2DConfig
+from models.training import defaults
+from models.training.options import DataRecipe as DataRecipe
+from models.training.options import DiffusionTraining as DiffusionTraining
+from models.training.options import Optimisation as Optimisation
+from models.training.options import VAETraining as VAETraining
 
 RECIPES = Path(__file__).parent / "recipes"
-
-
-@dataclass(frozen=True)
-class DataRecipe(Config):
-    """`source` is `mnist`, `fashion-mnist`, or a folder of images with one sub-folder a class."""
-
-    class_name: ClassVar[str] = "[data]"
-
-    source: str = "mnist"
-    size: int = 32
-    channels: Literal[1, 3] = 1
-
-
-@dataclass(frozen=True)
-class Optimisation(Config):
-    """What both trainings share. Sizes count images, so that runs compare across batch sizes."""
-
-    class_name: ClassVar[str] = "[train]"
-
-    images: int = 1_000_000
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    final_learning_rate: float = 0.01  # of learning_rate, at the end of the cosine
-    warmup_steps: int = 200
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    ema_length: float = 0.1  # standard deviation of the averaging profile, as a share of the run
-    precision: Literal["float32", "bfloat16"] = "float32"
-    seed: int = 0
-    log_every: int = 50
-    checkpoint_every: int = 500
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch_size < 1 or self.images < self.batch_size:
-            raise ValueError(f"images is {self.images}, batch_size {self.batch_size}")
-        if not 0.0 < self.ema_length <= 0.28:
-            raise ValueError(f"ema_length is {self.ema_length}; allowed: above 0, up to 0.28")
-        if min(self.log_every, self.checkpoint_every) < 1:
-            raise ValueError("log_every and checkpoint_every must be at least 1")
-        for name in ("learning_rate", "clip_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: above 0")
-        for name in ("weight_decay", "final_learning_rate", "warmup_steps", "seed"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: 0 or more")
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps in the whole run."""
-        return self.images // self.batch_size
-
-
-@dataclass(frozen=True)
-class VAETraining(Optimisation):
-    """Loss: L1 summed over pixels + `kl_weight` * KL in nats, averaged over images."""
-
-    class_name: ClassVar[str] = "[train.vae]"
-
-    kl_weight: float = 1e-2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.kl_weight < math.inf:
-            raise ValueError(f"kl_weight is {self.kl_weight}; allowed: 0 or more")
-
-
-@dataclass(frozen=True)
-class DiffusionTraining(Optimisation):
-    """Loss: mean squared error of what the scheduler's prediction type names."""
-
-    class_name: ClassVar[str] = "[train.diffusion]"
-
-    label_dropout: float = 0.1
-    guidance_scale: float = 1.0  # the default the model is published with
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.label_dropout <= 1:
-            raise ValueError(f"label_dropout is {self.label_dropout}; allowed: a share, 0 to 1")
-        if not 0 <= self.guidance_scale <= MAX_GUIDANCE_SCALE:
-            raise ValueError(
-                f"guidance_scale is {self.guidance_scale}; "
-                f"allowed: 0 or more, up to {MAX_GUIDANCE_SCALE}"
-            )
+_TABLES = ("data", "vae", "unet", "scheduler", "train")
+_STAGES = ("vae", "diffusion")  # tables of [train]
 
 
 @dataclass(frozen=True)
@@ -113,6 +35,7 @@ class Recipe:
     scheduler: DDIMConfig
     train_vae: VAETraining
     train_diffusion: DiffusionTraining
+    draft: "Draft | None" = field(default=None, compare=False, repr=False)
 
     @classmethod
     def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> "Recipe":
@@ -130,52 +53,121 @@ class Recipe:
             raise ConfigError(
                 f"{path}: no such recipe; shipped: {names}; or a .toml file"
             ) from error
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{file}: not TOML: {error}") from error
-        for override in overrides:
-            _override(values, override)
-        return cls.from_dict(values, str(file))
+        return Draft.of(values, str(file), overrides).complete()
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], source: str) -> "Recipe":
-        """Build from nested tables; sizes that follow from others are filled in."""
-        _check_tables(values, ("data", "vae", "unet", "scheduler", "train"), source)
-        train = values.get("train", {})
-        _check_tables(train, ("vae", "diffusion"), source, "train.")
-        data = DataRecipe.from_dict(values.get("data", {}), f"{source} [data]")
-        vae = AutoencoderKLConfig.from_dict(
-            {
-                "in_channels": data.channels,
-                "out_channels": data.channels,
-                "sample_size": data.size,
-                "scaling_factor": 1.0,
-                "force_upcast": False,
-                **_blocks(values.get("vae", {}), "DownEncoderBlock2D", "UpDecoderBlock2D"),
-            },
-            f"{source} [vae]",
-        )
-        _check_vae(vae, data, source)
-        unet = UNet2DConfig.from_dict(
-            {
-                "in_channels": vae.latent_channels,
-                "out_channels": vae.latent_channels,
-                "sample_size": data.size // vae.downscale,
-                **_blocks(values.get("unet", {}), "AttnDownBlock2D", "AttnUpBlock2D"),
-            },
-            f"{source} [unet]",
-        )
-        return cls(
-            data,
-            vae,
-            unet,
-            DDIMConfig.from_dict(values.get("scheduler", {}), f"{source} [scheduler]"),
-            VAETraining.from_dict(train.get("vae", {}), f"{source} [train.vae]"),
-            DiffusionTraining.from_dict(train.get("diffusion", {}), f"{source} [train.diffusion]"),
-        )
+    def for_images(self, count: int, vae: AutoencoderKLConfig | None = None) -> "Recipe":
+        """The same recipe with what its file leaves out chosen for `count` images.
+
+        Args:
+            count: how many there are to train on.
+            vae: the autoencoder that was trained, where the recipe leaves it out.
+        """
+        return self.draft.complete(count, vae) if self.draft else self
 
     def with_classes(self, count: int) -> "Recipe":
         """The same recipe for `count` classes: the UNet embeds them and the null class."""
         return replace(self, unet=replace(self.unet, num_class_embeds=count + 1 if count else None))
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A recipe as it is written: the tables of its file with overrides, and where it is from.
+
+    An override of a table that the file leaves out changes what is chosen for it.
+    """
+
+    tables: Mapping[str, Mapping[str, Any]]  # by name, as `train.vae`
+    left_out: frozenset[str]
+    source: str
+
+    @classmethod
+    def of(cls, values: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> "Draft":
+        """Check the names of all tables; raises `ConfigError`."""
+        given = set(_tables(values, source))
+        for override in overrides:
+            _override(values, override)
+        tables = _tables(values, source)
+        names = {*_TABLES[1:-1], *(f"train.{stage}" for stage in _STAGES)}
+        return cls(tables, frozenset(names - given), source)
+
+    def complete(self, images: int = 0, trained: AutoencoderKLConfig | None = None) -> Recipe:
+        """Choose what is left out, fill in sizes that follow from others, check every value.
+
+        Raises:
+            ConfigError: an unknown key or a value out of range.
+        """
+        data = DataRecipe.from_dict(self.tables.get("data", {}), f"{self.source} [data]")
+        try:
+            vae = self._vae(data, images, trained)
+            unet = self._unet(data, vae, images)
+            scheduler = self._table("scheduler", defaults.choose_scheduler)
+            side = data.size // vae.downscale
+            train_vae = self._table(
+                "train.vae", lambda: defaults.choose_vae_training(data.size, images)
+            )
+            train_diffusion = self._table(
+                "train.diffusion",
+                lambda: defaults.choose_diffusion_training(side, data.channels, images),
+            )
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(f"{self.source}: {error}") from error
+        return Recipe(
+            data,
+            vae,
+            unet,
+            DDIMConfig.from_dict(scheduler, f"{self.source} [scheduler]"),
+            VAETraining.from_dict(train_vae, f"{self.source} [train.vae]"),
+            DiffusionTraining.from_dict(train_diffusion, f"{self.source} [train.diffusion]"),
+            self,
+        )
+
+    def _table(self, name: str, choose: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A table as it is given, over what is chosen where the file leaves it out."""
+        chosen = choose() if name in self.left_out else {}
+        return {**chosen, **self.tables.get(name, {})}
+
+    def _vae(
+        self, data: DataRecipe, images: int, trained: AutoencoderKLConfig | None
+    ) -> AutoencoderKLConfig:
+        if trained is not None and "vae" in self.left_out:
+            return trained
+        table = self._table("vae", lambda: defaults.choose_vae(data.size, images))
+        values = {
+            "in_channels": data.channels,
+            "out_channels": data.channels,
+            "sample_size": data.size,
+            "scaling_factor": 1.0,
+            "force_upcast": False,
+            **_blocks(table, "DownEncoderBlock2D", "UpDecoderBlock2D"),
+        }
+        vae = AutoencoderKLConfig.from_dict(values, f"{self.source} [vae]")
+        _check_vae(vae, data, self.source)
+        return vae
+
+    def _unet(self, data: DataRecipe, vae: AutoencoderKLConfig, images: int) -> UNet2DConfig:
+        side = data.size // vae.downscale
+        table = self._table("unet", lambda: defaults.choose_unet(side, data.channels, images))
+        values = {
+            "in_channels": vae.latent_channels,
+            "out_channels": vae.latent_channels,
+            "sample_size": side,
+            **_blocks(table, "AttnDownBlock2D", "AttnUpBlock2D"),
+        }
+        return UNet2DConfig.from_dict(values, f"{self.source} [unet]")
+
+
+def _tables(values: Mapping[str, Any], source: str) -> dict[str, Mapping[str, Any]]:
+    """The tables of a recipe by name, those of [train] as `train.vae`; raises `ConfigError`."""
+    _check_tables(values, _TABLES, source)
+    train = values.get("train", {})
+    _check_tables(train, _STAGES, source, "train.")
+    return {name: table for name, table in values.items() if name != "train"} | {
+        f"train.{stage}": table for stage, table in train.items()
+    }
 
 
 def _check_tables(

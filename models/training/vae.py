@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from models.checkpoint import save_network
-from models.training.data import Images, load
+from models.training.data import load_both
+from models.training.images import Images
 from models.training.latents import cache_latents, fold_normalisation, moments
-from models.training.loop import fit, identify, processes
+from models.training.log import describe, say
+from models.training.loop import fit, fit_batch, identify, processes
 from models.training.randomness import generator, mix
 from models.training.recipe import Recipe
 from models.vae import AutoencoderKL
@@ -92,14 +94,20 @@ def train_vae(
         DataError, TrainingError, Interrupted: see their modules.
     """
     with processes(device) as process:
-        train, test = (load(recipe.data, data_dir, split) for split in ("train", "test"))
-        torch.manual_seed(mix(recipe.train_vae.seed, "weights", 0))
+        data = load_both(recipe.data, data_dir)
+        recipe = recipe.for_images(len(data.train))
+        options = fit_batch(recipe.train_vae, len(data.train), process)
+        torch.manual_seed(mix(options.seed, "weights", 0))
         vae = AutoencoderKL(recipe.vae)
-        task = VAETask(recipe, train, test, process.device)
-        identity = identify(data=recipe.data, vae=recipe.vae, train=recipe.train_vae)
-        average = fit(task, vae, recipe.train_vae, identity, out, process, resume=resume)
+        if process.main:
+            say(data.summary)
+            say(describe(vae, options))
+        task = VAETask(recipe, data.train, data.test, process.device)
+        identity = identify(data=recipe.data, vae=recipe.vae, train=options)
+        average = fit(task, vae, options, identity, out, process, resume=resume)
         if process.main:
             assert isinstance(average, AutoencoderKL)
-            fold_normalisation(average, *moments(cache_latents(average, train, process.device)))
+            latents = cache_latents(average, data.train, process.device)
+            fold_normalisation(average, *moments(latents))
             save_network(out / "vae", average)
     return out / "vae"

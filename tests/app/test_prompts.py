@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import unicodedata
 
 import pytest
 
@@ -112,3 +113,10 @@ def test_a_prompt_has_so_many_characters_and_no_more() -> None:
     for info in (DIGITS, NOTHING):
         with pytest.raises(InvalidRequest, match="must have at most 4096 characters"):
             class_of("7" + " " * 4096, info)
+
+
+@pytest.mark.parametrize("prompt", ["café", "a café at night"])
+def test_prompts_compare_in_nfc(prompt: str) -> None:
+    info = dataclasses.replace(INFO, classes=("café", "tea"), null_class=2)
+    for form in ("NFC", "NFD"):
+        assert class_of(unicodedata.normalize(form, prompt), info) == "café"

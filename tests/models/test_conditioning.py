@@ -1,8 +1,10 @@
 """Names and indices of classes."""
 
+import unicodedata
+
 import pytest
 
-from models.conditioning import Classes
+from models.conditioning import MAX_CLASS_NAME, Classes, class_names
 
 CLASSES = Classes.of(("cat", "dog", "3"), 4)
 
@@ -43,3 +45,27 @@ def test_an_unconditional_model_takes_none_alone() -> None:
 def test_names_must_match_the_embedding(names: tuple[str, ...], rows: int | None) -> None:
     with pytest.raises(ValueError, match="class names for num_class_embeds"):
         Classes.of(names, rows)
+
+
+def test_names_compare_in_nfc() -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    assert class_names([decomposed]) == (composed,)
+    assert Classes.of(class_names([decomposed]), 1).index(composed) == 0
+    assert Classes.of((composed,), 1).index(decomposed) == 0
+    with pytest.raises(ValueError, match="names a class twice"):
+        class_names([composed, decomposed])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", " ", "cat ", "\u00a0cat", "c\u200bat", "\ufeffcat", "c\nat", "c\x00t", "\udce9", 7, None],
+)
+def test_names_that_no_model_can_have(name: object) -> None:
+    with pytest.raises(ValueError, match="a class name is one line that is not empty, of printab"):
+        class_names(["dog", name])
+
+
+def test_names_have_a_length() -> None:
+    assert class_names(["x" * MAX_CLASS_NAME])
+    with pytest.raises(ValueError, match="has a name of 257 characters; allowed: 256"):
+        class_names(["x" * (MAX_CLASS_NAME + 1)])

@@ -133,6 +133,16 @@ def test_a_folder_that_comes_split_stays_split(tmp_path: Path) -> None:
         load(recipe, tmp_path, "train")
 
 
+def test_a_source_may_be_a_path_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("L", (8, 8)).save(tmp_path / "set" / name / f"{i}.png")
+    for source in (str(tmp_path / "set"), "~/set"):
+        assert load(DataRecipe(source=source, size=8), Path("/nowhere"), "train").classes
+
+
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -15,10 +16,13 @@ from torch import Tensor, nn
 
 from models.training import classifier
 from models.training.classifier import train_judge
-from models.training.data import Images, load
+from models.training.data import load
 from models.training.ema import EMA, power_beta, power_gamma
+from models.training.evaluate import Report, Row, caution
+from models.training.images import Images
 from models.training.latents import LatentCache, cache_latents, fold_normalisation, moments
-from models.training.loop import Process, TrainingError, fit, learning_rate
+from models.training.log import Log, duration
+from models.training.loop import Process, TrainingError, fit, fit_batch, learning_rate
 from models.training.metrics import frechet_distance, precision_recall
 from models.training.randomness import batch_indices, mix
 from models.training.recipe import (
@@ -157,6 +161,76 @@ class TestJudge:
         with pytest.raises(AssertionError, match="the cache was not read"):
             train_judge(other, tmp_path, cpu)
 
+    def test_a_small_set_has_steps_enough(self, tmp_path: Path) -> None:
+        """Eight epochs of one batch are eight steps; the digits' own number stays."""
+        images = self.images()
+        few = Images(images.pixels[:40], images.labels[:40], images.classes)
+        judge = train_judge(few, tmp_path, torch.device("cpu"))
+        _, answers = judge.measure(images.scaled())
+        assert (answers == images.labels).double().mean() > 0.95
+
+    @pytest.mark.parametrize(
+        ("accuracy", "held_out", "classes", "why"),
+        [
+            (0.99, 1000, 10, None),
+            (0.8, 100, 2, None),
+            (0.79, 1000, 10, "right on 79% of the held-out images; at least 80% are needed"),
+            (1.0, 99, 10, "99 held-out images tell too little; at least 100 are needed"),
+            (1.0, 1000, 1, "with one class there is nothing for the classifier to learn"),
+        ],
+    )
+    def test_figures_of_an_unfit_judge_are_marked(
+        self, accuracy: float, held_out: int, classes: int, why: str | None
+    ) -> None:
+        said = caution(accuracy, held_out, classes)
+        assert said is None if why is None else why in str(said)
+        row = Row("generated", 10, 1.0, 0.5, 2.0, 0.25, 0.75)
+        table = Report(10, 0, 0.0, "digest", accuracy, held_out, said, 30.0, (row,)).to_table()
+        star = "" if why is None else "*"
+        assert table.endswith(f"| 50.00%{star} | 2.000{star} | 0.250{star} | 0.750{star} |")
+
+
+class TestLog:
+    def test_reports_go_by_the_clock(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Every `report_seconds`; after one that took 10 s, only when 90 s of training are over."""
+        now = 0.0
+        monkeypatch.setattr(time, "monotonic", lambda: now)
+
+        def measure() -> dict[str, float]:
+            nonlocal now
+            now += 10.0
+            return {"loss": 1.0}
+
+        with Log(tmp_path, 0, Optimisation(report_seconds=30)) as log:
+            assert not log.report_due()
+            now = 30.0
+            assert log.report_due()
+            log.report(1, measure)
+            assert now == 40.0
+            now = 129.0
+            assert not log.report_due()
+            now = 130.0
+            assert log.report_due()
+
+    def test_the_time_it_will_take_is_said_after_ten_steps(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """At 2 s per step; the first step, which takes longer, is not counted."""
+        now = 0.0
+        monkeypatch.setattr(time, "monotonic", lambda: now)
+        options = Optimisation(images=1000, batch_size=10)
+        for first in (0, 40):
+            with Log(tmp_path, first, options) as log:
+                for step in range(first + 1, first + 31):
+                    now += 50.0 if step == first + 1 else 2.0
+                    log.step(step, {"loss": 1.0})
+        said = capsys.readouterr().out.splitlines()
+        assert said == ["step 10 of 100: about 3 min to go", "step 50 of 100: about 2 min to go"]
+
+    def test_seconds_are_said_as_people_say_them(self) -> None:
+        said = [duration(seconds) for seconds in (0.4, 89, 90, 720, 9000)]
+        assert said == ["0 s", "89 s", "2 min", "12 min", "2.5 h"]
+
 
 class TestLoop:
     def test_bfloat16_trains_float32_weights(self, data_dir: Path, tmp_path: Path) -> None:
@@ -189,6 +263,19 @@ class TestLoop:
         process = Process(0, 1, torch.device("cpu"))
         with pytest.raises(TrainingError, match="64 images do not fill a batch of 65"):
             fit(task, AutoencoderKL(VAE), options, {}, tmp_path / "run", process, resume=False)
+
+    @pytest.mark.parametrize(
+        ("size", "world", "batch"), [(500, 1, 64), (64, 1, 64), (54, 1, 54), (1, 1, 1), (54, 4, 52)]
+    )
+    def test_a_batch_is_never_larger_than_the_data(self, size: int, world: int, batch: int) -> None:
+        process = Process(0, world, torch.device("cpu"))
+        options = fit_batch(VAETraining(batch_size=64), size, process)
+        assert options == VAETraining(batch_size=batch)
+        process.rows(options.batch_size)
+
+    def test_fewer_images_than_processes_are_refused(self) -> None:
+        with pytest.raises(TrainingError, match="3 images to train on, for 4 processes"):
+            fit_batch(VAETraining(), 3, Process(0, 4, torch.device("cpu")))
 
     def test_the_learning_rate_warms_up_and_follows_a_cosine(self) -> None:
         options = Optimisation(images=10_000, batch_size=10, warmup_steps=100)
