@@ -129,7 +129,9 @@ def sample(
         target = Target.of(out)
         request = GenerateRequest.parse(given)  # what HTTP does, before a model is opened
         located = locate(model)
-        click.echo(f"loading {located.name}", err=True)
+        watched = sys.stderr.isatty()
+        if watched:
+            click.echo(f"loading {located.name}", err=True)
         runner = open_runner(located, device)
         info = runner.info
         params = replace(request.to_params({info.name: info}), n=n)
@@ -137,7 +139,7 @@ def sample(
             length=params.steps * n,
             label="drawing",
             file=sys.stderr,
-            hidden=not sys.stderr.isatty(),
+            hidden=not watched,
         ) as bar:
             images = draw(runner, params, tell=bar.update)
         for k, pixels in enumerate(images):
