@@ -49,9 +49,9 @@ def locate(text: str) -> Located:
                 "characters without / and \\"
             )
         return Located(name, folder)
-    listed = ", ".join(known) or "none"
+    asked, listed = rest if equals else text, ", ".join(known) or "none"
     raise CheckpointError(
-        f"no model {brief(text)}; shipped: {listed}; or a path to a model folder, or name=path"
+        f"no model {brief(asked)}; shipped: {listed}; or a path to a model folder, or name=path"
     )
 
 
