@@ -31,8 +31,8 @@ RESULTS = Path(__file__).parent / "results" / "latents.md"
 def main(data_dir: Path, work: Path) -> None:
     """Measure every setting and write the table."""
     lines = [
-        "| channels | KL weight | PSNR dB | KL nats | FD of reconstructions | FD of samples "
-        "| accuracy | recall |",
+        "| latent channels | KL weight | PSNR dB | KL nats | FD of reconstructions | FD of samples "
+        "| classifier accuracy | recall |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for channels, weight in SETTINGS:

@@ -59,7 +59,7 @@ router = Router(prefix="/sdapi/v1", tags=["automatic1111"], route_class=envelope
 @router.post(
     "/txt2img",
     operation_id="automatic1111Txt2Img",
-    summary="Draw images, as the web UI's clients ask for them",
+    summary="Draw images, for the web UI's clients",
     response_model=Txt2ImgResponse,
     responses=errors_of(*BODY, *docs.DRAWING_FAILS),
     openapi_extra=body_of(Txt2ImgRequest.model_json_schema(), prompt="7", seed=1, steps=20),
@@ -82,7 +82,7 @@ async def txt2img(request: Request, studio: StudioDep) -> Response:
 @router.get(
     "/progress",
     operation_id="automatic1111Progress",
-    summary="How far the newest request of this address is",
+    summary="Progress of the newest request from this address",
     responses=docs.WRONG,
 )
 async def progress(request: Request, skip_current_image: str = "") -> Progress:
@@ -114,13 +114,13 @@ async def progress(request: Request, skip_current_image: str = "") -> Progress:
 @router.post(
     "/interrupt",
     operation_id="automatic1111Interrupt",
-    summary="End the requests of this address",
+    summary="End the requests from this address",
     responses=docs.WRONG,
 )
 @router.post(
     "/skip",
     operation_id="automatic1111Skip",
-    summary="End the requests of this address",
+    summary="End the requests from this address",
     responses=docs.WRONG,
 )
 async def interrupt(request: Request) -> dict[str, Any]:
@@ -134,7 +134,7 @@ async def interrupt(request: Request) -> dict[str, Any]:
 @router.post(
     "/png-info",
     operation_id="automatic1111PngInfo",
-    summary="How a picture was made, by its own words",
+    summary="Read how a picture was made from its metadata",
     response_model=PngInfoResponse,
     responses=errors_of(*BODY, 500),
     openapi_extra=body_of(PngInfoRequest.model_json_schema(), image=_PIXEL),

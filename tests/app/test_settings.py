@@ -100,7 +100,7 @@ def test_a_wrong_value_stops_the_server(
         ("DARKROOM_TIMEOUT", "nearest: DARKROOM_TIMEOUT_SECONDS"),
         ("DARKROOM_PROT", "nearest: DARKROOM_PORT"),
         ("darkroom_slot", "DARKROOM_SLOT is no setting; nearest: DARKROOM_SLOTS"),
-        ("DARKROOM_" + "X" * 5000, "is no setting; see docs/settings.md"),
+        ("DARKROOM_" + "X" * 5000, "is not a setting; see docs/settings.md"),
     ],
 )
 def test_a_variable_that_means_nothing_is_refused_with_the_nearest(
