@@ -34,7 +34,9 @@ def check_folder() -> None:
     try:
         Path.cwd()
     except OSError as error:
-        raise Fault("the working directory is not there any more; change to another") from error
+        raise Fault(
+            "the working directory does not exist any more; change to another one"
+        ) from error
 
 
 def share_cores() -> None:
@@ -48,7 +50,7 @@ def share_cores() -> None:
 
 
 class Fault(click.ClickException):
-    """Something the user can mend, told in one line."""
+    """Something that the user can mend, told in one line."""
 
     def format_message(self) -> str:
         return " ".join(self.message.split())

@@ -36,7 +36,7 @@ _FAULTS = {
     422: "A field is wrong: the error names it and says what is allowed.",
     429: "The queue is full, or too long for the deadline; see `Retry-After`.",
     500: "The request failed while it was computed.",
-    503: "The models are not loaded.",
+    503: "The models did not load in time, or the server is stopping.",
     504: "The request was not done in time.",
 }
 DRAWING_FAILS = (404, 429, 500, 503, 504)

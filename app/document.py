@@ -102,7 +102,7 @@ def _document(app: FastAPI, models: Sequence[ModelInfo]) -> dict[str, Any]:
                 operation["responses"]["403"] = problems(403)[403]  # of app/guard.py, everywhere
         if head := operations.get("head"):
             head["operationId"] += "Head"
-            head["summary"] = "What a GET would answer, without its body"
+            head["summary"] = "The headers of the answer to GET, without its body"
             for response in head["responses"].values():
                 response.pop("content", None)
                 response.pop("links", None)

@@ -174,7 +174,7 @@ def fault_of(error: Exception) -> Fault:
     if isinstance(error, HTTPException):
         title = HTTPStatus(error.status_code).phrase
         return Fault(error.status_code, title, error.detail, headers=dict(error.headers or {}))
-    return Fault(500, "Internal server error", "something failed here; the log says what")
+    return Fault(500, "Internal server error", "the server failed; its log says why")
 
 
 def problem(fault: Fault) -> Response:
@@ -216,7 +216,7 @@ def enveloped(envelope: Callable[[Fault], Response]) -> type[APIRoute]:
                 except (RequestError, EngineError, RequestValidationError, HTTPException) as error:
                     return envelope(fault_of(error))
                 except Exception as error:
-                    log.exception("a bug")
+                    log.exception("a request failed because of a bug")
                     return envelope(fault_of(error))
 
             return handled

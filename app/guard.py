@@ -24,7 +24,7 @@ _PROBES = {
 }  # they tell nothing more
 _PAGES = {"/", "/docs", "/redoc"}  # a link from anywhere may lead to them
 _HOST = (
-    "this server is not called by this Host; allowed: localhost, loopback addresses,"
+    "this server does not answer to this Host; allowed: localhost, loopback addresses,"
     " and the names in DARKROOM_ALLOWED_HOSTS"
 )
 _ORIGIN = (

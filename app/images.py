@@ -30,8 +30,8 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _QUOTED = re.compile(r'\s*+("(?:[^"\\]|\\.)*+")(?:,|$)')
 _NO_NAME = re.compile(r"[^\w ]")
 
-# Pillow's own are 1 MiB a chunk, once unpacked, and 64 MiB a file.
-PngImagePlugin.MAX_TEXT_CHUNK = 4 * MAX_TEXT  # bytes: four a character
+# Pillow's own limits are 1 MiB per unpacked chunk, and 64 MiB per file.
+PngImagePlugin.MAX_TEXT_CHUNK = 4 * MAX_TEXT  # bytes: four per character
 PngImagePlugin.MAX_TEXT_MEMORY = 1 << 20
 
 

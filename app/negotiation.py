@@ -39,7 +39,7 @@ def negotiate(accept: str, offers: Sequence[str]) -> str:
 
     best = max(offers, key=liking)  # the first of equals
     if liking(best)[0] <= 0:
-        raise NotAcceptable(f"Accept {accept[:40]!r} fits none of: {', '.join(offers)}")
+        raise NotAcceptable(f"Accept {accept[:40]!r} matches none of: {', '.join(offers)}")
     return best
 
 

@@ -92,7 +92,7 @@ class Access:
         """
         origins = [text.lower() for text in origins]
         if NONE in origins and len(origins) > 1:
-            raise ValueError(f"{NONE!r} stands alone, or is left out")
+            raise ValueError(f"{NONE!r} cannot be combined with other origins")
         listed = frozenset(_listed_origin(text) for text in origins if text not in (ANY, NONE))
         names = frozenset(_listed_host(text) for text in hosts if text != ANY)
         closed = ANY not in hosts and (bool(names) or is_loopback(bound.lower()))
@@ -145,7 +145,7 @@ def _listed_origin(text: str) -> Origin:
     origin = Origin.parse(text.removesuffix("/"))
     if origin is None:
         raise ValueError(
-            f"{text!r} is no origin; allowed: scheme://host or scheme://host:port without a path,"
+            f"{text!r} is not an origin; allowed: scheme://host or scheme://host:port without path,"
             f" or {ANY!r} for any, or {NONE!r} alone"
         )
     return origin
@@ -156,7 +156,7 @@ def _listed_host(text: str) -> str:
     authority = Authority.parse(bare)
     if authority is None or authority.port is not None:
         raise ValueError(
-            f"{text!r} is no host; allowed: a name or an address without scheme, port or path,"
+            f"{text!r} is not a host; allowed: a name or an address without scheme, port or path,"
             f" or {ANY!r} for any"
         )
     return authority.host

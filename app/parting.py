@@ -55,18 +55,18 @@ class Parting(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The client does not take its answer, and has so long to go on."""
+        """The client has stopped reading its answer; cut the connection if it does not go on."""
         super().pause_writing()
         self._end_in(self.bounds.answer_seconds)
 
     def resume_writing(self) -> None:
-        """It goes on."""
+        """The client reads again."""
         super().resume_writing()
         if self._end is not None and not self.departed:
             self._end.cancel()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Nothing came after an answer."""
+        """Nothing arrived after an answer."""
         self.depart()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:

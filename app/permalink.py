@@ -45,7 +45,7 @@ def params_of(name: str, models: Mapping[str, ModelInfo]) -> Params:
     Raises:
         UnknownImage: no loaded model made it, or it is no id of ours.
     """
-    unknown = UnknownImage(f"no loaded model makes an image {name[:80]!r}")
+    unknown = UnknownImage(f"no loaded model makes an image with the id {name[:80]!r}")
     try:
         content = base64.b64decode(name + "=" * (-len(name) % 4), altchars=b"-_", validate=True)
         values = msgspec.msgpack.decode(

@@ -218,7 +218,7 @@ def _by_class(model: object, models: Mapping[str, ModelInfo]) -> str:
     if info is None:
         return ""
     allowed = Classes(info.classes, info.null_class).describe()
-    return f"{info.name} is asked by 'class' and not by a prompt; class: {allowed}"
+    return f"{info.name} takes 'class' instead of a prompt; class:  {allowed}"
 
 
 def _hint(given: str) -> str:

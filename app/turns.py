@@ -15,7 +15,7 @@ from app.crowd import client_of
 
 _A_ROUND = 4  # requests begun each time around the event loop: a few milliseconds
 _REFUSALS_A_SECOND, _AT_ONCE = 100, 100  # of one client
-_MOST_CLIENTS = 4096  # of whom it is known when they were refused
+_MOST_CLIENTS = 4096  # clients whose refusals are counted
 
 
 class Turns:

@@ -51,7 +51,7 @@ async def closed(
 
     With a number of `previews` they ask for events.
 
-    A server too slow for two answers a client gets up to three windows: of requests that take
+    A server too slow for two answers per client gets up to three windows: of requests that take
     longer than the window, only the quick ones would count.
     """
     requests, stop, enough = workload(stream), asyncio.Event(), max(_FEWEST, 2 * clients)

@@ -156,7 +156,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Previews:
-    """What it costs to follow requests. Way of asking -> rows a second, an entry a round."""
+    """What following requests costs. Way of asking -> rows per second, one entry per round."""
 
     clients: int
     rows_per_second: dict[str, list[float]]

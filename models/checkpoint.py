@@ -228,7 +228,7 @@ def _check_latents(unet: UNet2DConfig, vae: AutoencoderKLConfig) -> None:
         check_positions(unet.sample_size, math.prod(unet.latent_size))
     if (side := max(unet.latent_size) * vae.downscale) > _MAX_SIDE:
         raise ValueError(
-            f"sample_size is {unet.sample_size}, which makes images of {side} pixels a side; "
+            f"sample_size is {unet.sample_size}, which makes images with a side of {side} pixels; "
             f"allowed: up to {_MAX_SIDE}"
         )
 

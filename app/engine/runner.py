@@ -120,12 +120,12 @@ class Runner:
         self._finishing += images
 
     def preview(self, images: Sequence[Image]) -> None:
-        """Keep what the images will be, as of the step that was begun last, to be sketched."""
+        """Keep the x0 of these images at the step begun last, for previews."""
         self._wanted += [(image, image.step) for image in images]
 
     @torch.inference_mode()
     def previewed(self, *, wait: bool) -> list[tuple[Image, int, Pixels]]:
-        """Sketches of steps that are done, each with its step; all that were kept with `wait`."""
+        """Previews of finished steps, each with its step; with `wait`, all that were kept."""
         if self._unsketched and self._sketch is not None:
             kept, self._unsketched = self._unsketched, []
             images = self._sketch(torch.stack([x0 for *_, x0 in kept]))

@@ -26,7 +26,7 @@ from app.engine.job import Image, Job, Pixels, Status
 from app.engine.queues import Queues
 
 PATIENCE = 500  # ticks with fewer rows, after memory ran out, before more are tried again
-DECODED = 16  # images a tick at most: a block of the decoder
+DECODED = 16  # at most this many images per tick: a block of the decoder
 SPARING = 2  # times what a tick takes for those alone who ride first
 
 

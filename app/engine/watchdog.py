@@ -56,7 +56,7 @@ class Watchdog:
         if news or not owes:
             self._quiet = 0.0
         elif self._quiet >= max(self._upkeep.hang_seconds, _TICKS * (self.tick or 0)):
-            self.verdict = f"hangs: it has said nothing for {self._quiet:.0f} s"
+            self.verdict = f"hangs: it has been silent for {self._quiet:.0f} s"
             return True
         else:
             self._quiet += seconds

@@ -124,7 +124,7 @@ async def progress(request: Request, skip_current_image: str = "") -> Progress:
     responses=docs.WRONG,
 )
 async def interrupt(request: Request) -> dict[str, Any]:
-    """They are answered, without images."""
+    """The ended requests are answered without images."""
     for sitting in _sittings(request):
         sitting.interrupted = True
         sitting.work.cancel()
@@ -140,7 +140,7 @@ async def interrupt(request: Request) -> dict[str, Any]:
     openapi_extra=body_of(PngInfoRequest.model_json_schema(), image=_PIXEL),
 )
 async def png_info(request: Request) -> PngInfoResponse:
-    """Empty where the picture says nothing."""
+    """The answer is empty if the picture has no parameters."""
     values, _ = await read_body(request)
     text = PngInfoRequest.parse(values).image
     readers = request.app.state.readers  # not those that encode: nobody waits for a stranger

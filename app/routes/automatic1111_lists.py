@@ -59,7 +59,7 @@ async def options(studio: StudioDep) -> Options:
     openapi_extra=body_of({"type": "object"}, samples_format="png"),
 )
 async def set_options(request: Request) -> dict[str, Any]:
-    """Taken, so that clients that set their own go on; `override_settings` chooses a model."""
+    """Accepted so that clients go on; `override_settings` chooses a model."""
     await read_body(request)
     return {}
 
@@ -71,7 +71,7 @@ async def set_options(request: Request) -> dict[str, Any]:
     responses=docs.WRONG,
 )
 async def refresh_checkpoints() -> dict[str, Any]:
-    """Taken, as clients call it."""
+    """Accepted because clients call it."""
     return {}
 
 
@@ -118,7 +118,7 @@ async def schedulers() -> list[SchedulerItem]:
 
 
 def _add_empty(path: str, content: Any) -> None:
-    """A list of what there is none of."""
+    """A route that answers with an empty list."""
     words = "".join(word.capitalize() for word in path.split("-"))
 
     async def nothing() -> Any:

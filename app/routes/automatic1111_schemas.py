@@ -74,7 +74,9 @@ class Txt2ImgRequest(Fields):
         asked = (self.override_settings or {}).get("sd_model_checkpoint") or None
         if asked is not None and not isinstance(asked, str):
             allowed = ", ".join(models)
-            raise InvalidRequest({"override_settings": f"sd_model_checkpoint is one of {allowed}"})
+            raise InvalidRequest(
+                {"override_settings": f"sd_model_checkpoint must be one of {allowed}"}
+            )
         native = {
             "model": named(asked, models) if asked and asked.strip() else None,
             "seed": self.seed,

@@ -55,7 +55,7 @@ def _schema(model: type[BaseModel], mode: Literal["validation", "serialization"]
 
 
 router = Router(tags=["openai"], route_class=enveloped(_envelope))
-_LISTED = {"description": "What is loaded.", "headers": docs.headers()}
+_LISTED = {"description": "The loaded models.", "headers": docs.headers()}
 _EVENT = {  # of a stream, as Schemathesis reads one
     "type": "object",
     "required": ["event", "data"],

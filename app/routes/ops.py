@@ -1,4 +1,4 @@
-"""What is loaded, and the two probes."""
+"""The loaded models, the state of the engine, and the two probes."""
 
 import dataclasses
 
@@ -60,7 +60,7 @@ async def livez() -> Health:
 
 @router.get("/health", operation_id="readHealth", summary="The same as /livez", responses=WRONG)
 async def health() -> Health:
-    """By the name that most probes ask for; `/readyz` says whether requests are taken."""
+    """The name that most probes ask for; `/readyz` says whether requests are served."""
     return Health(status="alive")
 
 

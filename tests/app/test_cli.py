@@ -62,7 +62,7 @@ def test_the_format_is_by_the_suffix(
 @pytest.mark.parametrize(
     ("out", "message"),
     [
-        ("a.gif", "ends with '.gif'; allowed: .png, .webp, .jpg, .jpeg, or a folder"),
+        ("a.gif", "ends with '.gif'; allowed: .png, .webp, .jpg, .jpeg, or an existing"),
         ("a", "ends with ''; allowed: .png"),
         ("no/such/a.png", "no/such: no such folder"),
         ("file.png/a.png", "file.png: no such folder"),

@@ -1,4 +1,4 @@
-"""What the last bits of pixels depend on beside model, parameters and backend, in words.
+"""What the last bits of pixels depend on besides model, parameters and backend, in words.
 
 Libraries choose their kernels by the processor and its instruction set, and change them from one
 version to the next. Two machines with the same words make the same bits; others may, too.
