@@ -1,7 +1,8 @@
 """One HTTP/1.1 connection: uvicorn's protocol, with a bound on all that a client can make it hold.
 
-Heads and bodies have a size and a time to come in. While requests wait behind another one on the
-same connection, uvicorn stops reading and sees nobody leave; here it reads on, and few may wait.
+The size of heads and bodies is bounded, and so is the time that they take to arrive. While requests
+wait behind another one on the same connection, uvicorn stops reading and does not notice that a
+client leaves. Here reading goes on, and only a few requests may wait.
 """
 
 import asyncio

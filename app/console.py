@@ -17,7 +17,7 @@ from models.machine import usable_cores
 def open_standard_streams() -> None:
     """Put nothing in place of standard streams that are closed.
 
-    Else the next socket would have the number of one, and whatever is printed would go to it.
+    Otherwise the next socket would get the number of one, and printed text would go to it.
     """
     for number in range(3):
         try:
@@ -42,7 +42,8 @@ def check_folder() -> None:
 def share_cores() -> None:
     """Let PyTorch have no more threads than a quota of its control group has time for.
 
-    It counts the cores and knows nothing of quotas; a process that is started here inherits this.
+    PyTorch counts the cores and knows nothing of quotas. Processes that are started here inherit
+    this.
     """
     cores = usable_cores()
     if hasattr(os, "sched_getaffinity") and cores < len(os.sched_getaffinity(0)):

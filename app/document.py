@@ -117,7 +117,7 @@ def _document(app: FastAPI, models: Sequence[ModelInfo]) -> dict[str, Any]:
 def _whole(part: Any) -> Any:
     """A copy whose whole numbers are integers: FastAPI makes every bound a float.
 
-    As one, the largest seed is 2^63, and one too many.
+    As a float, the largest seed is 2^63, which is one too many.
     """
     if isinstance(part, dict):
         return {key: _whole(value) for key, value in part.items()}

@@ -79,9 +79,9 @@ class Studio:
     async def follow(self, order: Order) -> AsyncGenerator[Sequence[Update | Result], None]:
         """What became of an order since the last time, in step order; the result is the last.
 
-        Nothing at all is a sign of life, now and then. The first is there at once: an order that is
-        refused raises in its place, and one that fails, in place of its result. Closing this ends
-        the order.
+        An empty sequence is a sign of life, sent from time to time. The first update comes at once.
+        A refused order raises instead of it, and a failed order raises instead of its result.
+        Closing this generator ends the order.
         """
         updates: list[Update] = []
         changed = asyncio.Event()

@@ -1,7 +1,7 @@
 """Refuse what pages of foreign origins ask, and what is not asked by this server's name.
 
-It comes before anything reads a body. What is no browser sends neither `Origin` nor `Sec-Fetch-*`
-and meets only the check of `Host`.
+It runs before anything reads a body. Clients that are not browsers send neither `Origin` nor
+`Sec-Fetch-*`, so only the check of `Host` applies to them.
 """
 
 from collections.abc import Sequence

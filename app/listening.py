@@ -17,8 +17,8 @@ class CannotListen(OSError):
 def listen(host: str, port: int) -> list[socket.socket]:
     """Sockets that listen at every address of a host; port 0 is one that is free at all of them.
 
-    `localhost` and `::` (every address there is) are IPv4 and IPv6, each with a socket of its own:
-    so an IPv4 client is seen by its own address. Where a machine has one kind only, that is enough.
+    `localhost` and `::` (every address) mean IPv4 and IPv6, each with its own socket, so that an
+    IPv4 client is seen by its own address. On a machine with only one kind, that kind is enough.
 
     Raises:
         CannotListen: no such host, or not of this machine; a port that is taken, or is not for us.

@@ -1,9 +1,9 @@
 """Which pages may use this server, and by which names it is called.
 
-A browser lets any page send requests to any server, a server on the same machine included. It says
-whose page it was in `Origin` (RFC 6454), or in `Sec-Fetch-Site` and `Referer` where it sends no
-`Origin`. A page whose own name resolves to this server's address (DNS rebinding) is of the same
-origin for the browser; only `Host` shows it.
+A browser lets any page send requests to any server, including a server on the same machine. It
+names the page's origin in `Origin` (RFC 6454), or in `Sec-Fetch-Site` and `Referer` if it sends no
+`Origin`. If a page's own name resolves to this server's address (DNS rebinding), the browser treats
+the server as the same origin; only `Host` reveals it.
 """
 
 import ipaddress

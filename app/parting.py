@@ -105,8 +105,8 @@ class Parting(HttpToolsProtocol):
     def depart(self) -> None:
         """Close, once what was said is taken.
 
-        Closed with input unread, the connection would be reset, and the answer lost with it: so the
-        client is told that nothing more comes, and what it still sends is thrown away for a while.
+        If it were closed with unread input, the connection would be reset, and the answer lost. So
+        the client is told that nothing more comes, and its input is thrown away for a while.
         """
         if self.departed:
             return
@@ -129,7 +129,7 @@ class Parting(HttpToolsProtocol):
 class _Exit:
     """The transport as a request that is served knows it: closing may take a while.
 
-    What is served may hear of the end later than it comes, and has nothing to say after it.
+    The cycle that is served may notice the end later than it comes, and may say nothing after it.
     """
 
     def __init__(self, parting: Parting) -> None:

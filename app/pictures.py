@@ -1,8 +1,8 @@
 """A picture from a client: format, size and parameters, by the structure of the file alone.
 
-No decoder runs here and nothing is allocated but what the parameters need, so that whatever a file
-promises to unfold to costs nothing. Read are the forms that `images.encode` writes, as others write
-them too: PNG and WebP without animation, JPEG in one sequential scan.
+No decoder runs here, and memory is allocated only for the parameters, so a file costs nothing
+whatever size it claims. The supported forms are those that `images.encode` writes, from any writer:
+PNG and WebP without animation, JPEG with one sequential scan.
 """
 
 import re

@@ -23,7 +23,7 @@ _NOT_AN_OBJECT = "a JSON object is needed"
 async def read_body(request: Request) -> tuple[dict[str, Any], bool]:
     """What a body says, and whether as text alone, as forms do.
 
-    `curl -d` calls everything a form: one that begins as a JSON object is read as that.
+    `curl -d` calls everything a form, so a form that begins like a JSON object is read as JSON.
 
     Raises:
         UnsupportedBody: neither JSON nor a form, or a form that is not UTF-8.

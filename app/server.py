@@ -32,7 +32,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Server(uvicorn.Server):
     """Ends by a signal with status 0; by a second one, at once.
 
-    Listens from the beginning: who comes while the models load waits for them.
+    It listens from the beginning: requests that come while the models load wait for them.
 
     Raises:
         CannotListen: not at this address and port.

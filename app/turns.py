@@ -1,7 +1,7 @@
 """Clients take turns at the event loop.
 
-Most requests are answered, or refused, in one go of a millisecond. A client with hundreds of them
-ready at once would keep everybody waiting for all; and one that is refused and asks again at once
+Most requests are answered, or refused, in one go of a millisecond. A client with hundreds of
+requests ready at once would make all others wait. A client that is refused and asks again at once
 would keep the processor busy with nothing else.
 """
 
@@ -21,7 +21,7 @@ _MOST_CLIENTS = 4096  # clients whose refusals are counted
 class Turns:
     """Lets a few pass each time around the event loop, one of each client, then the next of each.
 
-    Where fewer come nobody waits.
+    If fewer come, nobody waits.
     """
 
     def __init__(self) -> None:

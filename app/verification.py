@@ -86,7 +86,7 @@ def claim_of(opened: Opened) -> Claim:
 def folder_of(claim: Claim, model: str | None) -> Located:
     """The model folder to draw it with: `model`, a shipped name or a path, or the claim's own.
 
-    A picture may name a shipped model and never a path: others wrote it.
+    A picture may name a shipped model but never a path, because others wrote it.
 
     Raises:
         CannotVerify: the claim's own does not ship.

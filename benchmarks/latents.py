@@ -2,8 +2,8 @@
 
     python -m benchmarks.latents --data-dir ~/.cache/darkroom --work runs/latents
 
-Trains a short VAE and a short UNet for every setting and measures both; about three minutes a
-setting on two cores. A setting that is already measured is not trained again.
+Trains a short VAE and a short UNet for every setting and measures both; about three
+minutes per setting on two cores. A setting that is already measured is not trained again.
 """
 
 import json

@@ -2,7 +2,7 @@
 
     python -m benchmarks.limit device|machine|diffusers|ours
 
-Prints JSON. A row is one evaluation of the UNet: an image takes its steps, twice if guided.
+Prints JSON. A row is one evaluation of the UNet: one per step of an image, or two if guided.
 """
 
 import itertools

@@ -67,8 +67,8 @@ def measure_limit(rounds: int = ROUNDS) -> Limit:
 def measure_load(names: Sequence[str], seconds: float, warmup: float) -> Load:
     """Every server alone: requests one by one, then from many clients, then at given rates.
 
-    The first server is the yardstick: its capacity sets the rates of the open loop for all, and its
-    solo times say what is in time there.
+    The first server is the yardstick: its capacity sets the rates of the open loop for all servers,
+    and its solo times decide what is in time there.
     """
     load = Load()
     for name in names:
@@ -122,7 +122,8 @@ def under_load(server: Running, solo: Solo, pattern: str, **arguments: float) ->
 def measure_previews(seconds: float, warmup: float, rounds: int = PREVIEW_ROUNDS) -> Previews:
     """Our server, every client asking for a picture, for events, for events with previews.
 
-    In turn, in another order each round, so that what disturbs the machine disturbs all three.
+    They run in turn, in another order each round, so that disturbances of the machine affect all
+    three.
     """
     ways = {"a picture": None, "events": 0, f"events, {SHOWN} previews": SHOWN}
     previews = Previews(PREVIEW_CLIENTS, {name: [] for name in ways})

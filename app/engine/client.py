@@ -1,7 +1,7 @@
 """The server's side of the engine: submit, follow, await and cancel requests.
 
-The worker is a process of its own. When it dies it is started anew and every request that had not
-ended is sent again, in order: its seed fixes its pixels, so clients see a longer wait and no more.
+The worker is a separate process. When it dies, a new one is started and every unfinished request is
+sent again, in order. Its seed fixes its pixels, so clients only see a longer wait.
 """
 
 import asyncio

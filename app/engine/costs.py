@@ -45,7 +45,7 @@ class Costs:
     def choose(self, wanted: int, least: int, most: int) -> Bucket:
         """The bucket of `least` to `most` rows that computes the most of `wanted` rows per second.
 
-        Where none has so few or so many, the nearest: room for `least` comes first.
+        If no bucket has so few or so many rows, take the nearest; room for `least` comes first.
         """
         allowed = [b for b in self.buckets if least <= b.rows <= most] or [self.holding(least)]
         return max(allowed, key=lambda bucket: min(bucket.rows, wanted) / bucket.seconds)

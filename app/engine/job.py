@@ -32,11 +32,11 @@ class EngineError(Exception):
     """The engine did not make the images.
 
     EngineError
-    +-- EngineBusy          no room, or not in time; `retry_after` seconds
-    +-- DeadlineTooShort    not to be met even with nothing else to do
+    +-- EngineBusy          no room, or not in time; try again after `retry_after` seconds
+    +-- DeadlineTooShort    cannot be met even if the request runs alone
     +-- DeadlineExceeded    accepted, and not done in time
     +-- EngineUnavailable   not loaded, or stopped; `retry_after` seconds, if known
-    +-- GenerationFailed    accepted, and failed on the way
+    +-- GenerationFailed    accepted, and failed while it was computed
     """
 
 
@@ -160,7 +160,7 @@ class ModelInfo:
 class Models(dict[str, ModelInfo]):
     """The loaded models by name, the default first; `failed` says why others did not load.
 
-    To look up one that failed raises `EngineUnavailable`, and one that nobody knows, KeyError.
+    Looking up a model that failed raises `EngineUnavailable`, and an unknown one KeyError.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ class Stats:
 class Limits:
     """How many requests and UNet evaluations may wait and run at once, and for how long.
 
-    For one client alone; for all together it is a quarter more (shares.py).
+    These hold for one client alone; all clients together have a quarter more (shares.py).
     """
 
     jobs: int
@@ -89,7 +89,8 @@ class Ledger:
     def equal(self, params: Params, client: str) -> Request | None:
         """A request for the same pixels that comes no later than one of this client would.
 
-        That is its own newest; or another's who has no more work here than this one would have.
+        It is the client's own newest request, or that of another client with no more work here than
+        this client would have.
         """
         same = self._equal.get(params, {})
         if own := same.get(client):
@@ -196,7 +197,7 @@ class Ledger:
     def places(self, asked: Callable[[Request], bool]) -> Iterator[tuple[Request, Queued]]:
         """The given requests that wait, the next one first, with their places in the model's queue.
 
-        A long one comes after all that are before it, a short one after short ones alone.
+        A long request comes after all that are before it, a short one only after short ones.
         """
         if not any(asked(request) for request in self.requests.values()):
             return

@@ -52,7 +52,8 @@ class WorkerProcess:
     def _spawn(self, command: Sequence[str], connection: socket.socket) -> Process:
         """A process in a group of its own: Ctrl-C in the terminal is the server's to handle.
 
-        In a folder that is there whatever becomes of the server's: PyTorch cannot do without.
+        It runs in a folder that always exists, because PyTorch needs one, even if the server's was
+        deleted.
         """
         number = connection.fileno()
         given = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
@@ -87,7 +88,7 @@ class WorkerProcess:
             self._streams[1].write(pack(command))
 
     async def end(self, grace: float) -> int | None:
-        """Wait `grace` seconds for its end, then kill it; its exit status, None if it still runs."""
+        """Wait `grace` seconds for its end, then kill it; its exit status, None if it runs on."""
         with contextlib.suppress(OSError, RuntimeError):
             if self._streams is None:
                 self._ours.shutdown(socket.SHUT_RDWR)

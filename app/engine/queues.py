@@ -1,9 +1,9 @@
 """Who gets the next slot. Only policy: no tensors, standard library only.
 
-Every client has queues of its own. Inside one it is first come, first served, where a level of
-priority is worth `AGING` ticks: so a low one waits a bounded time longer. Between clients it is the
-highest level that comes first, then whoever holds the fewest slots, then whoever waits longest; a
-client that got none for `AGING` ticks goes up a level, so that each has its turn.
+Every client has its own queues. Within one client it is first come, first served, and one level of
+priority is worth `AGING` ticks, so a low priority waits a bounded time longer. Between clients the
+highest level comes first, then the client that holds the fewest slots, then the one that has waited
+longest. A client that got no slot for `AGING` ticks goes up one level, so each has its turn.
 
 Nobody may hold more than their share of the slots (shares.py). Long images have no more than seven
 eighths of it, so that a short image may pass long ones that wait.

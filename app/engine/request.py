@@ -17,7 +17,7 @@ Watch = Callable[[Update], None]
 class Request:
     """One request to the worker, shared by all `waiters` that asked for it.
 
-    It counts as the first one's.
+    It counts against the share of the first client that asked.
     """
 
     id: int

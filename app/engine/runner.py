@@ -1,6 +1,6 @@
 """Slots, steps and decoding: the tensors of one model.
 
-Who rides and when is the scheduler's to say; what a slot looks like is here.
+The scheduler decides which images ride and when; this file knows what a slot holds.
 """
 
 import functools
@@ -58,8 +58,8 @@ class Runner:
     def open(cls, name: str, folder: Path, load: Load) -> "Runner":
         """Load a model folder; raises `CheckpointError`, or `ValueError` for a wrong device.
 
-        What the folder has that is passed over, or lacks and is assumed, is logged: in a server by
-        its worker, on the command line to standard error.
+        Notes on what the folder has that is ignored, or lacks and is assumed, are logged: in a
+        server by its worker, on the command line to standard error.
         """
         model = LatentDiffusion.open(folder, device=load.device, dtype=getattr(torch, load.dtype))
         for note in model.notes:

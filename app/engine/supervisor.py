@@ -23,9 +23,9 @@ _GRACE_SECONDS, _GRACE_TICKS = 2.0, 3  # to end by itself; then it is killed
 class Supervisor:
     """Keeps a worker: starts it anew when it dies or hangs, later and later while it cannot load.
 
-    `handle` is told what a worker says, `buried` when one died. A model that does not load is left
-    out, and `handle` is told. `refused` is called when there is no going on: a reason to stop the
-    server.
+    `handle` gets every event of a worker, and `buried` is called when one died. A model that does
+    not load is left out, and `handle` is told. `refused` is called when no worker can go on, which
+    is a reason to stop the server.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class Supervisor:
     def _leave_out(self, model: str, reason: str) -> None:
         """Go on without a model, unless nothing would be left or all are required.
 
-        Where a worker has served already, nothing left is a reason to try all of them again.
+        If a worker has served before and no model is left, all of them are tried again.
         """
         reason = one_line(reason)
         log.error("model %s is left out: %s", model, reason)

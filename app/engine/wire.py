@@ -1,6 +1,6 @@
 """What the server and a worker say to each other, and how: MessagePack with a length before it.
 
-Messages are typed and checked as they are read; nothing a peer sends is ever executed.
+Messages are typed and checked as they are read; nothing that a peer sends is ever executed.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ class Message(msgspec.Struct, frozen=True, tag=True):
 class Load(Message, frozen=True):
     """Open these models, name -> folder. The first command.
 
-    One client alone has at most `slots` images in flight a model (shares.py). `rows` bounds the
-    UNet evaluations of a tick, where it is not to be found out.
+    One client alone has at most `slots` images in flight per model (shares.py). `rows` bounds the
+    UNet evaluations per tick; if None, the bound is measured.
     """
 
     models: dict[str, str]
@@ -118,9 +118,9 @@ class Cancelled(Message, frozen=True):
 class Progress(Message, frozen=True):
     """What was done since the last report; sent a few times per second while there is work.
 
-    `seconds` is the time it took, `expected` what the table says the ticks take. `steps` holds, for
-    every request in flight, the steps its images have made, all together; `previews` what was to be
-    shown of them, by request, in step order.
+    `seconds` is the time it took, `expected` the time that the table gives for these ticks. `steps`
+    holds, for every request in flight, the steps that its images have made together. `previews`
+    holds new previews by request, in step order.
     """
 
     ticks: int

@@ -1,7 +1,7 @@
 """The worker process: receive -> plan -> step -> deliver.
 
-Started by the server (supervisor.py) with a socket to talk over; when that closes, the server is
-gone and so is the worker.
+The server (supervisor.py) starts it with a socket to talk over. When the socket closes, the server
+is gone, and the worker ends.
 """
 
 import contextlib
@@ -72,7 +72,7 @@ class Mechanism(Protocol):
     def step(self, images: Sequence[Image], rows: int) -> None:
         """Begin a step of these images, all or none, in a bucket of `rows`.
 
-        It may still be under way when this returns; raises `OutOfMemory`.
+        The step may still be running when this returns; raises `OutOfMemory`.
         """
 
     def preview(self, images: Sequence[Image]) -> None:
@@ -115,7 +115,7 @@ class _Lane:
 class Worker:
     """One scheduler and one runner per model, and the loop over them.
 
-    `load` is asked for one model at a time. `orphaned` is called from a thread of its own when the
+    `load` is called for one model at a time. `orphaned` is called from a separate thread when the
     server is gone, or cannot be understood.
     """
 

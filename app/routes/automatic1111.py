@@ -1,7 +1,7 @@
 """AUTOMATIC1111's web UI API, as far as it means something here.
 
-What it asks and stops without naming it, `/progress` and `/interrupt`, is about the requests that
-came from the same address: the web UI had one user, and this server has many.
+`/progress` and `/interrupt` name no request. They are about the requests from the same address: the
+web UI had one user, and this server has many.
 """
 
 import asyncio

@@ -27,9 +27,9 @@ def title(info: ModelInfo) -> str:
 
 
 def named(checkpoint: str, models: Mapping[str, ModelInfo]) -> str:
-    """The model of a name, title, hash or SHA-256; of a title the name counts, as in the web UI.
+    """The model of a name, title, hash or SHA-256; in a title the name counts, as in the web UI.
 
-    Where there is none, the name that it seems to be.
+    If there is no such model, the name that is meant.
     """
     for info in models.values():
         if checkpoint in (info.name, title(info)):

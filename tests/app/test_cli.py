@@ -123,7 +123,7 @@ def test_models_lists_what_ships() -> None:
         (["sample", "--model", "TINY", "--device", "gpu", "--out", "x.png"], "device is 'gpu'"),
         (
             ["sample", "--model", "TINY", "--device", "cuda:99", "--out", "x.png"],
-            "device 'cuda:99' is not there",
+            "device 'cuda:99' does not exist",
         ),
         (["sample", "--model", "~nobody-here/x", "--out", "x.png"], "no model '~nobody-here/x'"),
         (["serve", "--models", "x" * 300], "no model 'xxx"),

@@ -38,8 +38,8 @@ class Slots:
 class Rows:
     """One tick of R rows, R the size of a bucket; every tensor has R entries.
 
-    Rows 0..I-1 are the images that ride; then come the second, unconditional rows of those that are
-    guided; the rest is padding. Only the first are written back.
+    Rows 0..I-1 are the images that ride. Then come the second, unconditional rows of the guided
+    images. The rest is padding. Only the first I rows are written back.
     """
 
     read: Tensor  # int64: the slot whose latent the row reads
@@ -139,7 +139,7 @@ def update(
 def develop(images: Tensor) -> tuple[Tensor, Tensor]:
     """Images of the VAE, (B, C, H, W) -> pixels (B, H, W, C) uint8 and (B,) float64 sums.
 
-    A sum is finite where its image is, and tells images apart that differ in their last bits.
+    A sum is finite if its image is, and it tells apart images that differ in their last bits.
     """
     return to_uint8(images), images.double().flatten(1).sum(dim=1)
 

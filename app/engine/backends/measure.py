@@ -1,7 +1,7 @@
 """What a backend's buckets cost, and which of them equal the plain loop's blocks, bit for bit.
 
-Kernels may choose their order of summation by the shape of the batch. Rows are compared across
-shapes, positions and neighbours, on this very device; a bucket that differs is not to be used.
+Kernels may choose their order of summation by the shape of the batch. So rows are compared across
+shapes, positions and neighbours, on this very device; a bucket that differs is not used.
 """
 
 import math
