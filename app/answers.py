@@ -1,7 +1,7 @@
 """What the native routes answer with: images in the format asked for, and the headers beside them.
 
 The same parameters give the same body in every format, so a body has a name (an entity tag) before
-it is made; what differs from time to time, the seconds it took, is in headers alone.
+it is made. Only headers hold what differs from time to time, such as the seconds it took.
 """
 
 import base64
@@ -62,7 +62,7 @@ async def recall(
 ) -> Response:
     """Answer for what can be had again: 304 where the client has it, no body to a HEAD.
 
-    Neither draws anything. `immutable`: whether the address means the same images for ever.
+    Neither draws anything. `immutable`: whether the address always means the same images.
     """
     info, params = studio.info(order), order.params
     tag = entity_tag(params, info, media_type, marked=studio.marked)

@@ -14,7 +14,7 @@ SCAN = 0xDA
 
 
 class Unreadable(ValueError):
-    """It is no picture that is read here; says why in one line."""
+    """The picture cannot be read here; the message says why in one line."""
 
 
 def damaged(why: str) -> Unreadable:
@@ -61,7 +61,7 @@ def jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes, int]]:
     at = len(JPEG_MAGIC)
     for _ in range(_MOST_PARTS):
         if content[at] != 0xFF:
-            raise damaged("there is no marker where one is due")
+            raise damaged("a marker is missing")
         marker = content[at + 1]
         if marker == 0xFF:  # a fill byte
             at += 1

@@ -48,7 +48,7 @@ class Target:
         else:
             kind = format_of(out.suffix[1:])
             if kind is None:
-                allowed = ".png, .webp, .jpg, .jpeg, or a folder that is there"
+                allowed = ".png, .webp, .jpg, .jpeg, or an existing folder"
                 raise ValueError(f"{out}: ends with {out.suffix!r}; allowed: {allowed}")
             target = cls(out.parent, out.stem, out.suffix, kind)
         if not target.folder.is_dir():
@@ -68,32 +68,36 @@ class Target:
 
 
 @click.command(epilog=_EPILOG_SAMPLE)
-@click.option("--model", default="digits", show_default=True, help="Shipped name or path.")
-@click.option("--class", "class_", help="Name or index of a class; none if absent.")
+@click.option(
+    "--model", default="digits", show_default=True, help="Name of a shipped model, or a path."
+)
+@click.option("--class", "class_", help="Name or index of a class; any class if absent.")
 @click.option("--steps", type=click.IntRange(1), help="DDIM steps. [default: 50]")
 @click.option(
     "--guidance-scale",
     type=FiniteRange(0, MAX_GUIDANCE_SCALE),
-    help="1 is none. [default: the model's]",
+    help="Classifier-free guidance scale; 1 means none. [default: the model's]",
 )
 @click.option(
     "--guidance-interval",
     type=(FiniteRange(0, 1), FiniteRange(0, 1)),
     default=(0.0, 1.0),
     show_default=True,
-    help="The part of the steps that is guided.",
+    help="Which part of the steps is guided, as fractions from 0 to 1.",
 )
 @click.option(
     "--eta",
     type=FiniteRange(0, 1),
     default=0.0,
     show_default=True,
-    help="0 is DDIM, 1 ancestral.",
+    help="0: deterministic (DDIM); 1: as much noise as DDPM.",
 )
 @click.option(
     "--seed", type=click.IntRange(0, MAX_SEED), help="Image k uses seed + k. [default: random]"
 )
-@click.option("--n", type=click.IntRange(1, 1024), default=1, show_default=True, help="Images.")
+@click.option(
+    "--n", type=click.IntRange(1, 1024), default=1, show_default=True, help="Number of images."
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -150,7 +154,7 @@ def sample(
 
 @click.command(epilog=_EPILOG_VERIFY)
 @click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--model", help="Shipped name or path. [default: the one the picture names]")
+@click.option("--model", help="Shipped name or path. [default: the model that the picture names]")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
 def verify(picture: Path, model: str | None, device: str) -> None:
     """Draw a picture again from its own metadata, and say whether it is the same."""

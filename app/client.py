@@ -66,7 +66,7 @@ class ServerError(Exception):
 
 
 class Client:
-    """Speaks with one server; use as a context manager, or close it."""
+    """Talks to one server; use it as a context manager, or close it."""
 
     def __init__(self, url: str = DEFAULT_URL) -> None:
         self._http = httpx.Client(base_url=url, timeout=_TIMEOUT)
@@ -87,7 +87,7 @@ class Client:
         self._http.close()
 
     def models(self) -> list[ModelOut]:
-        """What is loaded, the default first."""
+        """The loaded models, the default first."""
         return _models(self._http.get("/models"))
 
     def picture(self, media_type: str = "image/png", **wanted: Unpack[Wanted]) -> bytes:
@@ -100,7 +100,7 @@ class Client:
         return GenerateResponse.model_validate_json(answer.content)
 
     def follow(self, **wanted: Unpack[Wanted]) -> Generator[Event, None, None]:
-        """What becomes of a request, in step order, a `CompletedEvent` last; `ServerError`."""
+        """The events of a request in step order, a `CompletedEvent` last; raises `ServerError`."""
         with connect_sse(self._http, "POST", "/generate", json=_body(wanted)) as source:
             if not source.response.is_success:
                 source.response.read()
@@ -136,7 +136,7 @@ class AsyncClient:
         await self._http.aclose()
 
     async def models(self) -> list[ModelOut]:
-        """What is loaded, the default first."""
+        """The loaded models, the default first."""
         return _models(await self._http.get("/models"))
 
     async def picture(self, media_type: str = "image/png", **wanted: Unpack[Wanted]) -> bytes:
@@ -149,7 +149,7 @@ class AsyncClient:
         return GenerateResponse.model_validate_json(answer.content)
 
     async def follow(self, **wanted: Unpack[Wanted]) -> AsyncGenerator[Event, None]:
-        """What becomes of a request, in step order, a `CompletedEvent` last; `ServerError`."""
+        """The events of a request in step order, a `CompletedEvent` last; raises `ServerError`."""
         async with aconnect_sse(self._http, "POST", "/generate", json=_body(wanted)) as source:
             if not source.response.is_success:
                 await source.response.aread()

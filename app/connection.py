@@ -1,7 +1,8 @@
 """One HTTP/1.1 connection: uvicorn's protocol, with a bound on all that a client can make it hold.
 
-Heads and bodies have a size and a time to come in. While requests wait behind another one on the
-same connection, uvicorn stops reading and sees nobody leave; here it reads on, and few may wait.
+The size of heads and bodies is bounded, and so is the time that they take to arrive. While requests
+wait behind another one on the same connection, uvicorn stops reading and does not notice that a
+client leaves. Here reading goes on, and only a few requests may wait.
 """
 
 import asyncio
@@ -112,7 +113,7 @@ class Connection(Parting):
         """A whole head: begin to serve it, or let it wait for the one before."""
         self._next_part(in_body=True)
         if self.parser.get_method() == b"CONNECT":
-            raise _Refusal(405, "this is no proxy")
+            raise _Refusal(405, "this server is not a proxy")
         if self.parser.should_upgrade():
             self._upgrading = True  # the parser stops here, and `_feed` goes on
             return
@@ -120,7 +121,7 @@ class Connection(Parting):
         if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
             raise _Refusal(400, f"there are {hosts} Host headers; exactly one is needed")
         if len(self.pipeline) >= _MOST_WAITING:
-            raise _Refusal(429, "too many requests wait on this connection")
+            raise _Refusal(429, "too many requests are waiting on this connection")
         super().on_headers_complete()
         self.flow.resume_reading()
         # An answer that comes before the request is whole closes the connection.
@@ -130,7 +131,7 @@ class Connection(Parting):
         """A part of a body."""
         self._came -= _FRAMING * len(body)
         if self.cycle is not self.serving and len(self.cycle.body) + len(body) > _MOST_BUFFERED:
-            raise _Refusal(413, "the body of a request that waits is too large")
+            raise _Refusal(413, "the body of a waiting request is too large")
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -171,14 +172,16 @@ class Connection(Parting):
         except httptools.HttpParserError as error:
             cause = error.__context__
             known = cause if isinstance(cause, _Refusal) else None
-            self._refuse(known.status if known else 400, str(known or "this is no HTTP request"))
+            self._refuse(
+                known.status if known else 400, str(known or "this is not an HTTP request")
+            )
             return
         if part == self._part:
             self._came = max(self._came + len(data), 0)
         if self._came < self.bounds.head_bytes:
             return
         if self._in_body:
-            self._refuse(400, "the body is lost among its chunks")
+            self._refuse(400, "the chunk headers of the body are too large")
         else:
             self._refuse(431, f"the head is too large; allowed: {self.bounds.head_bytes} bytes")
 
@@ -218,7 +221,7 @@ class Connection(Parting):
     def _late(self) -> None:
         self._due = None
         if self.incomplete:
-            self._refuse(408, "the request did not come in time")
+            self._refuse(408, "the request did not arrive in time")
         else:
             self.depart()
 

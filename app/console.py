@@ -17,7 +17,7 @@ from models.machine import usable_cores
 def open_standard_streams() -> None:
     """Put nothing in place of standard streams that are closed.
 
-    Else the next socket would have the number of one, and whatever is printed would go to it.
+    Otherwise the next socket would get the number of one, and printed text would go to it.
     """
     for number in range(3):
         try:
@@ -34,13 +34,16 @@ def check_folder() -> None:
     try:
         Path.cwd()
     except OSError as error:
-        raise Fault("the working directory is not there any more; change to another") from error
+        raise Fault(
+            "the working directory does not exist any more; change to another one"
+        ) from error
 
 
 def share_cores() -> None:
     """Let PyTorch have no more threads than a quota of its control group has time for.
 
-    It counts the cores and knows nothing of quotas; a process that is started here inherits this.
+    PyTorch counts the cores and knows nothing of quotas. Processes that are started here inherit
+    this.
     """
     cores = usable_cores()
     if hasattr(os, "sched_getaffinity") and cores < len(os.sched_getaffinity(0)):
@@ -48,7 +51,7 @@ def share_cores() -> None:
 
 
 class Fault(click.ClickException):
-    """Something the user can mend, told in one line."""
+    """Something that the user can mend, told in one line."""
 
     def format_message(self) -> str:
         return " ".join(self.message.split())

@@ -1,4 +1,4 @@
-"""All connections there are: how many there may be, and who goes when there is no room.
+"""All connections: how many there may be, and which are closed when there is no room.
 
 A client's share is four times what is free, as of everything else (engine/shares.py).
 """
@@ -34,16 +34,16 @@ class Bounds:
 
 
 class Member(Protocol):
-    """What is asked of a connection."""
+    """The interface of a connection."""
 
     address: str
 
     def evict(self) -> None:
-        """End it, now."""
+        """Close it at once."""
 
 
 class Crowd:
-    """Connections by client, and those that ask for nothing, longest first."""
+    """Connections by client, and the idle ones, the longest idle first."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
@@ -53,7 +53,7 @@ class Crowd:
         self._said = -math.inf
 
     def enter(self, member: Member) -> bool:
-        """Take one more in, in place of one that waits where it has to be; false if none does."""
+        """Admit one more, if need be in place of an idle one; false if there is none."""
         client, shares = member.address, self._shares
         if not shares.fits(client):
             full = shares.taken == shares.total
@@ -69,14 +69,14 @@ class Crowd:
         return True
 
     def leave(self, member: Member) -> None:
-        """It is gone; one that never came in is not missed."""
+        """Forget a connection; one that was never admitted is ignored."""
         client = self._members.pop(member, None)
         if client is not None:
             self._rest(member, client)
             self._shares.take(client, -1)
 
     def mark(self, member: Member, *, waiting: bool) -> None:
-        """It asks for nothing from now on, or is served."""
+        """Note whether a connection is idle from now on."""
         client = self._members.get(member)
         if client is None:
             return
@@ -85,11 +85,11 @@ class Crowd:
             self._waiting.setdefault(client, {})[member] = None
 
     def _idlest(self) -> str:
-        """The client with most connections that wait; any where none do."""
+        """The client with the most idle connections; any if there are none."""
         return max(self._waiting, key=lambda client: len(self._waiting[client]), default="")
 
     def _rest(self, member: Member, client: str) -> None:
-        """Take it off those that wait."""
+        """Remove it from the idle ones."""
         waiting = self._waiting.get(client)
         if waiting is not None:
             waiting.pop(member, None)
@@ -97,14 +97,14 @@ class Crowd:
                 del self._waiting[client]
 
     def _warn(self, client: str) -> None:
-        """Say now and then that there is no room."""
+        """Log from time to time that there is no room."""
         now = time.monotonic()
         if now - self._said < _SILENCE:
             return
         self._said = now
         log.warning(
             "%d connections are open, of %d that may be (DARKROOM_MAX_CONNECTIONS), %d of them by "
-            "%s: some that ask for nothing are closed",
+            "%s: some idle ones are closed",
             self._shares.taken,
             self._shares.total,
             self._shares.held(client),

@@ -1,6 +1,6 @@
 """What routes ask for by type.
 
-Coroutines, though they wait for nothing: FastAPI runs plain functions in a thread each.
+They are coroutines, though they wait for nothing: FastAPI runs each plain function in a thread.
 """
 
 from typing import Annotated

@@ -28,21 +28,21 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 _FAULTS = {
     400: "The body cannot be read.",
-    403: "A page of a foreign origin asks, or the server is not called by this `Host`.",
-    404: "No such model, or no such image.",
+    403: "A page of a foreign origin asks, or the server does not answer to this `Host`.",
+    404: "There is no such model, or no such image.",
     406: "None of the formats in `Accept` can be made.",
     413: "The body is too large.",
-    415: "The body is of a type that is not read.",
-    422: "A field is wrong: it is named, with what is allowed.",
+    415: "The body has a media type that is not supported.",
+    422: "A field is wrong: the error names it and says what is allowed.",
     429: "The queue is full, or too long for the deadline; see `Retry-After`.",
-    500: "The request failed on the way.",
-    503: "The models are not loaded.",
-    504: "Not done in time.",
+    500: "The request failed while it was computed.",
+    503: "The models did not load in time, or the server is stopping.",
+    504: "The request was not done in time.",
 }
 DRAWING_FAILS = (404, 429, 500, 503, 504)
 HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-Id": {
-        "description": "The client's own, or a new one.",
+        "description": "The client's own id, or a new one.",
         "schema": {"type": "string"},
     },
     "Retry-After": {
@@ -50,7 +50,7 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "integer", "minimum": 1, "maximum": 120},
     },
     "X-Seed": {
-        "description": "The seed used; image k has seed + k.",
+        "description": "The seed that was used; image k has seed + k.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "X-Image-Id": {
@@ -58,11 +58,11 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string"},
     },
     "X-Generation-Parameters": {
-        "description": "What was used, as compact JSON: send it again and get the same.",
+        "description": "What was used, as compact JSON; sent again, it gives the same images.",
         "schema": {"type": "string"},
     },
     "Server-Timing": {
-        "description": "Milliseconds in the queue, denoising, decoding, encoding.",
+        "description": "Milliseconds spent in the queue and on denoising, decoding and encoding.",
         "schema": {"type": "string"},
     },
     "Content-Disposition": {
@@ -70,13 +70,16 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string"},
     },
     "Content-Location": {
-        "description": "Where the image can be had again: `/images/{id}.png`.",
+        "description": "Address of the image: `/images/{id}.png`.",
         "schema": {"type": "string"},
     },
-    "Cache-Control": {"description": "Who may keep it.", "schema": {"type": "string"}},
-    "Vary": {"description": "Accept", "schema": {"type": "string"}},
+    "Cache-Control": {
+        "description": "Which caches may store the answer.",
+        "schema": {"type": "string"},
+    },
+    "Vary": {"description": "Always `Accept`.", "schema": {"type": "string"}},
     "ETag": {
-        "description": "Names these very bytes, as this machine makes them; for If-None-Match.",
+        "description": "Identifies exactly these bytes, made by this machine; for If-None-Match.",
         "schema": {"type": "string"},
     },
 }
@@ -141,7 +144,7 @@ _DESCRIBING = (
     "Cache-Control",
 )
 _DRAWN: dict[str, Any] = {
-    "description": "Images: one as a file, any number as JSON, a zip or events.",
+    "description": "Images: one as a file, or any number as JSON, a zip or events.",
     "content": {
         **dict.fromkeys(IMAGES, _BINARY),
         JSON: {"schema": ref(GenerateResponse)},
@@ -162,7 +165,7 @@ _DRAWN: dict[str, Any] = {
         "again": {
             "operationId": "recallImage",
             "parameters": {"name": "$response.header.X-Image-Id"},
-            "description": "The first image once more.",
+            "description": "The first image again.",
         }
     },
     "headers": headers(*_DESCRIBING, "Content-Location", "Server-Timing"),
@@ -173,13 +176,13 @@ _KEPT: dict[str, Any] = {
 }
 _ONE = {**_KEPT, "description": "The image.", "content": dict.fromkeys(IMAGES, _BINARY)}
 _SAME = {
-    "description": "The client has it.",
+    "description": "The client already has this image.",
     "headers": headers(*_DESCRIBING, "Content-Location", "ETag"),
 }
 _IF_NONE_MATCH = {
     "name": "If-None-Match",
     "in": "header",
-    "description": "Entity tags the client has.",
+    "description": "Entity tags of images that the client has.",
     "schema": {"type": "string"},
 }
 _ACCEPT_REFUSED = (404, 406, 422, 429, 500, 503, 504)
@@ -188,7 +191,7 @@ _BODY_EXAMPLES = {
     "digit": {"summary": "A digit", "value": {"class": "7", "steps": 50, "seed": 1}},
     "quick": {"summary": "Ten steps", "value": {"class": "3", "steps": 10}},
     "sixteen": {
-        "summary": "Sixteen at once",
+        "summary": "Sixteen images",
         "value": {"class": "0", "steps": 20, "n": 16, "seed": 100},
     },
     "ancestral": {
@@ -258,9 +261,11 @@ GENERATE = _operation(
     },
 )
 GENERATE_BY_QUERY = _operation("generateByQuery", "Draw images", _RECALLED, parameters=_QUERY)
-IMAGE = _operation("recallImage", "An image once more", _RECALLED_ONE, parameters=[_IF_NONE_MATCH])
+IMAGE = _operation(
+    "recallImage", "Draw an image again by its id", _RECALLED_ONE, parameters=[_IF_NONE_MATCH]
+)
 HUGGINGFACE = _operation(
     "huggingFaceTextToImage",
-    "Draw an image, as Hugging Face's clients ask for it",
+    "Draw an image, for Hugging Face's clients",
     {200: _DRAWN, **problems(*_BODY_REFUSED)},
 )

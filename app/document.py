@@ -102,7 +102,7 @@ def _document(app: FastAPI, models: Sequence[ModelInfo]) -> dict[str, Any]:
                 operation["responses"]["403"] = problems(403)[403]  # of app/guard.py, everywhere
         if head := operations.get("head"):
             head["operationId"] += "Head"
-            head["summary"] = "What a GET would answer, without its body"
+            head["summary"] = "The headers of the answer to GET, without its body"
             for response in head["responses"].values():
                 response.pop("content", None)
                 response.pop("links", None)
@@ -117,7 +117,7 @@ def _document(app: FastAPI, models: Sequence[ModelInfo]) -> dict[str, Any]:
 def _whole(part: Any) -> Any:
     """A copy whose whole numbers are integers: FastAPI makes every bound a float.
 
-    As one, the largest seed is 2^63, and one too many.
+    As a float, the largest seed is 2^63, which is one too many.
     """
     if isinstance(part, dict):
         return {key: _whole(value) for key, value in part.items()}

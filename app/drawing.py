@@ -25,13 +25,13 @@ class Order:
 
 @dataclass(frozen=True)
 class Studio:
-    """Where one client's orders become images, and images files."""
+    """Turns one client's orders into images, and images into files."""
 
     engine: EngineClient
     marked: bool  # files say how they were made
     asker: Asker = NOBODY
     max_priority: int = MAX_PRIORITY  # that an order may have
-    quiet: float = 15.0  # seconds a stream is silent before it gives a sign of life
+    quiet: float = 15.0  # seconds of silence after which a stream sends a comment
     waited: float = 0.0  # seconds, for the models to load
 
     async def opened(self, timeout: float | None = None) -> "Studio":
@@ -46,7 +46,7 @@ class Studio:
 
     @property
     def models(self) -> Mapping[str, ModelInfo]:
-        """Those that are loaded, by name; the first is the default."""
+        """The loaded models by name; the first is the default."""
         return self.engine.models
 
     def info(self, order: Order) -> ModelInfo:
@@ -79,9 +79,9 @@ class Studio:
     async def follow(self, order: Order) -> AsyncGenerator[Sequence[Update | Result], None]:
         """What became of an order since the last time, in step order; the result is the last.
 
-        Nothing at all is a sign of life, now and then. The first is there at once: an order that is
-        refused raises in its place, and one that fails, in place of its result. Closing this ends
-        the order.
+        An empty sequence is a sign of life, sent from time to time. The first update comes at once.
+        A refused order raises instead of it, and a failed order raises instead of its result.
+        Closing this generator ends the order.
         """
         updates: list[Update] = []
         changed = asyncio.Event()

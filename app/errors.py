@@ -1,13 +1,13 @@
 """Every error a client can meet, and the one table from exception to HTTP.
 
-RequestError            what the client sent
-+-- BrokenBody          not to be read; 400
-+-- UnsupportedBody     of a media type nobody reads here; 415
-+-- InvalidRequest      fields are wrong; 422
-+-- UnknownModel        not loaded; 404
-+-- UnknownImage        no image has this id, with the models that are loaded; 404
-+-- NotAcceptable       no such format; 406
-EngineError             what the engine could not do: app/engine/job.py
+RequestError            the client's request
++-- BrokenBody          cannot be read; 400
++-- UnsupportedBody     has an unsupported media type; 415
++-- InvalidRequest      has wrong fields; 422
++-- UnknownModel        names a model that is not loaded; 404
++-- UnknownImage        names an image that no loaded model makes; 404
++-- NotAcceptable       accepts no format that can be made; 406
+EngineError             the engine could not do it: app/engine/job.py
 
 An exception becomes a `Fault`, and a fault becomes an answer in the envelope of whatever dialect
 the route speaks: RFC 9457 problem details where it is ours.
@@ -174,7 +174,7 @@ def fault_of(error: Exception) -> Fault:
     if isinstance(error, HTTPException):
         title = HTTPStatus(error.status_code).phrase
         return Fault(error.status_code, title, error.detail, headers=dict(error.headers or {}))
-    return Fault(500, "Internal server error", "something failed here; the log says what")
+    return Fault(500, "Internal server error", "the server failed; its log says why")
 
 
 def problem(fault: Fault) -> Response:
@@ -190,7 +190,7 @@ def problem(fault: Fault) -> Response:
 def install(app: FastAPI, allow: Callable[[str], set[str]] = lambda _: set()) -> None:
     """Make every error problem details, but for those that a dialect's routes answer their way.
 
-    `allow` says which methods a path has: a route that does not fit knows only of its own.
+    `allow` gives the methods of a path, because a route that does not match knows only its own.
     """
 
     async def answer(request: Request, error: Exception) -> Response:
@@ -216,7 +216,7 @@ def enveloped(envelope: Callable[[Fault], Response]) -> type[APIRoute]:
                 except (RequestError, EngineError, RequestValidationError, HTTPException) as error:
                     return envelope(fault_of(error))
                 except Exception as error:
-                    log.exception("a bug")
+                    log.exception("a request failed because of a bug")
                     return envelope(fault_of(error))
 
             return handled

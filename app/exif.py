@@ -1,7 +1,7 @@
 """One tag of EXIF, the user's comment, from its bytes.
 
-Nothing else is looked at: Pillow warns of every tag that is broken, thousands in a hostile file.
-EXIF 2.3 (CIPA DC-008-2012), whose structure is TIFF 6.0's.
+Nothing else is read: Pillow warns of every broken tag, thousands in a hostile file. EXIF 2.3 (CIPA
+DC-008-2012), whose structure is TIFF 6.0's.
 """
 
 import struct

@@ -1,7 +1,7 @@
 """Refuse what pages of foreign origins ask, and what is not asked by this server's name.
 
-It comes before anything reads a body. What is no browser sends neither `Origin` nor `Sec-Fetch-*`
-and meets only the check of `Host`.
+It runs before anything reads a body. Clients that are not browsers send neither `Origin` nor
+`Sec-Fetch-*`, so only the check of `Host` applies to them.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _PROBES = {
 }  # they tell nothing more
 _PAGES = {"/", "/docs", "/redoc"}  # a link from anywhere may lead to them
 _HOST = (
-    "this server is not called by this Host; allowed: localhost, loopback addresses,"
+    "this server does not answer to this Host; allowed: localhost, loopback addresses,"
     " and the names in DARKROOM_ALLOWED_HOSTS"
 )
 _ORIGIN = (

@@ -1,7 +1,8 @@
 """uint8 pixels <-> files: PNG, WebP and JPEG, with how they were made written into them and read.
 
-What says that a machine drew it: the parameters as AUTOMATIC1111 writes them (a PNG's text chunk,
-EXIF's UserComment in the others), and IPTC's digital source type, in XMP and, but for PNG, in EXIF.
+A file says that a machine drew it in two ways: by the parameters as AUTOMATIC1111 writes them (a
+PNG's text chunk, EXIF's UserComment in the others), and by IPTC's digital source type, in XMP and,
+except for PNG, in EXIF.
 """
 
 import io
@@ -30,8 +31,8 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _QUOTED = re.compile(r'\s*+("(?:[^"\\]|\\.)*+")(?:,|$)')
 _NO_NAME = re.compile(r"[^\w ]")
 
-# Pillow's own are 1 MiB a chunk, once unpacked, and 64 MiB a file.
-PngImagePlugin.MAX_TEXT_CHUNK = 4 * MAX_TEXT  # bytes: four a character
+# Pillow's own limits are 1 MiB per unpacked chunk, and 64 MiB per file.
+PngImagePlugin.MAX_TEXT_CHUNK = 4 * MAX_TEXT  # bytes: four per character
 PngImagePlugin.MAX_TEXT_MEMORY = 1 << 20
 
 
@@ -79,7 +80,7 @@ def encode(
 ) -> bytes:
     """A file; the same arguments give the same bytes. Without `parameters` it is not marked.
 
-    `quality` is 0 to 100, and nothing to a PNG.
+    `quality` is 0 to 100, and has no effect on a PNG.
     """
     size = (pixels.width, pixels.height)
     image = Image.frombytes(_MODES[pixels.channels], size, pixels.data)

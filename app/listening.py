@@ -11,14 +11,14 @@ _Address = tuple[socket.AddressFamily, str]
 
 
 class CannotListen(OSError):
-    """The server cannot listen there; the message says why, and what would do."""
+    """The server cannot listen there; the message says why, and what would work."""
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
     """Sockets that listen at every address of a host; port 0 is one that is free at all of them.
 
-    `localhost` and `::` (every address there is) are IPv4 and IPv6, each with a socket of its own:
-    so an IPv4 client is seen by its own address. Where a machine has one kind only, that is enough.
+    `localhost` and `::` (every address) mean IPv4 and IPv6, each with its own socket, so that an
+    IPv4 client is seen by its own address. On a machine with only one kind, that kind is enough.
 
     Raises:
         CannotListen: no such host, or not of this machine; a port that is taken, or is not for us.
@@ -29,7 +29,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         raise CannotListen(_reason(host, port, addresses, error)) from error
     if not listening:
-        raise CannotListen(f"{host[:80]!r} is no address of this machine")
+        raise CannotListen(f"{host[:80]!r} is not an address of this machine")
     for each in listening:
         each.listen(_BACKLOG)
     return listening
@@ -102,11 +102,11 @@ def _free(addresses: list[_Address], after: int) -> int:
 
 
 def _reason(host: str, port: int, addresses: list[_Address], error: OSError) -> str:
-    """Why it cannot be, and what would do."""
+    """Why listening fails, and what would work."""
     if error.errno == errno.EADDRINUSE:
         free = _free(addresses, port)
         other = f"port {free} is free: PORT={free} make serve, or darkroom serve --port {free}"
         return f"port {port} is in use at {host!r}" + (f"; {other}" if free else "")
     if error.errno == errno.EACCES:
-        return f"port {port} may not be had by this user; allowed: 1024 to 65535"
+        return f"port {port} is not open to this user; allowed: 1024 to 65535"
     return f"cannot listen at {host[:80]!r}, port {port}: {error.strerror}"

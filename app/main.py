@@ -97,7 +97,7 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
     )
     app.state.engine, app.state.settings = client, settings
     app.state.sittings = []  # what routes/automatic1111.py has under way
-    app.state.readers = readers  # threads that read strangers' pictures
+    app.state.readers = readers  # threads that read pictures from clients
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(TargetLimit, limit=8192)  # more than 8,000, as RFC 9110, 4.1, would have it
     app.add_middleware(CancelOnDisconnect)

@@ -11,7 +11,7 @@ _LONGEST = 4096  # characters; a browser sends 200
 def negotiate(accept: str, offers: Sequence[str]) -> str:
     """One of the media types offered, in order of the server's preference.
 
-    Of those that the client likes equally it is one that it names: axios and others ask for
+    If the client likes several equally, a type that it names wins: axios and others ask for
     `application/json, text/plain, */*` and mean JSON.
 
     Raises:
@@ -39,7 +39,7 @@ def negotiate(accept: str, offers: Sequence[str]) -> str:
 
     best = max(offers, key=liking)  # the first of equals
     if liking(best)[0] <= 0:
-        raise NotAcceptable(f"Accept {accept[:40]!r} fits none of: {', '.join(offers)}")
+        raise NotAcceptable(f"Accept {accept[:40]!r} matches none of: {', '.join(offers)}")
     return best
 
 

@@ -1,9 +1,9 @@
 """Which pages may use this server, and by which names it is called.
 
-A browser lets any page send requests to any server, a server on the same machine included. It says
-whose page it was in `Origin` (RFC 6454), or in `Sec-Fetch-Site` and `Referer` where it sends no
-`Origin`. A page whose own name resolves to this server's address (DNS rebinding) is of the same
-origin for the browser; only `Host` shows it.
+A browser lets any page send requests to any server, including a server on the same machine. It
+names the page's origin in `Origin` (RFC 6454), or in `Sec-Fetch-Site` and `Referer` if it sends no
+`Origin`. If a page's own name resolves to this server's address (DNS rebinding), the browser treats
+the server as the same origin; only `Host` reveals it.
 """
 
 import ipaddress
@@ -92,7 +92,7 @@ class Access:
         """
         origins = [text.lower() for text in origins]
         if NONE in origins and len(origins) > 1:
-            raise ValueError(f"{NONE!r} stands alone, or is left out")
+            raise ValueError(f"{NONE!r} cannot be combined with other origins")
         listed = frozenset(_listed_origin(text) for text in origins if text not in (ANY, NONE))
         names = frozenset(_listed_host(text) for text in hosts if text != ANY)
         closed = ANY not in hosts and (bool(names) or is_loopback(bound.lower()))
@@ -145,7 +145,7 @@ def _listed_origin(text: str) -> Origin:
     origin = Origin.parse(text.removesuffix("/"))
     if origin is None:
         raise ValueError(
-            f"{text!r} is no origin; allowed: scheme://host or scheme://host:port without a path,"
+            f"{text!r} is not an origin; allowed: scheme://host or scheme://host:port without path,"
             f" or {ANY!r} for any, or {NONE!r} alone"
         )
     return origin
@@ -156,7 +156,7 @@ def _listed_host(text: str) -> str:
     authority = Authority.parse(bare)
     if authority is None or authority.port is not None:
         raise ValueError(
-            f"{text!r} is no host; allowed: a name or an address without scheme, port or path,"
+            f"{text!r} is not a host; allowed: a name or an address without scheme, port or path,"
             f" or {ANY!r} for any"
         )
     return authority.host

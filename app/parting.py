@@ -55,18 +55,18 @@ class Parting(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The client does not take its answer, and has so long to go on."""
+        """The client has stopped reading its answer; cut the connection if it does not go on."""
         super().pause_writing()
         self._end_in(self.bounds.answer_seconds)
 
     def resume_writing(self) -> None:
-        """It goes on."""
+        """The client reads again."""
         super().resume_writing()
         if self._end is not None and not self.departed:
             self._end.cancel()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Nothing came after an answer."""
+        """Nothing arrived after an answer."""
         self.depart()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
@@ -105,8 +105,8 @@ class Parting(HttpToolsProtocol):
     def depart(self) -> None:
         """Close, once what was said is taken.
 
-        Closed with input unread, the connection would be reset, and the answer lost with it: so the
-        client is told that nothing more comes, and what it still sends is thrown away for a while.
+        If it were closed with unread input, the connection would be reset, and the answer lost. So
+        the client is told that nothing more comes, and its input is thrown away for a while.
         """
         if self.departed:
             return
@@ -129,7 +129,7 @@ class Parting(HttpToolsProtocol):
 class _Exit:
     """The transport as a request that is served knows it: closing may take a while.
 
-    What is served may hear of the end later than it comes, and has nothing to say after it.
+    The cycle that is served may notice the end later than it comes, and may say nothing after it.
     """
 
     def __init__(self, parting: Parting) -> None:

@@ -1,9 +1,10 @@
 """The id of an image: what was asked for, and of which checkpoint; its entity tags: which bytes.
 
-An id holds the parameters themselves and the beginning of the checkpoint's digest, short enough for
-a path, so the server keeps no list: it draws again what an id stands for, today or after a restart.
-One request has one id, on every machine. Another machine, library or version of this service may
-round otherwise, and a picture differ in last bits: that is for the entity tag to say.
+An id holds the parameters themselves and the beginning of the checkpoint's digest, and is short
+enough for a path. So the server keeps no list: it draws again what an id stands for, also after a
+restart. One request has one id on every machine. On another machine, or with another library or
+version of this service, rounding may differ, and so may the picture's last bits; the entity tag
+shows that.
 """
 
 import base64
@@ -45,7 +46,7 @@ def params_of(name: str, models: Mapping[str, ModelInfo]) -> Params:
     Raises:
         UnknownImage: no loaded model made it, or it is no id of ours.
     """
-    unknown = UnknownImage(f"no loaded model makes an image {name[:80]!r}")
+    unknown = UnknownImage(f"no loaded model makes an image with the id {name[:80]!r}")
     try:
         content = base64.b64decode(name + "=" * (-len(name) % 4), altchars=b"-_", validate=True)
         values = msgspec.msgpack.decode(
@@ -76,7 +77,7 @@ def params_of(name: str, models: Mapping[str, ModelInfo]) -> Params:
 def entity_tag(params: Params, info: ModelInfo, media_type: str, *, marked: bool) -> str:
     """An entity tag (RFC 9110, 8.8.3) of a representation, without making it.
 
-    Strong where the engine found its pixels to be the same bytes whatever shares the batch.
+    Strong if the engine found its pixels to be the same whatever shares the batch.
     """
     pixels = (params, info.digest, info.backend, info.device, info.dtype, info.platform)
     what = (pixels, media_type, marked, _encoders(), _source())

@@ -1,8 +1,8 @@
-"""A stranger's picture: format, size and parameters, by the structure of the file alone.
+"""A picture from a client: format, size and parameters, by the structure of the file alone.
 
-No decoder runs here and nothing is allocated but what the parameters need, so that whatever a file
-promises to unfold to costs nothing. Read are the forms that `images.encode` writes, as others write
-them too: PNG and WebP without animation, JPEG in one sequential scan.
+No decoder runs here, and memory is allocated only for the parameters, so a file costs nothing
+whatever size it claims. The supported forms are those that `images.encode` writes, from any writer:
+PNG and WebP without animation, JPEG with one sequential scan.
 """
 
 import re
@@ -27,12 +27,12 @@ MAX_PIXELS = 1 << 22
 MAX_BYTES = 1 << 25  # 2^22 pixels of four bytes, that do not compress, and room for notes
 MAX_TEXT = 4096  # characters of parameters
 _TEXT = b"parameters"  # what AUTOMATIC1111 calls a PNG's text
-_ANIMATED = "an animation, which is not read"
+_ANIMATED = "animations are not supported"
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture says of itself, as its structure has it."""
+    """What the structure of a picture's file says about it."""
 
     format: str  # as Pillow calls it: PNG, WEBP or JPEG
     width: int
@@ -49,7 +49,7 @@ def read_file(path: Path) -> bytes:
         OSError: it cannot be read.
     """
     if not path.is_file():
-        raise Unreadable("this is no file")
+        raise Unreadable("this is not a regular file")
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     _check_length(content)
@@ -77,8 +77,8 @@ def inspect(content: bytes) -> Header:
         if content.startswith(JPEG_MAGIC):
             return _jpeg(content)
     except (struct.error, IndexError, zlib.error) as error:
-        raise damaged("it ends early, or in disorder") from error
-    raise Unreadable("this is no PNG, WebP or JPEG")
+        raise damaged("it ends early, or its parts are out of order") from error
+    raise Unreadable("this is not a PNG, WebP or JPEG")
 
 
 def _header(
@@ -152,12 +152,12 @@ def _webp(content: bytes) -> Header:
         elif name == b"VP8 ":
             code, width, height = struct.unpack_from("<3sHH", data, 3)
             if code != b"\x9d\x01\x2a" or data[0] & 1:
-                raise damaged("its frame begins as none does")
+                raise damaged("its frame has an invalid start")
             frame = width & 0x3FFF, height & 0x3FFF
         elif name == b"VP8L":
             signature, bits = struct.unpack_from("<BI", data)
             if signature != 0x2F:
-                raise damaged("its frame begins as none does")
+                raise damaged("its frame has an invalid start")
             frame, lossless = ((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1), True
         elif name == b"EXIF":
             exif = data
@@ -178,7 +178,7 @@ def _jpeg(content: bytes) -> Header:
     exif: bytes | None = None
     for marker, data, end in jpeg_segments(content):
         if marker in _OTHER_FRAMES:
-            raise Unreadable("a JPEG that is not sequential, which is not read")
+            raise Unreadable("only sequential JPEGs are supported")
         if marker in _SEQUENTIAL:
             if size is not None:
                 raise damaged("it has two frames")
@@ -201,4 +201,4 @@ def _check_scan(content: bytes, at: int, *, whole: bool) -> None:
     if end is None:
         raise damaged("it ends early")
     if not whole or end[0] != b"\xff\xd9":
-        raise Unreadable("a JPEG of several scans, which is not read")
+        raise Unreadable("JPEGs with several scans are not supported")

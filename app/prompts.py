@@ -17,8 +17,8 @@ _TOLD = 4  # classes that an ambiguous prompt names
 def class_of(prompt: str, info: ModelInfo, field: str = "prompt") -> str | None:
     """The class a prompt names: "7" and "a red apple" do, where "7" and "apple red" are classes.
 
-    The prompt is the class's name, or has all of its words; of several, the one with most words.
-    An empty prompt is no class, and so is any prompt where the model has no classes.
+    The prompt is the class's name, or has all of its words; of several classes, the one with most
+    words wins. An empty prompt means no class, and so does any prompt if the model has no classes.
 
     Raises:
         InvalidRequest: it names none or more than one, or none may be left out, or it has more than

@@ -1,6 +1,6 @@
 """What reverse proxies say of a request that they pass on, believed of those that are trusted.
 
-`X-Forwarded-For` and `-Proto` are uvicorn's to read; here are `-Host`, `-Prefix` and, where a proxy
+uvicorn reads `X-Forwarded-For` and `-Proto`. This module reads `-Host`, `-Prefix` and, if a proxy
 sends none of these, `Forwarded` (RFC 7239). With them, addresses in answers are right behind TLS
 and below a path.
 """
@@ -23,7 +23,7 @@ Headers = list[tuple[bytes, bytes]]
 class BehindProxy:
     """Give a request the client, scheme, host and root path that it has before the proxy.
 
-    `root_path` holds where no proxy names a prefix.
+    `root_path` holds if no proxy names a prefix.
     """
 
     def __init__(self, app: ASGIApp, trusted: Sequence[str], root_path: str) -> None:

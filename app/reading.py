@@ -23,7 +23,7 @@ _NOT_AN_OBJECT = "a JSON object is needed"
 async def read_body(request: Request) -> tuple[dict[str, Any], bool]:
     """What a body says, and whether as text alone, as forms do.
 
-    `curl -d` calls everything a form: one that begins as a JSON object is read as that.
+    `curl -d` calls everything a form, so a form that begins like a JSON object is read as JSON.
 
     Raises:
         UnsupportedBody: neither JSON nor a form, or a form that is not UTF-8.
@@ -35,7 +35,9 @@ async def read_body(request: Request) -> tuple[dict[str, Any], bool]:
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type not in (JSON, *FORMS) and not media_type.endswith("+json"):
         allowed = ", ".join((JSON, *FORMS))
-        raise UnsupportedBody(f"content-type {media_type[:40]!r} is not read; allowed: {allowed}")
+        raise UnsupportedBody(
+            f"content-type {media_type[:40]!r} is not supported; allowed: {allowed}"
+        )
     if len(content_type) > _LONGEST_TYPE:
         raise UnsupportedBody(f"content-type has more than {_LONGEST_TYPE} characters")
     body = await request.body()
@@ -49,16 +51,16 @@ async def read_body(request: Request) -> tuple[dict[str, Any], bool]:
         async with request.form(max_files=0) as form:
             return gather((name, str(value)) for name, value in form.multi_items()), True
     except HTTPException as error:
-        raise BrokenBody(f"the body is no form: {error.detail}") from error
+        raise BrokenBody(f"the body is not a form: {error.detail}") from error
     except (MultipartParseError, UnicodeDecodeError) as error:
-        raise BrokenBody(f"the body is no form: {error}") from error
+        raise BrokenBody(f"the body is not a form: {error}") from error
 
 
 def _check_charset(content_type: str) -> None:
     """Python knows encodings that take quadratic time (punycode), and some that are none."""
     charset = parse_options_header(content_type)[1].get(b"charset", b"utf-8").decode("latin-1")
     if charset.lower() not in ("utf-8", "utf8"):
-        raise UnsupportedBody(f"charset {charset[:40]!r} is not read; allowed: utf-8")
+        raise UnsupportedBody(f"charset {charset[:40]!r} is not supported; allowed: utf-8")
 
 
 def gather(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
@@ -97,5 +99,5 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise BrokenBody(f"the body is not JSON that can be relied on: {twice[:64]!r} comes twice")
+        raise BrokenBody(f"the body is ambiguous JSON: {twice[:64]!r} comes twice")
     return values

@@ -33,7 +33,7 @@ class Defaults(BaseModel):
 class TickOut(BaseModel):
     """What a step of so many rows takes."""
 
-    rows: int = Field(description="UNet evaluations: one an image, two where it is guided.")
+    rows: int = Field(description="UNet evaluations: one per image, or two if it is guided.")
     milliseconds: float
     rows_per_second: float
 
@@ -45,9 +45,9 @@ class ExecutionOut(BaseModel):
     device: str = Field(description="`cpu`, or the GPU's name.")
     dtype: str
     exact: bool = Field(
-        description="Whether pixels are the same bytes whatever shares the batch, as measured."
+        description="Whether pixels were measured to be the same whatever shares the batch."
     )
-    rows: int = Field(description="UNet evaluations a tick, where there are as many to make.")
+    rows: int = Field(description="UNet evaluations per tick when there is enough to do.")
     ticks: list[TickOut]
 
 
@@ -55,13 +55,15 @@ class ModelOut(BaseModel):
     """A loaded model."""
 
     name: str
-    default: bool = Field(description="Whether requests that name no model get this one.")
-    classes: list[str] = Field(description="In order of index; empty if there are none.")
+    default: bool = Field(description="Whether requests without a model get this one.")
+    classes: list[str] = Field(
+        description="Class names in order of index; empty if there are none."
+    )
     class_required: bool
     width: int
     height: int
     hash: str = Field(description="The first ten digits of `sha256`.")
-    sha256: str = Field(description="Of the checkpoint: configurations and weights.")
+    sha256: str = Field(description="SHA-256 of the checkpoint: configurations and weights.")
     limits: Limits
     defaults: Defaults
     execution: ExecutionOut
@@ -111,7 +113,9 @@ class ModelList(BaseModel):
     """What is loaded, and what should be."""
 
     models: list[ModelOut]
-    failed: list[FailedModel] = Field([], description="Models that do not load; the log says more.")
+    failed: list[FailedModel] = Field(
+        [], description="Models that did not load; the log says more."
+    )
 
 
 class EngineOut(BaseModel):
@@ -121,17 +125,17 @@ class EngineOut(BaseModel):
     worker_pid: int | None
     restarts: int
     jobs: int = Field(description="Requests waiting or running.")
-    running: int = Field(description="Slots taken.")
+    running: int = Field(description="Slots in use.")
     ticks: int
     rows: int = Field(description="UNet evaluations made.")
-    padding: int = Field(description="Rows that were run empty to fill a bucket.")
+    padding: int = Field(description="Empty rows that were run to fill a bucket.")
     shared: int = Field(description="Requests answered by an equal one that was in flight.")
     cancelled: int
     cancel_ticks: int = Field(
-        description="Ticks from a client's leaving to its slots being free, at most."
+        description="The most ticks from a client's disconnect until its slots were free."
     )
     slowness: float = Field(
-        description="What ticks took of late, by what they took when measured at the start."
+        description="How long recent ticks took, divided by what was measured at the start."
     )
 
 

@@ -12,10 +12,10 @@ class ImageOut(BaseModel):
     """One image of a JSON response."""
 
     seed: int
-    id: str = Field(description="What was asked for, and of which checkpoint, in short.")
-    url: str = Field(description="Where it can be had again: `/images/{id}.png`.")
+    id: str = Field(description="The parameters and the checkpoint, encoded.")
+    url: str = Field(description="Address of the image: `/images/{id}.png`.")
     media_type: str = "image/png"
-    data: str = Field(description="The file, base64.")
+    data: str = Field(description="The file in base64.")
 
     @property
     def content(self) -> bytes:
@@ -61,10 +61,10 @@ class GenerateResponse(Parameters):
 class Timing(BaseModel):
     """Where the seconds went."""
 
-    queue: float = Field(description="Until its first step.")
-    denoise: float = Field(description="Until the last step of its last image.")
-    decode: float = Field(description="Until the last image was there.")
-    encode: float = Field(description="Until the files were.")
+    queue: float = Field(description="Seconds until the first step.")
+    denoise: float = Field(description="Seconds from there to the last step of the last image.")
+    decode: float = Field(description="Seconds from there until the last image was decoded.")
+    encode: float = Field(description="Seconds from there until the files were encoded.")
 
     @classmethod
     def of(cls, result: Result, encode: float) -> Self:
@@ -77,8 +77,8 @@ class Timing(BaseModel):
 class QueuedEvent(BaseModel):
     """The request waits."""
 
-    position: int = Field(description="How many requests come before it.")
-    wait: float = Field(description="Seconds to its first step, about.")
+    position: int = Field(description="How many requests come before this one.")
+    wait: float = Field(description="Estimated seconds until the first step.")
 
     @classmethod
     def of(cls, update: Queued) -> Self:
@@ -89,9 +89,9 @@ class QueuedEvent(BaseModel):
 class ProgressEvent(BaseModel):
     """Steps were made."""
 
-    step: int = Field(description="Made so far, by all images together.")
-    steps: int = Field(description="To be made, by all images together.")
-    left: float = Field(description="Seconds to its end, about.")
+    step: int = Field(description="Steps made so far, of all images together.")
+    steps: int = Field(description="Steps in total, of all images together.")
+    left: float = Field(description="Estimated seconds until the end.")
 
     @classmethod
     def of(cls, update: Moved) -> Self:
@@ -102,11 +102,11 @@ class ProgressEvent(BaseModel):
 class PreviewEvent(BaseModel):
     """What an image will be, as a small picture."""
 
-    image: int = Field(description="Which image, 0 to n - 1.")
-    step: int = Field(description="How many steps it has made.")
+    image: int = Field(description="Number of the image, 0 to n - 1.")
+    step: int = Field(description="Steps that the image has made.")
     steps: int
     media_type: str = "image/jpeg"
-    data: str = Field(description="The file, base64.")
+    data: str = Field(description="The file in base64.")
 
     @property
     def content(self) -> bytes:

@@ -64,47 +64,57 @@ class GenerateRequest(BaseModel):
     )
 
     class_: str | int | None = Field(
-        None, alias="class", description="Name or index of a class; null for none."
+        None, alias="class", description="Name or index of a class; null for any class."
     )
     steps: int = Field(
-        DEFAULT_STEPS, ge=1, le=MAX_STEPS, description="DDIM steps, at most what the model has."
+        DEFAULT_STEPS,
+        ge=1,
+        le=MAX_STEPS,
+        description="DDIM steps; at most as many as the model has timesteps.",
     )
     guidance_scale: float | None = Field(
         None,
         ge=0,
         le=MAX_GUIDANCE_SCALE,
         allow_inf_nan=False,
-        description="Classifier-free guidance; 1 is none. The model's default if absent.",
+        description="Classifier-free guidance scale; 1 means none. The model's default if absent.",
     )
     guidance_interval: list[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]] = Field(
         [0.0, 1.0],
         min_length=2,
         max_length=2,
-        description="The part of the steps that is guided, as fractions of the way.",
+        description="Which part of the steps is guided, as fractions from 0 to 1.",
     )
     eta: float = Field(
-        0.0, ge=0, le=1, allow_inf_nan=False, description="0 is deterministic, 1 ancestral."
+        0.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="0: deterministic (DDIM); 1: as much noise as DDPM.",
     )
     seed: int | None = Field(
         None, ge=0, le=MAX_SEED, description="Image k uses seed + k. Random if absent."
     )
-    n: int = Field(1, ge=1, le=MAX_IMAGES, description="How many images.")
-    model: str | None = Field(None, description="A name from /models; the first if absent.")
+    n: int = Field(1, ge=1, le=MAX_IMAGES, description="Number of images.")
+    model: str | None = Field(None, description="A name from /models; the default model if absent.")
     priority: int = Field(
-        0, ge=MIN_PRIORITY, le=MAX_PRIORITY, description="Higher ones are started first."
+        0,
+        ge=MIN_PRIORITY,
+        le=MAX_PRIORITY,
+        description="A request with a higher priority starts first.",
     )
     timeout: float | None = Field(
         None,
         gt=0,
         le=MAX_TIMEOUT,
         allow_inf_nan=False,
-        description="Seconds until it is given up; the server's default if absent.",
+        description="Deadline in seconds; the server's default if absent.",
     )
     previews: int = Field(
         DEFAULT_PREVIEWS,
         ge=0,
         le=MAX_PREVIEWS,
-        description="In an event stream: how often each image is shown on the way.",
+        description="In an event stream: number of previews per image.",
     )
 
     @classmethod
@@ -208,7 +218,7 @@ def _by_class(model: object, models: Mapping[str, ModelInfo]) -> str:
     if info is None:
         return ""
     allowed = Classes(info.classes, info.null_class).describe()
-    return f"{info.name} is asked by 'class' and not by a prompt; class: {allowed}"
+    return f"{info.name} takes 'class' instead of a prompt; class:  {allowed}"
 
 
 def _hint(given: str) -> str:

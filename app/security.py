@@ -45,7 +45,7 @@ class BodyLimit:
 class TargetLimit:
     """Refuse a path with its query beyond `limit` bytes with 414.
 
-    FastAPI takes every query apart, whether a route asks for it or not: 24 ms for 60 KB.
+    FastAPI parses every query, whether a route asks for it or not: 24 ms for 60 KB.
     """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:

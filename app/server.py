@@ -25,14 +25,14 @@ from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_ANSWERS_SECONDS = 1.0  # for what the end of the drain fails to be told
+_ANSWERS_SECONDS = 1.0  # for the answers to requests that the end of the drain fails
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Server(uvicorn.Server):
     """Ends by a signal with status 0; by a second one, at once.
 
-    Listens from the beginning: who comes while the models load waits for them.
+    It listens from the beginning: requests that come while the models load wait for them.
 
     Raises:
         CannotListen: not at this address and port.
@@ -90,7 +90,7 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Drain; the second time, end without."""
+        """Drain; at the second signal, end at once."""
         if self.should_exit:
             if (worker := self._engine.supervisor.worker) is not None:
                 worker.process.kill()  # it may hang, and would stay
@@ -98,7 +98,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let what can be done in time be done, and tell the others."""
+        """Finish the requests that can be done in time, and refuse the others."""
         loop = asyncio.get_running_loop()
         draining = loop.create_task(self._engine.drain(self._drain))
         cut = loop.call_later(self._drain + _ANSWERS_SECONDS, self._cut)
@@ -107,12 +107,12 @@ class Server(uvicorn.Server):
         cut.cancel()
 
     def _cut(self) -> None:
-        """Close what clients do not take."""
+        """Close connections whose clients do not read their answers."""
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 
 
 def _example(url: str, info: ModelInfo) -> str:
-    """A command that draws with a model."""
+    """An example of a command that draws with a model."""
     label = f" -d class={shlex.quote(info.classes[0])}" if info.classes else ""
     return f"curl -f {url}/generate{label} -d seed=1 -o picture.png"

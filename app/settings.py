@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     )
     host: str = Field(
         "localhost",
-        description="Where to listen: a name or an address; `::` is every address of both kinds.",
+        description="Where to listen: a name or an address; `::` is every IPv4 and IPv6 address.",
     )
     port: int = Field(8000, ge=0, le=65535, validation_alias=AliasChoices("DARKROOM_PORT", "PORT"))
     device: str = "auto"
@@ -49,77 +49,92 @@ class Settings(BaseSettings):
     backend: Literal["auto", "openvino", "eager", "cuda-graphs"] = "auto"
     compile: bool = Field(False, description="torch.compile the UNet; slow to start.")
     slots: int = Field(
-        64, ge=1, le=4096, description="Images in flight at once, a model, of one client alone."
+        64, ge=1, le=4096, description="Images of one client in flight at once, per model."
     )
     rows: int | None = Field(
-        None, ge=1, le=4096, description="UNet evaluations a tick at most; measured if absent."
+        None,
+        ge=1,
+        le=4096,
+        description="At most this many UNet evaluations per tick; measured if absent.",
     )
     max_jobs: int = Field(
-        512, ge=1, description="Requests waiting or running, all models, of one client alone."
+        512, ge=1, description="Requests of one client waiting or running, for all models."
     )
     max_work: int = Field(
         500_000,
         ge=MAX_STEPS * MAX_IMAGES * 2,
-        description="UNet evaluations waiting or running, all models, of one client alone.",
+        description="UNet evaluations of one client waiting or running, for all models.",
     )
     max_priority: int = Field(
-        0, ge=0, le=MAX_PRIORITY, description="The highest priority a request may have."
+        0, ge=0, le=MAX_PRIORITY, description="The highest priority that a request may have."
     )
     timeout_seconds: float = Field(
-        300, gt=0, le=MAX_TIMEOUT, allow_inf_nan=False, description="Of requests that name none."
+        300,
+        gt=0,
+        le=MAX_TIMEOUT,
+        allow_inf_nan=False,
+        description="Deadline of requests without one.",
     )
     max_body_bytes: int = Field(1 << 16, ge=1024)
     max_header_bytes: int = Field(1 << 16, ge=4096, le=1 << 20)
     max_connections: int | None = Field(
-        None, ge=16, le=1 << 20, description="Open at once; by the limit on descriptors if absent."
+        None,
+        ge=16,
+        le=1 << 20,
+        description="Connections open at once; from the limit on descriptors if absent.",
     )
     header_seconds: float = Field(
-        10, gt=0, le=3600, allow_inf_nan=False, description="For a request's head to come in."
+        10, gt=0, le=3600, allow_inf_nan=False, description="Time for a request's head to arrive."
     )
     body_seconds: float = Field(
-        30, gt=0, le=3600, allow_inf_nan=False, description="For a request's body to come in."
+        30, gt=0, le=3600, allow_inf_nan=False, description="Time for a request's body to arrive."
     )
     answer_seconds: float = Field(
         60,
         gt=0,
         le=3600,
         allow_inf_nan=False,
-        description="For a client to take more of an answer.",
+        description="How long a client may take no more of its answer.",
     )
-    marking: bool = Field(True, description="Write into files how they were made, and by a model.")
+    marking: bool = Field(
+        True, description="Write into files how they were made, and that a model made them."
+    )
     cors_origins: _List = Field(
         (),
-        description="Comma-separated origins whose pages may use the server, beside loopback ones "
-        "and its own; `*` for any, `none` for its own alone.",
+        description="Comma-separated origins whose pages may use the server, besides loopback ones "
+        "and its own; `*` allows any, `none` only its own.",
     )
     allowed_hosts: _List = Field(
         (),
-        description="Comma-separated names that the server is called by, beside loopback ones; "
-        "`*` for any. If absent: any, unless `host` is a loopback one.",
+        description="Comma-separated host names that the server answers to, besides loopback; "
+        "`*` allows any. If absent: any, unless `host` is a loopback address.",
     )
     trusted_proxies: _List = Field(
-        (), description="Addresses and networks whose `X-Forwarded-For` and `-Proto` are believed."
+        (),
+        description="Addresses and networks of proxies whose `X-Forwarded-` headers are believed.",
     )
     hang_seconds: float = Field(
         30,
         ge=1,
         allow_inf_nan=False,
-        description="A worker that has work, or loads, is replaced when it is silent for longer; "
+        description="A worker that has work, or loads, is replaced if it is silent for longer, "
         "but not before twenty expected ticks are over.",
     )
     load_seconds: float = Field(
-        600, ge=1, allow_inf_nan=False, description="For all models to load."
+        600, ge=1, allow_inf_nan=False, description="Time for all models to load."
     )
     require_all_models: bool = Field(
-        False, description="Stop where a model does not load; else the others serve without it."
+        False, description="Stop if a model does not load; otherwise the other models serve."
     )
-    drain_seconds: int = Field(30, ge=1, description="How long SIGTERM waits for what runs.")
+    drain_seconds: int = Field(
+        30, ge=1, description="After SIGTERM, time to finish running requests."
+    )
     keep_alive_seconds: int = Field(
-        5, ge=1, le=3600, description="How long a connection that asks for nothing is kept."
+        5, ge=1, le=3600, description="How long an idle connection is kept open."
     )
     root_path: str = Field(
         "",
-        description="Where the server stands behind a proxy, as `/darkroom`; it leads addresses.",
+        description="Path of the server behind a proxy, as `/darkroom`; addresses begin with it.",
     )
 
     @model_validator(mode="before")
@@ -132,7 +147,7 @@ class Settings(BaseSettings):
             if own != name and name not in known and not _OF_KUBERNETES.fullmatch(own):
                 close = difflib.get_close_matches(name[:80], known, _MOST_NAMED, cutoff=0.5)
                 meant = f"; nearest: {', '.join(close)}" if close else "; see docs/settings.md"
-                raise ValueError(f"{name[:80]} is no setting{meant}")
+                raise ValueError(f"{name[:80]} is not a setting{meant}")
         return values
 
     @field_validator("port", mode="before")
@@ -147,7 +162,7 @@ class Settings(BaseSettings):
     def _prefix(cls, path: str) -> str:
         if path and not PREFIX.fullmatch(path):
             raise ValueError(
-                f"{path[:80]!r} is no path; allowed: such as /darkroom, without a slash at the end"
+                f"{path[:80]!r} is not a path; allowed: such as /darkroom, without a final slash"
             )
         return path
 
@@ -171,7 +186,7 @@ class Settings(BaseSettings):
         known = [locate(name).name for name in names]
         if len(set(known)) != len(known):
             raise ValueError(
-                f"two models are called alike: {', '.join(sorted(known))}; call one otherwise: "
+                f"two models have the same name: {', '.join(sorted(known))}; rename one with "
                 "name=path"
             )
         return names

@@ -1,7 +1,7 @@
 """Clients take turns at the event loop.
 
-Most requests are answered, or refused, in one go of a millisecond. A client with hundreds of them
-ready at once would keep everybody waiting for all; and one that is refused and asks again at once
+Most requests are answered, or refused, in one go of a millisecond. A client with hundreds of
+requests ready at once would make all others wait. A client that is refused and asks again at once
 would keep the processor busy with nothing else.
 """
 
@@ -15,13 +15,13 @@ from app.crowd import client_of
 
 _A_ROUND = 4  # requests begun each time around the event loop: a few milliseconds
 _REFUSALS_A_SECOND, _AT_ONCE = 100, 100  # of one client
-_MOST_CLIENTS = 4096  # of whom it is known when they were refused
+_MOST_CLIENTS = 4096  # clients whose refusals are counted
 
 
 class Turns:
     """Lets a few pass each time around the event loop, one of each client, then the next of each.
 
-    Where fewer come nobody waits.
+    If fewer come, nobody waits.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Whether a picture is what it says: drawn again from its own parameters, and compared."""
+"""Check a picture: draw it again from its own parameters, and compare."""
 
 import io
 import re
@@ -17,16 +17,16 @@ _MINUS = re.compile(r"(?<!e)-")  # between two numbers, and not in 1e-05
 
 
 class CannotVerify(ValueError):
-    """There is nothing to compare a picture with."""
+    """The picture cannot be compared with anything."""
 
 
 class OtherCheckpoint(CannotVerify):
-    """The model that is here is not the one that drew it."""
+    """The model here is not the one that drew the picture."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a picture says of itself: whose it is, and how it was asked for."""
+    """What a picture says about itself: its model, and its parameters."""
 
     model: str
     hash: str
@@ -74,7 +74,7 @@ def claim_of(opened: Opened) -> Claim:
         "eta": pairs.get("Eta"),
     }
     if missing := [name for name in ("Model", "Model hash", "Steps", "Seed") if name not in pairs]:
-        raise CannotVerify(f"its parameters lack {', '.join(missing)}: they are not Darkroom's")
+        raise CannotVerify(f"its parameters lack {', '.join(missing)}: Darkroom did not write them")
     try:
         given = {name: value for name, value in wanted.items() if value}
         request = GenerateRequest.parse(given, strict=False)
@@ -86,7 +86,7 @@ def claim_of(opened: Opened) -> Claim:
 def folder_of(claim: Claim, model: str | None) -> Located:
     """The model folder to draw it with: `model`, a shipped name or a path, or the claim's own.
 
-    A picture may name a shipped model and never a path: others wrote it.
+    A picture may name a shipped model but never a path, because others wrote it.
 
     Raises:
         CannotVerify: the claim's own does not ship.
@@ -96,8 +96,7 @@ def folder_of(claim: Claim, model: str | None) -> Located:
         return locate(model)
     if claim.model not in (known := shipped()):
         raise CannotVerify(
-            f"it is by model {_told(claim.model)!r}, which does not ship; say where it is with "
-            "--model"
+            f"its model {_told(claim.model)!r} does not ship; say where the model is with --model"
         )
     return Located(claim.model, known[claim.model])
 
@@ -140,7 +139,7 @@ def compare(opened: Opened, drawn: Pixels) -> Verdict:
     if found.size != expected.size:
         sizes = [f"{image.width}x{image.height}" for image in (found, expected)]
         total = expected.width * expected.height
-        return Verdict(total, total, 255, f": it is {sizes[0]}, and should be {sizes[1]}")
+        return Verdict(total, total, 255, f": its size is {sizes[0]}, and should be {sizes[1]}")
     mode = "RGBA" if "A" in found.getbands() + expected.getbands() else "RGB"
     difference = ImageChops.difference(found.convert(mode), expected.convert(mode))
     channels = difference.split()

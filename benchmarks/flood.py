@@ -1,4 +1,4 @@
-"""A quiet client beside one that floods: what it waits, and whether it is refused.
+"""A quiet client beside one that floods: how long it waits, and whether it is refused.
 
     python -m benchmarks.flood
     python -m benchmarks.flood --only "ten steps" --seconds 5 --out runs/bench
@@ -38,7 +38,7 @@ _RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Flood:
-    """What every connection of a flood sends, over and over."""
+    """The request that every connection of a flood sends repeatedly."""
 
     body: dict[str, Any] | None = None  # of a POST /generate; a GET of `path` without one
     path: str = "/generate"
@@ -50,9 +50,9 @@ FLOODS = {
     "ten steps, priority 10": Flood({"steps": 10, "priority": 10}),
     "a hundred steps, sixteen images": Flood({"steps": 100, "n": 16}, accept="application/zip"),
     "one step": Flood({"steps": 1}),
-    "what cannot be in time": Flood({"steps": 100, "timeout": 1}),
+    "deadlines that cannot be met": Flood({"steps": 100, "timeout": 1}),
     "fifty steps, as events": Flood({"steps": 50}, accept="text/event-stream"),
-    "what is not valid": Flood({"steps": 0}),
+    "invalid requests": Flood({"steps": 0}),
     "GET /livez": Flood(path="/livez"),
 }
 
@@ -66,7 +66,7 @@ class Quiet:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """Requests, p50, p95 and what was not 200."""
+        """Requests, p50, p95, and the number of answers other than 200."""
         ordered = sorted(self.seconds)
         p95 = ordered[min(int(len(ordered) * 0.95), len(ordered) - 1)]
         refused = sum(self.statuses.values()) - self.statuses[200]
@@ -76,12 +76,12 @@ class Quiet:
 
 @click.command()
 @click.option("--only", type=click.Choice(list(FLOODS)), multiple=True, help="Repeat for several.")
-@click.option("--connections", default=600, show_default=True, help="Of the flood.")
-@click.option("--seconds", default=15.0, show_default=True, help="Of each measurement.")
+@click.option("--connections", default=600, show_default=True, help="Connections of the flood.")
+@click.option("--seconds", default=15.0, show_default=True, help="Length of each measurement.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=_RESULTS)
 def main(only: tuple[str, ...], connections: int, seconds: float, out: Path) -> None:
     """Measure every flood, or those asked for, and write the table."""
-    heads = ("flood", "requests", "p50 s", "p95 s", "not 200", "flood's answers a second")
+    heads = ("flood", "requests", "p50 s", "p95 s", "errors", "flood's answers per second")
     rows = []
     seeds = itertools.count(_SEED)
     with running(SERVERS["ours"]) as server:
@@ -101,14 +101,16 @@ def main(only: tuple[str, ...], connections: int, seconds: float, out: Path) -> 
             rest(server.url)
     lines = ["# A quiet client beside a flood", "", f"Written by `python -m {__spec__.name}`.", ""]
     lines += [*table(("", ""), about(seconds).items()), ""]
-    lines += [f"A flood has {connections} connections. The goal is {WITHIN} times the first p95:"]
+    lines += [
+        f"A flood has {connections} connections. Goal: a p95 of at most {WITHIN} times the first:"
+    ]
     lines += ["", *table(heads, rows)]
     out.mkdir(parents=True, exist_ok=True)
     (out / "flood.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def ask(url: str, seconds: float, seeds: Iterator[int]) -> Quiet:
-    """One request after the other, for so long."""
+    """Send one request after the other for `seconds`."""
     quiet = Quiet([], Counter())
     end = time.perf_counter() + seconds
     with httpx.Client(base_url=url, timeout=_PATIENCE) as client:
@@ -122,7 +124,7 @@ def ask(url: str, seconds: float, seeds: Iterator[int]) -> Quiet:
 
 
 def answers(flood: dict[str, Any]) -> str:
-    """A flood's answers a second, by status."""
+    """A flood's answers per second, by status."""
     each = flood["statuses"].items()
     return ", ".join(f"{count / flood['seconds']:.0f} x {status}" for status, count in sorted(each))
 

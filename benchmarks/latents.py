@@ -2,8 +2,8 @@
 
     python -m benchmarks.latents --data-dir ~/.cache/darkroom --work runs/latents
 
-Trains a short VAE and a short UNet for every setting and measures both; about three minutes a
-setting on two cores. A setting that is already measured is not trained again.
+Trains a short VAE and a short UNet for every setting and measures both; about three
+minutes per setting on two cores. A setting that is already measured is not trained again.
 """
 
 import json
@@ -31,8 +31,8 @@ RESULTS = Path(__file__).parent / "results" / "latents.md"
 def main(data_dir: Path, work: Path) -> None:
     """Measure every setting and write the table."""
     lines = [
-        "| channels | KL weight | PSNR dB | KL nats | FD of reconstructions | FD of samples "
-        "| accuracy | recall |",
+        "| latent channels | KL weight | PSNR dB | KL nats | FD of reconstructions | FD of samples "
+        "| classifier accuracy | recall |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for channels, weight in SETTINGS:

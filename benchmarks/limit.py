@@ -2,7 +2,7 @@
 
     python -m benchmarks.limit device|machine|diffusers|ours
 
-Prints JSON. A row is one evaluation of the UNet: an image takes its steps, twice if guided.
+Prints JSON. A row is one evaluation of the UNet: one per step of an image, or two if guided.
 """
 
 import itertools
@@ -27,12 +27,12 @@ SECONDS = 1.0  # of each measurement
 
 
 def device() -> str:
-    """The name of what the networks run on."""
+    """The name of the device that the networks run on."""
     return torch.cuda.get_device_name() if best_device() == "cuda" else "CPU"
 
 
 def machine() -> dict[str, float]:
-    """FLOP a second of float32 matrix products, and FLOP a row of the UNet."""
+    """FLOP per second of float32 matrix products, and FLOP per row of the UNet."""
     speeds = []
     for size in SIZES:
         a, b = torch.randn(2, size, size, device=best_device())
@@ -47,7 +47,7 @@ def machine() -> dict[str, float]:
 
 
 def diffusers() -> dict[str, float]:
-    """Rows of a batch -> rows a second of diffusers' UNet and DDIM scheduler, over and over."""
+    """Rows per batch -> rows per second of diffusers' UNet and DDIM scheduler."""
     digits, speeds = Digits(best_device()), {}
     digits.scheduler.set_timesteps(50)
     for batch in BATCHES:
@@ -69,7 +69,7 @@ def diffusers() -> dict[str, float]:
 
 
 def ours() -> dict[str, float]:
-    """Rows of a batch -> rows a second of the engine's runner, guided, over and over."""
+    """Rows per batch -> rows per second of the engine's runner, guided."""
     folder = find("digits")
     load = Load({}, best_device(), "float32", "auto", compile=False, slots=64, rows=None)
     runner = Runner.open(folder.name, folder, load)
@@ -99,7 +99,7 @@ def ours() -> dict[str, float]:
 
 @torch.inference_mode()
 def calls_per_second(call: Callable[[], object]) -> float:
-    """How often `call` is done in a second, after three calls to warm up."""
+    """Calls per second of `call`, after three calls to warm up."""
     for _ in range(3):
         call()
     finish()
@@ -112,7 +112,7 @@ def calls_per_second(call: Callable[[], object]) -> float:
 
 
 def finish() -> None:
-    """Wait until a GPU has done what it was given."""
+    """Wait until the GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

@@ -51,7 +51,7 @@ async def closed(
 
     With a number of `previews` they ask for events.
 
-    A server too slow for two answers a client gets up to three windows: of requests that take
+    A server too slow for two answers per client gets up to three windows: of requests that take
     longer than the window, only the quick ones would count.
     """
     requests, stop, enough = workload(stream), asyncio.Event(), max(_FEWEST, 2 * clients)
@@ -68,12 +68,12 @@ async def closed(
 
 
 async def opened(url: str, stream: int, rate: float, seconds: float, warmup: float) -> Run:
-    """`rate` requests a second, as a Poisson process. Times count from when a request was due."""
+    """`rate` requests per second, as a Poisson process. Times count from when a request was due."""
     arrivals, requests = random.Random(stream), workload(stream)
     in_window, due = 0, arrivals.expovariate(rate) - warmup
     async with connected(url) as client:
         client.start_window(warmup)
-        with contextlib.suppress(TimeoutError):  # what is late stays without an answer
+        with contextlib.suppress(TimeoutError):  # late requests stay without an answer
             async with (
                 asyncio.timeout(warmup + seconds + GRACE_SECONDS),
                 asyncio.TaskGroup() as sent,
@@ -88,7 +88,7 @@ async def opened(url: str, stream: int, rate: float, seconds: float, warmup: flo
 
 
 async def fair(url: str, stream: int, long: int, short: int, seconds: float, warmup: float) -> Run:
-    """`short` clients with few steps a request, while `long` others keep to many steps."""
+    """`short` clients with few steps per request, while `long` others draw with many steps."""
     leave, enough = asyncio.Event(), asyncio.Event()
     async with connected(url) as crowd, connected(url) as client:
         many = workload(stream, steps=[LONG_STEPS])

@@ -65,10 +65,10 @@ def measure_limit(rounds: int = ROUNDS) -> Limit:
 
 
 def measure_load(names: Sequence[str], seconds: float, warmup: float) -> Load:
-    """Every server alone: one by one, then at once, then at rates of its clients' choosing.
+    """Every server alone: requests one by one, then from many clients, then at given rates.
 
-    The first server is the yardstick: its capacity sets the rates of the open loop for all, and its
-    solo times say what is in time there.
+    The first server is the yardstick: its capacity sets the rates of the open loop for all servers,
+    and its solo times decide what is in time there.
     """
     load = Load()
     for name in names:
@@ -93,7 +93,7 @@ def measure_load(names: Sequence[str], seconds: float, warmup: float) -> Load:
     for name in names:
         load.opened[name] = {}
         for number, rate in enumerate(load.shares, start=_OPEN_STREAM):
-            with running(SERVERS[name]) as server:  # a new one: the last may be at work still
+            with running(SERVERS[name]) as server:  # a new one: the last may still be at work
                 server.wait(server.server.ready)
                 figures = under_load(
                     server,
@@ -122,7 +122,8 @@ def under_load(server: Running, solo: Solo, pattern: str, **arguments: float) ->
 def measure_previews(seconds: float, warmup: float, rounds: int = PREVIEW_ROUNDS) -> Previews:
     """Our server, every client asking for a picture, for events, for events with previews.
 
-    In turn, in another order each round, so that what disturbs the machine disturbs all three.
+    They run in turn, in another order each round, so that disturbances of the machine affect all
+    three.
     """
     ways = {"a picture": None, "events": 0, f"events, {SHOWN} previews": SHOWN}
     previews = Previews(PREVIEW_CLIENTS, {name: [] for name in ways})
@@ -148,7 +149,7 @@ def measure_previews(seconds: float, warmup: float, rounds: int = PREVIEW_ROUNDS
 
 
 def report(name: str, level: str, figures: Figures) -> None:
-    """Say how a measurement went."""
+    """Print how a measurement went."""
     p95 = "-" if figures.p95 is None else f"{figures.p95:.2f} s"
     click.echo(f"  {name}, {level}: {figures.images_per_second:.1f} images/s, p95 {p95}")
 
@@ -184,7 +185,7 @@ def measure_fairness(seconds: float, warmup: float) -> list[Fairness]:
 
 
 def measure_start(names: Sequence[str], starts: int = STARTS) -> dict[str, Start]:
-    """From nothing to an image, `starts` times each."""
+    """Start every server and draw an image, `starts` times each."""
     request = Request(7, SHORT_STEPS, 1.0, seed=0)
     measured = {}
     for name in names:
@@ -200,7 +201,7 @@ def measure_start(names: Sequence[str], starts: int = STARTS) -> dict[str, Start
 
 
 def measure_memory(checkpoints: Sequence[int] = CHECKPOINTS) -> dict[int, int]:
-    """Requests our server has answered -> its resident bytes."""
+    """Requests that our server has answered -> its resident bytes."""
     done, measured = 0, {}
     with running(SERVERS["ours"]) as server:
         server.wait(server.server.ready)

@@ -1,4 +1,4 @@
-"""The picture of the results: images a second and p95 against clients."""
+"""The chart of the results: images per second and p95 latency against clients."""
 
 from pathlib import Path
 
@@ -10,23 +10,25 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.results import Load
+from benchmarks.servers import SERVERS
 
 _COLOURS = ("#1f5fa8", "#c4452c", "#d99a1c", "#3a8a5c")
 _MARKERS = ("o", "s", "^", "D")
 
 
 def plot(load: Load, path: Path) -> None:
-    """Draw every server's closed loop into a PNG file."""
+    """Draw the closed loop of every server into a PNG file."""
     figure, (rate, delay) = pyplot.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     for name, colour, marker in zip(load.closed, _COLOURS, _MARKERS, strict=False):
         clients = list(load.closed[name])
         figures = list(load.closed[name].values())
-        style = {"color": colour, "marker": marker, "label": name, "linewidth": 1.8}
+        style = {"color": colour, "marker": marker, "label": SERVERS[name].title, "linewidth": 1.8}
         rate.plot(clients, [f.images_per_second for f in figures], **style)
         delay.plot(clients, [f.p95 for f in figures], **style)
-    dress(rate, "images a second", clients)
-    dress(delay, "95 of 100 requests take at most, s", clients)
-    rate.legend(frameon=False)
+    dress(rate, "Throughput: images per second", clients)
+    dress(delay, "Latency, 95th percentile: seconds", clients)
+    lines, titles = rate.get_legend_handles_labels()
+    figure.legend(lines, titles, loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
 
@@ -39,7 +41,7 @@ def dress(axes: Axes, title: str, clients: list[int]) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("clients at once")
+    axes.set_xlabel("clients at the same time")
     axes.set_title(title, loc="left", fontsize=11)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -9,8 +9,8 @@ from benchmarks.results import PATIENCE, Fairness, Figures, Limit, Load, Preview
 from benchmarks.servers import SERVERS
 
 _FIGURES = (
-    "images/s", "rows/s", "of our loop", "p50 s", "p95 s", "p99 s", "in time", "not 200",
-    "no answer", "server's cores", "load, ms of processor a request",
+    "images/s", "rows/s", "share of our loop", "p50 s", "p95 s", "p99 s", "in time", "errors",
+    "no answer", "cores used by the server", "load generator's CPU ms per request",
 )  # fmt: skip
 
 
@@ -18,7 +18,10 @@ def markdown(results: Results) -> str:
     """All parts that were measured, as one document."""
     lines = ["# Serving, measured", "", "Written by `make bench`.", ""]
     lines += table(("", ""), results.about.items())
-    lines += ["", "A row is one evaluation of the UNet: an image takes its steps, twice if guided."]
+    lines += [
+        "",
+        "A row is one evaluation of the UNet. An image takes one row per step, or two if guided.",
+    ]
     if results.limit:
         lines += limit_section(results.limit)
     if results.load:
@@ -35,7 +38,7 @@ def markdown(results: Results) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table, a line an entry."""
+    """A Markdown table, one line per entry."""
     lines = [head, ["---"] * len(head), *rows]
     return [f"| {' | '.join(cells)} |" for cells in lines]
 
@@ -58,21 +61,21 @@ def limit_section(limit: Limit) -> list[str]:
         "",
         "## Limit",
         "",
-        "The loop without a server, at its best number of rows a batch. Matrix products reach "
+        "The sampling loops without a server, each at its best batch size. Matrix products reach "
         f"{limit.flops / 1e9:.0f} GFLOP/s in float32; the UNet takes {limit.flops_a_row / 1e6:.1f} "
-        f"MFLOP a row. Our loop does {ratio:.2f} times the rows of diffusers'.",
+        f"MFLOP per row. Our loop computes {ratio:.2f} times as many rows/s as diffusers' loop.",
         "",
-        *table(("loop", "rows a batch", "rows/s", "GFLOP/s", "of matrix products"), rows),
+        *table(("loop", "rows per batch", "rows/s", "GFLOP/s", "share of matrix products"), rows),
     ]
 
 
 def loops(limit: Limit) -> dict[str, dict[str, float]]:
-    """Title -> rows of a batch -> rows a second."""
-    return {"ours": limit.ours, "diffusers' UNet and DDIM scheduler": limit.diffusers}
+    """Title -> rows per batch -> rows per second."""
+    return {"Darkroom's": limit.ours, "diffusers' UNet and DDIM scheduler": limit.diffusers}
 
 
 def load_sections(load: Load, limit: Limit | None) -> list[str]:
-    """Every server at every load, and ours over the others."""
+    """Every server at every load, and our server compared with each of the others."""
     closed = [
         (str(clients), name, *cells(load.closed[name][clients], limit))
         for clients in next(iter(load.closed.values()))
@@ -95,21 +98,21 @@ def load_sections(load: Load, limit: Limit | None) -> list[str]:
         "",
         *[f"- `{name}`: {SERVERS[name].title}" for name in load.closed],
         "",
-        "Median seconds of a request on an idle server:",
+        "Median seconds per request on an idle server:",
         "",
         *table(("server", *load.solo[yardstick]), solo),
         "",
-        f"Clients that each send their next request when they have their answer. In time is within "
-        f"{PATIENCE} times the time above, of the same server:",
+        f"Closed loop: each client sends its next request when it has its answer. In time: within "
+        f"{PATIENCE} times the same server's time above. Errors: answers other than 200:",
         "",
         *table(("clients", "server", *_FIGURES), closed),
         *ratios(load),
         "",
-        "Requests at random moments (a Poisson process), at shares of what "
-        f"`{yardstick}` does with the most clients. In time is by the times of `{yardstick}`, for "
-        f"every server. No answer: none {GRACE_SECONDS:g} s after the last request; a dash is a "
-        "percentile that falls among "
-        "those. A server that answered less than half is not asked for more:",
+        "Open loop: requests at random moments (a Poisson process), at shares of what "
+        f"`{yardstick}` reaches with the most clients. In time: by the times of `{yardstick}`, for "
+        f"every server. No answer: none {GRACE_SECONDS:g} s after the last request. A dash: the "
+        "percentile falls among "
+        "those. A server that answered less than half is not tried at higher rates:",
         "",
         *table(("requests/s", "server", *_FIGURES), opened),
     ]
@@ -131,7 +134,7 @@ def cells(figures: Figures, limit: Limit | None) -> tuple[str, ...]:
 
 
 def ratios(load: Load) -> list[str]:
-    """The first server over each other one; nothing where there is no other."""
+    """The first server compared with each other one; nothing if there is no other."""
     first, *others = load.closed
     rows = [
         (
@@ -144,19 +147,19 @@ def ratios(load: Load) -> list[str]:
         for other in others
     ]
     head = ("clients", "server", "images/s", "p95")
-    title = f"`{first}` over each other server; its images should be above 1, its p95 below:"
+    title = f"`{first}` divided by each other server (better: images/s above 1, p95 below 1):"
     return ["", title, "", *table(head, rows)] if rows else []
 
 
 def ratio(a: float | None, b: float | None) -> str:
-    """A / b in words; a dash where one is unknown."""
+    """A / b as text; a dash if one is unknown."""
     return f"{a / b:.2f}" if a and b else "-"
 
 
 def fairness_section(rows: list[Fairness]) -> list[str]:
     """Short requests beside long ones."""
-    head = ("clients", "requests of", "requests", "alone, p50 s", "p50 s", "p95 s",
-            "p50 / alone", "p95 / alone", "long ones finished")  # fmt: skip
+    head = ("clients", "kind of request", "requests", "p50 s, alone", "p50 s", "p95 s",
+            "p50 / p50 alone", "p95 / p50 alone", "long requests finished")  # fmt: skip
     body = [
         (
             str(row.clients),
@@ -174,15 +177,15 @@ def fairness_section(rows: list[Fairness]) -> list[str]:
         "",
         "## Fairness",
         "",
-        f"Our server: {LONG_CLIENTS} clients draw in {LONG_STEPS} steps all the time, others send "
-        "short requests one after the other. Every request of both was answered with an image.",
+        f"Our server: {LONG_CLIENTS} clients always draw {LONG_STEPS} steps, while others send "
+        "short requests one after the other. Every request of both kinds got its image.",
         "",
         *table(head, body),
     ]
 
 
 def previews_section(previews: Previews) -> list[str]:
-    """What following costs, by the rounds' own ratios."""
+    """What following a request costs, as a ratio within each round."""
     first, plain, *_ = previews.rows_per_second.values()
 
     def share(speeds: list[float], of: list[float]) -> str:
@@ -198,13 +201,19 @@ def previews_section(previews: Previews) -> list[str]:
         )
         for name, speeds in previews.rows_per_second.items()
     ]
-    head = ("each asks for", "rows/s, median", "rounds", "of a picture's", "of events'")
+    head = (
+        "each asks for",
+        "rows/s, median",
+        "rows/s, range",
+        "ratio to pictures",
+        "ratio to events",
+    )
     return [
         "",
         "## Previews",
         "",
-        f"Our server and {previews.clients} clients, in {len(first)} rounds of all three; ratios "
-        "are medians of the rounds' own. In every stream steps came in order, with all of the "
+        f"Our server and {previews.clients} clients, in {len(first)} rounds of all three. Ratio: "
+        "the median of the ratios within a round. In every stream steps came in order, with all "
         "previews and one end.",
         "",
         *table(head, body),
@@ -212,7 +221,7 @@ def previews_section(previews: Previews) -> list[str]:
 
 
 def start_section(start: dict[str, Start]) -> list[str]:
-    """Seconds until a server lives, is ready, and has drawn."""
+    """Seconds until a server answers, is ready, and has drawn."""
     rows = [
         (
             name,
@@ -223,7 +232,7 @@ def start_section(start: dict[str, Start]) -> list[str]:
         )
         for name, times in start.items()
     ]
-    head = ("server", "answers at all", "is ready", "first image")
+    head = ("server", "first answer", "ready", "first image")
     return [
         "",
         "## Start",
@@ -243,7 +252,7 @@ def memory_section(memory: dict[int, int]) -> list[str]:
         "",
         "## Memory",
         "",
-        f"Our server with its child processes; {growth:+.1%} from {first:,} to {last:,} requests.",
+        f"Our server with its child processes: {growth:+.1%} from {first:,} to {last:,} requests.",
         "",
         *table(("requests", "resident MiB"), rows),
     ]

@@ -1,6 +1,6 @@
 """What is measured: the numbers behind the tables, and how a run becomes one row of them.
 
-Seconds, bytes and rows a second throughout. A row is one evaluation of the UNet.
+Units are seconds, bytes and rows per second. A row is one evaluation of the UNet.
 """
 
 import math
@@ -17,7 +17,7 @@ Solo = Mapping[str, float]  # kind of request -> seconds
 
 
 def kind(steps: int, guidance_scale: float) -> str:
-    """The requests that have one solo time."""
+    """A kind of request: all of a kind share one solo time."""
     return f"{steps} steps, guidance {guidance_scale:g}"
 
 
@@ -30,12 +30,12 @@ def solo_times(run: Run) -> dict[str, float]:
 
 
 def good(answers: Sequence[Answer]) -> list[Answer]:
-    """Those that brought an image."""
+    """The answers that brought an image."""
     return [answer for answer in answers if answer.status == 200]
 
 
 def percentile(seconds: Sequence[float], share: float) -> float | None:
-    """The smallest value that `share` of all are no greater than; None where that is infinite."""
+    """The smallest value that `share` of all do not exceed; None if it is infinite."""
     ordered = sorted(seconds)
     value = ordered[max(math.ceil(share * len(ordered)) - 1, 0)] if ordered else math.inf
     return None if math.isinf(value) else value
@@ -47,15 +47,15 @@ class Figures:
 
     images_per_second: float
     rows_per_second: float
-    p50: float | None  # None: so many had no answer that it is unknown
+    p50: float | None  # None: unknown, because too many had no answer
     p95: float | None
     p99: float | None
     in_time: float  # share of all requests
     failed: int  # answers other than 200
     unanswered: int
     window: float
-    server_cores: float  # processor seconds of the server a second
-    load_cpu: float  # processor seconds of the load generator a request
+    server_cores: float  # processor seconds of the server per second
+    load_cpu: float  # processor seconds of the load generator per request
     seconds: list[float]  # every request that brought an image
 
     @classmethod
@@ -107,16 +107,16 @@ def between_answers(run: Run) -> float:
 
 @dataclass(frozen=True)
 class Limit:
-    """What the machine can do at best. The loops: rows of a batch -> rows a second."""
+    """The most that the machine can do. The loops: rows per batch -> rows per second."""
 
-    flops: float  # a second, of float32 matrix products
-    flops_a_row: float  # of the UNet
+    flops: float  # per second, of float32 matrix products
+    flops_a_row: float  # per row of the UNet
     ours: dict[str, float]
     diffusers: dict[str, float]
 
     @property
     def best_of_ours(self) -> float:
-        """Rows a second at the best batch."""
+        """Rows per second with the best batch size."""
         return max(self.ours.values())
 
 
@@ -126,8 +126,10 @@ class Load:
 
     solo: dict[str, dict[str, float]] = field(default_factory=dict)
     closed: dict[str, dict[int, Figures]] = field(default_factory=dict)  # clients ->
-    opened: dict[str, dict[float, Figures]] = field(default_factory=dict)  # requests a second ->
-    shares: dict[float, float] = field(default_factory=dict)  # requests a second -> of capacity
+    opened: dict[str, dict[float, Figures]] = field(default_factory=dict)  # requests per second ->
+    shares: dict[float, float] = field(
+        default_factory=dict
+    )  # requests per second -> share of capacity
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Previews:
-    """What it costs to follow requests. Way of asking -> rows a second, an entry a round."""
+    """What following requests costs. Way of asking -> rows per second, one entry per round."""
 
     clients: int
     rows_per_second: dict[str, list[float]]
@@ -162,7 +164,7 @@ class Previews:
 
 @dataclass
 class Results:
-    """Everything; None for parts that were not asked for."""
+    """All results; None for parts that were not asked for."""
 
     about: dict[str, str]
     limit: Limit | None = None

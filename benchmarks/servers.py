@@ -42,7 +42,9 @@ _THREADS = "2"  # at 16 clients on two cores, the fastest of 1, 2, and 2 that sl
 SERVERS = {
     "ours": Server("Darkroom", ("-m", "app.cli", "serve"), "/livez", "/readyz"),
     "lock": Server("diffusers, FastAPI, a lock", _LOCK),
-    "lock, tuned": Server("the same, one thread draws", (*_LOCK, "--threads", _THREADS)),
+    "lock, tuned": Server(
+        "diffusers, FastAPI, a lock; tuned threads", (*_LOCK, "--threads", _THREADS)
+    ),
     "litserve": Server(
         "LitServe, diffusers in batches",
         ("-m", "benchmarks.peers.litserve_server"),

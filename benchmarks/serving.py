@@ -1,4 +1,4 @@
-"""Darkroom beside what one would run in its place, on the machine at hand.
+"""Darkroom beside the alternatives that one would run instead, on this machine.
 
     python -m benchmarks.serving
     python -m benchmarks.serving --only load --seconds 5 --out runs/bench
@@ -35,8 +35,12 @@ _RESULTS = Path(__file__).parent / "results"
 @click.command()
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Repeat for several parts.")
 @click.option("--server", type=click.Choice(list(SERVERS)), multiple=True, help="[default: all]")
-@click.option("--seconds", default=20.0, show_default=True, help="Of each measurement under load.")
-@click.option("--warmup", default=3.0, show_default=True, help="Seconds before each of those.")
+@click.option(
+    "--seconds", default=20.0, show_default=True, help="Length of each measurement under load."
+)
+@click.option(
+    "--warmup", default=3.0, show_default=True, help="Seconds of warm-up before each one."
+)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=_RESULTS)
 def main(
     only: tuple[str, ...], server: tuple[str, ...], seconds: float, warmup: float, out: Path
@@ -63,7 +67,7 @@ def main(
 
 
 def about(seconds: float) -> dict[str, str]:
-    """What was measured on what."""
+    """The machine and the versions that were measured."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "processor": f"{processor()}, {os.cpu_count()} cores",
@@ -91,7 +95,7 @@ def installed(name: str) -> str:
 
 
 def write(results: Results, out: Path) -> None:
-    """Write what there is so far."""
+    """Write the results so far."""
     (out / "serving.json").write_text(json.dumps(asdict(results)) + "\n", encoding="utf-8")
     (out / "serving.md").write_text(markdown(results), encoding="utf-8")
     if results.load:

@@ -37,7 +37,7 @@ def workload(
     steps: Sequence[int] = STEPS,
     guidance_scales: Sequence[float] = GUIDANCE_SCALES,
 ) -> Iterator[Request]:
-    """Requests without end: the same for a stream on every run, no seed twice in any two streams.
+    """Endless requests, the same on every run; no two streams share a seed.
 
     Classes, steps and guidance scales are each drawn uniformly.
     """
@@ -49,5 +49,5 @@ def workload(
 
 
 def rows(steps: int, guidance_scale: float) -> int:
-    """UNet evaluations of an image: guidance takes two a step, with the class and with none."""
+    """UNet evaluations of an image: guidance takes two per step, with and without the class."""
     return steps * (1 if guidance_scale == 1 else 2)

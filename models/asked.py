@@ -1,4 +1,4 @@
-"""What `sample` may be asked for, checked in one place, before anything is drawn.
+"""The arguments that `sample` allows, checked in one place, before anything is drawn.
 
 Whole numbers and fractions may be NumPy's or those of a tensor. Standard library only.
 """
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from models.bounds import Length, Range, brief, check
 
 MAX_SEED = 2**63 - 1
-_MAX_SCALE = 1e6  # the guidance of a service ends far below
+_MAX_SCALE = 1e6  # a service's limit on guidance is far lower
 _Fraction = Annotated[float, Range(0, 1)]
 
 
@@ -30,7 +30,7 @@ class Sampling:
     def of(
         cls, *, steps: Any, guidance_scale: Any, guidance_interval: Any, eta: Any, timesteps: int
     ) -> "Sampling":
-        """Check all of them, for a model of so many timesteps; raises `ValueError`."""
+        """Check all of them, for a model with this many timesteps; raises `ValueError`."""
         interval = guidance_interval
         if isinstance(interval, Iterable) and not isinstance(interval, str):
             interval = tuple(map(_plain, interval))
@@ -52,7 +52,7 @@ class Sampling:
 
 
 def read_labels(labels: Any) -> list[str | int | None]:
-    """One class or None per image; raises `ValueError` for anything else than a list of these."""
+    """One class or None per image; raises `ValueError` for anything but a list of these."""
     read = []
     for label in _listed("labels", labels):
         plain = _plain(label)
@@ -60,12 +60,12 @@ def read_labels(labels: Any) -> list[str | int | None]:
             raise ValueError(f"a label is {brief(label)}; allowed: a class, its index, or None")
         read.append(plain)
     if not read:
-        raise ValueError("labels is empty; allowed: one label per image, and one image at least")
+        raise ValueError("labels is empty; allowed: one label per image, and at least one image")
     return read
 
 
 def read_seeds(seeds: Any, images: int) -> list[int]:
-    """One seed per image, random where `seeds` is None; raises `ValueError`."""
+    """One seed per image, random if `seeds` is None; raises `ValueError`."""
     if seeds is None:
         return [secrets.randbelow(2**32) for _ in range(images)]
     read = [_plain(seed) for seed in _listed("seeds", seeds)]
@@ -84,7 +84,7 @@ def _listed(name: str, values: Any) -> Iterable[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A number as Python's own int or float; anything else, and a bool, as it is."""
+    """A number as Python's own int or float; a bool, or anything else, unchanged."""
     if isinstance(value, bool):
         return value
     try:

@@ -1,4 +1,4 @@
-"""What a value of a configuration may be: its type, its range, its length; and how it is shown.
+"""What a value of a configuration may be: its type, range and length; and how it is shown.
 
 Types are written as `Annotated[int, Range(1, 16)]`. Standard library only.
 """
@@ -24,7 +24,7 @@ class _Short(reprlib.Repr):
 
 
 def brief(value: object) -> str:
-    """A value as a message shows it: its `repr`, of about 100 characters at most."""
+    """A value as a message shows it: its `repr`, at most about 100 characters."""
     text = _Short().repr(value)
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
 
@@ -122,5 +122,5 @@ def _allowed(hint: Any) -> str:
 
 
 def _decimal(number: float) -> str:
-    """Without an exponent, to millionths."""
+    """Without an exponent, rounded to millionths."""
     return f"{number:f}".rstrip("0").rstrip(".")

@@ -57,7 +57,7 @@ class Checkpoint:
     schedule: DDIMConfig
     classes: Classes
     guidance_scale: float
-    notes: tuple[str, ...] = ()  # lines for whoever opened it: what was passed over, or assumed
+    notes: tuple[str, ...] = ()  # lines for the user: what was ignored, or assumed
 
 
 def open_checkpoint(
@@ -107,7 +107,7 @@ def open_checkpoint(
 def open_vae(
     folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> AutoencoderKL:
-    """Open the autoencoder alone, in float32 where it asks for that; raises `CheckpointError`."""
+    """Open the autoencoder alone, in float32 if it asks for that; raises `CheckpointError`."""
     config, _ = AutoencoderKLConfig.read(folder / _CONFIG)
     vae = _build(AutoencoderKL, config, folder / _CONFIG)
     _fill(vae, folder, device, _vae_dtype(config, dtype))
@@ -187,7 +187,7 @@ def _read_schedule(path: Path) -> tuple[DDIMConfig, tuple[str, ...]]:
 
 
 def _remarks(schedule: DDIMConfig) -> list[str]:
-    """What a schedule does that whoever moved it from another sampler may not expect."""
+    """What a schedule does that users of another sampler may not expect."""
     remarks = []
     if schedule.clip_sample:  # latents have a variance of 1; images were meant
         limit = f"{schedule.clip_sample_range:g}"
@@ -195,12 +195,12 @@ def _remarks(schedule: DDIMConfig) -> list[str]:
             f"clip_sample is true: predicted latents are kept within -{limit} to {limit}"
         )
     if schedule.timestep_spacing == "linspace":  # models/schedule.py
-        remarks.append("timestep_spacing is linspace: steps are a little other than in diffusers")
+        remarks.append("timestep_spacing is linspace: steps differ a little from diffusers")
     return [f"{_SCHEDULE}: {remark}" for remark in remarks]
 
 
 def _classes(names: tuple[str, ...], rows: int | None) -> tuple[Classes, tuple[str, ...]]:
-    """The classes, numbered where they have no names; raises `ValueError`."""
+    """The classes, by number if they have no names; raises `ValueError`."""
     if names or not rows:
         return Classes.of(names, rows), ()
     note = (
@@ -215,7 +215,7 @@ def _weight_notes(folder: Path) -> list[str]:
 
 
 def _check_latents(unet: UNet2DConfig, vae: AutoencoderKLConfig) -> None:
-    """Whether the UNet makes latents that the VAE decodes; raises `ValueError`."""
+    """Check that the VAE decodes the UNet's latents; raises `ValueError`."""
     latent = vae.latent_channels
     if (unet.in_channels, unet.out_channels) != (latent, latent):
         raise ValueError(
@@ -228,7 +228,7 @@ def _check_latents(unet: UNet2DConfig, vae: AutoencoderKLConfig) -> None:
         check_positions(unet.sample_size, math.prod(unet.latent_size))
     if (side := max(unet.latent_size) * vae.downscale) > _MAX_SIDE:
         raise ValueError(
-            f"sample_size is {unet.sample_size}, which makes images of {side} pixels a side; "
+            f"sample_size is {unet.sample_size}, which makes images with a side of {side} pixels; "
             f"allowed: up to {_MAX_SIDE}"
         )
 

@@ -1,4 +1,4 @@
-"""Class labels as people give them -> the indices the UNet reads.
+"""Class labels as people give them -> the indices that the UNet reads.
 
 A class-conditional UNet of ours embeds K classes and one more row, the null class, which stands for
 "no class": it makes classifier-free guidance possible. Standard library only.
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from models.bounds import brief
 
-MAX_GUIDANCE_SCALE = 30  # of a model's default: what a request may ask for
+MAX_GUIDANCE_SCALE = 30  # of a model's default; the same as a request's bound
 MAX_CLASSES, MAX_CLASS_NAME = 65_536, 256  # names, and characters of one
-_MOST_LISTED, _MOST_LETTERS = 24, 200  # names in a message, and characters of them together
+_MOST_LISTED, _MOST_LETTERS = 24, 200  # names in a message, and their characters in total
 
 
 def class_names(names: Iterable[object]) -> tuple[str, ...]:

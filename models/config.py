@@ -28,8 +28,8 @@ Factor = Annotated[float, Range(1e-6, 1e6, above=True)]
 Shift = Annotated[float, Range(-1e6, 1e6)]
 Beta = Annotated[float, Range(0, 1, above=True)]
 _BLOCKS = Length(1, 8)
-MAX_POSITIONS = 128 * 128  # that attend to each other; SDXL has 64 * 64, and the cost is quadratic
-_CLOSE, _SHOWN = 3, 8  # known keys that are like an unknown one, and in all that a message names
+MAX_POSITIONS = 128 * 128  # in self-attention; SDXL has 64 * 64, and the cost is quadratic
+_CLOSE, _SHOWN = 3, 8  # similar keys in a message, and keys in total
 
 
 class ConfigError(CheckpointError):
@@ -70,7 +70,7 @@ class Config:
 
     @classmethod
     def read(cls, path: Path) -> tuple[Self, tuple[str, ...]]:
-        """Read one JSON file: the configuration, and notes of what in it has no effect here.
+        """Read one JSON file: the configuration, and notes on what has no effect here.
 
         Raises:
             ConfigError: as `from_dict`; or the configuration of a class that is read as no other.
@@ -227,7 +227,7 @@ class UNet2DConfig(Config):
 
 @dataclass(frozen=True)
 class DDIMConfig(Config):
-    """diffusers `DDIMScheduler`: the noise schedule and how samplers walk it."""
+    """diffusers `DDIMScheduler`: the noise schedule and how samplers step through it."""
 
     class_name: ClassVar[str] = "DDIMScheduler"
 
@@ -260,7 +260,7 @@ class DDIMConfig(Config):
                 f"num_train_timesteps is {self.num_train_timesteps}"
             )
         if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
-            # At alpha-bar 0 the noise says nothing of x0: 1 / sqrt(alpha-bar) is infinite.
+            # At alpha-bar 0 the noise says nothing about x0: 1 / sqrt(alpha-bar) is infinite.
             raise ValueError(
                 "rescale_betas_zero_snr with prediction_type 'epsilon' has no finite first step; "
                 "allowed with it: 'v_prediction', 'sample'"
@@ -268,7 +268,7 @@ class DDIMConfig(Config):
 
 
 def check_positions(sample_size: object, count: int) -> None:
-    """Raise `ValueError` where attention compares more positions of a latent than is bearable."""
+    """Raise `ValueError` if attention compares too many positions of a latent."""
     if count > MAX_POSITIONS:
         raise ValueError(
             f"sample_size is {sample_size}: attention would compare {count} positions with each "
@@ -277,7 +277,7 @@ def check_positions(sample_size: object, count: int) -> None:
 
 
 def _known(key: str, names: list[str]) -> str:
-    """The known keys, those first that an unknown one may stand for."""
+    """The known keys, those similar to the unknown one first."""
     close = difflib.get_close_matches(key[:40], names, _CLOSE)
     listed = [*close, *(name for name in names if name not in close)]
     return f"known: {', '.join(listed[:_SHOWN])}{', ...' if len(listed) > _SHOWN else ''}"

@@ -1,4 +1,4 @@
-"""Reading what somebody else wrote: regular files alone, of a known size. Standard library only."""
+"""Reading files that others wrote: only regular files of bounded size. Standard library only."""
 
 import json
 import math
@@ -30,7 +30,7 @@ class CheckpointError(ValueError):
 
 
 def check_regular(path: Path, most: int) -> int:
-    """The size in bytes of a regular file of at most so many; a link counts as what it points to.
+    """The size in bytes of a regular file, at most `most`; a link counts as its target.
 
     To be called before a file is opened: a pipe would wait for a writer, a device may never end.
 
@@ -40,7 +40,7 @@ def check_regular(path: Path, most: int) -> int:
     try:
         found = path.stat()
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        reason = error.strerror if isinstance(error, OSError) else "no file can be called so"
+        reason = error.strerror if isinstance(error, OSError) else "no file can have this name"
         raise CheckpointError(f"{path}: cannot be read: {reason}") from error
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "of another kind")
@@ -51,7 +51,7 @@ def check_regular(path: Path, most: int) -> int:
 
 
 def check_fetched(path: Path, start: bytes) -> None:
-    """Raise `CheckpointError` where a file begins as those do that Git LFS leaves in place of it.
+    """Raise `CheckpointError` if a file is a pointer that Git LFS left in its place.
 
     Source: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
     """
@@ -70,7 +70,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     size = check_regular(path, MAX_JSON_BYTES)
     try:
-        with path.open("rb") as file:  # no more than was promised, should it grow
+        with path.open("rb") as file:  # no more than its size, in case it grows
             data = file.read(size)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
@@ -102,12 +102,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise _Twice(f"key {brief(twice)} is there twice")
+        raise _Twice(f"key {brief(twice)} comes twice")
     return values
 
 
 def _whole(text: str) -> int | float:
-    """A whole number; one too long to be any of ours as infinity, which no key takes."""
+    """A whole number; one that is too long for any key as infinity, which no key accepts."""
     if len(text) <= _MAX_DIGITS:
         return int(text)
     return -math.inf if text.startswith("-") else math.inf

@@ -1,4 +1,4 @@
-"""What other classes and versions of diffusers leave in a configuration, and does not matter here.
+"""Keys that other classes and versions of diffusers leave in a configuration without effect.
 
 diffusers passes over every key that a class does not know, typing errors among them. Here a key is
 passed over if it is in these tables, and only with a value that changes no pixel of ours; any other
@@ -10,7 +10,7 @@ from typing import Any
 
 from models.bounds import brief
 
-Allowed = tuple[object, ...] | None  # values that change nothing; None: whatever they are
+Allowed = tuple[object, ...] | None  # values that change nothing; None: all values
 _SHOWN = 4  # class names in a message
 
 # Those whose configuration DDIM can sample by: networks that predict epsilon, v or the sample at a
@@ -37,14 +37,14 @@ SCHEDULERS = (
 )
 _REASONS = {
     "Flow": "flow matching is not DDIM",
-    "EDM": "its networks are scaled otherwise than DDIM's",
-    "UNet2DConditionModel": "it draws by prompts",
+    "EDM": "its networks are scaled differently from DDIM's",
+    "UNet2DConditionModel": "it draws from prompts",
     "VQModel": "its latents are entries of a codebook",
 }
 _FIXED = (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")
 _SCHEDULER: Mapping[str, Allowed] = {
-    "variance_type": _FIXED,  # where it is learned, the network has twice the channels
-    "timestep_type": ("discrete",),  # else the network reads the logarithm of a noise level
+    "variance_type": _FIXED,  # if it is learned, the network has twice the channels
+    "timestep_type": ("discrete",),  # otherwise the network reads the logarithm of a noise level
     "use_flow_sigmas": (False,),
     "predict_epsilon": (True,),  # before prediction_type; False meant "sample"
     "timestep_values": (None,),
@@ -143,7 +143,7 @@ def check_class(key: str, found: object, class_name: str) -> None:
 
 
 def sift(class_name: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What is left of a configuration without foreign keys, and the names of those in order.
+    """A configuration without its foreign keys, and their names in order.
 
     Values that their class took by default are left out as well, where a file names them: diffusers
     lets another class take its own default.

@@ -18,7 +18,7 @@ _LDM_VAE = "vqvae"  # what diffusers' LDMPipeline calls its autoencoder, of what
 
 @dataclass(frozen=True)
 class ModelIndex:
-    """What `model_index.json` says beside the list of components."""
+    """What `model_index.json` says besides the list of components."""
 
     classes: tuple[str, ...] = ()
     guidance_scale: float = 1.0
@@ -69,7 +69,7 @@ class ModelIndex:
 
 
 def _class(values: Mapping[str, Any], component: str) -> Any:
-    """The class of a component, from `[library, class]`; None where it has none."""
+    """The class of a component, from `[library, class]`; None if it has none."""
     entry = values.get(component)
     return entry[1] if isinstance(entry, list) and len(entry) == 2 else entry
 

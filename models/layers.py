@@ -1,4 +1,4 @@
-"""The blocks both networks are built of. Parameter names are diffusers', so weights move freely.
+"""The blocks of both networks. Parameter names are diffusers', so weights can be exchanged.
 
 Tensors are (B, C, H, W); `temb` is the time (and class) embedding, (B, D), or None in the VAE.
 """

@@ -9,8 +9,8 @@ from models.bounds import brief
 from models.files import CheckpointError
 
 WEIGHTS = Path(__file__).parent / "weights"
-_LONGEST_NAME = 100  # characters of a name that somebody gives; a file system allows 255
-_RUN = "model"  # the folder that training writes into a run's own
+_LONGEST_NAME = 100  # characters of a name that a user gives; a file system allows 255
+_RUN = "model"  # the folder that training writes into each run
 
 
 class Located(NamedTuple):
@@ -26,7 +26,7 @@ def shipped() -> dict[str, Path]:
 
 
 def locate(text: str) -> Located:
-    """A model by its shipped name, by a path of its folder, or by `name=` and one of these.
+    """A model by its shipped name, by the path of its folder, or by `name=` and one of these.
 
     A folder is called by the last part of its path as it was given. `runs/shoes/model` is called
     `shoes`, and a snapshot in the cache of huggingface_hub is called by its repository.
@@ -96,8 +96,10 @@ def _is_one(text: str) -> bool:
 
 
 def _folder(text: str) -> Path | None:
-    """The folder at a path, its links followed; None where there is none."""
-    with contextlib.suppress(OSError, RuntimeError):  # too long, or nobody's home
+    """The folder at a path, with links followed; None if there is none."""
+    with contextlib.suppress(
+        OSError, RuntimeError
+    ):  # too long, or the home folder of an unknown user
         path = Path(text).expanduser()
         if text and path.is_dir():
             return _printable(path.resolve())
@@ -105,7 +107,7 @@ def _folder(text: str) -> Path | None:
 
 
 def _name_of(text: str) -> str:
-    """What the folder at a path is called."""
+    """The name of the model in the folder at a path."""
     path = Path(text).expanduser()
     path = _printable(path.resolve() if ".." in path.parts else path.absolute())
     repository = path.parents[1].name if path.parent.name == "snapshots" else ""

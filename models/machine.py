@@ -1,4 +1,4 @@
-"""What this process may use of its machine: cores, and memory. Standard library only.
+"""How much of its machine this process may use: cores and memory. Standard library only.
 
 A control group (cgroup, of Linux) may allow less than there is: the limits of a container are those
 of its groups. Both versions are read. `root` is where /proc and /sys are.
@@ -12,7 +12,7 @@ _ROOT = Path("/")
 
 
 def usable_cores(root: Path = _ROOT) -> int:
-    """Cores this process may run on, or fewer where a quota allows the time of fewer: at least one.
+    """Cores that this process may run on, or fewer if a quota allows less time: at least one.
 
     A quota is rounded down: threads that share less time than they are wait for each other.
     """
@@ -23,7 +23,7 @@ def usable_cores(root: Path = _ROOT) -> int:
 
 
 def free_memory(root: Path = _ROOT) -> int | None:
-    """Bytes of memory to be had: the least of what the machine has and what its groups leave.
+    """Bytes of available memory: the least of what the machine has and what its groups leave.
 
     None where the system does not say (not Linux).
     """
@@ -33,7 +33,7 @@ def free_memory(root: Path = _ROOT) -> int | None:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """The cores that each group has the time of."""
+    """The cores that each group's quota of time is worth."""
     for version, folder in _groups(root, "cpu"):
         if version == 2:
             most, _, period = next(_lines(folder / "cpu.max"), "").partition(" ")

@@ -1,4 +1,4 @@
-"""What a model needs of memory, reckoned before any is taken, and what there is of it."""
+"""How much memory a model needs, estimated before any is taken, and how much is available."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def parameters(network: nn.Module) -> int:
 
 
 def activations(unet: UNet2DConfig, vae: AutoencoderKLConfig, rows: int) -> int:
-    """Bytes that `rows` images need beside the weights, roughly and rather too many.
+    """Bytes that `rows` images need besides the weights: a rough estimate, rather too high.
 
     Denoising, decoding, and the fit of the previews follow each other. Attention is counted
     without the matrix of all pairs of positions, which no kernel in use keeps.
@@ -88,7 +88,7 @@ def check_room(source: Path, weights: int, work: int, room: int | None) -> None:
 
 
 def available(device: torch.device) -> int | None:
-    """Bytes of memory to be had on a device; None where the system does not say (not Linux)."""
+    """Bytes of available memory on a device; None if the system does not say (not Linux)."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)

@@ -21,7 +21,7 @@ from models.schedule import alpha_bars, timestep_pairs
 # Kernels choose their summation order by the shape of the batch, so a row's last bits depend on how
 # many rows ride with it. UNet and decoder always run on blocks of exactly `block_rows` rows, short
 # ones filled up: one shape, one order, the same bits (docs/decisions.md has what was measured).
-BLOCK_ROWS = 16  # what is served; a larger block is faster for many images, with other last bits
+BLOCK_ROWS = 16  # as in the service; a larger block is faster for many images, with other last bits
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -259,7 +259,7 @@ class LatentDiffusion:
 
 
 def pick_device(name: str) -> torch.device:
-    """`cpu`, `cuda`, `cuda:1` ..., or `auto`: a GPU where there is one.
+    """`cpu`, `cuda`, `cuda:1` ..., or `auto`: a GPU if there is one.
 
     Raises:
         ValueError: any other name, or a GPU that is not there.
@@ -270,7 +270,7 @@ def pick_device(name: str) -> torch.device:
     if name not in ("cpu", "cuda") and not (kind == "cuda" and index.isdecimal()):
         raise ValueError(f"device is {name!r}; allowed: auto, cpu, cuda, cuda:0, cuda:1 ...")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name!r} is not there: {torch.cuda.device_count()} GPUs found")
+        raise ValueError(f"device {name!r} does not exist: {torch.cuda.device_count()} GPUs found")
     return torch.device(name)
 
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_NEIGHBOURS = 3  # a patch of the image is read off this many latents each way
-_RIDGE = 1e-3  # of the mean square of an input; keeps what the fit never saw from running away
+_NEIGHBOURS = 3  # a patch of the image depends on this many latents in each direction
+_RIDGE = 1e-3  # of an input's mean square; bounds the map on inputs that the fit never saw
 
 
 class LatentPreview:

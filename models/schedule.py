@@ -1,4 +1,4 @@
-"""The forward process: noise schedules, and the timesteps a sampler visits on the way back.
+"""The forward process: noise schedules, and the timesteps that a sampler visits.
 
 alpha-bar_t is the share of signal variance left at timestep t: x_t = sqrt(alpha-bar_t) x_0 +
 sqrt(1 - alpha-bar_t) eps, Ho et al. 2020, eq. 4.
@@ -53,7 +53,7 @@ def alpha_bars(config: DDIMConfig, dtype: torch.dtype = torch.float32) -> Tensor
 
 
 def timestep_pairs(config: DDIMConfig, steps: int) -> list[tuple[int, int]]:
-    """The (t, t_prev) a sampler visits, noisiest first; the last t_prev is -1, the clean end.
+    """The (t, t_prev) that a sampler visits, noisiest first; the last t_prev is -1, the clean end.
 
     Every pair's t_prev is the next pair's t. Spacings: Lin et al. 2024, table 2. Two deliberate
     differences from diffusers: t_prev comes from this list and never from a stride, and a single

@@ -1,4 +1,4 @@
-"""The weights of one network: which files hold them, and reading them against what is needed.
+"""The weights of one network: which files hold them, and reading them with checks.
 
 Safetensors, never pickle. One file, or several and an index that names the file of every tensor.
 """
@@ -64,7 +64,7 @@ def is_variant(source: Path) -> bool:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold a network's weights, in order of name, their index among them.
+    """The files that hold a network's weights, in order of name, including their index.
 
     Raises:
         CheckpointError: as `weight_source`; or the index is wrong.
@@ -114,14 +114,16 @@ def read_weights(
 
 
 def open_weights(path: Path, most: int = MAX_WEIGHT_BYTES) -> Any:
-    """A safetensors file of at most so many bytes, whole by its header; no data is read.
+    """A safetensors file of at most `most` bytes, complete by its header; no data is read.
 
     Raises:
         CheckpointError: it is missing, another kind of file, too large, or truncated.
     """
     if not path.exists():
         raise CheckpointError(f"{path}: missing")
-    if not check_regular(path, most):  # not to be read: the kernel's files are empty and may wait
+    if not check_regular(
+        path, most
+    ):  # do not read it: the kernel's files are empty, and reading may block
         raise CheckpointError(f"{path}: not a whole safetensors file: it is empty")
     try:
         with path.open("rb") as file:
@@ -155,7 +157,7 @@ def _check_form(path: Path, name: str, held: Any, shape: list[int]) -> None:
 
 
 def _by_present_name(place: Mapping[str, Path]) -> dict[str, str]:
-    """What tensors are called now -> what they are called in their files."""
+    """The names of tensors now -> their names in the files."""
     stored: dict[str, str] = {}
     for name, path in place.items():
         head, _, kind = name.rpartition(".")
@@ -163,17 +165,17 @@ def _by_present_name(place: Mapping[str, Path]) -> dict[str, str]:
         present = f"{block}.{_RENAMED[layer]}.{kind}" if layer in _RENAMED else name
         if present in stored:
             raise CheckpointError(
-                f"{path}: tensor {brief(present)} is there twice, once by its old name"
+                f"{path}: tensor {brief(present)} comes twice, once by its old name"
             )
         stored[present] = name
     return stored
 
 
 def _variants(folder: Path) -> dict[str, Path]:
-    """Variant -> its one file, or its index where it has none."""
+    """Variant -> its single file, or its index if it has none."""
     try:
         names = sorted(path.name for path in folder.iterdir())
-    except OSError:  # told by what is missing
+    except OSError:  # reported as a missing file
         return {}
     found: dict[str, Path] = {}
     for pattern in _VARIANTS:

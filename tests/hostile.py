@@ -130,7 +130,7 @@ def pictures() -> dict[str, tuple[bytes, str]]:
             "PNG, text that unfolds": noted("a\nb: " + " " * 10**7, compressed=True),
             "PNG, long text": noted("x" * 5_000),
         },
-        "an animation, which is not read": {
+        "animations are not supported": {
             "PNG, animated": png_of(ihdr(8, 8), (b"acTL", bytes(8)), pixels, end),
             "PNG, frames in it": png_of(ihdr(8, 8), pixels, (b"fdAT", bytes(8)), end),
             "WebP, animated": webp_of(vp8x(8, 8, flags=2), frame),
@@ -147,13 +147,13 @@ def pictures() -> dict[str, tuple[bytes, str]]:
             "WebP, two canvases": webp_of(vp8x(8, 8), vp8x(8192, 8192), frame),
             "WebP, canvas last": webp_of(frame, vp8x(8192, 8192)),
         },
-        "not sequential, which is not read": {
+        "only sequential JPEGs are supported": {
             "JPEG, 400 scans": scans(400),
             "JPEG, progressive": scans(1, 8, 8),
             "JPEG, arithmetic": jpeg.replace(b"\xff\xc0", b"\xff\xc9"),
             "JPEG, lossless": jpeg.replace(b"\xff\xc0", b"\xff\xc3"),
         },
-        "of several scans, which is not read": {
+        "JPEGs with several scans are not supported": {
             "JPEG, another in its scan": jpeg[:-2] + jpeg[2:],
         },
         "damaged: it has two frames": {"JPEG, two frames": jpeg[:2] + other_frame + jpeg[2:]},
@@ -163,7 +163,7 @@ def pictures() -> dict[str, tuple[bytes, str]]:
             "WebP, no end": webp_of(frame)[:-4],
             "JPEG, no end": jpeg[:-2],
         },
-        "this is no PNG, WebP or JPEG": {"GIF": b"GIF89a" + bytes(40), "nothing": b""},
+        "this is not a PNG, WebP or JPEG": {"GIF": b"GIF89a" + bytes(40), "nothing": b""},
     }
     return {
         name: (content, told)

@@ -1,7 +1,7 @@
 """The server's side of the engine: submit, follow, await and cancel requests.
 
-The worker is a process of its own. When it dies it is started anew and every request that had not
-ended is sent again, in order: its seed fixes its pixels, so clients see a longer wait and no more.
+The worker is a separate process. When it dies, a new one is started and every unfinished request is
+sent again, in order. Its seed fixes its pixels, so clients only see a longer wait.
 """
 
 import asyncio
@@ -47,10 +47,10 @@ from app.engine.wire import (
 
 log = logging.getLogger(__name__)
 
-_MOST_SLOWNESS = 10.0  # a stall is no pace
-_SOON = 5  # seconds to come back after, while models load
-_DRAIN_SECONDS = 0.05  # between two looks whether all is done
-_PLACE_SECONDS = 1.0  # between two places told: all who wait move up at once, and each is woken
+_MOST_SLOWNESS = 10.0  # a longer stall is not the usual pace
+_SOON = 5  # seconds after which to try again, while models load
+_DRAIN_SECONDS = 0.05  # seconds between two checks whether all is done
+_PLACE_SECONDS = 1.0  # seconds between reports of places: each wakes every waiting client
 
 
 class EngineClient:
@@ -66,17 +66,17 @@ class EngineClient:
         self._load, self._ledger = load, Ledger(load, limits)
         self._ids = itertools.count(1)
         self._ends = math.inf  # when the server stops; time.monotonic()
-        self._news = asyncio.Event()  # set for a moment where requests may be taken, or never will
+        self._news = asyncio.Event()  # set briefly when requests may be taken, or never will be
         self.supervisor = Supervisor(load, start, self._handle, self._bury, upkeep or Upkeep())
 
     @property
     def models(self) -> Mapping[str, ModelInfo]:
-        """Those that are loaded, by name, the default first; none before they are."""
+        """The loaded models by name, the default first; empty until they are loaded."""
         return self._ledger.models
 
     @property
     def failed(self) -> Mapping[str, str]:
-        """Models that were to be loaded and are not, by name, and why."""
+        """The models that did not load, by name, and the reasons."""
         return self.supervisor.failed
 
     @property
@@ -96,7 +96,7 @@ class EngineClient:
 
     @property
     def refusal(self) -> str | None:
-        """Why no requests are taken; None where they are."""
+        """Why no requests are taken; None if they are."""
         if self._ends < math.inf:
             return "the server is stopping"
         if self.supervisor.fault is not None or self.models:
@@ -112,12 +112,12 @@ class EngineClient:
 
     @property
     def wanted(self) -> Sequence[str]:
-        """The models that there should be, by name."""
+        """The names of the models that should be loaded."""
         return tuple(self._load.models)
 
     @property
     def timeout(self) -> float:
-        """Seconds that requests have which name none."""
+        """The deadline in seconds of requests that name none."""
         return self._ledger.limits.seconds
 
     @property
@@ -126,11 +126,11 @@ class EngineClient:
         return len(self._ledger.requests)
 
     def rows(self, info: ModelInfo) -> int:
-        """UNet evaluations a tick of this model has at most."""
+        """The most UNet evaluations per tick of this model."""
         return self._load.rows or info.costs.best.rows
 
     async def start(self) -> None:
-        """Look after a worker from now on."""
+        """Start to supervise a worker."""
         self.supervisor.watch()
 
     async def loaded(self, timeout: float | None = None) -> None:
@@ -150,25 +150,25 @@ class EngineClient:
             raise EngineUnavailable(refusal)
 
     def _tell(self) -> None:
-        """Wake who waits to hear whether requests are taken."""
+        """Wake whatever waits to learn whether requests are taken."""
         self._news.set()
         self._news.clear()
 
     async def drain(self, seconds: float) -> None:
-        """Take no more, and let what can be done within `seconds` end; returns when all is.
+        """Take no more requests, and finish those that can be done within `seconds`.
 
-        What is foreseen to take longer fails at once, with `EngineUnavailable`, and so does, when
-        they are over, what is left. Called again, the shorter time counts.
+        Requests with a longer forecast fail at once with `EngineUnavailable`; what is left at the
+        end fails then. If called again, the shorter time counts.
         """
         self._ends = min(self._ends, time.monotonic() + seconds)
         self._tell()
         self._turn_away()
         while self.jobs and (left := self._ends - time.monotonic()) > 0:
             await asyncio.sleep(min(left, _DRAIN_SECONDS))
-        self._fail_all("the server stops; there was no time left to finish this")
+        self._fail_all("the server is stopping; there was no time left to finish this request")
 
     async def close(self) -> None:
-        """Fail whatever is left, and stop the worker."""
+        """Fail the remaining requests, and stop the worker."""
         self._ends = -math.inf
         self._tell()
         self._fail_all("the engine stopped")
@@ -184,7 +184,7 @@ class EngineClient:
         previews: int = 0,
         watch: Watch | None = None,
     ) -> Result:
-        """The images of a request, in at most `timeout` seconds, or the limit where absent.
+        """The images of a request, within `timeout` seconds, or within the limit if absent.
 
         `watch` is told what becomes of it meanwhile: `Queued` at once and `Moved` in step order, a
         `Preview` of every image after each of `previews` steps, evenly spaced. Cancelling the
@@ -229,7 +229,7 @@ class EngineClient:
         return Result(done.images, queue, denoise, done.decoding)
 
     def _place(self, request: Request) -> Queued:
-        """Where it is in the queue, if it waits at all."""
+        """Its place in the queue, if it waits."""
         found = next(self._ledger.places(lambda other: other is request), None)
         place = found[1] if found else Queued(0, 0.0)
         request.place, request.placed = place.position, time.monotonic()
@@ -245,7 +245,7 @@ class EngineClient:
         return request
 
     def _send_waiting(self) -> None:
-        """Send what was not sent; after two deaths, those in flight at both alone, one by one."""
+        """Send the unsent requests; those in flight at two deaths are sent alone, one by one."""
         if not self.supervisor.up:
             return
         requests = self._ledger.requests.values()
@@ -266,7 +266,7 @@ class EngineClient:
             )
 
     def _abandon(self, request: Request) -> None:
-        """Nobody waits for it any more."""
+        """End a request that nobody waits for any more."""
         request.answer.cancel()
         if request.sent:
             self.supervisor.send(Cancel(request.id))
@@ -278,7 +278,7 @@ class EngineClient:
             self._send_waiting()
 
     def _handle(self, event: Event) -> None:
-        """Take note of what the worker says."""
+        """Handle an event of the worker."""
         if isinstance(event, Progress):
             self._note(event)
         elif isinstance(event, Ready):
@@ -301,7 +301,7 @@ class EngineClient:
             self._answer(event)
 
     def _leave_out(self, event: LeftOut) -> None:
-        """A model is not there any more, nor what was asked of it."""
+        """Forget a model that was left out, and refuse its requests."""
         loaded = [info for name, info in self.models.items() if name != event.model]
         self._ledger.models = Models(loaded, self.failed)
         for request in list(self._ledger.requests.values()):
@@ -319,7 +319,7 @@ class EngineClient:
         self._forget(request)
 
     def _show(self, job_id: int, previews: Sequence[Preview]) -> None:
-        """Tell of previews, but not of those that were told before a worker died."""
+        """Pass previews on, except those that were passed on before a worker died."""
         if request := self._ledger.requests.get(job_id):
             for preview in previews:
                 if preview.step > request.shown.get(preview.image, 0):
@@ -356,30 +356,32 @@ class EngineClient:
                 request.tell(place)
 
     def _bury(self) -> None:
-        """The worker died: what was sent is to be sent again, but for what it died of."""
+        """The worker died: send its requests again, except a request that caused its death."""
         if self.supervisor.fault is not None:
             self._tell()
             self._fail_all(self.supervisor.fault)
         for request in self._ledger.bury():
-            told = "request %s was alone at two deaths, and fails: %s"
+            told = "request %s was running alone at two deaths of the worker, and fails: %s"
             log.error(told, request.asker.request_id, request.params)
-            request.answer.set_exception(GenerationFailed("the worker died of it"))
+            request.answer.set_exception(
+                GenerationFailed("the worker died each time it ran this request")
+            )
             self._ledger.forget(request)
         if self._ends < math.inf:
             self._turn_away()
 
     def _turn_away(self) -> None:
-        """Fail what will not be done before the server stops; the rest is done the sooner."""
+        """Fail the requests that cannot be done before the server stops; the rest is faster."""
         left = self._ends - time.monotonic()
         outage = self.supervisor.outage
         for request, seconds in list(self._ledger.late(left - outage)):
-            told = f"the server stops in {max(left, 0):.3g} s; this would take about "
+            told = f"the server stops in {max(left, 0):.3g} s; this request would take about "
             self._refuse(request, f"{told}{outage + seconds:.3g} s")
         if not self.jobs:
             self.supervisor.retire()
 
     def _refuse(self, request: Request, reason: str) -> None:
-        """End it, wherever it is, for no fault of its own."""
+        """End a request, wherever it is, for a reason outside it."""
         if not request.answer.done():
             request.answer.set_exception(EngineUnavailable(reason))
         if request.sent:

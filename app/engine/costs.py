@@ -1,4 +1,4 @@
-"""What a tick costs, and what follows: how many rows one should have, and when a job will end.
+"""What a tick costs, and what follows: how many rows it should have, and when a job will end.
 
 Standard library only. The table is measured when a model is warmed up.
 """
@@ -11,20 +11,20 @@ WORTHWHILE = 0.95  # of the best rate: a bucket that reaches it is as large as a
 
 @dataclass(frozen=True)
 class Bucket:
-    """A shape the device runs: `rows` UNet evaluations and their updates in `seconds`."""
+    """A shape that the device runs: `rows` UNet evaluations and their updates in `seconds`."""
 
     rows: int
     seconds: float
 
     @property
     def rate(self) -> float:
-        """Rows a second, all of them used."""
+        """Rows per second, if all of them are used."""
         return self.rows / self.seconds
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Buckets by rows, ascending; a tick runs one of them, short of rows it is padded."""
+    """Buckets by rows, ascending; a tick runs one of them, padded if it lacks rows."""
 
     buckets: tuple[Bucket, ...]
 
@@ -35,7 +35,7 @@ class Costs:
         return next(bucket for bucket in self.buckets if bucket.rate >= enough)
 
     def up_to(self, rows: int) -> "Costs":
-        """The same without buckets of more rows, but for the smallest."""
+        """The same without buckets of more rows, except the smallest."""
         return Costs(tuple(b for b in self.buckets if b.rows <= rows) or self.buckets[:1])
 
     def holding(self, rows: int) -> Bucket:
@@ -43,9 +43,9 @@ class Costs:
         return next((b for b in self.buckets if b.rows >= rows), self.buckets[-1])
 
     def choose(self, wanted: int, least: int, most: int) -> Bucket:
-        """The bucket of `least` to `most` rows that makes most of `wanted` rows a second.
+        """The bucket of `least` to `most` rows that computes the most of `wanted` rows per second.
 
-        Where none has so few or so many, the nearest: room for `least` comes first.
+        If no bucket has so few or so many rows, take the nearest; room for `least` comes first.
         """
         allowed = [b for b in self.buckets if least <= b.rows <= most] or [self.holding(least)]
         return max(allowed, key=lambda bucket: min(bucket.rows, wanted) / bucket.seconds)
@@ -95,7 +95,7 @@ def forecast(
 
 
 def solo(costs: Costs, *, steps: int, rows: int) -> float:
-    """Seconds a job takes with the device to itself: ticks in turn where a step has many rows."""
+    """Seconds a job takes alone on the device; a step with many rows takes several ticks."""
     a_step = rows / steps
     most = costs.best.rows
     whole, rest = divmod(a_step, most)

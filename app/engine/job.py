@@ -8,18 +8,18 @@ from types import MappingProxyType
 
 from app.engine.costs import Costs
 
-# What one request may ask for at most; a model's own number of timesteps bounds its steps, too.
+# The most that one request may ask for; a model's number of timesteps bounds its steps, too.
 MAX_STEPS, MAX_IMAGES, MAX_SEED = 1000, 16, 2**63 - 1
 MAX_GUIDANCE_SCALE = 30  # where AUTOMATIC1111's slider ends
 MIN_PRIORITY, MAX_PRIORITY, MAX_TIMEOUT = -10, 10, 3600.0
 MAX_PREVIEWS = 16
 DEFAULT_STEPS = 50
-LONG = 100  # steps; a request of more gives way to shorter ones
+LONG = 100  # steps; a request with more gives way to shorter ones
 
 
 @dataclass(frozen=True)
 class Asker:
-    """Who asks: what the engine has is shared out by `client`; the log names `request_id`."""
+    """Who asks: shares of the engine go by `client`; the log names `request_id`."""
 
     client: str = ""
     request_id: str = ""
@@ -32,11 +32,11 @@ class EngineError(Exception):
     """The engine did not make the images.
 
     EngineError
-    +-- EngineBusy          no room, or not in time; `retry_after` seconds
-    +-- DeadlineTooShort    not to be met even with nothing else to do
+    +-- EngineBusy          no room, or not in time; try again after `retry_after` seconds
+    +-- DeadlineTooShort    cannot be met even if the request runs alone
     +-- DeadlineExceeded    accepted, and not done in time
     +-- EngineUnavailable   not loaded, or stopped; `retry_after` seconds, if known
-    +-- GenerationFailed    accepted, and failed on the way
+    +-- GenerationFailed    accepted, and failed while it was computed
     """
 
 
@@ -49,7 +49,7 @@ class EngineBusy(EngineError):
 
 
 class DeadlineTooShort(EngineError):
-    """The request takes longer than it may, even alone."""
+    """The request takes longer than its deadline, even alone."""
 
 
 class DeadlineExceeded(EngineError):
@@ -57,7 +57,7 @@ class DeadlineExceeded(EngineError):
 
 
 class EngineUnavailable(EngineError):
-    """No worker takes requests now; one may after `retry_after` seconds, where these are known."""
+    """No worker takes requests now; one may after `retry_after` seconds, if known."""
 
     def __init__(self, reason: str, retry_after: int | None = None) -> None:
         super().__init__(reason)
@@ -73,7 +73,7 @@ class OutOfMemory(Exception):
 
 
 class DeviceLost(Exception):
-    """The device answers no more in this process, which has to end."""
+    """The device has stopped answering in this process, which has to end."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Params:
     n: int
 
     def canonical(self, info: "ModelInfo") -> "Params":
-        """The same pixels by their one name: no guidance where there is nothing to guide.
+        """The one form of all requests for these pixels: no guidance if no step is guided.
 
         An interval becomes the narrowest that covers the same steps, and ends where a step begins.
         """
@@ -112,7 +112,7 @@ class Params:
         return (self.seed + image) % (MAX_SEED + 1)
 
     def rows(self, step: int) -> int:
-        """UNet evaluations of one image at step 0..steps-1: two where it is guided."""
+        """UNet evaluations of one image at step 0..steps-1: two if it is guided."""
         start, end = self.guidance_interval
         return 2 if self.guidance_scale != 1 and start <= step / self.steps < end else 1
 
@@ -124,7 +124,7 @@ class Params:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What the server may know of a loaded model."""
+    """What the server knows about a loaded model."""
 
     name: str
     classes: tuple[str, ...]
@@ -158,9 +158,9 @@ class ModelInfo:
 
 
 class Models(dict[str, ModelInfo]):
-    """Those that are loaded, by name, the default first; `failed` says why others are not.
+    """The loaded models by name, the default first; `failed` says why others did not load.
 
-    To look up one that failed raises `EngineUnavailable`, and one that nobody knows, KeyError.
+    Looking up a model that failed raises `EngineUnavailable`, and an unknown one KeyError.
     """
 
     def __init__(
@@ -226,13 +226,13 @@ Update = Queued | Moved | Preview
 
 
 def preview_steps(steps: int, previews: int) -> frozenset[int]:
-    """Steps 1..steps-1 after which an image is shown: so many, evenly spaced, where there are."""
+    """The steps in 1..steps-1 after which an image is shown: at most `previews`, evenly spaced."""
     wanted = (round(steps * k / (previews + 1)) for k in range(1, previews + 1))
     return frozenset(step for step in wanted if 0 < step < steps)
 
 
 class Status(Enum):
-    """QUEUED -> RUNNING -> DONE | FAILED | CANCELLED. The scheduler is the one writer."""
+    """QUEUED -> RUNNING -> DONE | FAILED | CANCELLED. Only the scheduler changes it."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -257,7 +257,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether the job will change no more."""
+        """Whether the job has reached its last state."""
         return self.status in (Status.DONE, Status.FAILED, Status.CANCELLED)
 
     @property

@@ -1,4 +1,4 @@
-"""What the engine was asked and has not ended: what lies before a request, and if it fits."""
+"""The unfinished requests: what lies before a new one, and whether it fits."""
 
 import math
 import time
@@ -21,9 +21,9 @@ from app.engine.request import Request
 from app.engine.shares import Shares
 from app.engine.wire import Load
 
-_MAX_RETRY_AFTER = 120  # seconds; the OpenAI SDK, for one, gives up on anything longer
+_MAX_RETRY_AFTER = 120  # seconds; the OpenAI SDK, for one, gives up on longer waits
 
-_CULPRIT = 4  # deaths in a row that a request was in flight at
+_CULPRIT = 4  # deaths in a row at which the request was in flight
 
 
 @dataclass
@@ -34,17 +34,17 @@ class Stats:
     rows: int = 0
     padding: int = 0
     running: int = 0  # slots taken at the last report
-    shared: int = 0  # requests that another one, equal and in flight, answered
+    shared: int = 0  # requests that an equal one in flight answered
     cancelled: int = 0
-    cancel_ticks: int = 0  # at most, from a client's leaving to its slots being free
-    slowness: float = 1.0  # of late: what ticks took, by what they took when measured alone
+    cancel_ticks: int = 0  # the most ticks from a client's disconnect until its slots were free
+    slowness: float = 1.0  # time of recent ticks, divided by the time measured alone
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What may wait and run at once, requests and UNet evaluations, and for how long at most.
+    """How many requests and UNet evaluations may wait and run at once, and for how long.
 
-    For one client alone; for all together it is a quarter more (shares.py).
+    These hold for one client alone; all clients together have a quarter more (shares.py).
     """
 
     jobs: int
@@ -53,7 +53,7 @@ class Limits:
 
 
 class _Kind(NamedTuple):
-    """Requests that are one to those who wait behind them."""
+    """Requests that count as one for those that wait behind them."""
 
     client: str
     model: str
@@ -69,7 +69,7 @@ class _Sum:
     rows: int = 0
 
     def add(self, images: int, rows: int) -> None:
-        """Add those of more requests."""
+        """Add the images and rows of more requests."""
         self.images += images
         self.rows += rows
 
@@ -89,7 +89,8 @@ class Ledger:
     def equal(self, params: Params, client: str) -> Request | None:
         """A request for the same pixels that comes no later than one of this client would.
 
-        That is its own newest; or another's who has no more work here than this one would have.
+        It is the client's own newest request, or that of another client with no more work here than
+        this client would have.
         """
         same = self._equal.get(params, {})
         if own := same.get(client):
@@ -98,14 +99,14 @@ class Ledger:
         return next((r for r in same.values() if held(r.client) <= held(client) + r.work), None)
 
     def add(self, request: Request) -> None:
-        """Take a request up."""
+        """Add a request."""
         self.requests[request.id] = request
         self._equal.setdefault(request.params, {})[request.client] = request
         self._charge(request, 1)
         self.note(request, 0)
 
     def forget(self, request: Request) -> None:
-        """It has ended."""
+        """Remove a request that has ended."""
         if self.requests.pop(request.id, None) is None:
             return
         self._count(request, -request.counted)
@@ -117,9 +118,9 @@ class Ledger:
             del self._equal[request.params]
 
     def bury(self) -> list[Request]:
-        """Count a worker's death against those who rode; the ones that caused every one.
+        """Count a worker's death against the requests that were running; return the culprits.
 
-        Where nobody rode, it is against all that it had taken up. None of them is sent now.
+        If none was running, it counts against all that the worker had received. All are unsent now.
         """
         requests, self.stats.running = list(self.requests.values()), 0
         blamed = {r for r in requests if r.riding} or {r for r in requests if r.sent}
@@ -133,14 +134,14 @@ class Ledger:
         return [request for request in requests if request.deaths >= _CULPRIT]
 
     def note(self, request: Request, steps: int) -> None:
-        """Its images have made so many steps, all together."""
+        """Note how many steps the images of a request have made together."""
         request.steps = steps
         self._count(request, request.rows_left - request.counted)
 
     def admit(
         self, params: Params, work: int, priority: int, timeout: float, client: str = ""
     ) -> None:
-        """Refuse what has no room, or cannot be done in time.
+        """Refuse a request that has no room, or cannot be done in time.
 
         Raises:
             DeadlineTooShort: it takes longer even alone.
@@ -150,13 +151,13 @@ class Ledger:
         alone = solo(costs, steps=params.steps, rows=work)
         if alone > timeout:
             raise DeadlineTooShort(
-                f"timeout: {timeout:g} s; this takes about {alone:.2g} s with nothing else to do"
+                f"timeout: {timeout:g} s is too short; the request takes about {alone:.2g} s alone"
             )
         ahead = self._ahead(params, work, priority, client)
         expected = self._forecast(params, ahead, images=params.n, work=work)
         if self.requests and expected.end > timeout:
             raise EngineBusy(
-                f"it would take about {expected.end:.3g} s now; the timeout is {timeout:g} s",
+                f"it would take about {expected.end:.3g} s now; its timeout is {timeout:g} s",
                 _seconds(expected.end - timeout),
             )
         if not (self._jobs.fits(client) and self._work.fits(client, work)):
@@ -165,9 +166,9 @@ class Ledger:
             raise EngineBusy(self._full(client), wait)
 
     def late(self, seconds: float) -> Iterator[tuple[Request, float]]:
-        """What will not have ended in so many seconds, each with the seconds it would take.
+        """The requests that will not end within `seconds`, each with the seconds it would take.
 
-        Those that are told of count as gone: what comes after them is done the sooner.
+        Requests that were yielded count as gone, so later ones are done sooner.
         """
         images: dict[tuple[str, bool], int] = defaultdict(int)  # that stay, by model and length
         rows = images.copy()
@@ -194,9 +195,9 @@ class Ledger:
         return min(foreseen, pace * (request.all_steps - done))
 
     def places(self, asked: Callable[[Request], bool]) -> Iterator[tuple[Request, Queued]]:
-        """Those asked for that wait, the next one first, with their places in their model's queue.
+        """The given requests that wait, the next one first, with their places in the model's queue.
 
-        A long one comes after all that are before it, a short one after short ones alone.
+        A long request comes after all that are before it, a short one only after short ones.
         """
         if not any(asked(request) for request in self.requests.values()):
             return
@@ -216,7 +217,7 @@ class Ledger:
             waiting[own] += not request.riding
 
     def _in_turn(self) -> Sequence[Request]:
-        """Requests as they come to their slots: an image of each client, then the next of each."""
+        """Requests in the order of their slots: one image of each client, then the next of each."""
         requests = sorted(self.requests.values(), key=lambda r: (-r.priority, r.id))
         if self._jobs.clients < 2:
             return requests
@@ -229,7 +230,7 @@ class Ledger:
         return [self.requests[number] for *_, number in sorted(turns)]
 
     def _ahead(self, params: Params, work: int, priority: int, client: str) -> Ahead:
-        """What lies before a new request: its client's own, and of every other client as much.
+        """What lies before a new request: its client's images, and as many of every other client.
 
         Long requests do not lie before a short one, nor do those of lower priority.
         """
@@ -250,12 +251,12 @@ class Ledger:
         jobs, work = self._jobs, self._work
         if not jobs.held(client):
             return (
-                f"{jobs.taken} requests of {work.taken} UNet evaluations of {jobs.clients} clients "
+                f"{jobs.taken} requests of {jobs.clients} clients ({work.taken} UNet evaluations) "
                 f"are waiting or running; the limits are {jobs.total} and {work.total}"
             )
-        share = "" if jobs.clients == 1 else " beside other clients'"
+        share = "" if jobs.clients == 1 else " besides those of other clients"
         return (
-            f"{jobs.held(client)} requests of {work.held(client)} UNet evaluations of this client "
+            f"{jobs.held(client)} requests of this client ({work.held(client)} UNet evaluations) "
             f"are waiting or running{share}; the limits are {jobs.most(client)} and "
             f"{work.most(client)}"
         )
@@ -288,11 +289,11 @@ class Ledger:
         )
 
     def _costs(self, model: str) -> Costs:
-        """What ticks of a model cost, of those that the settings allow."""
+        """What a model's ticks cost, for the buckets that the settings allow."""
         costs, most = self.models[model].costs, self._load.rows
         return costs if most is None else costs.up_to(most)
 
 
 def _seconds(wait: float) -> int:
-    """Whole seconds to come back after."""
+    """Whole seconds after which to try again."""
     return min(max(math.ceil(wait), 1), _MAX_RETRY_AFTER)

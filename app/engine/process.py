@@ -23,15 +23,15 @@ _POLL_SECONDS = 0.02
 
 
 class Process(Protocol):
-    """What is asked of a process."""
+    """The interface of a process."""
 
     pid: int
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit status, -9 for a signal 9; raises `TimeoutExpired`."""
+        """Return its exit status, -9 for signal 9; raise `TimeoutExpired`."""
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
 
 
 class WorkerProcess:
@@ -52,7 +52,8 @@ class WorkerProcess:
     def _spawn(self, command: Sequence[str], connection: socket.socket) -> Process:
         """A process in a group of its own: Ctrl-C in the terminal is the server's to handle.
 
-        In a folder that is there whatever becomes of the server's: PyTorch cannot do without.
+        It runs in a folder that always exists, because PyTorch needs one, even if the server's was
+        deleted.
         """
         number = connection.fileno()
         given = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
@@ -66,12 +67,12 @@ class WorkerProcess:
         )
 
     async def attach(self) -> None:
-        """Talk to it from the running event loop from now on."""
+        """Connect to it from the running event loop."""
         self._ours.setblocking(False)
         self._streams = await asyncio.open_connection(sock=self._ours)
 
     async def event(self) -> Event | None:
-        """What it says next; None when it is gone. Raises `MsgspecError`."""
+        """Return its next event; None when it is gone. Raises `MsgspecError`."""
         assert self._streams is not None, "attach() comes first"
         event = await read_event(self._streams[0])
         self.heard += 1
@@ -80,14 +81,14 @@ class WorkerProcess:
         return event
 
     def send(self, command: Command) -> None:
-        """Say something; lost where the worker is gone, which `event` tells."""
+        """Send a command; it is lost if the worker is gone, which `event` reports."""
         if isinstance(command, Submit):
             self.owed.add(command.job_id)
         if self._streams is not None and not self._streams[1].is_closing():
             self._streams[1].write(pack(command))
 
     async def end(self, grace: float) -> int | None:
-        """Wait for its end, for so long, then kill it; its exit status, None if that fails, too."""
+        """Wait `grace` seconds for its end, then kill it; its exit status, None if it runs on."""
         with contextlib.suppress(OSError, RuntimeError):
             if self._streams is None:
                 self._ours.shutdown(socket.SHUT_RDWR)
@@ -98,13 +99,13 @@ class WorkerProcess:
             self.process.kill()
             status = await self._status(_KILLED_SECONDS)
         if status is None:
-            log.error("process %d does not end, though killed; it is left alone", self.process.pid)
+            log.error("process %d was killed but does not end; it is left alone", self.process.pid)
         return status
 
     async def _status(self, seconds: float) -> int | None:
-        """Its exit status, waited for; None where it still runs after so long.
+        """Wait `seconds` for its exit status; None if it still runs then.
 
-        In no thread: those of the event loop may all be at work.
+        Without a thread: those of the event loop may all be at work.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds

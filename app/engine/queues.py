@@ -1,9 +1,9 @@
-"""Who gets the next slot. Policy alone: no tensors, standard library only.
+"""Who gets the next slot. Only policy: no tensors, standard library only.
 
-Every client has queues of its own. Inside one it is first come, first served, where a level of
-priority is worth `AGING` ticks: so a low one waits a bounded time longer. Between clients it is the
-highest level that comes first, then whoever holds the fewest slots, then whoever waits longest; a
-client that got none for `AGING` ticks goes up a level, so that each has its turn.
+Every client has its own queues. Within one client it is first come, first served, and one level of
+priority is worth `AGING` ticks, so a low priority waits a bounded time longer. Between clients the
+highest level comes first, then the client that holds the fewest slots, then the one that has waited
+longest. A client that got no slot for `AGING` ticks goes up one level, so each has its turn.
 
 Nobody may hold more than their share of the slots (shares.py). Long images have no more than seven
 eighths of it, so that a short image may pass long ones that wait.
@@ -52,7 +52,7 @@ class Queues:
         heapq.heappush(queue.heaps[job.long], (now - AGING * job.priority, job.id, job))
 
     def take(self, now: int) -> Image | None:
-        """The image whose turn it is for a slot, which it then holds; None where none may."""
+        """Give a slot to the image whose turn it is, and return it; None if none may have one."""
         if self.slots.taken == self.slots.total:
             return None
         turns = [
@@ -74,7 +74,7 @@ class Queues:
         return image
 
     def leave(self, image: Image) -> None:
-        """An image gives its slot back."""
+        """Take a slot back from an image."""
         self._hold(image, -1)
 
     def drop(self, job: Job) -> None:
@@ -87,7 +87,7 @@ class Queues:
             self._tidy(job.asker.client)
 
     def _head(self, client: str, queue: _Queue) -> tuple[int, int, Job] | None:
-        """What a client would have a slot for, if its share allows any."""
+        """The next image of a client, if its share allows another slot."""
         if not self.slots.fits(client):
             return None
         heads = [heap[0] for heap in queue.heaps.values() if heap]

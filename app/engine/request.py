@@ -1,4 +1,4 @@
-"""A request as the server keeps it, from its asking to its end."""
+"""A request as the server keeps it, from its arrival to its end."""
 
 import asyncio
 import math
@@ -15,9 +15,9 @@ Watch = Callable[[Update], None]
 
 @dataclass(eq=False)
 class Request:
-    """What is asked of the worker, once, for all who ask it: `waiters` of them.
+    """One request to the worker, shared by all `waiters` that asked for it.
 
-    It counts as the first one's.
+    It counts against the share of the first client that asked.
     """
 
     id: int
@@ -42,12 +42,12 @@ class Request:
 
     @property
     def client(self) -> str:
-        """Whose share it is charged to."""
+        """The client whose share it counts against."""
         return self.asker.client
 
     @property
     def rows_left(self) -> int:
-        """UNet evaluations still to be made, about."""
+        """About how many UNet evaluations are still to be made."""
         return self.work - self.work * self.steps // self.all_steps
 
     @property
@@ -57,7 +57,7 @@ class Request:
 
     @property
     def suspect(self) -> bool:
-        """Whether workers may die of it."""
+        """Whether it may be what kills workers."""
         return self.deaths >= _SUSPECT
 
     @property
@@ -66,6 +66,6 @@ class Request:
         return self.params.steps > LONG
 
     def tell(self, update: Update) -> None:
-        """Tell all who watch."""
+        """Tell all clients that follow it."""
         for watch in self.watches:
             watch(update)

@@ -1,6 +1,6 @@
 """Slots, steps and decoding: the tensors of one model.
 
-Who rides and when is the scheduler's to say; what a slot looks like is here.
+The scheduler decides which images ride and when; this file knows what a slot holds.
 """
 
 import functools
@@ -58,8 +58,8 @@ class Runner:
     def open(cls, name: str, folder: Path, load: Load) -> "Runner":
         """Load a model folder; raises `CheckpointError`, or `ValueError` for a wrong device.
 
-        What the folder has that is passed over, or lacks and is assumed, is logged: in a server by
-        its worker, on the command line to standard error.
+        Notes on what the folder has that is ignored, or lacks and is assumed, are logged: in a
+        server by its worker, on the command line to standard error.
         """
         model = LatentDiffusion.open(folder, device=load.device, dtype=getattr(torch, load.dtype))
         for note in model.notes:
@@ -120,12 +120,12 @@ class Runner:
         self._finishing += images
 
     def preview(self, images: Sequence[Image]) -> None:
-        """Keep what the images will be, as of the step that was begun last, to be sketched."""
+        """Keep the x0 of these images at the step begun last, for previews."""
         self._wanted += [(image, image.step) for image in images]
 
     @torch.inference_mode()
     def previewed(self, *, wait: bool) -> list[tuple[Image, int, Pixels]]:
-        """Sketches of steps that are done, each with its step; all that were kept with `wait`."""
+        """Previews of finished steps, each with its step; with `wait`, all that were kept."""
         if self._unsketched and self._sketch is not None:
             kept, self._unsketched = self._unsketched, []
             images = self._sketch(torch.stack([x0 for *_, x0 in kept]))

@@ -26,7 +26,7 @@ from app.engine.job import Image, Job, Pixels, Status
 from app.engine.queues import Queues
 
 PATIENCE = 500  # ticks with fewer rows, after memory ran out, before more are tried again
-DECODED = 16  # images a tick at most: a block of the decoder
+DECODED = 16  # at most this many images per tick: a block of the decoder
 SPARING = 2  # times what a tick takes for those alone who ride first
 
 
@@ -42,7 +42,7 @@ class Plan:
 class Scheduler:
     """Queues, slots and the state of every job of one model.
 
-    One client alone has `slots`; there are more, which only others may have (shares.py). `most`
+    One client alone has `slots`; the reserve above that is for other clients (shares.py). `most`
     bounds the rows of a tick.
     """
 
@@ -112,7 +112,7 @@ class Scheduler:
     def stumble(self, plan: Plan, *, memory: bool) -> Job | None:
         """The step was not made: halve what rides, and be patient where it was for memory.
 
-        Returns the job to fail, where one image alone could not make its step.
+        Returns the job to fail, if a single image could not make its step.
         """
         self.ticks += 1  # time passes, though nobody moved
         if len(plan.riding) == 1:
@@ -265,7 +265,7 @@ class Scheduler:
 def _share(groups: Sequence[Sequence[Image]], room: int) -> list[Image]:
     """Who rides, in order; an image that does not fit lets others of its group pass.
 
-    A group leaves a quarter of the rows, and room for an image of each, to those after it.
+    A group leaves a quarter of the rows, and room for one image of each client, to those after it.
     """
     riding = []
     for number, group in enumerate(groups, start=1):

@@ -1,9 +1,9 @@
 """How much of what is scarce each client may hold. Policy alone: standard library only.
 
-A threshold that moves (Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory
-Packet Switches", IEEE/ACM Transactions on Networking 6(2), 1998): a client may hold at most `ALPHA`
-times what is free. One alone has four fifths of the total, n that want all there is have
-4 / (4n + 1) each, and something is always left for who comes next.
+The threshold moves (Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet
+Switches", IEEE/ACM Transactions on Networking 6(2), 1998): a client may hold at most `ALPHA` times
+what is free. One client alone has four fifths of the total, n clients that want everything have 4 /
+(4n + 1) each, and something is always left for the next client.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,8 @@ def with_reserve(alone: int) -> int:
 class Shares:
     """Who holds how much of one thing, `total` in all: `alone` of it for a client without others.
 
-    Who holds nothing may take whatever is free: a share is never too small for one request.
+    A client that holds nothing may take whatever is free, so a share is never too small for one
+    request.
     """
 
     def __init__(self, alone: int) -> None:

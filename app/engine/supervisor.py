@@ -23,9 +23,9 @@ _GRACE_SECONDS, _GRACE_TICKS = 2.0, 3  # to end by itself; then it is killed
 class Supervisor:
     """Keeps a worker: starts it anew when it dies or hangs, later and later while it cannot load.
 
-    `handle` is told what a worker says, `buried` when one died. A model that does not load is left
-    out, and `handle` is told. `refused` is called when there is no going on: a reason to stop the
-    server.
+    `handle` gets every event of a worker, and `buried` is called when one died. A model that does
+    not load is left out, and `handle` is told. `refused` is called when no worker can go on, which
+    is a reason to stop the server.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Supervisor:
             self.worker = self._start(self._load)
 
     def watch(self) -> None:
-        """Look after a worker from now on."""
+        """Start to supervise a worker."""
         self.launch()
         self._task = asyncio.create_task(self._supervise())
         self._task.add_done_callback(self._ended)
@@ -120,7 +120,7 @@ class Supervisor:
             reading = asyncio.create_task(self._read(self.worker))
             await self._look_after(self.worker, reading)
         except Exception:  # neither a worker nor what we made of its words is to be relied on now
-            log.exception("what the worker said cannot be handled; it is replaced")
+            log.exception("the worker's message cannot be handled; the worker is replaced")
             self.worker.process.kill()
         finally:
             if reading is not None:
@@ -176,7 +176,7 @@ class Supervisor:
         self._tries.clear()
         self.failed = {name: why for name, why in self.failed.items() if name not in loaded}
         if self.failed and (first := next(iter(self._models))) not in loaded:
-            log.warning("requests that name no model get %s in place of %s", loaded[0], first)
+            log.warning("requests that name no model get %s instead of %s", loaded[0], first)
 
     def _blame(self, watchdog: Watchdog) -> None:
         """A worker died or hung while it loaded: the model it was at may be the reason."""
@@ -192,7 +192,7 @@ class Supervisor:
     def _leave_out(self, model: str, reason: str) -> None:
         """Go on without a model, unless nothing would be left or all are required.
 
-        Where a worker has served already, nothing left is a reason to try all of them again.
+        If a worker has served before and no model is left, all of them are tried again.
         """
         reason = one_line(reason)
         log.error("model %s is left out: %s", model, reason)
@@ -217,7 +217,7 @@ class Supervisor:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.critical("the worker's supervision failed", exc_info=error)
             self.up = False
-            self._give_up("the worker's supervision failed; the log says how")
+            self._give_up("the worker's supervision failed; the log says why")
             self._buried()
 
 

@@ -1,7 +1,7 @@
 """Whether a worker hangs. Policy alone: somebody else looks, counts the seconds, and kills.
 
-Only seconds in which the server's event loop itself ran are counted, so a server that was stopped
-for a while (SIGSTOP, a paused container, a laptop asleep) does not take its worker for hung.
+Only seconds in which the server's event loop itself ran are counted. So a server that was stopped
+for a while (SIGSTOP, a paused container, a sleeping laptop) does not take its worker for hung.
 """
 
 from dataclasses import dataclass
@@ -43,8 +43,8 @@ class Watchdog:
     def look(self, seconds: float, *, heard: int, owes: bool) -> bool:
         """Whether it hangs: `heard` messages came so far, and it `owes` answers.
 
-        The `seconds` since the last look count towards the next: what came in meanwhile and waits
-        to be read is read before anything is held against the worker.
+        The `seconds` since the last look count only at the next one, so messages that came in
+        meanwhile are read before the worker is judged.
         """
         news, self._heard = heard != self._heard, heard
         if self.tick is None:
@@ -56,7 +56,7 @@ class Watchdog:
         if news or not owes:
             self._quiet = 0.0
         elif self._quiet >= max(self._upkeep.hang_seconds, _TICKS * (self.tick or 0)):
-            self.verdict = f"hangs: it has said nothing for {self._quiet:.0f} s"
+            self.verdict = f"hangs: it has been silent for {self._quiet:.0f} s"
             return True
         else:
             self._quiet += seconds

@@ -1,6 +1,6 @@
 """What the server and a worker say to each other, and how: MessagePack with a length before it.
 
-Messages are typed and checked as they are read; nothing a peer sends is ever executed.
+Messages are typed and checked as they are read; nothing that a peer sends is ever executed.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ class Message(msgspec.Struct, frozen=True, tag=True):
 class Load(Message, frozen=True):
     """Open these models, name -> folder. The first command.
 
-    One client alone has at most `slots` images in flight a model (shares.py). `rows` bounds the
-    UNet evaluations of a tick, where it is not to be found out.
+    One client alone has at most `slots` images in flight per model (shares.py). `rows` bounds the
+    UNet evaluations per tick; if None, the bound is measured.
     """
 
     models: dict[str, str]
@@ -62,13 +62,13 @@ class Stop(Message, frozen=True):
 
 
 class Loading(Message, frozen=True):
-    """This model is being opened: said when that begins, and as a sign of life until it is done."""
+    """This model is being opened; sent when that begins, and then as a sign of life."""
 
     model: str
 
 
 class LeftOut(Message, frozen=True):
-    """A model does not load; the others are loaded all the same. The worker ends if none does."""
+    """A model did not load; the others are still loaded. The worker ends if none loads."""
 
     model: str
     reason: str
@@ -81,7 +81,7 @@ class Ready(Message, frozen=True):
 
 
 class Admitted(Message, frozen=True):
-    """These requests ride from the next tick on; told before it begins."""
+    """These requests run from the next tick on; sent before it begins."""
 
     job_ids: tuple[int, ...]
 
@@ -95,7 +95,7 @@ class Done(Message, frozen=True):
 
 
 class Shown(Message, frozen=True):
-    """What was to be shown of a request before it ends, in step order."""
+    """The previews of a request before it ends, in step order."""
 
     job_id: int
     previews: list[Preview]
@@ -116,11 +116,11 @@ class Cancelled(Message, frozen=True):
 
 
 class Progress(Message, frozen=True):
-    """What was done since the last: said a few times a second while there is work.
+    """What was done since the last report; sent a few times per second while there is work.
 
-    `seconds` is the time it took, `expected` what the table says the ticks take. `steps` holds, for
-    every request in flight, the steps its images have made, all together; `previews` what was to be
-    shown of them, by request, in step order.
+    `seconds` is the time it took, `expected` the time that the table gives for these ticks. `steps`
+    holds, for every request in flight, the steps that its images have made together. `previews`
+    holds new previews by request, in step order.
     """
 
     ticks: int
@@ -157,14 +157,14 @@ async def read_event(stream: asyncio.StreamReader) -> Event | None:
 
 
 def read_command(connection: socket.socket) -> Command | None:
-    """The server's next command, waited for; None when it is gone. Raises as `read_event`."""
+    """Wait for the server's next command; None when it is gone. Raises as `read_event`."""
     head = _read(connection, _LENGTH.size)
     body = None if head is None else _read(connection, _length(head))
     return None if body is None else _commands.decode(body)
 
 
 def _length(head: bytes) -> int:
-    """How long the message is that begins so."""
+    """The length of a message, from its first bytes."""
     length: int = _LENGTH.unpack(head)[0]
     if length > _LONGEST:
         raise msgspec.DecodeError(f"a message of {length} bytes")

@@ -1,7 +1,7 @@
 """The worker process: receive -> plan -> step -> deliver.
 
-Started by the server (supervisor.py) with a socket to talk over; when that closes, the server is
-gone and so is the worker.
+The server (supervisor.py) starts it with a socket to talk over. When the socket closes, the server
+is gone, and the worker ends.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ _REPORT_SECONDS = 0.2  # every client that follows is woken by each: they cost a
 
 
 class Mechanism(Protocol):
-    """What the loop asks of a runner: the tensors of one model, by slot."""
+    """The runner's interface for the loop: the tensors of one model, by slot."""
 
     info: ModelInfo
 
@@ -72,20 +72,20 @@ class Mechanism(Protocol):
     def step(self, images: Sequence[Image], rows: int) -> None:
         """Begin a step of these images, all or none, in a bucket of `rows`.
 
-        It may still be under way when this returns; raises `OutOfMemory`.
+        The step may still be running when this returns; raises `OutOfMemory`.
         """
 
     def preview(self, images: Sequence[Image]) -> None:
-        """Keep what the images will be, as of the step that was begun last, to be sketched."""
+        """Keep the x0 of these images at the step begun last, for previews."""
 
     def previewed(self, *, wait: bool) -> list[tuple[Image, int, Pixels]]:
-        """Sketches of steps that are done, each with its step; all that were kept with `wait`."""
+        """Previews of finished steps, each with its step; with `wait`, all that were kept."""
 
     def decode(self, images: Sequence[Image]) -> None:
         """Begin to decode images that have made their last step; their slots are free after."""
 
     def decoded(self, *, wait: bool) -> list[tuple[Image, Pixels | str]]:
-        """Images decoded since, or why one could not be; `wait` for some where any are begun."""
+        """Newly decoded images, or why one failed; with `wait`, block if any were begun."""
 
 
 Loader = Callable[[Load], list[Mechanism]]
@@ -103,7 +103,7 @@ def load_runners(load: Load) -> list[Mechanism]:
 
 @dataclass
 class _Lane:
-    """One model: who rides, and what carries them."""
+    """One model: its scheduler and its runner."""
 
     scheduler: Scheduler
     runner: Mechanism
@@ -113,9 +113,9 @@ class _Lane:
 
 
 class Worker:
-    """One scheduler and one runner a model, and the loop over them.
+    """One scheduler and one runner per model, and the loop over them.
 
-    `load` is asked for one model at a time. `orphaned` is called from a thread of its own when the
+    `load` is called for one model at a time. `orphaned` is called from a separate thread when the
     server is gone, or cannot be understood.
     """
 
@@ -138,7 +138,7 @@ class Worker:
         self._open(load)
         if not self._lanes:
             return
-        gc.freeze()  # what is loaded stays: no tick is to wait while it is searched for garbage
+        gc.freeze()  # what is loaded stays, so garbage collection need not search it
         self._emit(Ready(tuple(lane.runner.info for lane in self._lanes.values())))
         while self._receive():
             for lane in self._lanes.values():
@@ -157,7 +157,7 @@ class Worker:
             while (command := read_command(self._connection)) is not None:
                 self._inbox.put((command, self._ticks))
         except Exception:
-            log.exception("what the server said cannot be read; this worker ends")
+            log.exception("the server's message cannot be read; this worker ends")
         self._orphaned()
 
     def _open(self, load: Load) -> None:
@@ -171,14 +171,14 @@ class Worker:
 
         beats = threading.Thread(target=beat, name="heartbeat", daemon=True)
         for name, folder in load.models.items():
-            with self._writing:  # no beat is to name the one before after this
+            with self._writing:  # after this, no sign of life may name the model before
                 opening = name
                 self._emit(Loading(name))
             if not beats.is_alive():
                 beats.start()
             try:
                 runners = self._load(msgspec.structs.replace(load, models={name: folder}))
-            except Exception as error:  # any failure to load is the server's to report
+            except Exception as error:  # the server reports every failure to load
                 self._emit(LeftOut(name, _reason(error)))
                 continue
             for runner in runners:
@@ -201,7 +201,7 @@ class Worker:
                 command, came = self._inbox.get(block=idle)
             except queue.Empty:
                 return True
-            if idle:  # a rest is no slowness
+            if idle:  # idle time does not count as slowness
                 idle, self._reported = False, time.perf_counter()
             if isinstance(command, Stop):
                 return False
@@ -239,7 +239,7 @@ class Worker:
             lane.runner.preview(shown)
 
     def _step(self, lane: _Lane, plan: Plan) -> bool:
-        """Make a step of those who ride; false where it could not be made."""
+        """Make a step of the chosen images; return false if that failed."""
         try:
             lane.runner.step(plan.riding, plan.rows)
         except DeviceLost:
@@ -262,7 +262,7 @@ class Worker:
         return True
 
     def _deliver(self, lane: _Lane) -> None:
-        """Hand over what is decoded; wait for it where no model has anything else to do."""
+        """Deliver decoded images; wait for them if no model has anything else to do."""
         if not lane.decoding:
             return
         for image, made in lane.runner.decoded(wait=not self._busy):
@@ -279,7 +279,7 @@ class Worker:
             self._end(lane, job, Failed(job.id, reason))
 
     def _end(self, lane: _Lane, job: Job, end: Done | Failed) -> None:
-        """Say how a request ended, after all that was to be shown of it."""
+        """Report how a request ended, after all of its previews."""
         if job.previews:
             self._sketch(lane, wait=True)
             if previews := lane.sketched.pop(job.id, None):
@@ -293,7 +293,7 @@ class Worker:
             lane.sketched.setdefault(image.job.id, []).append(shown)
 
     def _report(self) -> None:
-        """Say what was done, now and then, and once more when all is done."""
+        """Report what was done, at intervals, and once more when all is done."""
         now = time.perf_counter()
         if self._busy and now - self._reported < _REPORT_SECONDS:
             return
@@ -325,13 +325,13 @@ class Worker:
         self._reported = time.perf_counter()
 
     def _emit(self, event: Event) -> None:
-        # The server is gone where it fails; `orphaned` ends this process.
+        # If this fails, the server is gone, and `orphaned` ends this process.
         with self._writing, contextlib.suppress(OSError):
             self._connection.sendall(pack(event))
 
 
 def _reason(error: Exception) -> str:
-    """Why a model does not load; by kind where it is none that was foreseen."""
+    """Why a model does not load; for an unforeseen error, its kind as well."""
     told = isinstance(error, ValueError | OSError) and str(error)
     return told or f"{type(error).__name__}: {error}"
 

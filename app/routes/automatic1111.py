@@ -1,7 +1,7 @@
 """AUTOMATIC1111's web UI API, as far as it means something here.
 
-What it asks and stops without naming it, `/progress` and `/interrupt`, is about the requests that
-came from the same address: the web UI had one user, and this server has many.
+`/progress` and `/interrupt` name no request. They are about the requests from the same address: the
+web UI had one user, and this server has many.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ router = Router(prefix="/sdapi/v1", tags=["automatic1111"], route_class=envelope
 @router.post(
     "/txt2img",
     operation_id="automatic1111Txt2Img",
-    summary="Draw images, as the web UI's clients ask for them",
+    summary="Draw images, for the web UI's clients",
     response_model=Txt2ImgResponse,
     responses=errors_of(*BODY, *docs.DRAWING_FAILS),
     openapi_extra=body_of(Txt2ImgRequest.model_json_schema(), prompt="7", seed=1, steps=20),
@@ -82,7 +82,7 @@ async def txt2img(request: Request, studio: StudioDep) -> Response:
 @router.get(
     "/progress",
     operation_id="automatic1111Progress",
-    summary="How far the newest request of this address is",
+    summary="Progress of the newest request from this address",
     responses=docs.WRONG,
 )
 async def progress(request: Request, skip_current_image: str = "") -> Progress:
@@ -114,17 +114,17 @@ async def progress(request: Request, skip_current_image: str = "") -> Progress:
 @router.post(
     "/interrupt",
     operation_id="automatic1111Interrupt",
-    summary="End the requests of this address",
+    summary="End the requests from this address",
     responses=docs.WRONG,
 )
 @router.post(
     "/skip",
     operation_id="automatic1111Skip",
-    summary="End the requests of this address",
+    summary="End the requests from this address",
     responses=docs.WRONG,
 )
 async def interrupt(request: Request) -> dict[str, Any]:
-    """They are answered, without images."""
+    """The ended requests are answered without images."""
     for sitting in _sittings(request):
         sitting.interrupted = True
         sitting.work.cancel()
@@ -134,13 +134,13 @@ async def interrupt(request: Request) -> dict[str, Any]:
 @router.post(
     "/png-info",
     operation_id="automatic1111PngInfo",
-    summary="How a picture was made, by its own words",
+    summary="Read how a picture was made from its metadata",
     response_model=PngInfoResponse,
     responses=errors_of(*BODY, 500),
     openapi_extra=body_of(PngInfoRequest.model_json_schema(), image=_PIXEL),
 )
 async def png_info(request: Request) -> PngInfoResponse:
-    """Empty where the picture says nothing."""
+    """The answer is empty if the picture has no parameters."""
     values, _ = await read_body(request)
     text = PngInfoRequest.parse(values).image
     readers = request.app.state.readers  # not those that encode: nobody waits for a stranger

@@ -42,7 +42,7 @@ _NOTHING: dict[str, Any] = {
 @router.get(
     "/options",
     operation_id="automatic1111Options",
-    summary="Settings",
+    summary="Read the settings",
     responses=errors_of(500, 503) | docs.WRONG,
 )
 async def options(studio: StudioDep) -> Options:
@@ -54,12 +54,12 @@ async def options(studio: StudioDep) -> Options:
 @router.post(
     "/options",
     operation_id="automatic1111SetOptions",
-    summary="Nothing: settings are the server's",
+    summary="Accept settings and ignore them",
     responses=errors_of(*BODY, 500),
     openapi_extra=body_of({"type": "object"}, samples_format="png"),
 )
 async def set_options(request: Request) -> dict[str, Any]:
-    """Taken, so that clients that set their own go on; `override_settings` chooses a model."""
+    """Accepted so that clients go on; `override_settings` chooses a model."""
     await read_body(request)
     return {}
 
@@ -67,18 +67,18 @@ async def set_options(request: Request) -> dict[str, Any]:
 @router.post(
     "/refresh-checkpoints",
     operation_id="automatic1111RefreshCheckpoints",
-    summary="Nothing: models are loaded at the start",
+    summary="Do nothing: models are loaded at the start",
     responses=docs.WRONG,
 )
 async def refresh_checkpoints() -> dict[str, Any]:
-    """Taken, as clients call it."""
+    """Accepted because clients call it."""
     return {}
 
 
 @router.get(
     "/sd-models",
     operation_id="automatic1111SdModels",
-    summary="What is loaded",
+    summary="List the loaded models",
     responses=errors_of(500, 503) | docs.WRONG,
 )
 async def sd_models(studio: StudioDep) -> list[ModelItem]:
@@ -98,7 +98,7 @@ async def sd_models(studio: StudioDep) -> list[ModelItem]:
 @router.get(
     "/samplers",
     operation_id="automatic1111Samplers",
-    summary="How it is sampled",
+    summary="List the samplers",
     responses=docs.WRONG,
 )
 async def samplers() -> list[SamplerItem]:
@@ -109,7 +109,7 @@ async def samplers() -> list[SamplerItem]:
 @router.get(
     "/schedulers",
     operation_id="automatic1111Schedulers",
-    summary="How steps are spaced",
+    summary="List the spacings of steps",
     responses=docs.WRONG,
 )
 async def schedulers() -> list[SchedulerItem]:
@@ -118,7 +118,7 @@ async def schedulers() -> list[SchedulerItem]:
 
 
 def _add_empty(path: str, content: Any) -> None:
-    """A list of what there is none of."""
+    """A route that answers with an empty list."""
     words = "".join(word.capitalize() for word in path.split("-"))
 
     async def nothing() -> Any:
@@ -128,7 +128,7 @@ def _add_empty(path: str, content: Any) -> None:
         f"/{path}",
         nothing,
         operation_id=f"automatic1111{words}",
-        summary="What there is none of here",
+        summary="An empty list",
         responses={200: {"content": {JSON: {"example": content}}}, **docs.WRONG},
     )
 

@@ -27,9 +27,9 @@ def title(info: ModelInfo) -> str:
 
 
 def named(checkpoint: str, models: Mapping[str, ModelInfo]) -> str:
-    """The model of a name, title, hash or SHA-256; of a title the name counts, as in the web UI.
+    """The model of a name, title, hash or SHA-256; in a title the name counts, as in the web UI.
 
-    Where there is none, the name that it seems to be.
+    If there is no such model, the name that is meant.
     """
     for info in models.values():
         if checkpoint in (info.name, title(info)):
@@ -45,20 +45,22 @@ class Txt2ImgRequest(Fields):
 
     prompt: str | None = Field(None, description="Names a class.")
     negative_prompt: str | None = Field(
-        None, max_length=MAX_PROMPT, description="Ignored, and told back."
+        None, max_length=MAX_PROMPT, description="Ignored, and repeated in the answer."
     )
     seed: Seed = Field(None, description="Image k uses seed + k. Random if absent or -1.")
     steps: Steps = Field(None, description="DDIM steps.")
     cfg_scale: Scale = Field(
-        None, description="Classifier-free guidance; the model's default if absent, and not 7."
+        None, description="Classifier-free guidance scale; the model's default if absent, not 7."
     )
-    batch_size: Count = Field(None, description="Times `n_iter`: how many images, 16 at most.")
+    batch_size: Count = Field(
+        None, description="`batch_size` x `n_iter` is the number of images, at most 16."
+    )
     n_iter: Count = None
-    eta: Eta = Field(None, description="0 is deterministic, 1 ancestral.")
+    eta: Eta = Field(None, description="0: deterministic (DDIM); 1: as much noise as DDPM.")
     send_images: bool | None = Field(None, description="False leaves `images` empty.")
     override_settings: dict[str, Any] | None = Field(
         None,
-        description="`sd_model_checkpoint` chooses the model, by name, title or hash; others are "
+        description="`sd_model_checkpoint` chooses the model by name, title or hash; others are "
         "ignored.",
     )
 
@@ -72,7 +74,9 @@ class Txt2ImgRequest(Fields):
         asked = (self.override_settings or {}).get("sd_model_checkpoint") or None
         if asked is not None and not isinstance(asked, str):
             allowed = ", ".join(models)
-            raise InvalidRequest({"override_settings": f"sd_model_checkpoint is one of {allowed}"})
+            raise InvalidRequest(
+                {"override_settings": f"sd_model_checkpoint must be one of {allowed}"}
+            )
         native = {
             "model": named(asked, models) if asked and asked.strip() else None,
             "seed": self.seed,
@@ -89,8 +93,10 @@ class Txt2ImgRequest(Fields):
 class Txt2ImgResponse(BaseModel):
     """Images, in the order of their seeds."""
 
-    images: list[str] = Field(description="PNG files, base64; none if it was interrupted.")
-    parameters: dict[str, Any] = Field(description="The request, with what was really used.")
+    images: list[str] = Field(
+        description="PNG files in base64; empty if the request was interrupted."
+    )
+    parameters: dict[str, Any] = Field(description="The request, with the values that were used.")
     info: str = Field(description="JSON: seeds, size, model, `infotexts` and more.")
 
     @classmethod
@@ -132,7 +138,7 @@ class ProgressState(BaseModel):
     interrupted: bool = False
     stopping_generation: bool = False
     job: str = ""
-    job_count: int = Field(0, description="0 when nothing is under way.")
+    job_count: int = Field(0, description="0 when no request is running.")
     job_timestamp: str = "0"
     job_no: int = 0
     sampling_step: int = 0
@@ -143,16 +149,16 @@ class Progress(BaseModel):
     """How far the newest request of this address is; 0 when nothing is under way."""
 
     progress: float = Field(0.0, ge=0, le=1)
-    eta_relative: float = Field(0.0, description="Seconds to its end, about.")
+    eta_relative: float = Field(0.0, description="Estimated seconds until the end.")
     state: ProgressState = ProgressState()
-    current_image: str | None = Field(None, description="Its newest preview: PNG, base64.")
+    current_image: str | None = Field(None, description="The newest preview: a PNG in base64.")
     textinfo: str | None = None
 
 
 class PngInfoRequest(Fields):
     """A picture to be read."""
 
-    image: str = Field(description="A PNG, WebP or JPEG: base64, or a data URI.")
+    image: str = Field(description="A PNG, WebP or JPEG, in base64 or as a data URI.")
 
 
 class PngInfoResponse(BaseModel):

@@ -1,7 +1,7 @@
 """Fields that dialects have in common, as their clients send them.
 
-Lenient, as the services are that the dialects imitate: n8n, Dify and web forms send numbers and
-booleans as text, and empty text for what nobody filled in.
+They are as lenient as the services that the dialects imitate: n8n, Dify and web forms send numbers
+and booleans as text, and empty text for fields that nobody filled in.
 """
 
 import functools
@@ -61,7 +61,7 @@ class Fields(BaseModel):
     def parse(cls, values: Mapping[str, Any], *, within: str = "", prompt: str = "") -> Self:
         """Check values by name, in the object that `within` names.
 
-        `prompt` says what a prompt may be, for those who send none.
+        `prompt` says what a prompt may be, for clients that send none.
 
         Raises:
             InvalidRequest: naming every wrong field and what is allowed.

@@ -44,7 +44,7 @@ async def generate(request: Request, studio: EarlyStudioDep) -> Response:
 
 @router.api_route("/generate", methods=["GET", "HEAD"], **docs.GENERATE_BY_QUERY)
 async def generate_by_query(request: Request, studio: EarlyStudioDep) -> Response:
-    """As POST, from a query. With a seed it can be asked again for nothing: see `ETag`.
+    """As POST, from a query. With a seed, a repeated request can get 304: see `ETag`.
 
     What it means may change with the server's default model; `Content-Location` does not.
     """
@@ -75,5 +75,5 @@ async def recall_image(request: Request, name: str, studio: StudioDep) -> Respon
         media_type = kind.media_type
     else:
         allowed = ", ".join(kind.extension for kind in FORMATS)
-        raise UnknownImage(f"no image is made as {extension[:20]!r}; allowed: {allowed}")
+        raise UnknownImage(f"images cannot be made as {extension[:20]!r}; allowed: {allowed}")
     return await recall(studio, request, Order(params), media_type, immutable=True)

@@ -29,10 +29,10 @@ class TextToImageParameters(Fields):
 
     num_inference_steps: Steps = Field(None, description="DDIM steps.")
     guidance_scale: Scale = Field(
-        None, description="Classifier-free guidance; the model's default if absent."
+        None, description="Classifier-free guidance scale; the model's default if absent."
     )
     seed: Seed = Field(None, description="Random if absent or -1.")
-    eta: Eta = Field(None, description="0 is deterministic, 1 ancestral.")
+    eta: Eta = Field(None, description="0: deterministic (DDIM); 1: as much noise as DDPM.")
 
 
 _BODY = {

@@ -55,7 +55,7 @@ def _schema(model: type[BaseModel], mode: Literal["validation", "serialization"]
 
 
 router = Router(tags=["openai"], route_class=enveloped(_envelope))
-_LISTED = {"description": "What is loaded.", "headers": docs.headers()}
+_LISTED = {"description": "The loaded models.", "headers": docs.headers()}
 _EVENT = {  # of a stream, as Schemathesis reads one
     "type": "object",
     "required": ["event", "data"],
@@ -78,18 +78,18 @@ _EVENT = {  # of a stream, as Schemathesis reads one
     },
 }
 _DRAWN = {
-    "description": "Images, or events that end in one.",
+    "description": "Images, or events of which the last has the image.",
     "content": {events.MEDIA_TYPE: {"schema": _EVENT}},
     "headers": docs.headers("X-Seed", "Cache-Control"),
 }
 _EXAMPLES = {
     "digit": {"summary": "A digit", "value": {"prompt": "7", "seed": 1}},
     "quick": {
-        "summary": "Two at once, in ten steps",
+        "summary": "Two images in ten steps",
         "value": {"prompt": "a 3", "n": 2, "num_inference_steps": 10},
     },
     "stream": {
-        "summary": "Shown twice on the way",
+        "summary": "With two previews",
         "value": {"prompt": "0", "stream": True, "partial_images": 2},
     },
 }
@@ -98,7 +98,7 @@ _EXAMPLES = {
 @router.post(
     "/v1/images/generations",
     operation_id="openaiCreateImage",
-    summary="Draw images, as OpenAI's clients ask for them",
+    summary="Draw images, for OpenAI's clients",
     response_model=ImagesResponse,
     responses={200: _DRAWN, **docs.envelopes(ErrorEnvelope, 400, 413, 415, *docs.DRAWING_FAILS)},
     openapi_extra={
@@ -144,7 +144,7 @@ async def create_image(request: Request, studio: StudioDep) -> Response:
 @router.get(
     "/v1/models",
     operation_id="openaiListModels",
-    summary="What is loaded, as OpenAI's clients ask for it",
+    summary="List the loaded models, for OpenAI's clients",
     responses={200: _LISTED, **docs.WRONG, **docs.envelopes(ErrorEnvelope, 500, 503)},
 )
 async def list_models(studio: StudioDep) -> ModelEntries:
@@ -155,7 +155,7 @@ async def list_models(studio: StudioDep) -> ModelEntries:
 @router.get(
     "/v1/models/{model}",
     operation_id="openaiGetModel",
-    summary="Whether a model is loaded, as OpenAI's clients ask for it",
+    summary="Describe a loaded model, for OpenAI's clients",
     responses={200: _LISTED, **docs.envelopes(ErrorEnvelope, 404, 500, 503)},
 )
 async def get_model(model: str, studio: StudioDep) -> ModelEntry:

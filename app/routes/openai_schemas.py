@@ -38,27 +38,29 @@ class ImageRequest(Fields):
         description="A name from /v1/models. The default one if absent, and by the names "
         "`gpt-image-*`, `chatgpt-image-*` and `dall-e-*`.",
     )
-    n: Count = Field(None, description="How many images, 1 if absent; with `stream`, no more.")
+    n: Count = Field(None, description="Number of images, 1 if absent; must be 1 with `stream`.")
     response_format: Literal["url", "b64_json"] | None = Field(
         None, description="If absent, `url` for models `dall-e-*` and `b64_json` for others."
     )
-    output_format: Kind = Field(None, description="png if absent; jpg is jpeg.")
+    output_format: Kind = Field(None, description="png if absent; jpg means jpeg.")
     output_compression: Quality = Field(
         None,
         description="Quality of a JPEG or WebP in `b64_json`; the best that is made here if absent "
         "or 100.",
     )
-    stream: bool | None = Field(None, description="Answer with events.")
+    stream: bool | None = Field(None, description="Answer with server-sent events.")
     partial_images: Annotated[int, Field(ge=0, le=3), NUMBER] | None = Field(
-        None, description="With `stream`: how often the image is shown on the way, at most."
+        None, description="With `stream`: at most this many previews."
     )
     seed: Seed = Field(None, description="Image k uses seed + k. Random if absent or -1.")
     num_inference_steps: Steps = Field(None, description="DDIM steps.")
-    steps: Steps = Field(None, description="The same, if that is absent.")
+    steps: Steps = Field(None, description="The same; used if the field above is absent.")
     guidance_scale: Scale = Field(
-        None, description="Classifier-free guidance; the model's default if absent."
+        None, description="Classifier-free guidance scale; the model's default if absent."
     )
-    size: str | None = Field(None, description="Ignored: a model has one, which answers tell.")
+    size: str | None = Field(
+        None, description="Ignored: a model has one size, which the answer gives."
+    )
     quality: str | None = Field(None, description="Ignored.")
     background: str | None = Field(None, description="Ignored.")
     style: str | None = Field(None, description="Ignored.")
@@ -71,7 +73,9 @@ class ImageRequest(Fields):
         """Check values by name; raises `InvalidRequest`."""
         wanted = super().parse(values, within=within, prompt=prompt)
         if wanted.stream and (wanted.n or 1) > 1:
-            raise InvalidRequest({"n": "must be 1 with stream, whose events are of one image"})
+            raise InvalidRequest(
+                {"n": "must be 1 with stream, because its events are about one image"}
+            )
         return wanted
 
     @property
@@ -130,14 +134,14 @@ class Made(BaseModel):
     background: Literal["opaque"] = "opaque"
     output_format: KindName
     quality: Literal["high"] = "high"
-    size: str = Field(description="The model's own.", examples=["32x32"])
+    size: str = Field(description="The model's size.", examples=["32x32"])
 
 
 class ImageData(BaseModel):
     """An image, in one of two ways."""
 
-    b64_json: str | None = Field(None, description="The file, base64.")
-    url: str | None = Field(None, description="Where it can be had, again and again.")
+    b64_json: str | None = Field(None, description="The file in base64.")
+    url: str | None = Field(None, description="Address of the image; it stays valid.")
 
 
 class ImagesResponse(Made):
@@ -173,7 +177,7 @@ class ModelEntry(BaseModel):
 
     id: str
     object: Literal["model"] = "model"
-    created: int = Field(0, description="0: a checkpoint does not tell.")
+    created: int = Field(0, description="Always 0: a checkpoint has no date.")
     owned_by: Literal["darkroom"] = "darkroom"
 
 

@@ -29,7 +29,7 @@ class ServerMetadata(BaseModel):
 
     name: Literal["darkroom"] = "darkroom"
     version: str
-    extensions: list[str] = Field([], description="None.")
+    extensions: list[str] = Field([], description="There are none.")
 
 
 class ServerLive(BaseModel):
@@ -72,13 +72,13 @@ class ModelMetadata(BaseModel):
     """A loaded model."""
 
     name: str = Field(examples=["digits"])
-    versions: list[str] = Field(description="One: the first ten digits of the SHA-256.")
+    versions: list[str] = Field(description="One version: the first ten digits of the SHA-256.")
     platform: Literal["darkroom"] = "darkroom"
     inputs: list[TensorMetadata] = Field(
-        _INPUTS, description="Fields of a request to /generate, which is where to send them."
+        _INPUTS, description="Fields of a request; send them to /generate."
     )
     outputs: list[TensorMetadata] = Field(
-        description="Pixels: images, rows, columns, channels. /generate answers with files."
+        description="Pixels by image, row, column, channel; /generate answers with files."
     )
 
     @classmethod
@@ -95,7 +95,7 @@ def _envelope(fault: Fault) -> Response:
 
 
 def _unready(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    return {503: {"model": model, "description": "Not now.", "headers": docs.headers()}}
+    return {503: {"model": model, "description": "Not ready.", "headers": docs.headers()}}
 
 
 def _responses(told: str, *statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -110,8 +110,8 @@ router = Router(prefix="/v2", tags=["openinference"], route_class=enveloped(_env
 @router.get(
     "",
     operation_id="oipServerMetadata",
-    summary="What answers",
-    responses=_responses("It is told.", 500) | docs.WRONG,
+    summary="Describe the server",
+    responses=_responses("The description.", 500) | docs.WRONG,
 )
 async def server_metadata(request: Request) -> ServerMetadata:
     """Name and version."""
@@ -121,8 +121,8 @@ async def server_metadata(request: Request) -> ServerMetadata:
 @router.get(
     "/health/live",
     operation_id="oipServerLive",
-    summary="Whether the server answers at all",
-    responses=_responses("It does.", 500) | docs.WRONG,
+    summary="Check that the server answers",
+    responses=_responses("The server answers.", 500) | docs.WRONG,
 )
 async def server_live() -> ServerLive:
     """Always 200: a server that cannot say this should be restarted."""
@@ -132,8 +132,8 @@ async def server_live() -> ServerLive:
 @router.get(
     "/health/ready",
     operation_id="oipServerReady",
-    summary="Whether requests are taken",
-    responses=_responses("They are.", 500) | _unready(ServerReady) | docs.WRONG,
+    summary="Check that requests are served",
+    responses=_responses("Requests are served.", 500) | _unready(ServerReady) | docs.WRONG,
 )
 async def server_ready(engine: EngineDep, response: Response) -> ServerReady:
     """200 once the models are loaded, 503 while they are not."""
@@ -144,8 +144,8 @@ async def server_ready(engine: EngineDep, response: Response) -> ServerReady:
 @router.get(
     "/models/{name}",
     operation_id="oipModelMetadata",
-    summary="What a model takes and gives",
-    responses=_responses("It is told.", 404, 500, 503),
+    summary="Describe a model's inputs and outputs",
+    responses=_responses("The description.", 404, 500, 503),
 )
 async def model_metadata(name: str, studio: StudioDep) -> ModelMetadata:
     """The model's version, and its tensors as they would be, were they sent."""
@@ -155,8 +155,8 @@ async def model_metadata(name: str, studio: StudioDep) -> ModelMetadata:
 @router.get(
     "/models/{name}/versions/{version}",
     operation_id="oipModelVersionMetadata",
-    summary="What a version of a model takes and gives",
-    responses=_responses("It is told.", 404, 500, 503),
+    summary="Describe the inputs and outputs of a version",
+    responses=_responses("The description.", 404, 500, 503),
 )
 async def version_metadata(name: str, version: str, studio: StudioDep) -> ModelMetadata:
     """As without a version, of which there is one."""
@@ -166,8 +166,8 @@ async def version_metadata(name: str, version: str, studio: StudioDep) -> ModelM
 @router.get(
     "/models/{name}/ready",
     operation_id="oipModelReady",
-    summary="Whether requests to a model are taken",
-    responses=_responses("They are.", 404, 500) | _unready(ModelReady),
+    summary="Check that requests to a model are served",
+    responses=_responses("Requests are served.", 404, 500) | _unready(ModelReady),
 )
 async def model_ready(name: str, engine: EngineDep, response: Response) -> ModelReady:
     """200 or 503; before models are loaded it is 503 whatever the name, and 404 is for later."""
@@ -177,8 +177,8 @@ async def model_ready(name: str, engine: EngineDep, response: Response) -> Model
 @router.get(
     "/models/{name}/versions/{version}/ready",
     operation_id="oipModelVersionReady",
-    summary="Whether requests to a version of a model are taken",
-    responses=_responses("They are.", 404, 500) | _unready(ModelReady),
+    summary="Check that requests to a version are served",
+    responses=_responses("Requests are served.", 404, 500) | _unready(ModelReady),
 )
 async def version_ready(
     name: str, version: str, engine: EngineDep, response: Response

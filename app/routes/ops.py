@@ -1,4 +1,4 @@
-"""What is loaded, and the two probes."""
+"""The loaded models, the state of the engine, and the two probes."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ router = Router(tags=["operations"])
 @router.get(
     "/models",
     operation_id="listModels",
-    summary="What is loaded, with classes, limits and defaults",
+    summary="List the loaded models with classes, limits and defaults",
     responses=WRONG,
 )
 async def models(engine: EngineDep) -> ModelList:
@@ -32,7 +32,7 @@ async def models(engine: EngineDep) -> ModelList:
 @router.get(
     "/engine",
     operation_id="readEngine",
-    summary="What the engine is doing",
+    summary="Describe the state of the engine",
     responses=WRONG,
 )
 async def state(engine: EngineDep) -> EngineOut:
@@ -50,7 +50,7 @@ async def state(engine: EngineDep) -> EngineOut:
 @router.get(
     "/livez",
     operation_id="readLiveness",
-    summary="Whether the server answers at all",
+    summary="Check that the server answers",
     responses=WRONG,
 )
 async def livez() -> Health:
@@ -58,17 +58,17 @@ async def livez() -> Health:
     return Health(status="alive")
 
 
-@router.get("/health", operation_id="readHealth", summary="As /livez", responses=WRONG)
+@router.get("/health", operation_id="readHealth", summary="The same as /livez", responses=WRONG)
 async def health() -> Health:
-    """By the name that most probes ask for; `/readyz` says whether requests are taken."""
+    """The name that most probes ask for; `/readyz` says whether requests are served."""
     return Health(status="alive")
 
 
 @router.get(
     "/readyz",
     operation_id="readReadiness",
-    summary="Whether requests are taken",
-    responses={503: {"model": Health, "description": "Not now."}, **WRONG},
+    summary="Check that requests are served",
+    responses={503: {"model": Health, "description": "Not ready."}, **WRONG},
 )
 async def readyz(engine: EngineDep, response: Response) -> Health:
     """200 once the models are loaded, 503 while they are not."""

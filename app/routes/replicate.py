@@ -31,7 +31,7 @@ router = Router(tags=["replicate"])
 _EXAMPLES: dict[str, dict[str, Any]] = {
     "digit": {"summary": "A digit", "value": {"input": {"prompt": "7", "seed": 1}}},
     "several": {
-        "summary": "Four at once, as WebP",
+        "summary": "Four images as WebP",
         "value": {
             "input": {
                 "prompt": "a 3",
@@ -45,7 +45,7 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
 _PREFER = {
     "name": "Prefer",
     "in": "header",
-    "description": "Ignored: every answer is `wait`'s.",
+    "description": "Ignored: every request waits for its result.",
     "schema": {"type": "string"},
     "example": "wait",
 }
@@ -53,7 +53,7 @@ _CREATED = {
     "description": "The prediction, which has succeeded.",
     "headers": docs.headers("X-Seed", "Cache-Control"),
 }
-_TOLD = {"description": "It is told.", "headers": docs.headers()}
+_TOLD = {"description": "The description.", "headers": docs.headers()}
 _FOUND: dict[int | str, dict[str, Any]] = {200: _TOLD, **docs.problems(404, 500, 503)}
 
 
@@ -91,7 +91,7 @@ _BY_VERSION = {
 @router.post(
     "/v1/models/{owner}/{name}/predictions",
     operation_id="replicateCreatePrediction",
-    summary="Draw images, as Replicate's clients ask for them",
+    summary="Draw images, for Replicate's clients",
     **_creation({}, _EXAMPLES, 404),
 )
 async def create_prediction(request: Request, owner: str, name: str, studio: StudioDep) -> Response:
@@ -104,7 +104,7 @@ async def create_prediction(request: Request, owner: str, name: str, studio: Stu
 @router.post(
     "/v1/predictions",
     operation_id="replicateCreateVersionPrediction",
-    summary="Draw images with a version of a model, as Replicate's clients ask for them",
+    summary="Draw images with a version of a model, for Replicate's clients",
     **_creation({"version": _VERSION}, _BY_VERSION),
 )
 async def create_version_prediction(request: Request, studio: StudioDep) -> Response:
@@ -118,7 +118,7 @@ async def create_version_prediction(request: Request, studio: StudioDep) -> Resp
 @router.get(
     "/v1/models/{owner}/{name}",
     operation_id="replicateGetModel",
-    summary="Whether a model is loaded, as Replicate's clients ask for it",
+    summary="Describe a loaded model, for Replicate's clients",
     responses=_FOUND,
 )
 async def get_model(request: Request, owner: str, name: str, studio: StudioDep) -> PredictionModel:
@@ -131,7 +131,7 @@ async def get_model(request: Request, owner: str, name: str, studio: StudioDep) 
 @router.get(
     "/v1/models/{owner}/{name}/versions",
     operation_id="replicateListVersions",
-    summary="The versions of a model, as Replicate's clients ask for them",
+    summary="List the versions of a model, for Replicate's clients",
     responses=_FOUND,
 )
 async def list_versions(
@@ -147,7 +147,7 @@ async def list_versions(
 @router.get(
     "/v1/models/{owner}/{name}/versions/{version}",
     operation_id="replicateGetVersion",
-    summary="A version of a model, as Replicate's clients ask for it",
+    summary="Describe a version of a model, for Replicate's clients",
     responses=_FOUND,
 )
 async def get_version(

@@ -34,13 +34,13 @@ class PredictionInput(Fields):
     seed: Seed = Field(None, description="Image k uses seed + k. Random if absent or -1.")
     num_inference_steps: Steps = Field(None, description="DDIM steps.")
     guidance_scale: Scale = Field(
-        None, description="Classifier-free guidance; the model's default if absent."
+        None, description="Classifier-free guidance scale; the model's default if absent."
     )
-    guidance: Scale = Field(None, description="The same, if that is absent.")
-    num_outputs: Count = Field(None, description="How many images, 1 if absent.")
-    output_format: Kind = Field(None, description="png if absent; jpg is jpeg.")
+    guidance: Scale = Field(None, description="The same; used if the field above is absent.")
+    num_outputs: Count = Field(None, description="Number of images, 1 if absent.")
+    output_format: Kind = Field(None, description="png if absent; jpg means jpeg.")
     output_quality: Quality = Field(
-        None, description="Of a JPEG or WebP; the best that is made here if absent or 100."
+        None, description="Quality of a JPEG or WebP; if absent or 100, the highest available."
     )
 
     @property
@@ -97,16 +97,16 @@ def named(version: object, models: Mapping[str, ModelInfo]) -> tuple[str, ModelI
 class PredictionMetrics(BaseModel):
     """Where the seconds went."""
 
-    predict_time: float = Field(description="From `started_at` to `completed_at`.")
+    predict_time: float = Field(description="Seconds from `started_at` to `completed_at`.")
 
 
 class Prediction(BaseModel):
     """Images, and how they came to be."""
 
-    id: str = Field(description="Of this answer alone: there is nowhere to ask for it again.")
-    model: str = Field(description="As asked for.", examples=["local/digits"])
+    id: str = Field(description="Id of this answer; predictions are not stored.")
+    model: str = Field(description="The model as the request named it.", examples=["local/digits"])
     version: str = Field(description="SHA-256 of the checkpoint.")
-    input: dict[str, Any] = Field(description="As it was given, but for what was ignored.")
+    input: dict[str, Any] = Field(description="The input as it was given, without ignored fields.")
     output: list[str] = Field(description="Data URIs, in the order of their seeds.")
     status: Literal["succeeded"] = "succeeded"
     error: None = None
@@ -115,7 +115,7 @@ class Prediction(BaseModel):
     created_at: AwareDatetime
     started_at: AwareDatetime = Field(description="When the first step was made.")
     completed_at: AwareDatetime
-    urls: dict[str, str] = Field({}, description="None: predictions are not kept.")
+    urls: dict[str, str] = Field({}, description="Empty: predictions are not stored.")
 
     @classmethod
     def of(
@@ -149,10 +149,12 @@ class Prediction(BaseModel):
 class PredictionModelVersion(BaseModel):
     """A checkpoint."""
 
-    id: str = Field(description="Its SHA-256.")
-    created_at: AwareDatetime = Field(_LONG_AGO, description="1970: a checkpoint does not tell.")
-    cog_version: str = Field(_COG, description="Whose schemas this one is like.")
-    openapi_schema: dict[str, Any] = Field(description="What `input` and `output` are.")
+    id: str = Field(description="SHA-256 of the checkpoint.")
+    created_at: AwareDatetime = Field(
+        _LONG_AGO, description="Always 1970: a checkpoint has no date."
+    )
+    cog_version: str = Field(_COG, description="The version of Cog whose schemas this one follows.")
+    openapi_schema: dict[str, Any] = Field(description="Schemas of `input` and `output`.")
 
     @classmethod
     def of(cls, info: ModelInfo) -> Self:
@@ -181,7 +183,9 @@ class PredictionModel(BaseModel):
     """A loaded model."""
 
     url: str
-    owner: str = Field(description="As asked for: any will do.", examples=[OWNER])
+    owner: str = Field(
+        description="The owner as the request named it; any will do.", examples=[OWNER]
+    )
     name: str
     description: str
     visibility: Literal["public"] = "public"
@@ -189,7 +193,7 @@ class PredictionModel(BaseModel):
     github_url: None = None
     paper_url: None = None
     license_url: None = None
-    run_count: int = Field(0, description="0: nobody counts.")
+    run_count: int = Field(0, description="Always 0: runs are not counted.")
     cover_image_url: None = None
     default_example: None = None
     latest_version: PredictionModelVersion

@@ -41,7 +41,7 @@ class Digits:
     def draw(self, batch: Sequence[Body]) -> list[bytes]:
         """One PNG a request. All must ask for the same number of steps.
 
-        A guided request is two rows of the UNet, with its class and with none; another is one.
+        A guided request is two rows of the UNet, with and without its class; any other is one.
         """
         size = self.unet.config.sample_size
         shape = (self.unet.config.in_channels, size, size)

@@ -62,7 +62,7 @@ def test_the_format_is_by_the_suffix(
 @pytest.mark.parametrize(
     ("out", "message"),
     [
-        ("a.gif", "ends with '.gif'; allowed: .png, .webp, .jpg, .jpeg, or a folder"),
+        ("a.gif", "ends with '.gif'; allowed: .png, .webp, .jpg, .jpeg, or an existing"),
         ("a", "ends with ''; allowed: .png"),
         ("no/such/a.png", "no/such: no such folder"),
         ("file.png/a.png", "file.png: no such folder"),
@@ -123,7 +123,7 @@ def test_models_lists_what_ships() -> None:
         (["sample", "--model", "TINY", "--device", "gpu", "--out", "x.png"], "device is 'gpu'"),
         (
             ["sample", "--model", "TINY", "--device", "cuda:99", "--out", "x.png"],
-            "device 'cuda:99' is not there",
+            "device 'cuda:99' does not exist",
         ),
         (["sample", "--model", "~nobody-here/x", "--out", "x.png"], "no model '~nobody-here/x'"),
         (["serve", "--models", "x" * 300], "no model 'xxx"),

@@ -40,7 +40,7 @@ def test_a_standard_stream_may_be_closed(tmp_path: Path, tiny_folder: Path, clos
 def test_a_working_directory_that_is_gone_is_said(tmp_path: Path, command: list[str]) -> None:
     done = run('rmdir "$PWD" && "$@"', tmp_path, *command)
     assert done.returncode == 1
-    message = "Error: the working directory is not there any more; change to another\n"
+    message = "Error: the working directory does not exist any more; change to another one\n"
     assert done.stderr == message
 
 

@@ -29,7 +29,9 @@ async def test_what_cannot_be_done_before_the_server_stops_is_told_at_once() -> 
         for task in long:
             with pytest.raises(EngineUnavailable) as told:
                 await task
-            assert str(told.value).startswith("the server stops in 5 s; this would take about 1")
+            assert str(told.value).startswith(
+                "the server stops in 5 s; this request would take about 1"
+            )
         assert not client.ready
         with pytest.raises(EngineUnavailable, match="the server is stopping"):
             await client.generate(params(50))
@@ -128,7 +130,7 @@ async def test_a_worker_that_dies_meanwhile_is_replaced_where_that_is_in_time() 
         if done:
             assert (await task).images == (pixel(1),)
         else:
-            with pytest.raises(EngineUnavailable, match="this would take about"):
+            with pytest.raises(EngineUnavailable, match="this request would take about"):
                 await task
         await draining
         assert len(started) == 1 + done

@@ -38,7 +38,7 @@ async def test_a_quiet_client_rides_beside_a_flood_of_any_length() -> None:
         runner.gate.hold()
         flood = [begin(client, params(k, steps=90, n=16), asker=FLOOD) for k in range(0, 1600, 16)]
         await until(lambda: runner.started)
-        with pytest.raises(EngineBusy, match=r"100 requests of .* of this client"):
+        with pytest.raises(EngineBusy, match="100 requests of this client"):
             await client.generate(params(9), asker=FLOOD)
         runner.gate.let(10)
         await until(lambda: len(runner.batches) == 10)
@@ -165,7 +165,7 @@ async def test_a_full_share_is_refused_to_its_client_alone() -> None:
             refused = await flood.post("/generate", json=body)
             assert refused.status_code == 429
             assert refused.json()["detail"] == (
-                "4 requests of 20 UNet evaluations of this client are waiting or running; "
+                "4 requests of this client (20 UNet evaluations) are waiting or running; "
                 "the limits are 4 and 1000000"
             )
             assert 1 <= int(refused.headers["retry-after"]) <= 120

@@ -178,7 +178,7 @@ def test_a_wrong_field_is_named_with_what_is_allowed(
 def test_a_prompt_is_told_the_classes(server: TestClient, field: str) -> None:
     """The native API has none: whoever sends one learns how to ask, from a form or query too."""
     told = (
-        f"{field}: unknown field; tiny is asked by 'class' and not by a prompt; class: cat, dog, "
+        f"{field}: unknown field; tiny takes 'class' instead of a prompt; class:  cat, dog, "
         "3, an index from 0 to 2, or null"
     )
     form = {"content-type": "application/x-www-form-urlencoded"}
@@ -217,7 +217,7 @@ def test_an_answer_stays_short_whatever_was_asked(server: TestClient) -> None:
 def test_a_body_of_another_type_is_told_what_to_send(server: TestClient) -> None:
     answer = server.post("/generate", content=b"class=7", headers={"content-type": "text/plain"})
     assert assert_problem(answer, 415)["detail"] == (
-        "content-type 'text/plain' is not read; allowed: application/json, "
+        "content-type 'text/plain' is not supported; allowed: application/json, "
         "application/x-www-form-urlencoded, multipart/form-data"
     )
 
@@ -285,8 +285,8 @@ def test_a_full_queue_is_429_with_retry_after(tiny_folder: Path) -> None:
 def test_a_deadline_that_cannot_be_met_is_refused(server: TestClient) -> None:
     long = CHEAP | {"steps": 1000, "n": 16, "guidance_scale": 3, "timeout": 0.01}
     body = assert_problem(server.post("/generate", json=long), 422)
-    assert body["detail"].startswith("timeout: 0.01 s; this takes about ")
-    assert body["detail"].endswith(" s with nothing else to do")
+    assert body["detail"].startswith("timeout: 0.01 s is too short; the request takes about ")
+    assert body["detail"].endswith(" s alone")
     assert server.get("/engine").json()["jobs"] == 0
 
 

@@ -78,7 +78,7 @@ def test_where_there_is_one_kind_of_address_that_is_enough(monkeypatch: pytest.M
     monkeypatch.setattr("app.listening.socket.socket", only_ipv4)
     with listening("localhost") as sockets:
         assert [each.getsockname()[0] for each in sockets] == ["127.0.0.1"]
-    with pytest.raises(CannotListen, match="'::1' is no address of this machine"):
+    with pytest.raises(CannotListen, match="'::1' is not an address of this machine"):
         listen("::1", 0)
 
 
@@ -97,7 +97,7 @@ def test_a_port_in_use_suggests_one_that_is_free(taken: str) -> None:
     ("host", "message"),
     [
         ("nobody.invalid", "no such host: 'nobody.invalid'"),
-        ("192.0.2.1", "'192.0.2.1' is no address of this machine"),  # TEST-NET-1
+        ("192.0.2.1", "'192.0.2.1' is not an address of this machine"),  # TEST-NET-1
         ("a" * 300, "no such host: 'aaa"),
     ],
 )

@@ -25,7 +25,7 @@ def test_less_memory_is_fewer_graphs_and_never_more_than_fit() -> None:
 
 
 def test_what_fits_nowhere_is_told_with_both_figures() -> None:
-    with pytest.raises(TooLittleMemory, match=r"needs 442 MiB .*; 300 are free"):
+    with pytest.raises(TooLittleMemory, match=r"needs 442 MiB .*; 300 MiB are free"):
         fitting(*DIGITS, 300 * MIB)
 
 
@@ -41,7 +41,7 @@ def test_where_openvino_does_not_fit_auto_takes_what_does_and_says_so(
     monkeypatch.setattr("app.engine.backends.choice.free_memory", lambda: 64 * MIB)
     with caplog.at_level(logging.WARNING):
         assert pick_backend(tiny, "auto", compiled=False).name == "eager"
-    assert "64 are free: the backend 'eager' is used" in caplog.text
+    assert "64 MiB are free: the backend 'eager' is used" in caplog.text
     with pytest.raises(TooLittleMemory, match="OpenVINO needs"):
         pick_backend(tiny, "openvino", compiled=False)
     monkeypatch.setattr("app.engine.backends.choice.free_memory", lambda: GIB)

@@ -47,7 +47,7 @@ def test_models_have_names_of_their_own(
         assert folders["cats"] == tiny_folder.resolve()
     monkeypatch.setenv("DARKROOM_MODELS", f"{given[0]},shoes={given[1]}")
     with pytest.raises(
-        ValidationError, match=r"two models are called alike: shoes, shoes; .*name=path"
+        ValidationError, match=r"two models have the same name: shoes, shoes; .*name=path"
     ):
         Settings()
 
@@ -66,7 +66,7 @@ def test_the_port_is_ours_or_the_platforms(monkeypatch: pytest.MonkeyPatch) -> N
     [
         ("DARKROOM_PORT", "99999", "less than or equal to 65535"),
         ("DARKROOM_MODELS", "nothing", "no model 'nothing'; shipped: digits"),
-        ("DARKROOM_MODELS", "digits,digits", "two models are called alike"),
+        ("DARKROOM_MODELS", "digits,digits", "two models have the same name"),
         ("DARKROOM_SLOTS", "0", "greater than or equal to 1"),
         ("DARKROOM_MAX_JOBS", "0", "greater than or equal to 1"),
         ("DARKROOM_MAX_PRIORITY", "-1", "greater than or equal to 0"),
@@ -96,11 +96,11 @@ def test_a_wrong_value_stops_the_server(
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("DARKROOM_MODEL", "DARKROOM_MODEL is no setting; nearest: DARKROOM_MODELS"),
+        ("DARKROOM_MODEL", "DARKROOM_MODEL is not a setting; nearest: DARKROOM_MODELS"),
         ("DARKROOM_TIMEOUT", "nearest: DARKROOM_TIMEOUT_SECONDS"),
         ("DARKROOM_PROT", "nearest: DARKROOM_PORT"),
-        ("darkroom_slot", "DARKROOM_SLOT is no setting; nearest: DARKROOM_SLOTS"),
-        ("DARKROOM_" + "X" * 5000, "is no setting; see docs/settings.md"),
+        ("darkroom_slot", "DARKROOM_SLOT is not a setting; nearest: DARKROOM_SLOTS"),
+        ("DARKROOM_" + "X" * 5000, "is not a setting; see docs/settings.md"),
     ],
 )
 def test_a_variable_that_means_nothing_is_refused_with_the_nearest(

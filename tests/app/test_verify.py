@@ -89,7 +89,7 @@ def test_a_cropped_picture_differs(server: TestClient, tiny_folder: Path, tmp_pa
         path = saved(part, tmp_path / "part.png", image.info["parameters"])
     result = verify(path, "--model", str(tiny_folder))
     assert result.exit_code == 1
-    assert "it is 8x16, and should be 16x16" in result.output
+    assert "its size is 8x16, and should be 16x16" in result.output
 
 
 def test_a_picture_of_another_checkpoint_is_told(
@@ -103,7 +103,7 @@ def test_a_picture_of_another_checkpoint_is_told(
     result = verify(path, "--model", str(other))
     assert result.exit_code == 2
     assert "other checkpoint: it is by tiny " in result.output
-    assert "which does not ship" in verify(path).output
+    assert "does not ship" in verify(path).output
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_picture_of_another_checkpoint_is_told(
     [
         (None, "no parameters are written in it"),
         ("", "its parameters lack Model, Model hash, Steps, Seed"),
-        ("a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1", "they are not Darkroom's"),
+        ("a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1", "Darkroom did not write"),
         ("dog\nSteps: 99999, Seed: 7, Model hash: HASH, Model: tiny", "steps: must be an integer"),
         ("dog\nSteps: 4, Seed: -7, Model hash: HASH, Model: tiny", "seed: must be an integer"),
         ("bird\nSteps: 4, Seed: 7, Model hash: HASH, Model: tiny", "unknown class 'bird'"),
@@ -202,7 +202,7 @@ def test_a_picture_names_no_path(
     text = f"dog\nSteps: 4, Seed: 7, Model hash: 0, Model: {given}"
     result = verify(saved(Image.new("L", (16, 16)), tmp_path / "x.png", text))
     assert result.exit_code == 2
-    assert "which does not ship; say where it is with --model" in result.output
+    assert "does not ship; say where the model is with --model" in result.output
     assert not opened
     assert result.output.count("\n") == 1
     assert result.output.strip().isprintable()

@@ -64,7 +64,7 @@ def test_a_worker_with_work_may_be_silent_so_long_and_no_longer() -> None:
     assert not dog.look(1.0, heard=1, owes=True), "a word, and it has all the time again"
     assert looks(dog, 30, heard=1) is None
     assert looks(dog, 1, heard=1) == 1
-    assert "said nothing for 30 s" in dog.verdict
+    assert "been silent for 30 s" in dog.verdict
 
 
 def test_a_slow_worker_has_twenty_ticks() -> None:
@@ -138,7 +138,7 @@ async def test_a_request_at_which_every_worker_hangs_fails_alone(
         assert isinstance(bad, GenerationFailed)
         assert [tasks[k].result().images for k in (0, 2)] == [(pixel(1),), (pixel(2),)]
         assert client.supervisor.restarts == 4, "twice with the others, twice alone"
-    assert "was alone at two deaths" in caplog.text
+    assert "was running alone at two deaths" in caplog.text
 
 
 class Loaders:
@@ -209,7 +209,7 @@ async def test_a_bad_model_does_not_keep_the_others_from_serving(
     await client.close()
     logged = [record.getMessage() for record in caplog.records]
     assert "model bad is left out: /x/bad/unet/config.json: act_fn is 'tanh'" in logged
-    assert "requests that name no model get fake in place of bad" in logged
+    assert "requests that name no model get fake instead of bad" in logged
 
 
 def test_all_the_world_is_told_which_models_are_left_out_and_why() -> None:
@@ -344,7 +344,7 @@ async def test_a_worker_that_is_not_understood_is_replaced(
             worker_of(client).thread.worker._connection.sendall(garbage)
             assert (await task).images == (pixel(1),)
             assert client.supervisor.restarts == 1
-    assert caplog.text.count("cannot be handled; it is replaced") == 2
+    assert caplog.text.count("cannot be handled; the worker is replaced") == 2
     assert "DecodeError" in caplog.text
 
 

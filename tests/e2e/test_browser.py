@@ -175,7 +175,7 @@ def test_a_name_that_leads_here_is_not_ours(driver: Chrome, url: str) -> None:
     before = drawn(url)
     rebound = f"http://{FOREIGN}:{httpx.URL(url).port}"
     driver.get(f"{rebound}/docs")
-    assert "not called by this Host" in driver.page_source
+    assert "does not answer to this Host" in driver.page_source
     for path in (*READS, "/livez"):
         assert '"status":403' in run(driver, _READ, rebound + path)
     for way in ("fetch-json", "fetch-form", "fetch-get", "image"):

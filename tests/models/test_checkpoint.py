@@ -235,7 +235,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
             f / UNET_WEIGHTS,
             lambda t: t.update({"mid_block.attentions.0.query.bias": torch.zeros(32)}),
         ),
-        r"tensor 'mid_block.attentions.0.to_q.bias' is there twice, once by its old name",
+        r"tensor 'mid_block.attentions.0.to_q.bias' comes twice, once by its old name",
     ),
     "a convolution of more than one position": (
         lambda f: edit_weights(
@@ -299,7 +299,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "attention to prompts": (
         lambda f: edit_json(f / "model_index.json", unet=["diffusers", "UNet2DConditionModel"]),
-        r"unet is 'UNet2DConditionModel' \(it draws by prompts\); allowed: 'UNet2DModel'",
+        r"unet is 'UNet2DConditionModel' \(it draws from prompts\); allowed: 'UNet2DModel'",
     ),
     "a codebook": (
         lambda f: edit_json(f / "model_index.json", vae=..., vqvae=["diffusers", "VQModel"]),

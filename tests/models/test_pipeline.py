@@ -205,7 +205,7 @@ def test_devices_are_named_as_pytorch_names_them() -> None:
     for wrong in ("gpu", "cuda:", "cuda:x", "cpu:0", "CUDA", "", "meta"):
         with pytest.raises(ValueError, match=r"device (is )?'"):
             pick_device(wrong)
-    with pytest.raises(ValueError, match="device 'cuda:99' is not there"):
+    with pytest.raises(ValueError, match="device 'cuda:99' does not exist"):
         pick_device("cuda:99")
 
 

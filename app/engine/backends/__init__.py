@@ -1,7 +1,7 @@
-"""What runs a model's networks: one file a kind of device, one interface (base.py).
+"""Backends, which run a model's networks: one file per kind of device, one interface (base.py).
 
-Importing OpenVINO sends a report to its makers where it finds the package it does that with. Where
-that is missing it does without: a server is not to tell anyone that it runs.
+Importing OpenVINO sends a report to its makers if it finds the package for that. If the package is
+missing, it goes on without it: a server must not tell anyone that it runs.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""A tick as tensors, and what every backend must do with it."""
+"""A tick as tensors, and the interface of all backends."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -25,11 +25,11 @@ class Slots:
     """Room for the images in flight, (slots, C, h, w) float32 each, on the device."""
 
     x: Tensor  # latents
-    x0: Tensor  # the clean latents that their last step went by
+    x0: Tensor  # the clean latents that the last step predicted
 
     @classmethod
     def of(cls, count: int, model: LatentDiffusion) -> "Slots":
-        """So many, empty."""
+        """Empty slots, `count` of them."""
         x = torch.zeros(count, *model.latent_shape, device=model.device)
         return cls(x, torch.zeros_like(x))
 
@@ -38,12 +38,12 @@ class Slots:
 class Rows:
     """One tick of R rows, R the size of a bucket; every tensor has R entries.
 
-    Rows 0..I-1 are the images that ride; then come the second, unconditional rows of those that are
-    guided; the rest is padding. Only the first are written back.
+    Rows 0..I-1 are the images that ride. Then come the second, unconditional rows of the guided
+    images. The rest is padding. Only the first I rows are written back.
     """
 
     read: Tensor  # int64: the slot whose latent the row reads
-    write: Tensor  # int64: the slot it is written to; one nobody reads, where it is no image
+    write: Tensor  # int64: the slot it is written to; for padding, one that nobody reads
     t: Tensor  # int64 timesteps
     t_prev: Tensor  # int64; -1 is the clean end
     label: Tensor  # int64 classes
@@ -62,7 +62,7 @@ class Decoding(Protocol):
     """Images on their way out of the VAE."""
 
     def done(self) -> bool:
-        """Whether `images` would not wait."""
+        """Whether `images` would return at once."""
 
     def images(self) -> tuple[Tensor, Tensor]:
         """Pixels (B, H, W, C) uint8 and the (B,) sums of `develop`, on the CPU."""
@@ -76,16 +76,16 @@ class Backend(Protocol):
     decode_buckets: tuple[int, ...]
 
     def prepare(self) -> None:
-        """Get every bucket ready to run; without this each is when it is first used."""
+        """Prepare every bucket; otherwise each is prepared when it is first used."""
 
     def step(self, slots: Slots, rows: Rows) -> None:
         """Begin one step of the slots that `rows` writes."""
 
     def done(self) -> bool:
-        """Whether `settle` would not wait."""
+        """Whether `settle` would return at once."""
 
     def settle(self) -> None:
-        """After this slots may be read and written as if the last step were done."""
+        """Return when slots may be read and written as if the last step were done."""
 
     def decode(self, latents: Tensor) -> Decoding:
         """Begin to decode latents, as many as a bucket has."""
@@ -94,7 +94,7 @@ class Backend(Protocol):
         """Begin to turn images (B, C, H, W) into pixels on the host."""
 
     def synchronize(self) -> None:
-        """Wait until every step begun is done."""
+        """Wait until every step that was begun is done."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def advance(slots: Slots, rows: Rows, network: Network, model: LatentDiffusion) 
 def update(
     slots: Slots, rows: Rows, latents: Tensor, output: Tensor, model: LatentDiffusion
 ) -> None:
-    """The rest of a tick, once the UNet has answered."""
+    """The rest of a tick, after the UNet's forward pass."""
     output = guide(output, output[rows.null], rows.scale)
     schedule = model.schedule
     slots.x[rows.write], slots.x0[rows.write] = ddim_step(
@@ -139,7 +139,7 @@ def update(
 def develop(images: Tensor) -> tuple[Tensor, Tensor]:
     """Images of the VAE, (B, C, H, W) -> pixels (B, H, W, C) uint8 and (B,) float64 sums.
 
-    A sum is finite where its image is, and tells images apart that differ in their last bits.
+    A sum is finite if its image is, and it tells apart images that differ in their last bits.
     """
     return to_uint8(images), images.double().flatten(1).sum(dim=1)
 
@@ -158,7 +158,7 @@ def unet_network(model: LatentDiffusion) -> Network:
 
 @contextlib.contextmanager
 def device_errors() -> Iterator[None]:
-    """Tell the errors of a device apart: those it recovers from, and those it does not."""
+    """Separate the errors that a device recovers from, and those that it does not."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:

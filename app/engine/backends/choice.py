@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def pick_backend(model: LatentDiffusion, name: str, *, compiled: bool) -> Backend:
-    """The backend of this name, or for `auto` the fastest there is for the model's device.
+    """The backend of this name, or for `auto` the fastest one for the model's device.
 
     Raises:
         ValueError: it does not fit the device, dtype or memory, or is not installed.
@@ -30,7 +30,7 @@ def pick_backend(model: LatentDiffusion, name: str, *, compiled: bool) -> Backen
         return CudaGraphs(model, compiled=compiled)
     if name == "openvino":
         if not fits:
-            raise ValueError(f"backend is {name!r}, which runs float32 on the CPU alone")
+            raise ValueError(f"backend is {name!r}, which runs only float32, and only on the CPU")
         if not installed:
             raise ValueError(f"backend is {name!r}, which is not installed: pip install '.[cpu]'")
         return _openvino(model)
@@ -38,7 +38,9 @@ def pick_backend(model: LatentDiffusion, name: str, *, compiled: bool) -> Backen
         try:
             return _openvino(model)
         except TooLittleMemory as error:
-            log.warning("%s: the backend 'eager' is used, which needs less and is slower", error)
+            log.warning(
+                "%s: the backend 'eager' is used, which needs less memory and is slower", error
+            )
     return Eager(model, compiled=compiled)
 
 

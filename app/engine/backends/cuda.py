@@ -13,7 +13,7 @@ from torch import Tensor
 from app.engine.backends.base import Decoding, Rows, Slots, advance, develop, unet_network
 from models.pipeline import LatentDiffusion
 
-_AHEAD = 2  # ticks begun and not done
+_AHEAD = 2  # at most this many ticks begun but not finished
 _WARM_RUNS = 3  # before a capture; libraries choose their kernels and allocate in them
 
 
@@ -130,7 +130,7 @@ class _Decoding:
 
 
 def _fill(static: Rows, rows: Rows) -> None:
-    """Copy a tick from the host into the tensors a graph reads."""
+    """Copy a tick from the host into the tensors that a graph reads."""
     for field in fields(Rows):
         target, source = getattr(static, field.name), getattr(rows, field.name)
         if source is None:

@@ -1,7 +1,7 @@
-"""What the last bits of pixels depend on beside model, parameters and backend, in words.
+"""What the last bits of pixels depend on besides model, parameters and backend, in words.
 
 Libraries choose their kernels by the processor and its instruction set, and change them from one
-version to the next. Two machines with the same words make the same bits; others may, too.
+version to the next. Two machines described by the same words make the same bits; others may, too.
 """
 
 import platform
@@ -25,7 +25,7 @@ def device_name(device: torch.device) -> str:
 def platform_of(device: torch.device, backend: str) -> str:
     """The processors, and the libraries that the backend uses.
 
-    The CPU is always among them: it draws the noise.
+    The CPU is always included, because it draws the noise.
     """
     parts = [_processor(), torch.backends.cpu.get_cpu_capability(), f"torch {torch.__version__}"]
     if device.type == "cuda":

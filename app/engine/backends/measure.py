@@ -1,7 +1,7 @@
-"""What a backend's buckets cost, and which of them give the very bits of the plain loop's blocks.
+"""What a backend's buckets cost, and which of them equal the plain loop's blocks, bit for bit.
 
-Kernels may choose their order of summation by the shape of the batch. Rows are compared across
-shapes, positions and neighbours, on this very device; a bucket that differs is not to be used.
+Kernels may choose their order of summation by the shape of the batch. So rows are compared across
+shapes, positions and neighbours, on this very device; a bucket that differs is not used.
 """
 
 import math
@@ -105,7 +105,7 @@ def _probe(
 
 
 def _exact_decode_buckets(backend: Backend, latents: Tensor) -> tuple[int, ...]:
-    """The sizes at which decoded images have the bits of a block of the plain loop's."""
+    """The sizes at which decoded images equal those of a block of the plain loop."""
 
     def sums(size: int, shift: int) -> Tensor:
         parts = latents.roll(shift, dims=0).split(size)

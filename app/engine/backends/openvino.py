@@ -31,7 +31,7 @@ from models.machine import usable_cores
 from models.pipeline import LatentDiffusion
 
 _EXAMPLE_ROWS = 2
-_ROWS_A_STREAM = 4  # from this many on, a core works best on rows of its own
+_ROWS_A_STREAM = 4  # from this many rows per core on, one stream per core is faster
 # Sets of buckets, the best first. The kernels for one row round otherwise, so that none has one.
 _BUCKETS = ((2, 4, 8, 16, 24, 32, 48), (4, 16, 32), (4, 16), (16,))
 _DECODE_BUCKETS = (1, 2, 4, 16)
@@ -54,7 +54,7 @@ class OpenVino:
         Raises:
             TooLittleMemory: none does; the message says how much would be needed.
         """
-        torch.set_num_threads(1)  # what is left to PyTorch is small; two teams would fight
+        torch.set_num_threads(1)  # PyTorch has little left to do; two thread pools would compete
         self._model = model
         self._begun: tuple[Slots, Rows, Tensor, _Running] | None = None
         latents = torch.zeros(_EXAMPLE_ROWS, *model.latent_shape)
@@ -132,7 +132,7 @@ def fitting(a_shape: int, decoder: int, room: int | None) -> tuple[int, ...]:
     assert room is not None, "the last set is sensible"
     need, free = fixed + held >> 20, room >> 20
     raise TooLittleMemory(
-        f"OpenVINO needs {need:,} MiB of memory for this model; {free:,} are free"
+        f"OpenVINO needs {need:,} MiB of memory for this model; {free:,} MiB are free"
     )
 
 
@@ -158,7 +158,7 @@ class _Network:
         return _Running(requests)
 
     def compile(self, rows: int) -> "list[ov.InferRequest]":
-        """Requests that share the rows: one with every core, or one a core on rows of its own."""
+        """Inference requests that share the rows: one with all cores, or one per core."""
         cores = usable_cores()
         streams = max(min(cores, rows // _ROWS_A_STREAM), 1)
         while rows % streams:
@@ -174,13 +174,13 @@ class _Network:
 
 
 class _Running:
-    """Rows that OpenVINO's own threads are at."""
+    """Rows that OpenVINO's own threads are computing."""
 
     def __init__(self, requests: "Sequence[ov.InferRequest]") -> None:
         self._requests = requests
 
     def done(self) -> bool:
-        """Whether they are through, or failed, which `result` tells."""
+        """Whether they are done, or failed, which `result` reports."""
         try:
             return all(request.wait_for(0) for request in self._requests)
         except Exception:

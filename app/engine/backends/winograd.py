@@ -115,7 +115,7 @@ class Winograd:
     def __init__(self, unet: UNet2D, timesteps: int) -> None:
         config, size = unet.config, unet.config.sample_size
         if config.resnet_time_scale_shift != "default" or config.center_input_sample:
-            raise ValueError("neither scale_shift nor center_input_sample has this form")
+            raise ValueError("scale_shift and center_input_sample are not supported in this form")
         if not isinstance(size, int) or size % 2 ** (len(config.block_out_channels) - 1):
             raise ValueError(f"sample_size is {size}; maps must be square and halve evenly")
         if size > _LARGEST:
