@@ -139,7 +139,7 @@ def test_what_kubernetes_says_of_a_service_of_our_name_is_passed_over(
         Settings()
 
 
-@pytest.mark.parametrize("path", ["darkroom", "/", "/a/", "//a", "/a b", "/a?b", "/ä"])
+@pytest.mark.parametrize("path", ["darkroom", "/", "/a/", "//a", "/a b", "/a?b", "/ä", "/a/.."])
 def test_a_root_path_is_a_plain_path(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     monkeypatch.setenv("DARKROOM_ROOT_PATH", path)
     with pytest.raises(ValidationError, match="allowed: such as /darkroom"):
