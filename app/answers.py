@@ -20,7 +20,7 @@ from app.engine.job import EngineError, ModelInfo, Moved, Params, Preview, Queue
 from app.errors import Problem, fault_of
 from app.events import EventStream, event
 from app.images import FORMATS, JPEG, PNG, encode, file_stem
-from app.negotiation import negotiate
+from app.negotiation import all_lines, negotiate
 from app.permalink import entity_tag, image_id
 from app.reading import JSON
 from app.responses import (
@@ -49,7 +49,7 @@ def formats(n: int) -> tuple[str, ...]:
 async def answer(studio: Studio, request: Request, order: Order) -> Response:
     """Draw, and answer in the format the client likes best."""
     info, params = studio.info(order), order.params
-    media_type = negotiate(request.headers.get("accept", ""), formats(params.n))
+    media_type = negotiate(all_lines(request.headers, "accept"), formats(params.n))
     headers = describing(request, params, info, media_type)
     if media_type == events.MEDIA_TYPE:
         return await EventStream.begin(_narrate(studio, request, order), headers)
@@ -69,7 +69,7 @@ async def recall(
     headers = describing(request, params, info, media_type)
     keep = immutable and info.exact
     headers |= {"ETag": tag, "Cache-Control": _KEPT if keep else "private, no-cache"}
-    if _matches(request.headers.get("if-none-match", ""), tag):
+    if _matches(all_lines(request.headers, "if-none-match"), tag):
         return Response(status_code=304, headers=headers)
     if request.method == "HEAD":
         return without_body(headers | {"Content-Type": media_type})

@@ -37,8 +37,8 @@ def listen(host: str, port: int) -> list[socket.socket]:
 
 def url_of(host: str, listening: list[socket.socket]) -> str:
     """The address to tell a person: `localhost` where any will do."""
-    port = listening[0].getsockname()[1]
-    if host in ("::", "0.0.0.0"):
+    address, port = listening[0].getsockname()[:2]
+    if address in ("::", "0.0.0.0"):  # also by other names: `*`, `0`
         host = "localhost"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

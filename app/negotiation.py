@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from starlette.datastructures import Headers
+
 from app.errors import NotAcceptable
 from app.images import media_type_of
 
@@ -22,13 +24,15 @@ def negotiate(accept: str, offers: Sequence[str]) -> str:
     wanted: dict[str, float] = {}
     for part in accept.split(","):
         name, *arguments = (piece.strip() for piece in part.split(";"))
+        if not name:
+            continue
         quality = 1.0
         for argument in arguments:
             key, _, value = argument.partition("=")
             if key.strip().lower() == "q":
                 quality = _quality(value)
-        wanted[media_type_of(name.lower())] = quality
-    if not accept.strip():
+        wanted["*/*" if name == "*" else media_type_of(name.lower())] = quality  # `*`: old Java's
+    if not wanted:
         return offers[0]
 
     def liking(offer: str) -> tuple[float, int]:
@@ -41,6 +45,11 @@ def negotiate(accept: str, offers: Sequence[str]) -> str:
     if liking(best)[0] <= 0:
         raise NotAcceptable(f"Accept {accept[:40]!r} matches none of: {', '.join(offers)}")
     return best
+
+
+def all_lines(headers: Headers, name: str) -> str:
+    """A header that is a list, which may be sent in several lines. RFC 9110, 5.3."""
+    return ", ".join(headers.getlist(name))
 
 
 def _quality(text: str) -> float:

@@ -14,9 +14,11 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.origins import Authority
 
-PREFIX = re.compile(r"(/[\w.~-]+)+", re.ASCII)  # a path that a service may stand below
+# A path that a service may stand below; `.` and `..` are no names of folders.
+PREFIX = re.compile(r"(/(?!\.{1,2}(/|$))[\w.~-]+)+", re.ASCII)
 _PAIR = re.compile(r'\s*([a-z]+)=("[^"]*"|[^;,\s"]*)\s*', re.IGNORECASE)
 _LONGEST = 4096  # bytes of `Forwarded`
+_OLDER = {f"x-forwarded-{name}".encode() for name in ("for", "proto", "host")}  # say the same
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -36,7 +38,7 @@ class BehindProxy:
         if scope["type"] == "http":
             prefix = self._root_path
             if self._trusts(scope):
-                headers = scope["headers"] = _translated(scope["headers"])
+                headers = scope["headers"] = _plain_scheme(_translated(scope["headers"]))
                 host = _last(headers, b"x-forwarded-host")
                 told = _last(headers, b"x-forwarded-prefix").rstrip("/")
                 if Authority.parse(host):
@@ -69,7 +71,7 @@ def route_path(scope: Scope) -> str:
 def _translated(headers: Headers) -> Headers:
     """`Forwarded` as the headers that came before it, where none of these is there."""
     said = ",".join(value.decode("latin-1") for name, value in headers if name == b"forwarded")
-    others = any(name.startswith(b"x-forwarded-") for name, _ in headers)
+    others = any(name in _OLDER for name, _ in headers)
     if not said or others or len(said) > _LONGEST:
         return headers
     hops = [
@@ -86,6 +88,13 @@ def _translated(headers: Headers) -> Headers:
             if value
         ),
     ]
+
+
+def _plain_scheme(headers: Headers) -> Headers:
+    """`X-Forwarded-Proto` as uvicorn reads it: one scheme, in lower case."""
+    name = b"x-forwarded-proto"
+    scheme = _last(headers, name).lower().encode("latin-1")
+    return [(key, scheme if key == name else value) for key, value in headers]
 
 
 def _last(headers: Headers, name: bytes) -> str:

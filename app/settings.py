@@ -18,8 +18,9 @@ from models.library import locate, split
 
 _List = Annotated[tuple[str, ...], NoDecode]
 _PREFIX = "DARKROOM_"
-# What Kubernetes tells every pod of a service called "darkroom"; `DARKROOM_PORT` is one of these.
-_OF_KUBERNETES = re.compile(r"SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?")
+# What Kubernetes tells every pod of services called "darkroom" and "darkroom-" and more;
+# `DARKROOM_PORT` is one of these, and of a service "darkroom-gpu" `DARKROOM_GPU_PORT`.
+_OF_KUBERNETES = re.compile(r"(\w+_)?(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP|SCTP))(_\w+)?")
 _PORT_OF_KUBERNETES = re.compile(r"(tcp|udp|sctp)://.*")
 _MOST_NAMED = 3  # variables that may have been meant
 
@@ -142,9 +143,9 @@ class Settings(BaseSettings):
     def _only_known(cls, values: Any) -> Any:
         """Refuse a variable that means nothing: it is a slip, and would go unnoticed."""
         known = [_PREFIX + name.upper() for name in cls.model_fields]
-        for name in map(str.upper, sorted(os.environ)):
+        for name, value in sorted((name.upper(), value) for name, value in os.environ.items()):
             own = name.removeprefix(_PREFIX)
-            if own != name and name not in known and not _OF_KUBERNETES.fullmatch(own):
+            if own != name and name not in known and not _is_kubernetes(own, value):
                 close = difflib.get_close_matches(name[:80], known, _MOST_NAMED, cutoff=0.5)
                 meant = f"; nearest: {', '.join(close)}" if close else "; see docs/settings.md"
                 raise ValueError(f"{name[:80]} is not a setting{meant}")
@@ -154,7 +155,7 @@ class Settings(BaseSettings):
     @classmethod
     def _own_port(cls, value: object) -> object:
         if isinstance(value, str) and _PORT_OF_KUBERNETES.fullmatch(value):
-            return 8000
+            return os.environ.get("PORT") or 8000
         return value
 
     @field_validator("root_path")
@@ -229,3 +230,9 @@ class Settings(BaseSettings):
     def folders(self) -> dict[str, Path]:
         """Name -> folder of every model; see `locate`. The first is default."""
         return dict(locate(name) for name in self.models)
+
+
+def _is_kubernetes(own: str, value: str) -> bool:
+    """Whether a variable is one that Kubernetes sets; `own` is its name without our prefix."""
+    port = own.endswith("_PORT") and _PORT_OF_KUBERNETES.fullmatch(value)
+    return bool(port or _OF_KUBERNETES.fullmatch(own))

@@ -36,7 +36,7 @@ def _quotas(root: Path) -> Iterator[float]:
     """The cores that each group's quota of time is worth."""
     for version, folder in _groups(root, "cpu"):
         if version == 2:
-            most, _, period = next(_lines(folder / "cpu.max"), "").partition(" ")
+            most, _, period = next(_lines(folder / "cpu.max"), "").strip().partition(" ")
         else:
             most = next(_lines(folder / "cpu.cfs_quota_us"), "")
             period = next(_lines(folder / "cpu.cfs_period_us"), "")
@@ -60,7 +60,7 @@ def _rooms(root: Path) -> Iterator[int]:
 def _groups(root: Path, controller: str) -> Iterator[tuple[int, Path]]:
     """The version and folder of every group that a controller holds this process in."""
     for line in _lines(root / "proc/self/cgroup"):
-        number, controllers, path = line.split(":", 2)
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
         if number == "0":
             version, mount = 2, root / "sys/fs/cgroup"
         elif controller in controllers.split(","):
@@ -81,13 +81,13 @@ def _field(path: Path, name: str) -> int | None:
     """The number after a name at the start of a line."""
     for line in _lines(path):
         words = line.split()
-        if words[:1] == [name]:
+        if words[:1] == [name] and words[1:2] and words[1].isdecimal():
             return int(words[1])
     return None
 
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        yield from path.read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux, or not mounted
+        yield from path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except (OSError, ValueError):  # not Linux, not mounted, or a name that no file can have
         return

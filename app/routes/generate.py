@@ -15,7 +15,7 @@ from app.dependencies import EarlyStudioDep, StudioDep
 from app.drawing import Order
 from app.errors import UnknownImage
 from app.images import FORMATS, format_of
-from app.negotiation import negotiate
+from app.negotiation import all_lines, negotiate
 from app.permalink import params_of
 from app.reading import gather, read_body
 from app.routes import huggingface
@@ -52,7 +52,7 @@ async def generate_by_query(request: Request, studio: EarlyStudioDep) -> Respons
     wanted = GenerateRequest.parse(values, strict=False, models=studio.models)
     studio = await studio.opened(wanted.timeout)
     order = wanted.to_order(studio.models)
-    media_type = negotiate(request.headers.get("accept", ""), formats(wanted.n))
+    media_type = negotiate(all_lines(request.headers, "accept"), formats(wanted.n))
     if wanted.seed is not None and media_type != events.MEDIA_TYPE:
         return await recall(studio, request, order, media_type, immutable=False)
     if request.method == "HEAD":
@@ -70,7 +70,7 @@ async def recall_image(request: Request, name: str, studio: StudioDep) -> Respon
     stem, dot, extension = name.partition(".")
     params = params_of(stem, studio.models)
     if not dot:
-        media_type = negotiate(request.headers.get("accept", ""), IMAGES)
+        media_type = negotiate(all_lines(request.headers, "accept"), IMAGES)
     elif kind := format_of(extension):
         media_type = kind.media_type
     else:

@@ -47,6 +47,8 @@ PLAIN = {"client": PROXY, "base": "http://inside:8000/", "route": "/generate"}
         ({"x-forwarded-for": "192.0.2.7"}, {"client": "192.0.2.7"}),
         ({"x-forwarded-for": "192.0.2.7, 10.1.1.1"}, {"client": "192.0.2.7"}),
         ({"x-forwarded-proto": "https"}, {"base": "https://inside:8000/"}),
+        ({"x-forwarded-proto": "HTTPS"}, {"base": "https://inside:8000/"}),
+        ({"x-forwarded-proto": "http, https"}, {"base": "https://inside:8000/"}),
         ({"x-forwarded-host": "pics.example"}, {"base": "http://pics.example/"}),
         ({"x-forwarded-host": "a.example, b.example:81"}, {"base": "http://b.example:81/"}),
         ({"x-forwarded-host": "no host!"}, {}),
@@ -54,6 +56,15 @@ PLAIN = {"client": PROXY, "base": "http://inside:8000/", "route": "/generate"}
         ({"x-forwarded-prefix": "/a/b/"}, {"base": "http://inside:8000/a/b/"}),
         ({"x-forwarded-prefix": "//evil.example"}, {}),
         ({"x-forwarded-prefix": "/a\\b"}, {}),
+        ({"x-forwarded-prefix": "/a/../.."}, {}),
+        (
+            {"x-forwarded-prefix": "/.well-known/..a"},
+            {"base": "http://inside:8000/.well-known/..a/"},
+        ),
+        (
+            {"forwarded": "proto=HTTPS", "x-forwarded-prefix": "/darkroom"},
+            {"base": "https://inside:8000/darkroom/"},
+        ),
         (
             {"forwarded": 'for="[2001:db8::1]:4711";proto=https;host=pics.example'},
             {"client": "2001:db8::1", "base": "https://pics.example/"},

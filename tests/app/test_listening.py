@@ -53,6 +53,7 @@ def test_a_name_is_both_kinds_of_address_on_one_port(host: str) -> None:
         ("localhost", "http://localhost:{}"),
         ("127.0.0.1", "http://127.0.0.1:{}"),
         ("0.0.0.0", "http://localhost:{}"),
+        ("0", "http://localhost:{}"),
     ],
 )
 def test_an_address_is_told_as_people_type_it(host: str, url: str) -> None:

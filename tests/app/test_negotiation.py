@@ -1,10 +1,11 @@
 """Which format an Accept header is answered in: what clients are known to send."""
 
 import pytest
+from starlette.datastructures import Headers
 
 from app.answers import IMAGES, formats
 from app.errors import NotAcceptable
-from app.negotiation import negotiate
+from app.negotiation import all_lines, negotiate
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,9 @@ from app.negotiation import negotiate
         ("image/jpg", "image/jpeg"),
         ("IMAGE/JPG;q=0.5, image/webp;q=0.1", "image/jpeg"),
         ("image/jpg, */*", "image/jpeg"),
+        ("*", "image/png"),
+        ("*;q=0.1, image/webp", "image/webp"),
+        (", ,", "image/png"),
     ],
 )
 def test_what_is_named_comes_before_what_is_any(accept: str, chosen: str) -> None:
@@ -45,3 +49,11 @@ def test_an_image_alone_is_never_json() -> None:
 def test_what_cannot_be_made_is_refused(accept: str) -> None:
     with pytest.raises(NotAcceptable):
         negotiate(accept, formats(1))
+
+
+def test_a_list_may_come_in_several_lines() -> None:
+    """As a proxy may pass it on: RFC 9110, 5.3."""
+    lines = [(b"accept", b"text/html"), (b"accept", b"image/webp;q=0.5")]
+    accept = all_lines(Headers(raw=lines), "accept")
+    assert negotiate(accept, formats(1)) == "image/webp"
+    assert all_lines(Headers(raw=[]), "accept") == ""

@@ -125,12 +125,21 @@ def test_what_kubernetes_says_of_a_service_of_our_name_is_passed_over(
         "DARKROOM_PORT_8000_TCP_PROTO": "tcp",
         "DARKROOM_PORT_8000_TCP_PORT": "8000",
         "DARKROOM_PORT_8000_TCP_ADDR": "10.0.0.11",
+        "DARKROOM_GPU_SERVICE_HOST": "10.0.0.12",
+        "DARKROOM_GPU_SERVICE_PORT_HTTP": "8000",
+        "DARKROOM_GPU_PORT": "tcp://10.0.0.12:8000",
+        "DARKROOM_GPU_PORT_8000_TCP_ADDR": "10.0.0.12",
     }.items():
         monkeypatch.setenv(name, value)
     assert Settings().port == 8000
+    monkeypatch.setenv("PORT", "8123")
+    assert Settings().port == 8123
+    monkeypatch.setenv("DARKROOM_GPU_PORT", "8000")
+    with pytest.raises(ValidationError, match="DARKROOM_GPU_PORT is no setting"):
+        Settings()
 
 
-@pytest.mark.parametrize("path", ["darkroom", "/", "/a/", "//a", "/a b", "/a?b", "/ä"])
+@pytest.mark.parametrize("path", ["darkroom", "/", "/a/", "//a", "/a b", "/a?b", "/ä", "/a/.."])
 def test_a_root_path_is_a_plain_path(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     monkeypatch.setenv("DARKROOM_ROOT_PATH", path)
     with pytest.raises(ValidationError, match="allowed: such as /darkroom"):

@@ -109,3 +109,35 @@ def test_a_quota_counts_as_cores(
     cgroup, files, expected = QUOTAS[kind]
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert usable_cores(system(tmp_path, cgroup, files)) == expected
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files"),
+    [
+        (b"\n0::/\n", {}),
+        (b"garbage\n0:\n", {}),
+        (b"0::/\xff\xfe\n", {}),
+        (b"0::/a\0b\n", {}),
+        (b"0::/\n", {"cpu.max": b"\xff\n", "memory.max": b"\xff\n"}),
+        (b"0::/\n", {"memory.max": b"5\n", "memory.current": b"five\n"}),
+    ],
+)
+def test_what_is_not_as_the_kernel_writes_it_is_no_limit(
+    tmp_path: Path, cgroup: bytes, files: dict[str, bytes]
+) -> None:
+    root = system(tmp_path, "", {f"{V2}/keep": ""})
+    (root / "proc/self/cgroup").write_bytes(cgroup)
+    for name, content in files.items():
+        (root / V2 / name).write_bytes(content)
+    assert free_memory(root) == 800 * MIB
+    assert usable_cores(root) == usable_cores(tmp_path / "nowhere")
+
+
+def test_odd_lines_hide_no_limit_beside_them(tmp_path: Path) -> None:
+    files = group(V2, 2, 500, 100, 0) | {f"{V2}/cpu.max": "100000 100000 \n"}
+    root = system(tmp_path, "", files)
+    (root / "proc/self/cgroup").write_bytes(b"garbage\n\n0::/\xff\n")
+    (root / V2 / "memory.stat").write_text("inactive_file\n")
+    (root / "proc/meminfo").write_text("MemAvailable:\n")
+    assert usable_cores(root) == 1
+    assert free_memory(root) == 400 * MIB
