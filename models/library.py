@@ -97,9 +97,7 @@ def _is_one(text: str) -> bool:
 
 def _folder(text: str) -> Path | None:
     """The folder at a path, with links followed; None if there is none."""
-    with contextlib.suppress(
-        OSError, RuntimeError
-    ):  # too long, or the home folder of an unknown user
+    with contextlib.suppress(OSError, RuntimeError):  # too long, or an unknown user's home
         path = Path(text).expanduser()
         if text and path.is_dir():
             return _printable(path.resolve())

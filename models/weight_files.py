@@ -121,9 +121,7 @@ def open_weights(path: Path, most: int = MAX_WEIGHT_BYTES) -> Any:
     """
     if not path.exists():
         raise CheckpointError(f"{path}: missing")
-    if not check_regular(
-        path, most
-    ):  # do not read it: the kernel's files are empty, and reading may block
+    if not check_regular(path, most):  # not to be read: the kernel's files are empty, and may block
         raise CheckpointError(f"{path}: not a whole safetensors file: it is empty")
     try:
         with path.open("rb") as file:

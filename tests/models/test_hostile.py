@@ -432,7 +432,7 @@ TOGETHER: dict[str, tuple[list[Damage], str]] = {
             changed(VAE, up_block_types=["UpDecoderBlock2D"] * 8),
             changed(UNET, sample_size=32),
         ],
-        "/unet/config.json: sample_size is 32, which makes images of 4096 pixels",
+        "/unet/config.json: sample_size is 32, which makes images with a side of 4096",
     ),
     "positions that attend": (
         [changed(UNET, sample_size=256, down_block_types=["AttnDownBlock2D"] * 2)],
