@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 import click
 from pydantic import ValidationError
@@ -9,6 +10,9 @@ from pydantic import ValidationError
 from app import cli_drawing, cli_training
 from app.console import Fault, check_folder, open_standard_streams, share_cores
 from models.library import shipped
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 _EPILOG_SERVE = """\b
 Examples:
@@ -43,11 +47,7 @@ def serve(**options: str | int | None) -> None:
     try:
         settings = Settings(**{k: v for k, v in options.items() if v is not None})  # type: ignore[arg-type]
     except ValidationError as error:
-        wrong = (
-            ": ".join([*map(str, e["loc"]), e["msg"].removeprefix("Value error, ")])
-            for e in error.errors()
-        )
-        raise Fault(f"settings: {'; '.join(wrong)}") from error
+        raise Fault(f"settings: {'; '.join(map(_told, error.errors()))}") from error
     engine = create_engine(settings)
     engine.supervisor.launch()  # the models load while the rest comes up
 
@@ -63,6 +63,13 @@ def serve(**options: str | int | None) -> None:
     server.run()
     if engine.supervisor.fault is not None:
         raise Fault(engine.supervisor.fault)
+
+
+def _told(error: "ErrorDetails") -> str:
+    """What is wrong with a setting, by the name of its variable."""
+    names = (str(part).upper().removeprefix("DARKROOM_") for part in error["loc"][:1])
+    said = error["msg"].removeprefix("Value error, ")
+    return ": ".join([*(f"DARKROOM_{name}" for name in names), said])
 
 
 @cli.command("models")

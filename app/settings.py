@@ -158,6 +158,11 @@ class Settings(BaseSettings):
             return os.environ.get("PORT") or 8000
         return value
 
+    @field_validator("host")
+    @classmethod
+    def _bare_host(cls, host: str) -> str:
+        return host.lower().removeprefix("[").removesuffix("]")  # [::1], as in a URL
+
     @field_validator("root_path")
     @classmethod
     def _prefix(cls, path: str) -> str:
@@ -217,8 +222,12 @@ class Settings(BaseSettings):
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
-        for proxy in proxies:
-            ipaddress.ip_network(proxy)  # uvicorn would take what it cannot read for a name
+        for proxy in proxies:  # uvicorn would take what it cannot read for a name
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError as error:
+                allowed = "an address, or a network such as 10.0.0.0/8"
+                raise ValueError(f"{brief(proxy)} ({error}); allowed: {allowed}") from error
         return proxies
 
     @property

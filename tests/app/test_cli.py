@@ -128,7 +128,8 @@ def test_models_lists_what_ships() -> None:
         (["sample", "--model", "~nobody-here/x", "--out", "x.png"], "no model '~nobody-here/x'"),
         (["serve", "--models", "x" * 300], "no model 'xxx"),
         (["sample", "--model", ".", "--out", "x.png"], "model_index.json is missing"),
-        (["serve", "--models", "nothing"], "settings: models: no model 'nothing'"),
+        (["serve", "--models", "nothing"], "settings: DARKROOM_MODELS: no model 'nothing'"),
+        (["serve", "--port", "-1"], "settings: DARKROOM_PORT: Input should be greater"),
         (["train", "vae", "nothing", "--out", "x"], "nothing: no such recipe; shipped:"),
         (["train", "vae", "digits", "--data-dir", "/no", "--out", "x"], "darkroom data get mnist"),
         (

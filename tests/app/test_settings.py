@@ -82,6 +82,7 @@ def test_the_port_is_ours_or_the_platforms(monkeypatch: pytest.MonkeyPatch) -> N
             ("DARKROOM_DEVICE", wrong, "allowed: auto, cpu, cuda, or a GPU by its number")
             for wrong in ("tpu", "cuda:", "cuda:x", "cpu:0", "cuda:0\n", "cuda:\u0661", "CPU")
         ),
+        ("DARKROOM_TRUSTED_PROXIES", "10.0.0.1/8", "allowed: an address, or a network such as"),
         ("DARKROOM_DTYPE", "int8", "'float32', 'bfloat16' or 'float16'"),
     ],
 )
@@ -137,6 +138,13 @@ def test_what_kubernetes_says_of_a_service_of_our_name_is_passed_over(
     monkeypatch.setenv("DARKROOM_GPU_PORT", "8000")
     with pytest.raises(ValidationError, match="DARKROOM_GPU_PORT is no setting"):
         Settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "host"), [("[::1]", "::1"), ("LocalHost", "localhost"), ("::", "::")]
+)
+def test_a_host_is_read_as_people_write_it(given: str, host: str) -> None:
+    assert Settings(host=given).host == host
 
 
 @pytest.mark.parametrize("path", ["darkroom", "/", "/a/", "//a", "/a b", "/a?b", "/ä", "/a/.."])
