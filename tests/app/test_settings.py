@@ -136,7 +136,7 @@ def test_what_kubernetes_says_of_a_service_of_our_name_is_passed_over(
     monkeypatch.setenv("PORT", "8123")
     assert Settings().port == 8123
     monkeypatch.setenv("DARKROOM_GPU_PORT", "8000")
-    with pytest.raises(ValidationError, match="DARKROOM_GPU_PORT is no setting"):
+    with pytest.raises(ValidationError, match="DARKROOM_GPU_PORT is not a setting"):
         Settings()
 
 

@@ -60,7 +60,7 @@ def test_it_says_what_it_does_and_what_to_try(tiny_folder: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("DARKROOM_MODLES", "digits", "DARKROOM_MODLES is no setting; nearest: DARKROOM_MODELS"),
+        ("DARKROOM_MODLES", "digits", "DARKROOM_MODLES is not a setting; nearest: DARKROOM_MODELS"),
         ("DARKROOM_PORT", "eighty", "should be a valid integer"),
         ("DARKROOM_HOST", "nobody.invalid", "no such host: 'nobody.invalid'"),
     ],
