@@ -1,5 +1,6 @@
 """The Makefile, asked what it would do."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,12 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is n
 
 def planned(folder: Path) -> str:
     done = subprocess.run(
-        ["make", "-n", "serve"], cwd=folder, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "-n", "serve"],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name[:4] != "MAKE"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout
 

@@ -96,7 +96,7 @@ def test_what_is_no_picture_is_told() -> None:
     gif = io.BytesIO()
     Image.new("L", (2, 2)).save(gif, "GIF")
     for content in (b"", b"hello", png[:60], png[:-90], gif.getvalue()):
-        with pytest.raises(ValueError, match=r"no PNG, WebP or JPEG|damaged"):
+        with pytest.raises(ValueError, match=r"not a PNG, WebP or JPEG|damaged"):
             open_image(content)
 
 

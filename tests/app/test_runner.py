@@ -253,7 +253,7 @@ def test_a_step_that_is_tried_again_has_the_same_noise(tiny: LatentDiffusion) ->
     ("name", "dtype", "message"),
     [
         ("cuda-graphs", torch.float32, "needs a GPU"),
-        ("openvino", torch.bfloat16, "float32 on the CPU alone"),
+        ("openvino", torch.bfloat16, "runs only float32, and only on the CPU"),
     ],
 )
 def test_a_backend_that_does_not_fit_is_refused(

@@ -3,6 +3,7 @@
 Each must get the picture that the native API gives for the same seed and parameters.
 """
 
+import fcntl
 import shutil
 import subprocess
 from pathlib import Path
@@ -38,6 +39,8 @@ def node_modules() -> Path:
         pytest.skip("npm is not installed")
     modules, lock = FOLDER / "node_modules", FOLDER / "package-lock.json"
     done = modules / ".package-lock.json"  # npm's own, which it writes last
-    if not done.exists() or done.stat().st_mtime < lock.stat().st_mtime:
-        subprocess.run(["npm", "ci"], cwd=FOLDER, check=True)
+    with lock.open() as held:  # two processes run the tests
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not done.exists() or done.stat().st_mtime < lock.stat().st_mtime:
+            subprocess.run(["npm", "ci"], cwd=FOLDER, check=True)
     return modules
