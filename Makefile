@@ -12,9 +12,9 @@ BIN := $(VENV)/bin
 serve: $(VENV)/.serve
 	$(BIN)/darkroom serve
 
-# Two processes, each with whole files: much of the time is waiting for servers to load.
+# Two processes: much of the time is waiting for servers to load.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
