@@ -104,9 +104,10 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
     app.add_middleware(OriginGuard, access=settings.access, expose=_EXPOSED)
     app.add_middleware(RequestId)
     app.add_middleware(TakeTurns)
-    app.add_middleware(  # the outermost: who asks is what a trusted proxy says
-        BehindProxy, trusted=settings.trusted_proxies, root_path=settings.root_path
-    )
+    if settings.trusted_proxies or settings.root_path:
+        app.add_middleware(  # outermost: the client is the one that a trusted proxy names
+            BehindProxy, trusted=settings.trusted_proxies, root_path=settings.root_path
+        )
     errors.install(app, lambda path: document.allowed_methods(app, path))
     for routes in _ROUTES:
         app.include_router(routes.router)

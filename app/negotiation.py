@@ -1,6 +1,6 @@
 """Which format to answer in: what the client likes best of what there is. RFC 9110, 12.5."""
 
-from collections.abc import Sequence
+import functools
 
 from starlette.datastructures import Headers
 
@@ -10,7 +10,8 @@ from app.images import media_type_of
 _LONGEST = 4096  # characters; a browser sends 200
 
 
-def negotiate(accept: str, offers: Sequence[str]) -> str:
+@functools.lru_cache(256)  # clients have few
+def negotiate(accept: str, offers: tuple[str, ...]) -> str:
     """One of the media types offered, in order of the server's preference.
 
     If the client likes several equally, a type that it names wins: axios and others ask for

@@ -139,13 +139,14 @@ class EngineClient:
         Raises:
             EngineUnavailable: they will not be, or not within `timeout` seconds.
         """
-        try:
-            async with asyncio.timeout(timeout):
-                while self.loading:
-                    await self._news.wait()
-        except TimeoutError as error:
-            told = f"the models are not loaded yet, after {timeout:g} seconds"
-            raise EngineUnavailable(told, _SOON) from error
+        if self.loading:
+            try:
+                async with asyncio.timeout(timeout):
+                    while self.loading:
+                        await self._news.wait()
+            except TimeoutError as error:
+                told = f"the models are not loaded yet, after {timeout:g} seconds"
+                raise EngineUnavailable(told, _SOON) from error
         if refusal := self.refusal:
             raise EngineUnavailable(refusal)
 
