@@ -147,7 +147,9 @@ class _Walk:
                 )
             self._pass_over(path)
         if "train" not in splits:
-            raise DataError(f"{self._root}: {named} but no train; allowed: train/ with the classes")
+            raise DataError(
+                f"{self._root}: {named} but no train; allowed: train/ with the classes inside"
+            )
 
     def classes(self, root: Path) -> dict[str, Path]:
         """The folders of the classes, by name in Unicode NFC and in its order."""
@@ -206,9 +208,8 @@ class _Walk:
 
     def _folders(self, folder: Path) -> list[Path]:
         found = _sub_folders(folder)
-        for path in sorted(folder.iterdir()):
-            if path not in found:
-                self._pass_over(path)
+        for path in sorted({*folder.iterdir()}.difference(found)):
+            self._pass_over(path)
         return found
 
     def _pass_over(self, path: Path) -> None:
