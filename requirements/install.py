@@ -78,7 +78,8 @@ def reachable(index: str) -> bool:
     """Whether an index answers; pip would try for minutes."""
     try:
         urllib.request.urlopen(f"{index}/torch/", timeout=_PATIENCE).close()
-    except OSError:
+    except OSError as error:
+        print(f"{index} does not answer ({error}); the default index is asked", flush=True)
         return False
     return True
 
@@ -90,7 +91,7 @@ def install_torch(build: str) -> None:
         say(f"{torch()} for the CPU: about {TORCH_MB} MB, from {CPU_INDEX}")
         if not pip(torch(), "--index-url", CPU_INDEX, quiet=quiet):
             return
-    say(f"{torch()}: {TORCH_MB} MB to 1 GB, by the build that the package index has")
+    say(f"{torch()}: {TORCH_MB} MB to 1 GB, depending on the build in the package index")
     if status := pip(torch(), quiet=quiet):
         sys.exit(status)
     if any(need.startswith("nvidia-") for need in importlib.metadata.requires("torch") or ()):
