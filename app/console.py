@@ -98,7 +98,7 @@ def one_line() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise Fault(f"{error.name} is not installed: pip install '.[train]'") from error
+        raise Fault(f"{error.name} is not installed: make .venv/.train") from error
     except _mendable() as error:
         raise Fault(str(error)) from error
 

@@ -1,8 +1,8 @@
 """What reverse proxies say of a request that they pass on, believed of those that are trusted.
 
-uvicorn reads `X-Forwarded-For` and `-Proto`. This module reads `-Host`, `-Prefix` and, if a proxy
-sends none of these, `Forwarded` (RFC 7239). With them, addresses in answers are right behind TLS
-and below a path.
+uvicorn reads `X-Forwarded-For` and `-Proto`. This module reads `-Host` and `-Prefix`, and
+`Forwarded` (RFC 7239) if a proxy sends none of `-For`, `-Proto` and `-Host`. With them, addresses
+in answers are right behind TLS and below a path.
 """
 
 import ipaddress

@@ -32,7 +32,7 @@ def pick_backend(model: LatentDiffusion, name: str, *, compiled: bool) -> Backen
         if not fits:
             raise ValueError(f"backend is {name!r}, which runs only float32, and only on the CPU")
         if not installed:
-            raise ValueError(f"backend is {name!r}, which is not installed: pip install '.[cpu]'")
+            raise ValueError(f"backend is {name!r}, which is not installed: pip install openvino")
         return _openvino(model)
     if name == "auto" and installed and fits:
         try:
