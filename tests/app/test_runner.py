@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from app.engine.backends.base import Decoding, Rows, Slots
+from app.engine.backends.base import WHOLE, Decoding, Part, Rows, Slots
 from app.engine.backends.choice import pick_backend
 from app.engine.backends.eager import Eager
 from app.engine.backends.measure import NOT_FINITE
@@ -16,9 +16,8 @@ from app.engine.job import Asker, DeviceLost, Job, OutOfMemory, Params, Pixels, 
 from app.engine.offline import draw
 from app.engine.runner import Runner
 from app.engine.scheduler import Scheduler
-from models.ddim import ddim_step, guide
+from models.ddim import ddim_step, guide, trajectory
 from models.pipeline import LatentDiffusion, to_uint8
-from models.schedule import timestep_pairs
 
 BACKENDS = {"eager": Eager, "openvino": OpenVino}
 
@@ -122,8 +121,8 @@ class Strange(Eager):
         super().__init__(model)
         self._sizes, self._by_position = sizes, by_position
 
-    def step(self, slots: Slots, rows: Rows) -> None:
-        super().step(slots, rows)
+    def step(self, slots: Slots, rows: Rows, part: Part = WHOLE) -> None:
+        super().step(slots, rows, part)
         if len(rows.read) in self._sizes:
             odd = rows.write[:1] if self._by_position else rows.write
             slots.x[odd] = torch.nextafter(slots.x[odd], torch.tensor(torch.inf))
@@ -159,7 +158,7 @@ def test_an_image_that_is_not_finite_fails_and_its_neighbours_are_whole(
             runner.start(image)
             if image.index in (1, 4):
                 noise = torch.full(tiny.latent_shape, torch.nan if image.index == 1 else torch.inf)
-                runner._starting[-1] = (image.slot, noise)
+                runner._starting[image.slot] = noise
         if plan.riding:
             runner.step(plan.riding, plan.rows)
             runner.decode(scheduler.advance(plan))
@@ -178,15 +177,15 @@ class Failing(Eager):
     bad: Tensor | None = None
     error: BaseException | None = None
 
-    def step(self, slots: Slots, rows: Rows) -> None:
+    def step(self, slots: Slots, rows: Rows, part: Part = WHOLE) -> None:
         if self.error:
             raise self.error
-        super().step(slots, rows)
+        super().step(slots, rows, part)
 
-    def decode(self, latents: Tensor) -> Decoding:
+    def decode(self, latents: Tensor, part: Part = WHOLE) -> Decoding:
         if self.bad is not None and any(torch.equal(latent, self.bad) for latent in latents):
             raise RuntimeError("cuDNN did not like it")
-        return super().decode(latents)
+        return super().decode(latents, part)
 
 
 def test_a_decoding_that_fails_takes_no_other_with_it(tiny: LatentDiffusion) -> None:
@@ -225,7 +224,7 @@ def test_errors_of_a_device_are_told_apart(
     scheduler.submit(Job(1, Params("tiny", 1, 2, 1.0, (0.0, 1.0), 0.0, 7, 1)))
     plan = scheduler.plan()
     runner.start(plan.admitted[0])
-    noise = runner._starting[0][1]
+    noise = runner._starting[plan.riding[0].slot]
     backend.error = raised
     with pytest.raises(becomes):
         runner.step(plan.riding, plan.rows)
@@ -238,11 +237,11 @@ def test_a_step_that_is_tried_again_has_the_same_noise(tiny: LatentDiffusion) ->
 
         steps = 0
 
-        def step(self, slots: Slots, rows: Rows) -> None:
+        def step(self, slots: Slots, rows: Rows, part: Part = WHOLE) -> None:
             self.steps += 1
             if self.steps == 3:
                 raise torch.OutOfMemoryError
-            super().step(slots, rows)
+            super().step(slots, rows, part)
 
     want = Params("tiny", 1, 9, 2.0, (0.0, 1.0), 0.7, 7, 3)
     runner = Runner("tiny", tiny, "", Once(tiny), slots=4)
@@ -301,12 +300,13 @@ def test_a_preview_is_of_the_x0_of_its_step(runner: Runner, tiny: LatentDiffusio
         assert max(abs(a - b) for a, b in zip(pixels.data, expected, strict=True)) <= 1
 
 
-def plain_x0(model: LatentDiffusion, want: Params, image: int, step: int) -> Tensor:
+def plain_x0(model: LatentDiffusion, want: Params, image: int, steps: int) -> Tensor:
     """What one image's step went by, from the UNet, guidance and DDIM alone."""
     x, generator = model.start(want.seed_of(image))
     x = x[None]
     x0 = x
-    for t, t_prev in timestep_pairs(model.schedule, want.steps)[:step]:
+    timesteps, taken = trajectory(model.schedule, want.steps, want.eta)
+    for t, step in zip(timesteps[:steps], taken, strict=False):
         with torch.no_grad():
             times = torch.full((2,), t)
             labels = torch.tensor([want.class_index, model.classes.null])
@@ -316,10 +316,7 @@ def plain_x0(model: LatentDiffusion, want: Params, image: int, step: int) -> Ten
         x, x0 = ddim_step(
             x,
             output,
-            model.alpha_bar[t].view(1),
-            model.alpha_bar[t_prev].view(1),
-            model.schedule.prediction_type,
-            eta=torch.tensor([want.eta]),
+            step[None].float(),
             noise=noise,
             clip=model.schedule.clip_sample_range if model.schedule.clip_sample else None,
         )

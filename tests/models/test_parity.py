@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.config import AutoencoderKLConfig, Config, DDIMConfig, UNet2DConfig
-from models.ddim import ddim_step
+from models.ddim import coefficients, ddim_step
 from models.schedule import alpha_bars, timestep_pairs
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
@@ -194,10 +194,7 @@ def test_whole_trajectories(prediction: Any, spacing: Any, eta: float) -> None:
                 x, _ = ddim_step(
                     x,
                     network(x, times, labels),
-                    alpha_bar[times],
-                    alpha_bar[torch.full((2,), t_prev)],
-                    prediction,
-                    eta=torch.full((2,), eta) if eta else None,
+                    coefficients(alpha_bar[times], alpha_bar[[t_prev] * 2], prediction, eta),
                     noise=noise if eta else None,
                 )
                 output = network(expected, times, labels)

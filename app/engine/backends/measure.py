@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from app.engine.backends.base import Backend, Rows, Slots, device_errors
+from app.engine.backends.base import Backend, Part, Rows, Slots, device_errors
 from app.engine.costs import Bucket
 from app.engine.job import OutOfMemory
+from models.ddim import coefficients
 from models.pipeline import BLOCK_ROWS, LatentDiffusion
+from models.schedule import alpha_bars
 
 NOT_FINITE = "an image is not finite"
 _PROBES = 5  # of each bucket, each in another order of rows
@@ -81,24 +83,31 @@ def _probe(
     rows = torch.randn(total, *model.latent_shape, generator=draw)
     t = torch.randint(0, model.schedule.num_train_timesteps, (total,), generator=draw)
     label = torch.randint(max(len(model.classes.names), 1), (total,), generator=draw)
+    now, then = alpha_bars(model.schedule)[:-1], alpha_bars(model.schedule).roll(1)[:-1]
+    steps = coefficients(now, then, model.schedule.prediction_type)
     slots.x[:total] = rows.to(slots.x.device)
     least = math.inf
-    for part in torch.arange(count).roll(shift).split(size):
-        places = torch.cat([part, torch.full((size - len(part),), waste)])
+    of = backend.parts(size)
+    share = size // of
+    for some in torch.arange(count).roll(shift).split(size):
+        places = torch.cat([some, torch.full((size - len(some),), waste)])
         known = places.clamp(max=total - 1)
-        tick = Rows(
-            read=places,
-            write=places,
-            t=t[known],
-            t_prev=t[known] - 1,
-            label=label[known],
-            null=torch.arange(size),
-            scale=torch.ones(size),
-            eta=torch.zeros(size),
-            noise=None,
-        )
+        parts = [
+            Rows(
+                read=places[rows],
+                write=places[rows],
+                t=t[known][rows],
+                label=label[known][rows],
+                null=torch.arange(share),
+                scale=torch.ones(share),
+                steps=steps[t[known][rows]],
+                noise=None,
+            )
+            for rows in torch.arange(size).split(share)
+        ]
         began = time.perf_counter()
-        backend.step(slots, tick)
+        for index, tick in enumerate(parts):
+            backend.step(slots, tick, Part(index, of))
         backend.synchronize()
         least = min(least, time.perf_counter() - began)
     return slots.x[:count].clone().cpu(), least
@@ -112,7 +121,7 @@ def _exact_decode_buckets(backend: Backend, latents: Tensor) -> tuple[int, ...]:
         made = [backend.decode(part).images()[1].clone() for part in parts]
         return torch.cat(made).roll(-shift)
 
-    expected = sums(BLOCK_ROWS, 0)
+    expected = sums(backend.decode_buckets[-1], 0)
     return tuple(
         size
         for size in backend.decode_buckets

@@ -5,11 +5,10 @@ were the same at every batch size tried (docs/decisions.md).
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import openvino as ov
 import torch
 from openvino.frontend import FrontEndManager
@@ -17,8 +16,10 @@ from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
 
 from app.engine.backends.base import (
+    WHOLE,
     Decoded,
     Decoding,
+    Part,
     Rows,
     Slots,
     TooLittleMemory,
@@ -31,10 +32,11 @@ from models.machine import usable_cores
 from models.pipeline import LatentDiffusion
 
 _EXAMPLE_ROWS = 2
-_ROWS_A_STREAM = 4  # from this many rows per core on, one stream per core is faster
+_ROWS_A_PART = 4  # with fewer rows per core, all cores together are faster
+_MOMENT = 1  # ms
 # Sets of buckets, the best first. The kernels for one row round otherwise, so that none has one.
 _BUCKETS = ((2, 4, 8, 16, 24, 32, 48), (4, 16, 32), (4, 16), (16,))
-_DECODE_BUCKETS = (1, 2, 4, 16)
+_DECODE_BUCKETS = (1, 2, 4, 8)
 # What they take, as measured on the shipped model and rounded up. Every shape packs weights anew.
 _MOST_BYTES, _FEW = 4 << 30, 2  # of the UNet's graphs, where there are more than a few
 _LIBRARY = 64 << 20
@@ -43,7 +45,12 @@ _SPARE = 64 << 20  # left for what grows while it serves
 
 
 class OpenVino:
-    """A compiled UNet and decoder for every bucket."""
+    """A compiled UNet and decoder for every bucket.
+
+    From eight rows on a tick is run in parts, one or more cores each, with threads of its own. A
+    part decodes between two of its steps: beside them, both would be slower than one after the
+    other.
+    """
 
     name = "openvino"
     decode_buckets: tuple[int, ...] = _DECODE_BUCKETS
@@ -55,12 +62,13 @@ class OpenVino:
             TooLittleMemory: none does; the message says how much would be needed.
         """
         torch.set_num_threads(1)  # PyTorch has little left to do; two thread pools would compete
-        self._model = model
-        self._begun: tuple[Slots, Rows, Tensor, _Running] | None = None
+        self._model, self._cores = model, usable_cores()
+        self._begun: dict[int, tuple[Slots, Rows, _Request]] = {}  # by part
+        self._running: dict[int, _Request] = {}  # what each part was given last
         latents = torch.zeros(_EXAMPLE_ROWS, *model.latent_shape)
         counts = torch.zeros(_EXAMPLE_ROWS, dtype=torch.int64)
-        self._labelled = model.unet.class_embedding is not None
-        inputs = (latents, counts, counts) if self._labelled else (latents, counts)
+        labelled = model.unet.class_embedding is not None
+        inputs = (latents, counts, counts) if labelled else (latents, counts)
         build: Callable[[int], ov.Model]
         copies = _WINOGRAD_COPIES
         try:
@@ -74,43 +82,73 @@ class OpenVino:
 
     def prepare(self) -> None:
         """Compile every shape, on every core; half a second each."""
-        shapes = [(self._unet, rows) for rows in reversed(self.buckets)]
-        shapes += [(self._vae, rows) for rows in self.decode_buckets]
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            list(pool.map(lambda shape: shape[0].compile(shape[1]), shapes))
+        parts = [self.parts(rows) for rows in self.buckets]
+        shapes = [
+            (self._unet, rows // of, of) for rows, of in zip(self.buckets, parts, strict=True)
+        ]
+        shapes += [(self._vae, rows, of) for rows in self.decode_buckets for of in {1, max(parts)}]
+        with ThreadPoolExecutor(self._cores) as pool:
+            list(pool.map(lambda shape: shape[0].compile(*shape[1:]), reversed(shapes)))
 
-    def step(self, slots: Slots, rows: Rows) -> None:
+    def parts(self, bucket: int) -> int:
+        """As many as there are cores, of at least four rows: pairs fit into an even number."""
+        most = max(min(self._cores, bucket // _ROWS_A_PART), 1)
+        return next(of for of in range(most, 0, -1) if of == 1 or bucket % (2 * of) == 0)
+
+    def step(self, slots: Slots, rows: Rows, part: Part = WHOLE) -> None:
         """Begin one step: what the caller does next, it does while the UNet runs."""
-        self.settle()
-        latents = slots.x[rows.read]
-        inputs = (latents, rows.t, rows.label) if self._labelled else (latents, rows.t)
-        self._begun = slots, rows, latents, self._unet.begin(*inputs)
+        request = self._unet.request(len(rows.read), part.of, part.index)
+        torch.index_select(slots.x, 0, rows.read, out=request.inputs[0])
+        for given, values in zip(request.inputs[1:], (rows.t, rows.label), strict=False):
+            given.copy_(values)
+        self._begun[part.index] = slots, rows, request
+        self._start(request, part.index)
 
-    def done(self) -> bool:
+    def first(self, parts: Collection[int]) -> int:
+        """The first that has nothing left to do."""
+        while True:
+            for part in parts:
+                if part not in self._running or self._running[part].done(wait=False):
+                    return part
+            self._running[next(iter(parts))].done(wait=True)
+
+    def done(self, part: int) -> bool:
         """Whether the UNet has answered, or none was asked."""
-        return self._begun is None or self._begun[3].done()
+        return part not in self._begun or self._begun[part][2].done(wait=False)
 
-    def settle(self) -> None:
+    def settle(self, part: int) -> None:
         """Wait for the UNet's answer and make the update it is for."""
-        if self._begun is not None:
-            (slots, rows, latents, running), self._begun = self._begun, None
+        if part in self._begun:
+            slots, rows, request = self._begun.pop(part)
             try:
-                output = running.result()
+                output = request.result()
             except Exception as error:  # too late to try again: who rode has been counted on
                 raise DeviceLost(f"OpenVINO: {error}") from error
-            update(slots, rows, latents, output, self._model)
+            update(slots, rows, request.inputs[0], output, self._model)
 
-    def decode(self, latents: Tensor) -> Decoding:
-        """Decode at once: beside a step, both would be slower than one after the other."""
-        return self.fetch(self._vae.begin(latents).result())
+    def decode(self, latents: Tensor, part: Part = WHOLE) -> Decoding:
+        """Begin to decode."""
+        request = self._vae.request(len(latents), part.of, part.index)
+        request.inputs[0].copy_(latents)
+        self._start(request, part.index)
+        return request
 
     def fetch(self, images: Tensor) -> Decoding:
         """They are on the host."""
         return Decoded(develop(images))
 
+    def send(self, values: Tensor) -> Tensor:
+        """The same: the host is the device."""
+        return values
+
     def synchronize(self) -> None:
-        """Wait for the step that was begun."""
-        self.settle()
+        """Wait for the steps that were begun."""
+        for part in list(self._begun):
+            self.settle(part)
+
+    def _start(self, request: "_Request", part: int) -> None:
+        self._running[part] = request
+        request.start()
 
 
 def fitting(a_shape: int, decoder: int, room: int | None) -> tuple[int, ...]:
@@ -141,57 +179,58 @@ def _bytes(network: nn.Module) -> int:
 
 
 class _Network:
-    """One network, compiled for each number of rows when it is first seen."""
+    """One network, compiled for each number of rows and of parts when it is first seen."""
 
     def __init__(self, build: Callable[[int], ov.Model]) -> None:
         self._build = build
-        self._requests: dict[int, list[ov.InferRequest]] = {}
+        self._requests: dict[tuple[int, int], list[_Request]] = {}
 
-    def begin(self, *inputs: Tensor) -> "_Running":
-        """Start on rows."""
-        rows = len(inputs[0])
-        requests = self._requests.get(rows) or self.compile(rows)
-        share = rows // len(requests)
-        for k, request in enumerate(requests):
-            part = [tensor[k * share : (k + 1) * share].numpy() for tensor in inputs]
-            request.start_async(part, share_inputs=True)
-        return _Running(requests)
+    def request(self, rows: int, of: int, part: int) -> "_Request":
+        """What runs `rows` rows on one of so many parts."""
+        return (self._requests.get((rows, of)) or self.compile(rows, of))[part]
 
-    def compile(self, rows: int) -> "list[ov.InferRequest]":
-        """Inference requests that share the rows: one with all cores, or one per core."""
-        cores = usable_cores()
-        streams = max(min(cores, rows // _ROWS_A_STREAM), 1)
-        while rows % streams:
-            streams -= 1
+    def compile(self, rows: int, of: int) -> "list[_Request]":
+        """One inference request per part, each with an even share of the cores."""
         hints: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": cores,
-            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": usable_cores(),
+            "NUM_STREAMS": of,
+            "ENABLE_CPU_PINNING": False,
         }
-        compiled = ov.Core().compile_model(self._build(rows // streams), "CPU", hints)
-        self._requests[rows] = [compiled.create_infer_request() for _ in range(streams)]
-        return self._requests[rows]
+        compiled = ov.Core().compile_model(self._build(rows), "CPU", hints)
+        self._requests[rows, of] = [_Request(compiled) for _ in range(of)]
+        return self._requests[rows, of]
 
 
-class _Running:
-    """Rows that OpenVINO's own threads are computing."""
+class _Request:
+    """A network's place in memory: inputs are written, then the output is computed from them."""
 
-    def __init__(self, requests: "Sequence[ov.InferRequest]") -> None:
-        self._requests = requests
+    def __init__(self, compiled: ov.CompiledModel) -> None:
+        self._request = compiled.create_infer_request()
+        self.inputs = [
+            torch.from_numpy(self._request.get_input_tensor(k).data)
+            for k in range(len(compiled.inputs))
+        ]
 
-    def done(self) -> bool:
-        """Whether they are done, or failed, which `result` reports."""
+    def start(self) -> None:
+        """Compute, on OpenVINO's own threads."""
+        self._request.start_async()
+
+    def done(self, *, wait: bool = False) -> bool:
+        """Whether it is done, or failed, which `result` reports; with `wait`, within a moment."""
         try:
-            return all(request.wait_for(0) for request in self._requests)
+            return bool(self._request.wait_for(_MOMENT if wait else 0))
         except Exception:
             return True
 
     def result(self) -> Tensor:
-        """The rows' output."""
-        for request in self._requests:
-            request.wait()
-        outputs = [request.get_output_tensor(0).data for request in self._requests]
-        return torch.from_numpy(np.concatenate(outputs))
+        """The output, in memory that the next start overwrites."""
+        self._request.wait()
+        return torch.from_numpy(self._request.get_output_tensor(0).data)
+
+    def images(self) -> tuple[Tensor, Tensor]:
+        """The output of a decoder, developed."""
+        return develop(self.result())
 
 
 class _Decoder(nn.Module):
