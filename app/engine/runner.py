@@ -5,6 +5,7 @@ The scheduler decides which images ride and when; this file knows what a slot ho
 
 import functools
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from models.preview import LatentPreview
 
 log = logging.getLogger(__name__)
 
+_EARLY = 0.75  # of a tick: what comes until then rides in the next, which is planned meanwhile
 _NO_STEP = [0.0] * COEFFICIENTS  # of padding
 _FIT_STEPS = 8  # of the images that previews are fitted to
 
@@ -56,6 +58,7 @@ class Runner:
         self._wanted: list[tuple[Image, int]] = []  # previews, with the step they are of
         self._unsketched: list[tuple[Image, int, Tensor]] = []  # their x0
         self._sketching: list[tuple[list[tuple[Image, int]], Decoding]] = []
+        self.due = 0.0  # when the next step should be planned; time.perf_counter()
         self.info = self._describe(Costs((Bucket(BLOCK_ROWS, 1.0),)), exact=True)
 
     @classmethod
@@ -123,6 +126,7 @@ class Runner:
                     self._backend.step(self._slots, ticks[part], Part(part, count))
                     self._aloft |= {image.slot: part for image in shares[part]}
                     begun = True
+            self.due = time.perf_counter() + _EARLY * self.info.costs.holding(rows).seconds
         except Exception as error:  # it will be tried again, with the same noise
             if begun:
                 raise DeviceLost(f"only parts of a tick were begun: {error}") from error

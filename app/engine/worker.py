@@ -58,6 +58,7 @@ log = logging.getLogger(__name__)
 
 _BEAT_SECONDS = 0.5
 _MOST_NAMED = 16  # requests, in a line of the log
+_POLL_SECONDS = 0.002  # between looks whether something was decoded
 _REPORT_SECONDS = 0.2  # every client that follows is woken by each: they cost a few percent
 
 
@@ -65,6 +66,7 @@ class Mechanism(Protocol):
     """The runner's interface for the loop: the tensors of one model, by slot."""
 
     info: ModelInfo
+    due: float  # when the next step should be planned; time.perf_counter()
 
     def start(self, image: Image) -> None:
         """Put an image's initial noise into its slot."""
@@ -194,15 +196,9 @@ class Worker:
         return any(lane.scheduler.busy for lane in self._lanes.values())
 
     def _receive(self) -> bool:
-        """Take every command there is, waiting for one when idle; false at `Stop`."""
-        idle = not self._busy and not any(lane.decoding for lane in self._lanes.values())
-        while True:
-            try:
-                command, came = self._inbox.get(block=idle)
-            except queue.Empty:
-                return True
-            if idle:  # idle time does not count as slowness
-                idle, self._reported = False, time.perf_counter()
+        """Take the commands that come until the next tick is due; false at `Stop`."""
+        while (received := self._next()) is not None:
+            command, came = received
             if isinstance(command, Stop):
                 return False
             if isinstance(command, Submit):
@@ -219,6 +215,26 @@ class Worker:
                 lane.scheduler.cancel(command.job_id) for lane in self._lanes.values()
             ):
                 self._emit(Cancelled(command.job_id, self._ticks - came))
+        return True
+
+    def _next(self) -> tuple[Command, int] | None:
+        """The next command, if one comes before the next tick is due; waits where nothing is."""
+        lanes = [lane for lane in self._lanes.values() if lane.scheduler.busy]
+        decoding = any(lane.decoding for lane in self._lanes.values())
+        if not lanes and not decoding:
+            received = self._inbox.get()
+            self._reported = time.perf_counter()  # idle time does not count as slowness
+            return received
+        due = min((lane.runner.due for lane in lanes), default=0.0)
+        while (left := due - time.perf_counter()) > 0:
+            with contextlib.suppress(queue.Empty):
+                return self._inbox.get(timeout=min(left, _POLL_SECONDS) if decoding else left)
+            for lane in self._lanes.values():
+                self._deliver(lane)
+            decoding = any(lane.decoding for lane in self._lanes.values())
+        with contextlib.suppress(queue.Empty):
+            return self._inbox.get_nowait()
+        return None
 
     def _tick(self, lane: _Lane) -> None:
         """One step of one model."""

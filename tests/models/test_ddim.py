@@ -114,9 +114,7 @@ def test_rows_do_not_see_each_other() -> None:
     together, _ = ddim_step(x, output, steps, noise=noise)
     for i in range(6):
         row = slice(i, i + 1)
-        alone, _ = ddim_step(
-            x[row], output[row], steps[row], noise=noise[row] if etas[i] else None
-        )
+        alone, _ = ddim_step(x[row], output[row], steps[row], noise=noise[row] if etas[i] else None)
         assert torch.equal(together[row], alone)
 
 

@@ -4,6 +4,8 @@ Static shapes are three to four times as fast as eager PyTorch for a single row,
 were the same at every batch size tried (docs/decisions.md).
 """
 
+import itertools
+import queue
 import warnings
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +35,7 @@ from models.pipeline import LatentDiffusion
 
 _EXAMPLE_ROWS = 2
 _ROWS_A_PART = 4  # with fewer rows per core, all cores together are faster
-_MOMENT = 1  # ms
+_PATIENCE = 1.0  # seconds
 # Sets of buckets, the best first. The kernels for one row round otherwise, so that none has one.
 _BUCKETS = ((2, 4, 8, 16, 24, 32, 48), (4, 16, 32), (4, 16), (16,))
 _DECODE_BUCKETS = (1, 2, 4, 8)
@@ -64,7 +66,9 @@ class OpenVino:
         torch.set_num_threads(1)  # PyTorch has little left to do; two thread pools would compete
         self._model, self._cores = model, usable_cores()
         self._begun: dict[int, tuple[Slots, Rows, _Request]] = {}  # by part
-        self._running: dict[int, _Request] = {}  # what each part was given last
+        self._running: dict[int, tuple[int, _Request]] = {}  # by part: what was begun there
+        self._ended: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()  # (part, number)
+        self._numbers = itertools.count()
         latents = torch.zeros(_EXAMPLE_ROWS, *model.latent_shape)
         counts = torch.zeros(_EXAMPLE_ROWS, dtype=torch.int64)
         labelled = model.unet.class_embedding is not None
@@ -106,15 +110,13 @@ class OpenVino:
 
     def first(self, parts: Collection[int]) -> int:
         """The first that has nothing left to do."""
-        while True:
-            for part in parts:
-                if part not in self._running or self._running[part].done(wait=False):
-                    return part
-            self._running[next(iter(parts))].done(wait=True)
+        while not (free := [part for part in parts if part not in self._running]):
+            self._wait()
+        return free[0]
 
     def done(self, part: int) -> bool:
         """Whether the UNet has answered, or none was asked."""
-        return part not in self._begun or self._begun[part][2].done(wait=False)
+        return part not in self._begun or self._begun[part][2].done()
 
     def settle(self, part: int) -> None:
         """Wait for the UNet's answer and make the update it is for."""
@@ -147,8 +149,20 @@ class OpenVino:
             self.settle(part)
 
     def _start(self, request: "_Request", part: int) -> None:
-        self._running[part] = request
-        request.start()
+        number = next(self._numbers)
+        self._running[part] = number, request
+        request.start(lambda: self._ended.put((part, number)))
+
+    def _wait(self) -> None:
+        """Wait for a part to end what it was given; one that fails does not say so."""
+        try:
+            part, number = self._ended.get(timeout=_PATIENCE)
+        except queue.Empty:
+            for part in [part for part, (_, request) in self._running.items() if request.done()]:
+                del self._running[part]
+            return
+        if self._running.get(part, (None,))[0] == number:
+            del self._running[part]
 
 
 def fitting(a_shape: int, decoder: int, room: int | None) -> tuple[int, ...]:
@@ -212,14 +226,15 @@ class _Request:
             for k in range(len(compiled.inputs))
         ]
 
-    def start(self) -> None:
-        """Compute, on OpenVINO's own threads."""
+    def start(self, ended: Callable[[], None]) -> None:
+        """Compute, on OpenVINO's own threads, and then call `ended` there."""
+        self._request.set_callback(lambda _: ended(), None)
         self._request.start_async()
 
-    def done(self, *, wait: bool = False) -> bool:
-        """Whether it is done, or failed, which `result` reports; with `wait`, within a moment."""
+    def done(self) -> bool:
+        """Whether it is done, or failed, which `result` reports."""
         try:
-            return bool(self._request.wait_for(_MOMENT if wait else 0))
+            return bool(self._request.wait_for(0))
         except Exception:
             return True
 
