@@ -116,7 +116,7 @@ class Runner:
         drawn = [self._generators[image.slot] for image in images if image.job.params.eta]
         states = [generator.get_state() for generator in drawn]
         ticks = [self._rows(share, rows // count) for share in shares]  # while the last one runs
-        begun = False
+        begun, early = False, _EARLY * self.info.costs.holding(rows).seconds
         try:
             with device_errors():
                 if count != self._parts or self._mixed(shares):
@@ -125,8 +125,9 @@ class Runner:
                 for part in self._in_turn([k for k, share in enumerate(shares) if share]):
                     self._backend.step(self._slots, ticks[part], Part(part, count))
                     self._aloft |= {image.slot: part for image in shares[part]}
+                    if not begun:  # what is the first to begin is the first to end
+                        self.due = time.perf_counter() + early
                     begun = True
-            self.due = time.perf_counter() + _EARLY * self.info.costs.holding(rows).seconds
         except Exception as error:  # it will be tried again, with the same noise
             if begun:
                 raise DeviceLost(f"only parts of a tick were begun: {error}") from error

@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections.abc import Collection
 
 import pytest
 import torch
@@ -11,10 +12,19 @@ from app.engine.backends.base import WHOLE, Decoding, Part, Rows, Slots
 from app.engine.backends.choice import pick_backend
 from app.engine.backends.eager import Eager
 from app.engine.backends.measure import NOT_FINITE
-from app.engine.backends.openvino import OpenVino
-from app.engine.job import Asker, DeviceLost, Job, OutOfMemory, Params, Pixels, preview_steps
+from app.engine.backends.openvino import OpenVino, _Request
+from app.engine.job import (
+    Asker,
+    DeviceLost,
+    Image,
+    Job,
+    OutOfMemory,
+    Params,
+    Pixels,
+    preview_steps,
+)
 from app.engine.offline import draw
-from app.engine.runner import Runner
+from app.engine.runner import Runner, divide
 from app.engine.scheduler import Scheduler
 from models.ddim import ddim_step, guide, trajectory
 from models.pipeline import LatentDiffusion, to_uint8
@@ -321,3 +331,76 @@ def plain_x0(model: LatentDiffusion, want: Params, image: int, steps: int) -> Te
             clip=model.schedule.clip_sample_range if model.schedule.clip_sample else None,
         )
     return x0
+
+
+def image_of(slot: int, rows: int) -> Image:
+    params = Params("tiny", 1, 4, 1.0 if rows == 1 else 2.0, (0.0, 1.0), 0.0, slot, 1)
+    return Image(Job(slot, params), 0, (0, slot, 0), slot=slot)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_image_has_a_place_in_one_part_and_stays_where_it_is_if_it_can(seed: int) -> None:
+    chance = random.Random(seed)
+    parts, room = chance.choice([1, 2, 3, 4]), chance.choice([4, 6, 12])
+    images: list[Image] = []
+    while (
+        left := parts * room - sum(image.rows for image in images)
+    ) > 0 and chance.random() > 0.03:
+        images.append(image_of(len(images), chance.choice([1, 2]) if left > 1 else 1))
+    chance.shuffle(images)
+    aloft = {image.slot: chance.randrange(parts) for image in images if chance.random() < 0.6}
+    shares = divide(images, parts, room, aloft)
+    assert sorted(image.slot for share in shares for image in share) == list(range(len(images)))
+    assert all(sum(image.rows for image in share) <= room for share in shares)
+    bound = [[image for image in images if aloft.get(image.slot) == part] for part in range(parts)]
+    if all(sum(image.rows for image in share) <= room for share in bound):
+        rest = sum(image.rows == 2 for image in images if image.slot not in aloft)
+        free = sum((room - sum(image.rows for image in share)) // 2 for share in bound)
+        if rest <= free:  # the pairs that may go anywhere fit beside those that may not
+            moved = [i for part, share in enumerate(shares) for i in share if i not in bound[part]]
+            assert not any(image.slot in aloft for image in moved)
+
+
+def test_parts_that_have_their_images_wait_for_no_other(tiny: LatentDiffusion) -> None:
+    """One part is held in its step; the other goes on, step after step, with the same pixels."""
+    backend = OpenVino(tiny)
+    if backend.parts(8) < 2:
+        pytest.skip("one core has one part")
+    runner = Runner("tiny", tiny, "", backend, slots=16)
+    runner.warm_up()
+    order: list[int] = []
+
+    def first(parts: Collection[int]) -> int:  # the second one first, whatever is done
+        part = max(parts)
+        while part in backend._running:
+            backend._wait()
+        order.append(part)
+        return part
+
+    want = Params("tiny", 1, 6, 2.0, (0.0, 1.0), 0.5, 7, 4)
+    expected = draw(runner, want)
+    backend.first = first  # type: ignore[method-assign]
+    assert draw(runner, want) == expected
+    assert order[:4] == [1, 0, 1, 0]
+
+
+def test_a_part_that_fails_is_noticed_and_ends_the_process(
+    tiny: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO calls nobody where an inference fails: the wait must not be for ever."""
+    monkeypatch.setattr("app.engine.backends.openvino._PATIENCE", 0.01)
+    backend = OpenVino(tiny)
+    runner = Runner("tiny", tiny, "", backend, slots=8)
+
+    class Broken(_Request):
+        def start(self, ended: object) -> None: ...
+
+        def done(self) -> bool:
+            return True
+
+        def result(self) -> Tensor:
+            raise RuntimeError("out of workspace")
+
+    monkeypatch.setattr("app.engine.backends.openvino._Request", Broken)
+    with pytest.raises(DeviceLost, match="out of workspace"):
+        draw(runner, Params("tiny", 1, 3, 1.0, (0.0, 1.0), 0.0, 7, 1))

@@ -92,22 +92,22 @@ class Backend(Protocol):
     def prepare(self) -> None:
         """Prepare every bucket; otherwise each is prepared when it is first used."""
 
-    def parts(self, bucket: int) -> int:
+    def parts(self, bucket: int, /) -> int:
         """In how many parts a tick of this bucket is run; each has an even share of its rows."""
 
-    def step(self, slots: Slots, rows: Rows, part: Part = WHOLE) -> None:
+    def step(self, slots: Slots, rows: Rows, part: Part = WHOLE, /) -> None:
         """Begin one step of the slots that `rows` writes, on a part whose last step is settled."""
 
-    def first(self, parts: Collection[int]) -> int:
+    def first(self, parts: Collection[int], /) -> int:
         """Wait until one of these parts can begin something; which."""
 
-    def done(self, part: int) -> bool:
+    def done(self, part: int, /) -> bool:
         """Whether `settle` would return at once."""
 
-    def settle(self, part: int) -> None:
+    def settle(self, part: int, /) -> None:
         """Return when the slots of this part's last step may be read and written."""
 
-    def decode(self, latents: Tensor, part: Part = WHOLE) -> Decoding:
+    def decode(self, latents: Tensor, part: Part = WHOLE, /) -> Decoding:
         """Begin to decode latents, as many as a bucket has, on a part that can begin something."""
 
     def fetch(self, images: Tensor) -> Decoding:
@@ -123,7 +123,7 @@ class Backend(Protocol):
 class InOrder:
     """Where the device itself does in order whatever it is given: one part, nothing to wait for."""
 
-    def parts(self, bucket: int) -> int:
+    def parts(self, _bucket: int) -> int:
         """One."""
         return 1
 
@@ -131,11 +131,11 @@ class InOrder:
         """The only one."""
         return next(iter(parts))
 
-    def done(self, part: int) -> bool:
+    def done(self, _part: int) -> bool:
         """True: `settle` never waits."""
         return True
 
-    def settle(self, part: int) -> None:
+    def settle(self, _part: int) -> None:
         """Nothing: what is begun next, comes after."""
 
 

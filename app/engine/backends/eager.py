@@ -34,11 +34,11 @@ class Eager(InOrder):
     def prepare(self) -> None:
         """Nothing: there is nothing to prepare."""
 
-    def step(self, slots: Slots, rows: Rows, part: Part = WHOLE) -> None:
+    def step(self, slots: Slots, rows: Rows, _part: Part = WHOLE) -> None:
         """Make one step."""
         advance(slots, rows.to(slots.x.device), self._network, self._model)
 
-    def decode(self, latents: Tensor, part: Part = WHOLE) -> Decoding:
+    def decode(self, latents: Tensor, _part: Part = WHOLE) -> Decoding:
         """Decode at once."""
         vae = self._model.vae
         return self.fetch(vae.decode(latents.to(next(vae.parameters()).dtype)).float())

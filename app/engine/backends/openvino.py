@@ -35,7 +35,7 @@ from models.pipeline import LatentDiffusion
 
 _EXAMPLE_ROWS = 2
 _ROWS_A_PART = 4  # with fewer rows per core, all cores together are faster
-_PATIENCE = 1.0  # seconds
+_PATIENCE = 1.0  # seconds to wait before a look whether something failed
 # Sets of buckets, the best first. The kernels for one row round otherwise, so that none has one.
 _BUCKETS = ((2, 4, 8, 16, 24, 32, 48), (4, 16, 32), (4, 16), (16,))
 _DECODE_BUCKETS = (1, 2, 4, 8)
@@ -175,7 +175,8 @@ def fitting(a_shape: int, decoder: int, room: int | None) -> tuple[int, ...]:
     Raises:
         TooLittleMemory: none do.
     """
-    fixed = _LIBRARY + _SPARE + decoder * _DECODER_COPIES * len(_DECODE_BUCKETS)
+    decoders = 2 * len(_DECODE_BUCKETS)  # for all cores, and for a part
+    fixed = _LIBRARY + _SPARE + decoder * _DECODER_COPIES * decoders
     for buckets in _BUCKETS:
         held = a_shape * (len(buckets) + 1)
         sensible = held <= _MOST_BYTES or len(buckets) <= _FEW
