@@ -6,6 +6,7 @@ The scheduler decides which images ride and when; this file knows what a slot ho
 import functools
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from models.preview import LatentPreview
 
 log = logging.getLogger(__name__)
 
+_DECODED = 8  # images that a part decodes before a step, at most; it ends the batch it is at
 _EARLY = 0.75  # of a tick: what comes until then rides in the next, which is planned meanwhile
 _NO_STEP = [0.0] * COEFFICIENTS  # of padding
 _FIT_STEPS = 8  # of the images that previews are fitted to
@@ -178,13 +180,13 @@ class Runner:
 
     def _in_turn(self, parts: Iterable[int]) -> Iterator[int]:
         """These parts, each when it has done its last step and what it was then given to decode."""
-        waiting, decoded = set(parts), set[int]()
+        waiting, decoded = set(parts), Counter[int]()
         while waiting:
             part = self._backend.first(waiting)
             self._settle([part])
-            if part not in decoded and self._decode_next(part):
-                decoded.add(part)
-            else:
+            count = self._decode_next(part) if decoded[part] < _DECODED else 0
+            decoded[part] += count
+            if not count:
                 waiting.remove(part)
                 yield part
 
@@ -227,14 +229,14 @@ class Runner:
         places = torch.tensor([image.slot for image in images])
         return slots[self._backend.send(places)].unbind()
 
-    def _decode_next(self, part: int) -> bool:
-        """Begin to decode what is finished, as much as fits, unless this part is decoding."""
+    def _decode_next(self, part: int) -> int:
+        """Begin to decode what is finished, unless this part is decoding; how many images."""
         if part in self._decoding:
             if not self._decoding[part][1].done():
-                return False
+                return 0
             self._take_decoded(part)
         if not self._finished:
-            return False
+            return 0
         largest = self._decode_buckets[-1]
         batch, self._finished = self._finished[:largest], self._finished[largest:]
         try:
@@ -245,7 +247,7 @@ class Runner:
         except Exception as error:  # told when the images are asked for
             decoding = _Broken(error)
         self._decoding[part] = batch, decoding
-        return True
+        return len(batch)
 
     def _take_decoded(self, part: int) -> None:
         """Wait for what a part decodes."""
@@ -262,7 +264,7 @@ class Runner:
     def _begin(self, latents: Sequence[Tensor], part: int) -> Decoding:
         size = next(size for size in self._decode_buckets if size >= len(latents))
         padded = [*latents, *[self._slots.x[self._blank]] * (size - len(latents))]
-        return self._backend.decode(torch.stack(padded), Part(part, self._parts))
+        return self._backend.decode(torch.stack(padded), part)
 
     def _decode_alone(self, latent: Tensor, part: int) -> Pixels | str:
         try:

@@ -107,7 +107,7 @@ class Backend(Protocol):
     def settle(self, part: int, /) -> None:
         """Return when the slots of this part's last step may be read and written."""
 
-    def decode(self, latents: Tensor, part: Part = WHOLE, /) -> Decoding:
+    def decode(self, latents: Tensor, part: int = 0, /) -> Decoding:
         """Begin to decode latents, as many as a bucket has, on a part that can begin something."""
 
     def fetch(self, images: Tensor) -> Decoding:

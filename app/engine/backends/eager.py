@@ -38,7 +38,7 @@ class Eager(InOrder):
         """Make one step."""
         advance(slots, rows.to(slots.x.device), self._network, self._model)
 
-    def decode(self, latents: Tensor, _part: Part = WHOLE) -> Decoding:
+    def decode(self, latents: Tensor, _part: int = 0) -> Decoding:
         """Decode at once."""
         vae = self._model.vae
         return self.fetch(vae.decode(latents.to(next(vae.parameters()).dtype)).float())

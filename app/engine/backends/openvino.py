@@ -38,7 +38,7 @@ _ROWS_A_PART = 4  # with fewer rows per core, all cores together are faster
 _PATIENCE = 1.0  # seconds to wait before a look whether something failed
 # Sets of buckets, the best first. The kernels for one row round otherwise, so that none has one.
 _BUCKETS = ((2, 4, 8, 16, 24, 32, 48), (4, 16, 32), (4, 16), (16,))
-_DECODE_BUCKETS = (1, 2, 4, 8)
+_DECODE_BUCKETS = (1, 2, 4)
 # What they take, as measured on the shipped model and rounded up. Every shape packs weights anew.
 _MOST_BYTES, _FEW = 4 << 30, 2  # of the UNet's graphs, where there are more than a few
 _LIBRARY = 64 << 20
@@ -81,16 +81,15 @@ class OpenVino:
             build, copies = convert(model.unet, inputs), 1
         a_shape, decoder = _bytes(model.unet) * copies, _bytes(model.vae)
         self.buckets: tuple[int, ...] = fitting(a_shape, decoder, room)
+        self._most_parts = max(map(self.parts, self.buckets))
         self._unet = _Network(build)
         self._vae = _Network(convert(_Decoder(model), (latents,)))
 
     def prepare(self) -> None:
         """Compile every shape, on every core; half a second each."""
-        parts = [self.parts(rows) for rows in self.buckets]
-        shapes = [
-            (self._unet, rows // of, of) for rows, of in zip(self.buckets, parts, strict=True)
-        ]
-        shapes += [(self._vae, rows, of) for rows in self.decode_buckets for of in {1, max(parts)}]
+        parts = {rows: self.parts(rows) for rows in self.buckets}
+        shapes = [(self._unet, rows // of, of) for rows, of in parts.items()]
+        shapes += [(self._vae, rows, self._most_parts) for rows in self.decode_buckets]
         with ThreadPoolExecutor(self._cores) as pool:
             list(pool.map(lambda shape: shape[0].compile(*shape[1:]), reversed(shapes)))
 
@@ -128,11 +127,11 @@ class OpenVino:
                 raise DeviceLost(f"OpenVINO: {error}") from error
             update(slots, rows, request.inputs[0], output, self._model)
 
-    def decode(self, latents: Tensor, part: Part = WHOLE) -> Decoding:
-        """Begin to decode."""
-        request = self._vae.request(len(latents), part.of, part.index)
+    def decode(self, latents: Tensor, part: int = 0) -> Decoding:
+        """Begin to decode, on as many cores as the smallest part has."""
+        request = self._vae.request(len(latents), self._most_parts, part)
         request.inputs[0].copy_(latents)
-        self._start(request, part.index)
+        self._start(request, part)
         return request
 
     def fetch(self, images: Tensor) -> Decoding:
@@ -175,8 +174,7 @@ def fitting(a_shape: int, decoder: int, room: int | None) -> tuple[int, ...]:
     Raises:
         TooLittleMemory: none do.
     """
-    decoders = 2 * len(_DECODE_BUCKETS)  # for all cores, and for a part
-    fixed = _LIBRARY + _SPARE + decoder * _DECODER_COPIES * decoders
+    fixed = _LIBRARY + _SPARE + decoder * _DECODER_COPIES * len(_DECODE_BUCKETS)
     for buckets in _BUCKETS:
         held = a_shape * (len(buckets) + 1)
         sensible = held <= _MOST_BYTES or len(buckets) <= _FEW
