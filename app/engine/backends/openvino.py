@@ -4,11 +4,10 @@ Static shapes are three to four times as fast as eager PyTorch for a single row,
 were the same at every batch size tried (docs/decisions.md).
 """
 
-import itertools
-import queue
 import warnings
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Any
 
 import openvino as ov
@@ -35,7 +34,6 @@ from models.pipeline import LatentDiffusion
 
 _EXAMPLE_ROWS = 2
 _ROWS_A_PART = 4  # with fewer rows per core, all cores together are faster
-_PATIENCE = 1.0  # seconds to wait before a look whether something failed
 # Sets of buckets, the best first. The kernels for one row round otherwise, so that none has one.
 _BUCKETS = ((2, 4, 8, 16, 24, 32, 48), (4, 16, 32), (4, 16), (16,))
 _DECODE_BUCKETS = (1, 2, 4)
@@ -65,10 +63,8 @@ class OpenVino:
         """
         torch.set_num_threads(1)  # PyTorch has little left to do; two thread pools would compete
         self._model, self._cores = model, usable_cores()
-        self._begun: dict[int, tuple[Slots, Rows, _Request]] = {}  # by part
-        self._running: dict[int, tuple[int, _Request]] = {}  # by part: what was begun there
-        self._ended: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()  # (part, number)
-        self._numbers = itertools.count()
+        self._begun: dict[int, tuple[Slots, Rows, Tensor, Future[Tensor]]] = {}  # steps, by part
+        self._running: dict[int, Future[Tensor]] = {}  # by part: what was begun there last
         latents = torch.zeros(_EXAMPLE_ROWS, *model.latent_shape)
         counts = torch.zeros(_EXAMPLE_ROWS, dtype=torch.int64)
         labelled = model.unet.class_embedding is not None
@@ -82,6 +78,7 @@ class OpenVino:
         a_shape, decoder = _bytes(model.unet) * copies, _bytes(model.vae)
         self.buckets: tuple[int, ...] = fitting(a_shape, decoder, room)
         self._most_parts = max(map(self.parts, self.buckets))
+        self._waiting = ThreadPoolExecutor(self._most_parts)  # its threads only wait
         self._unet = _Network(build)
         self._vae = _Network(convert(_Decoder(model), (latents,)))
 
@@ -104,35 +101,35 @@ class OpenVino:
         torch.index_select(slots.x, 0, rows.read, out=request.inputs[0])
         for given, values in zip(request.inputs[1:], (rows.t, rows.label), strict=False):
             given.copy_(values)
-        self._begun[part.index] = slots, rows, request
-        self._start(request, part.index)
+        running = self._start(request, part.index)
+        self._begun[part.index] = slots, rows, request.inputs[0], running
 
     def first(self, parts: Collection[int]) -> int:
         """The first that has nothing left to do."""
-        while not (free := [part for part in parts if part not in self._running]):
-            self._wait()
-        return free[0]
+        begun = {part: self._running[part] for part in parts if part in self._running}
+        if len(begun) == len(parts):
+            wait(begun.values(), return_when=FIRST_COMPLETED)
+        return next(part for part in parts if part not in begun or begun[part].done())
 
     def done(self, part: int) -> bool:
         """Whether the UNet has answered, or none was asked."""
-        return part not in self._begun or self._begun[part][2].done()
+        return part not in self._begun or self._begun[part][3].done()
 
     def settle(self, part: int) -> None:
         """Wait for the UNet's answer and make the update it is for."""
         if part in self._begun:
-            slots, rows, request = self._begun.pop(part)
+            slots, rows, latents, running = self._begun.pop(part)
             try:
-                output = request.result()
+                output = running.result()
             except Exception as error:  # too late to try again: who rode has been counted on
                 raise DeviceLost(f"OpenVINO: {error}") from error
-            update(slots, rows, request.inputs[0], output, self._model)
+            update(slots, rows, latents, output, self._model)
 
     def decode(self, latents: Tensor, part: int = 0) -> Decoding:
         """Begin to decode, on as many cores as the smallest part has."""
         request = self._vae.request(len(latents), self._most_parts, part)
         request.inputs[0].copy_(latents)
-        self._start(request, part)
-        return request
+        return _Decoding(self._start(request, part))
 
     def fetch(self, images: Tensor) -> Decoding:
         """They are on the host."""
@@ -147,21 +144,9 @@ class OpenVino:
         for part in list(self._begun):
             self.settle(part)
 
-    def _start(self, request: "_Request", part: int) -> None:
-        number = next(self._numbers)
-        self._running[part] = number, request
-        request.start(lambda: self._ended.put((part, number)))
-
-    def _wait(self) -> None:
-        """Wait for a part to end what it was given; one that fails does not say so."""
-        try:
-            part, number = self._ended.get(timeout=_PATIENCE)
-        except queue.Empty:
-            for part in [part for part, (_, request) in self._running.items() if request.done()]:
-                del self._running[part]
-            return
-        if self._running.get(part, (None,))[0] == number:
-            del self._running[part]
+    def _start(self, request: "_Request", part: int) -> "Future[Tensor]":
+        self._running[part] = self._waiting.submit(request.infer)
+        return self._running[part]
 
 
 def fitting(a_shape: int, decoder: int, room: int | None) -> tuple[int, ...]:
@@ -225,26 +210,26 @@ class _Request:
             for k in range(len(compiled.inputs))
         ]
 
-    def start(self, ended: Callable[[], None]) -> None:
-        """Compute, on OpenVINO's own threads, and then call `ended` there."""
-        self._request.set_callback(lambda _: ended(), None)
+    def infer(self) -> Tensor:
+        """The output, in memory that the next call overwrites; computed on OpenVINO's threads."""
         self._request.start_async()
-
-    def done(self) -> bool:
-        """Whether it is done, or failed, which `result` reports."""
-        try:
-            return bool(self._request.wait_for(0))
-        except Exception:
-            return True
-
-    def result(self) -> Tensor:
-        """The output, in memory that the next start overwrites."""
         self._request.wait()
         return torch.from_numpy(self._request.get_output_tensor(0).data)
 
+
+@dataclass(frozen=True)
+class _Decoding:
+    """Images that a part is decoding."""
+
+    running: "Future[Tensor]"
+
+    def done(self) -> bool:
+        """Whether they are there, or will not be, which `images` reports."""
+        return self.running.done()
+
     def images(self) -> tuple[Tensor, Tensor]:
-        """The output of a decoder, developed."""
-        return develop(self.result())
+        """Pixels and sums."""
+        return develop(self.running.result())
 
 
 class _Decoder(nn.Module):
