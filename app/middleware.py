@@ -5,7 +5,7 @@ Starlette's BaseHTTPMiddleware, and `@app.middleware("http")` with it, hides `ht
 
 import asyncio
 import re
-import uuid
+import secrets
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,7 +30,7 @@ class RequestId:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _PLAIN.fullmatch(given) else uuid.uuid4().hex
+        request_id = given if _PLAIN.fullmatch(given) else secrets.token_hex(16)
         scope.setdefault("state", {})["request_id"] = request_id
         logs.request_id.set(request_id)
 

@@ -83,7 +83,8 @@ def _object(body: bytes) -> dict[str, Any]:
         raise InvalidRequest({"": f"{_NOT_AN_OBJECT}, sent as content-type: {JSON}"})
     try:
         values = json.loads(body, object_pairs_hook=_unique)
-        json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is no character
+        if b"\\" in body or not body.isascii():
+            json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is no character
     except json.JSONDecodeError as error:
         where = f"{error.msg} at character {error.pos}"
         raise BrokenBody(f"the body is not JSON: {where}") from error
