@@ -215,10 +215,10 @@ class EngineClient:
             request.watches.append(watch)
             watch(self._place(request))
         try:
-            async with asyncio.timeout(timeout):
-                done = await asyncio.shield(request.answer)
-        except TimeoutError as error:
-            raise DeadlineExceeded(f"not done within {timeout:g} seconds") from error
+            await asyncio.wait((request.answer,), timeout=timeout)
+            if not request.answer.done():
+                raise DeadlineExceeded(f"not done within {timeout:g} seconds")
+            done = request.answer.result()
         finally:
             request.waiters -= 1
             if watch:

@@ -98,10 +98,12 @@ class Params:
         An interval becomes the narrowest that covers the same steps, and ends where a step begins.
         """
         begin, end = self._guided
-        classes = self.class_index is not None and info.null_class is not None
-        if classes and begin < end:
-            return replace(self, guidance_interval=(begin / self.steps, end / self.steps))
-        return replace(self, guidance_scale=1.0, guidance_interval=(0.0, 1.0))
+        scale, interval = 1.0, (0.0, 1.0)
+        if self.class_index is not None and info.null_class is not None and begin < end:
+            scale, interval = self.guidance_scale, (begin / self.steps, end / self.steps)
+        if (scale, interval) == (self.guidance_scale, self.guidance_interval):
+            return self
+        return replace(self, guidance_scale=scale, guidance_interval=interval)
 
     def seed_of(self, image: int) -> int:
         """The seed of image 0..n-1."""
