@@ -12,7 +12,6 @@ from app.engine.request import Watch
 from app.errors import InvalidRequest
 from app.images import PNG, Format, describe, encode
 
-
 _SMALL = 1 << 14  # bytes of pixels: encoded before a thread would have begun
 
 
