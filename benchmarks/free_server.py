@@ -1,6 +1,6 @@
 """The server of some checkout, over workers whose device takes no time.
 
-    python -P benchmarks/free_server.py CHECKOUT
+python -P benchmarks/free_server.py CHECKOUT
 """
 
 import sys

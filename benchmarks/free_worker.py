@@ -1,4 +1,4 @@
-"""A worker whose device takes no time: the loop of the engine, over pictures that are there already.
+"""A worker whose device takes no time: the loop of the engine, over pictures that are there.
 
 `free_server.py` starts it; whatever `app` is on the path is what runs.
 """
@@ -47,14 +47,14 @@ class FreeRunner:
     def preview(self, images: Sequence[Image]) -> None:
         self._wanted += [(image, image.step) for image in images]
 
-    def previewed(self, *, wait: bool) -> list[tuple[Image, int, Pixels]]:
+    def previewed(self, *, wait: bool) -> list[tuple[Image, int, Pixels]]:  # noqa: ARG002
         wanted, self._wanted = self._wanted, []
         return [(image, step, self._picture(image)) for image, step in wanted]
 
     def decode(self, images: Sequence[Image]) -> None:
         self._finished += images
 
-    def decoded(self, *, wait: bool) -> list[tuple[Image, Pixels | str]]:
+    def decoded(self, *, wait: bool) -> list[tuple[Image, Pixels | str]]:  # noqa: ARG002
         finished, self._finished = self._finished, []
         return [(image, self._picture(image)) for image in finished]
 

@@ -64,8 +64,10 @@ def main(against: Path | None, clients: int, rounds: int, seconds: float, warmup
     if against:
         pairs = zip(costs["this"], costs["against"], strict=True)
         ratios = [this.images_per_second / other.images_per_second for this, other in pairs]
-        click.echo(f"images/s, this by against: {statistics.median(ratios):.2f}, of {rounds} pairs "
-                   f"from {min(ratios):.2f} to {max(ratios):.2f}")
+        click.echo(
+            f"images/s, this by against: {statistics.median(ratios):.2f}, of {rounds} pairs "
+            f"from {min(ratios):.2f} to {max(ratios):.2f}"
+        )
 
 
 def measure(checkout: Path, stream: int, clients: int, seconds: float, warmup: float) -> Cost:
@@ -85,7 +87,9 @@ def measure(checkout: Path, stream: int, clients: int, seconds: float, warmup: f
     images = len(good(run.answers))
     if images < len(run.answers):
         raise click.ClickException(f"{len(run.answers) - images} requests failed")
-    served, worked = (1000 * (end - begin) / images for begin, end in zip(before, after, strict=True))
+    served, worked = (
+        1000 * (end - begin) / images for begin, end in zip(before, after, strict=True)
+    )
     done = sum(0 < answer.ended <= run.window for answer in run.answers)
     return Cost(done / between_answers(run), served, worked, 1000 * run.cpu / images)
 
