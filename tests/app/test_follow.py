@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import itertools
 import json
+import threading
 from contextlib import aclosing
 from typing import Any
 
@@ -11,12 +12,14 @@ import msgspec
 import pytest
 from fastapi.testclient import TestClient
 
+from app import drawing
 from app.drawing import Order, Studio
 from app.engine.client import EngineClient
 from app.engine.job import (
     DeadlineTooShort,
     GenerationFailed,
     Moved,
+    Pixels,
     Preview,
     Queued,
     Result,
@@ -218,3 +221,24 @@ async def test_a_short_one_does_not_wait_behind_long_ones_nor_behind_another_mod
     for updates in answers:
         places = [update.position for update in updates if isinstance(update, Queued)]
         assert places == sorted(set(places), reverse=True), "a place is told when it changes"
+
+
+@asynchronous
+async def test_large_pictures_are_encoded_beside_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And small ones where they are: a thread would take longer to begin."""
+    threads: list[int] = []
+
+    def encode(*_: object) -> bytes:
+        threads.append(threading.get_ident())
+        return b"file"
+
+    monkeypatch.setattr(drawing, "encode", encode)
+    async with running(FakeRunner()) as client:
+        studio, order = Studio(client, marked=True), Order(params(n=2))
+        for size in (8, 512):
+            images = (Pixels(size, size, 3, bytes(3 * size * size)),) * 2
+            assert await studio.encode(order, Result(images, 0.0, 0.0, 0.0)) == [b"file"] * 2
+    own = threading.get_ident()
+    assert [thread == own for thread in threads] == [True, True, False, False]
