@@ -33,7 +33,7 @@ class FreeRunner:
     """The interface of `app.engine.runner.Runner`, with nothing behind it."""
 
     def __init__(self) -> None:
-        self.info = _INFO
+        self.info, self.due = _INFO, 0.0
         self._pictures = [_ring(k) for k in range(_PICTURES)]
         self._finished: list[Image] = []
         self._wanted: list[tuple[Image, int]] = []
