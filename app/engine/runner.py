@@ -17,14 +17,21 @@ from torch import Tensor
 from app.engine.backends.base import Backend, Decoding, Part, Rows, Slots, device_errors
 from app.engine.backends.choice import pick_backend
 from app.engine.backends.hardware import device_name, platform_of
-from app.engine.backends.measure import NOT_FINITE, measure
-from app.engine.costs import Bucket, Costs
-from app.engine.job import DeviceLost, Image, ModelInfo, Pixels
+from app.engine.backends.measure import (
+    NOT_FINITE,
+    UNMEASURED,
+    Measured,
+    fit_preview,
+    measure,
+)
+from app.engine.costs import Costs
+from app.engine.job import DeviceLost, Image, ModelInfo, OutOfMemory, Pixels
 from app.engine.shares import with_reserve
 from app.engine.wire import Load
 from models.checkpoint import checkpoint_digest
+from models.config import DDIMConfig
 from models.ddim import COEFFICIENTS, trajectory
-from models.pipeline import BLOCK_ROWS, LatentDiffusion
+from models.pipeline import BLOCK_ROWS, LatentDiffusion, pick_device
 from models.preview import LatentPreview
 
 log = logging.getLogger(__name__)
@@ -32,22 +39,24 @@ log = logging.getLogger(__name__)
 _DECODED = 8  # images that a part decodes before a step, at most; it ends the batch it is at
 _EARLY = 0.75  # of a tick: what comes until then rides in the next, which is planned meanwhile
 _NO_STEP = [0.0] * COEFFICIENTS  # of padding
-_FIT_STEPS = 8  # of the images that previews are fitted to
+_SLOTS = 64  # where neither settings nor the largest bucket say more
 
 
 class Runner:
     """One model on its device, and the images in flight."""
 
     def __init__(
-        self, name: str, model: LatentDiffusion, digest: str, backend: Backend, slots: int
+        self, name: str, model: LatentDiffusion, digest: str, backend: Backend, slots: int | None
     ) -> None:
+        """Room for `slots` images of one client; by the largest bucket if None."""
         self._name, self._model, self._digest, self._backend = name, model, digest, backend
-        slots = max(with_reserve(slots), *backend.buckets)
+        self._asked = slots
+        slots = max(with_reserve(slots or max(_SLOTS, *backend.buckets)), *backend.buckets)
         # Two more than there are: one that padding reads, and one where it writes.
         self._blank, self._waste = slots, slots + 1
         self._slots = Slots.of(slots + 2, model)
         self._generators: dict[int, torch.Generator] = {}
-        self._trajectory = functools.lru_cache(64)(self._listed)
+        self._trajectory = functools.lru_cache(64)(functools.partial(_listed, model.schedule))
         self._starting: dict[int, Tensor] = {}  # by slot, the noise that goes there
         self._aloft: dict[int, int] = {}  # by slot in a step not settled, the part that steps it
         self._parts = 1  # of the last tick
@@ -55,13 +64,13 @@ class Runner:
         self._finished: list[tuple[Image, Tensor]] = []
         self._decoding: dict[int, tuple[list[tuple[Image, Tensor]], Decoding]] = {}  # by part
         self._decoded: list[tuple[Image, Pixels | str]] = []
-        self._decode_buckets: tuple[int, ...] = (BLOCK_ROWS,)
+        self._decode_buckets = UNMEASURED.decode_buckets
         self._sketch: LatentPreview | None = None  # fitted to the decoder at warm-up
         self._wanted: list[tuple[Image, int]] = []  # previews, with the step they are of
         self._unsketched: list[tuple[Image, int, Tensor]] = []  # their x0
         self._sketching: list[tuple[list[tuple[Image, int]], Decoding]] = []
         self.due = 0.0  # when the next step should be planned; time.perf_counter()
-        self.info = self._describe(Costs((Bucket(BLOCK_ROWS, 1.0),)), exact=True)
+        self.info = self._describe(UNMEASURED)
 
     @classmethod
     def open(cls, name: str, folder: Path, load: Load) -> "Runner":
@@ -70,7 +79,13 @@ class Runner:
         Notes on what the folder has that is ignored, or lacks and is assumed, are logged: in a
         server by its worker, on the command line to standard error.
         """
-        model = LatentDiffusion.open(folder, device=load.device, dtype=getattr(torch, load.dtype))
+        tf32 = load.dtype == "tf32"
+        dtype = torch.float32 if tf32 else getattr(torch, load.dtype)
+        # A GPU has to have memory for one row only: the backend has as many more as it can.
+        block_rows = 1 if pick_device(load.device).type == "cuda" else BLOCK_ROWS
+        model = LatentDiffusion.open(
+            folder, device=load.device, dtype=dtype, tf32=tf32, block_rows=block_rows
+        )
         for note in model.notes:
             log.warning("%s: %s", name, note)
         backend = pick_backend(model, load.backend, compiled=load.compile)
@@ -81,20 +96,20 @@ class Runner:
         """Measure the backend, and use what of it is exact.
 
         Raises:
-            ValueError: a step is not finite; the message names the model and dtype.
+            ValueError: a step is not finite, or there is no memory for one; the message names the
+                model.
         """
         try:
             measured = measure(self._backend, self._model, self._slots, waste=self._waste)
         except ValueError as error:
             raise ValueError(f"{self._name}: {error}") from error
+        except OutOfMemory as error:
+            raise ValueError(f"{self._name}: out of memory even for the smallest tick") from error
         self._decode_buckets = measured.decode_buckets
-        self.info = self._describe(Costs(measured.buckets), exact=measured.exact)
-        model, names = self._model, range(max(len(self._model.classes.names), 1))
-        labels = [k % len(names) if model.classes.names else None for k in range(BLOCK_ROWS)]
-        latents = model.denoise(
-            labels, range(BLOCK_ROWS), steps=min(_FIT_STEPS, self.info.max_steps), guidance_scale=1
+        self.info = self._describe(measured)
+        self._sketch = fit_preview(
+            self._backend, self._model, self._slots, measured, waste=self._waste
         )
-        self._sketch = LatentPreview.fit(latents, model.decode(latents))
 
     @torch.inference_mode()
     def start(self, image: Image) -> None:
@@ -275,9 +290,10 @@ class Runner:
         except Exception as error:
             return f"{type(error).__name__} in the decoder"
 
-    def _describe(self, costs: Costs, *, exact: bool) -> ModelInfo:
+    def _describe(self, measured: Measured) -> ModelInfo:
         """What the server may know of this model."""
-        model = self._model
+        model, costs = self._model, Costs(measured.buckets)
+        platform = platform_of(model.device, self._backend.name)
         width, height = model.image_size
         return ModelInfo(
             name=self._name,
@@ -290,20 +306,18 @@ class Runner:
             digest=self._digest,
             backend=self._backend.name,
             device=device_name(model.device),
-            dtype=str(model.dtype).removeprefix("torch."),
-            exact=exact,
+            dtype=model.precision,
+            exact=measured.exact,
             costs=costs,
-            platform=platform_of(model.device, self._backend.name),
+            platform=f"{platform}, rounding {measured.rounding}",
+            blocks=measured.blocks,
+            slots=self._asked or max(_SLOTS, costs.buckets[-1].rows),
         )
 
     def _step_of(self, image: Image) -> tuple[int, list[float]]:
         """The timestep and the coefficients of an image's next step."""
         params = image.job.params
         return self._trajectory(params.steps, params.eta)[image.step]
-
-    def _listed(self, steps: int, eta: float) -> list[tuple[int, list[float]]]:
-        timesteps, taken = trajectory(self._model.schedule, steps, eta)
-        return list(zip(timesteps, taken.tolist(), strict=True))
 
     def _rows(self, images: Sequence[Image], size: int) -> Rows:
         """The tick as tensors on the CPU."""
@@ -339,6 +353,12 @@ class Runner:
             steps=torch.tensor([*(taken for _, taken in steps), *[_NO_STEP] * (size - count)]),
             noise=noise,
         )
+
+
+def _listed(schedule: DDIMConfig, steps: int, eta: float) -> list[tuple[int, list[float]]]:
+    """The timestep and the coefficients of every step."""
+    timesteps, taken = trajectory(schedule, steps, eta)
+    return list(zip(timesteps, taken.tolist(), strict=True))
 
 
 def divide(
