@@ -6,7 +6,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -18,19 +17,10 @@ class Route(APIRoute):
     longer than to draw up an answer. FastAPI describes it in the document.
     """
 
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, endpoint, **options)
-        if self._at_once:
-            self.app = _serving(self.get_route_handler())
-
-    @property
-    def _at_once(self) -> bool:
-        return inspect.signature(self.endpoint).return_annotation is Response
-
     def get_route_handler(self) -> Handler:
         """What serves a request."""
         endpoint = self.endpoint
-        if not self._at_once:
+        if inspect.signature(endpoint).return_annotation is not Response:
             return super().get_route_handler()
 
         async def handle(request: Request) -> Response:
@@ -38,14 +28,6 @@ class Route(APIRoute):
             return response
 
         return handle
-
-
-def _serving(handle: Handler) -> ASGIApp:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        response = await handle(Request(scope, receive, send))
-        await response(scope, receive, send)
-
-    return app
 
 
 class Router(APIRouter):
