@@ -21,6 +21,12 @@ from models.pipeline import LatentDiffusion
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
 from tests.e2e import live
+from tests.marks import (  # noqa: F401  (hooks)
+    pytest_collection_modifyitems,
+    pytest_itemcollected,
+    pytest_make_collect_report,
+    pytest_runtest_makereport,
+)
 from tests.tiny import SCHEDULE, UNET, VAE
 
 CLASSES = ("cat", "dog", "3")

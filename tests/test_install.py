@@ -142,6 +142,7 @@ def index(tmp_path: Path) -> Iterator[str]:
 LEAN = (sys.platform, platform.machine()) == ("linux", "x86_64")
 
 
+@pytest.mark.platform
 @pytest.mark.skipif(not LEAN, reason="elsewhere every build is for the CPU alone")
 @pytest.mark.parametrize(
     ("build", "lean"), [("cpu", True), ("cuda", False)], ids=["for the CPU", "for a GPU"]

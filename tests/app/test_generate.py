@@ -256,7 +256,8 @@ def test_two_models_are_asked_by_name(tiny_folder: Path, tmp_path: Path) -> None
     index = json.loads((other / "model_index.json").read_text())
     index["id2label"] = {"0": "oak", "1": "elm", "2": "fir"}
     (other / "model_index.json").write_text(json.dumps(index))
-    with serving(Settings(models=(str(tiny_folder), str(other)), slots=4)) as client:
+    settings = Settings(models=(str(tiny_folder), str(other)), slots=4, backend="eager")
+    with serving(settings) as client:
         listed = client.get("/models").json()["models"]
         assert [(model["name"], model["default"]) for model in listed] == [
             ("tiny", True),
@@ -269,7 +270,7 @@ def test_two_models_are_asked_by_name(tiny_folder: Path, tmp_path: Path) -> None
 
 
 def test_a_full_queue_is_429_with_retry_after(tiny_folder: Path) -> None:
-    settings = Settings(models=(str(tiny_folder),), slots=1, max_jobs=1)
+    settings = Settings(models=(str(tiny_folder),), slots=1, max_jobs=1, backend="eager")
     with serving(settings) as client, ThreadPoolExecutor(1) as pool:
         engine = client.app.state.engine  # type: ignore[attr-defined]
         running = pool.submit(client.post, "/generate", json=CHEAP | {"n": 16, "steps": 100})

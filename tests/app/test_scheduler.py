@@ -223,7 +223,7 @@ def test_a_short_request_gets_in_while_long_ones_hold_the_slots(slots: int) -> N
     """And they end as well, though short ones keep coming."""
     scheduler = Scheduler(slots, COSTS)
     for i in range(2 * slots):
-        scheduler.submit(Job(i, params(steps=1000, scale=2.0)))
+        scheduler.submit(Job(i, params(steps=300, scale=2.0)))
     for _ in range(5):
         tick(scheduler)
     came, short, ended = scheduler.ticks, 10_000, set()
@@ -232,7 +232,7 @@ def test_a_short_request_gets_in_while_long_ones_hold_the_slots(slots: int) -> N
     while scheduler.jobs:
         for done in tick(scheduler):
             ended.add(done)
-            if done == short and len(waits) < 1000:
+            if done == short and len(waits) < 300:
                 waits.append(scheduler.ticks - came)
                 came, short = scheduler.ticks, short + 1
                 scheduler.submit(Job(short, params(steps=10)))

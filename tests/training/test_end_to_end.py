@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 
 from app.cli import cli
 
+pytestmark = pytest.mark.training
 RECIPE = """
 [data]
 source = "digits"
