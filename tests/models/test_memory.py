@@ -115,6 +115,7 @@ def peak() -> Iterator[Callable[[Any, int, int], int]]:
         told.close()
 
 
+@pytest.mark.slow
 @pytest.mark.platform
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
 @pytest.mark.parametrize(
