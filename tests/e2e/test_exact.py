@@ -23,7 +23,7 @@ def wanted(chance: random.Random) -> list[dict[str, Any]]:
     loop can draw what shares one in a batch."""
     settings = [
         {
-            "steps": min(chance.randint(1, 60), chance.randint(1, 60)),
+            "steps": min(chance.randint(1, 40), chance.randint(1, 40)),
             "guidance_scale": chance.choice([1.0, 1.0, 1.1, round(chance.uniform(0, 6), 2)]),
             "eta": chance.choice([0.0, 0.0, round(chance.random(), 2), 1.0]),
         }
