@@ -7,19 +7,20 @@ TORCH ?= auto
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# In two processes, file by file: what the tests of a file share is made once.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: serve check test lint static contract train bench lock
 
 serve: $(VENV)/.serve
 	$(BIN)/darkroom serve
 
-# Lint, types and the quick tests, to be run after every change; it ends with the slowest of them.
+# Style, types and the quick tests, for after every change; it ends with the slowest of them.
 check: static
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not (server or training or slow)" --durations 5
+	$(PYTEST) -m "not (server or training or slow)" --durations 5
 
-# Everything. What shares a server or a trained model stays together.
 test: static
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(PYTEST)
 
 # Style, types, and which module may import which.
 lint: static

@@ -12,10 +12,9 @@ HEAVY = {"server", "training", "slow"}  # what `make check` leaves out
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Whoever uses the shared server needs a server, and is run where it is already started."""
+    """Whoever uses the shared server needs a server."""
     if isinstance(item, pytest.Function) and "url" in item.fixturenames:
         item.add_marker("server")
-        item.add_marker(pytest.mark.xdist_group("url"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

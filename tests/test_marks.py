@@ -35,7 +35,7 @@ def test_that_is_known_to_fail():
 
 def run(folder: Path, *flags: str, **environment: str) -> tuple[str, dict[str, str]]:
     """What is told of the tests in a folder, and each one's end, in the order that they ran in."""
-    plugins = ["-p", "tests.marks", "-p", "xdist", "-p", "no:cacheprovider"]
+    plugins = ["-p", "tests.marks", "-p", "no:cacheprovider"]
     config = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder)]
     inherited = {name: value for name, value in os.environ.items() if name != "CI"}
     done = subprocess.run(

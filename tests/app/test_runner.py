@@ -23,7 +23,7 @@ from models.schedule import timestep_pairs
 BACKENDS = {"eager": Eager, "openvino": OpenVino}
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=["eager", pytest.param("openvino", marks=pytest.mark.slow)])
 def runner(request: pytest.FixtureRequest, tiny: LatentDiffusion) -> Runner:
     made = Runner("tiny", tiny, "0" * 10, BACKENDS[request.param](tiny), slots=16)
     made.warm_up()

@@ -19,7 +19,7 @@ from models.training.log import Log
 from models.training.loop import TrainingError, save_state
 from models.training.recipe import Optimisation
 
-pytestmark = [pytest.mark.training, pytest.mark.xdist_group("resume")]  # they share two runs
+pytestmark = pytest.mark.training
 ROOT = Path(__file__).parents[2]
 STAGES = {
     "vae": "vae/diffusion_pytorch_model.safetensors",
