@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from fastapi.testclient import TestClient
 
 from app import drawing
 from app.drawing import Order, Studio
@@ -26,9 +25,7 @@ from app.engine.job import (
     preview_steps,
 )
 from app.engine.wire import Load
-from app.main import create_app
-from app.settings import Settings
-from tests.engine import LIMITS, asynchronous, running, until, worker_of
+from tests.engine import LIMITS, asynchronous, running, served, until, worker_of
 from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker, params, pixel
 
 
@@ -178,10 +175,7 @@ async def test_after_a_worker_died_nothing_is_told_twice_and_nothing_left_out(
 
 def test_a_stream_that_fails_on_the_way_ends_with_one_error() -> None:
     runner = FakeRunner(poison=[7])
-    engine = EngineClient(LOAD, LIMITS, lambda load: ThreadWorker(load, lambda _: [runner]))
-    with TestClient(create_app(Settings(), engine), base_url="http://localhost") as client:
-        while not engine.ready:
-            client.get("/livez")
+    with served(runner) as (client, _):
         answer = client.post(
             "/generate", json={"class": "a", "seed": 7}, headers={"accept": "text/event-stream"}
         )

@@ -35,7 +35,7 @@ from models.pipeline import LatentDiffusion, to_uint8
 BACKENDS = {"eager": Eager, "openvino": OpenVino}
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=["eager", pytest.param("openvino", marks=pytest.mark.slow)])
 def runner(request: pytest.FixtureRequest, tiny: LatentDiffusion) -> Runner:
     made = Runner("tiny", tiny, "0" * 10, BACKENDS[request.param](tiny), slots=16)
     made.warm_up()
@@ -89,10 +89,11 @@ def served(runner: Runner, wants: list[Params], slots: int) -> list[list[bytes]]
     return [[job.images[k].data for k in range(job.params.n)] for job in jobs]
 
 
+@pytest.mark.slow
 def test_a_crowd_has_the_pixels_of_the_plain_loop(runner: Runner, tiny: LatentDiffusion) -> None:
     """Bit for bit alone and in company; and the plain loop's, to the bit where it is eager."""
     chance = random.Random(1)
-    wants = [wanted(chance, 1000 * i) for i in range(40)]
+    wants = [wanted(chance, 1000 * i) for i in range(25)]
     crowd = served(runner, wants, slots=11)
     most = 0 if runner.info.backend == "eager" else 1
     for want, images in zip(wants, crowd, strict=True):
