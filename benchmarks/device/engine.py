@@ -1,0 +1,96 @@
+"""The engine of the digits without a server, over the backend for CUDA."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from app.engine.backends.cuda import CudaGraphs
+from app.engine.runner import Runner
+from benchmarks.device.findings import Row, Setting
+from benchmarks.device.precision import FLOAT32, Precision
+from models.library import find
+from models.pipeline import LatentDiffusion
+
+SLOTS = 64
+SMALL_BUCKETS = (2, 4, 16)
+
+
+def prepare(setting: Setting) -> None:
+    """Begin on the GPU; or put a fake of CUDA under the backend."""
+    if setting.cuda:
+        torch.cuda.set_device(torch.device(setting.device))
+        torch.zeros(1, device=setting.device)  # the context is made now, and not while timing
+        return
+    import app.engine.backends.cuda
+    from tests import fake_cuda  # the tests do not travel where only a server runs
+
+    fake_cuda.install(app.engine.backends.cuda)
+    torch.set_num_threads(1)
+
+
+class Digits(LatentDiffusion):
+    """The model that ships; the noise of seeds in `bad` is not finite."""
+
+    bad: frozenset[int] = frozenset()
+
+    def start(self, seed: int) -> tuple[Tensor, torch.Generator]:
+        """As the model itself, unless the seed is bad."""
+        noise, generator = super().start(seed)
+        return torch.full_like(noise, torch.nan) if seed in self.bad else noise, generator
+
+
+@dataclass
+class Engine:
+    """A model, its backend, and the runner over both."""
+
+    model: LatentDiffusion
+    backend: CudaGraphs
+    runner: Runner
+
+    @property
+    def buckets(self) -> list[Row]:
+        """Every bucket of the backend; those that are not used have other bits, or no room."""
+        used = {bucket.rows: bucket.seconds for bucket in self.runner.info.costs.buckets}
+        return [
+            {"rows": rows, "used": rows in used}
+            | ({"ms": round(used[rows] * 1000, 3), "rows/s": round(rows / used[rows])}
+               if rows in used else {"ms": None, "rows/s": None})
+            for rows in sorted({*self.backend.buckets, *used})
+        ]  # fmt: skip
+
+
+def open_engine(
+    setting: Setting,
+    precision: Precision = FLOAT32,
+    *,
+    slots: int = SLOTS,
+    buckets: tuple[int, ...] | None = None,
+    compiled: bool = False,
+    kind: type[CudaGraphs] = CudaGraphs,
+) -> Engine:
+    """The digits, warmed up."""
+    model = Digits.open(find("digits"), device=setting.device, dtype=precision.dtype)
+    return engine_of(
+        setting, model, precision, slots=slots, buckets=buckets, compiled=compiled, kind=kind
+    )
+
+
+def engine_of(
+    setting: Setting,
+    model: LatentDiffusion,
+    precision: Precision,
+    *,
+    slots: int = SLOTS,
+    buckets: tuple[int, ...] | None = None,
+    compiled: bool = False,
+    kind: type[CudaGraphs] = CudaGraphs,
+) -> Engine:
+    """A warm engine over a model."""
+    backend = kind(model, compiled=compiled)
+    precision.use()  # after the backend, which says its own
+    if buckets or setting.small:
+        backend.buckets = buckets or SMALL_BUCKETS
+    runner = Runner("model", model, "0" * 64, backend, slots)
+    runner.warm_up()
+    return Engine(model, backend, runner)

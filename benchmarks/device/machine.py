@@ -1,0 +1,119 @@
+"""What the machine can do: matrix products, convolutions, memory, launches."""
+
+import itertools
+import subprocess
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.device.engine import prepare
+from benchmarks.device.findings import Findings, Row, Setting
+from benchmarks.device.precision import PRECISIONS, Precision
+from benchmarks.device.timing import graphed, host_microseconds, side_by_side, timed
+
+_NODES = 320  # of a graph; a tick of the digits has about as many
+_CARD = "name,driver_version,memory.total,clocks.sm,clocks.mem,power.limit,temperature.gpu"
+LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
+
+
+@torch.inference_mode()
+def measure(findings: Findings, setting: Setting) -> None:
+    prepare(setting)
+    findings.attempt("Device", {}, lambda: card(setting))
+    for precision in PRECISIONS:
+        labels: Row = {"what": "matrix product", "precision": precision.name, "layout": ""}
+        findings.attempt("Arithmetic", labels, lambda p=precision: products(setting, p))
+    for precision, layout in itertools.product(PRECISIONS, LAYOUTS):
+        labels = {"what": "3 x 3 convolution", "precision": precision.name, "layout": layout}
+        findings.attempt(
+            "Arithmetic", labels, lambda p=precision, at=layout: convolutions(setting, p, at)
+        )
+    findings.attempt("Memory", {}, lambda: copies(setting))
+    for branches in (1, 2, 4, 8):
+        findings.attempt(
+            "Nodes of a graph", {"branches": branches}, lambda b=branches: nodes(setting, b)
+        )
+    findings.attempt("The host's calls", {}, lambda: calls(setting))
+
+
+def card(setting: Setting) -> Iterator[Row]:
+    """The GPU as its driver describes it, and PyTorch's libraries."""
+    yield {"what": "CUDA", "value": torch.version.cuda}
+    if not setting.cuda:
+        return
+    yield {"what": "cuDNN", "value": torch.backends.cudnn.version()}
+    query = ["nvidia-smi", f"--query-gpu={_CARD}", "--format=csv,noheader"]
+    told = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+    for name, value in zip(_CARD.split(","), told.splitlines()[0].split(", "), strict=True):
+        yield {"what": name, "value": value}
+
+
+def products(setting: Setting, precision: Precision) -> Iterator[Row]:
+    """Of square matrices."""
+    precision.use()
+    size = 256 if setting.small else 8192
+    a, b = torch.randn(2, size, size, device=setting.device).to(precision.dtype)
+    yield {"TFLOP/s": round(2 * size**3 / timed(setting, lambda: a @ b, 0.4) / 1e12, 1)}
+
+
+def convolutions(setting: Setting, precision: Precision, layout: str) -> Iterator[Row]:
+    """Of the first level of Stable Diffusion's UNet."""
+    precision.use()
+    rows, width, side = (1, 32, 16) if setting.small else (16, 320, 64)
+    x = torch.randn(rows, width, side, side, device=setting.device)
+    weight = torch.randn(width, width, 3, 3, device=setting.device)
+    x, weight = (t.to(precision.dtype, memory_format=LAYOUTS[layout]) for t in (x, weight))
+    flops = 2 * rows * side * side * width * width * 9
+    yield {
+        "TFLOP/s": round(flops / timed(setting, lambda: F.conv2d(x, weight, padding=1)) / 1e12, 1)
+    }
+
+
+def copies(setting: Setting) -> Iterator[Row]:
+    """Within the device; a byte is read and written."""
+    a = torch.empty(1 << (20 if setting.small else 32), dtype=torch.uint8, device=setting.device)
+    b = torch.empty_like(a)
+    yield {
+        "TB/s, read and written": round(
+            2 * a.numel() / timed(setting, lambda: b.copy_(a)) / 1e12, 2
+        )
+    }
+
+
+def nodes(setting: Setting, branches: int) -> Iterator[Row]:
+    """Tiny kernels in a graph, one after the other, or in branches that may run together."""
+    each = _NODES // branches
+
+    def chain(x: torch.Tensor) -> None:
+        for _ in range(each):
+            x.add_(1.0)
+
+    chains = [
+        lambda x=torch.zeros(256, device=setting.device): chain(x)  # noqa: B008
+        for _ in range(branches)
+    ]
+    taken = timed(setting, graphed(setting, side_by_side(setting, chains)))
+    yield {"us per node": round(taken * 1e6 / (each * branches), 3)}
+
+
+def calls(setting: Setting) -> Iterator[Row]:
+    """What the host spends on what a tick may consist of."""
+    rows = [torch.zeros(128, dtype=torch.int64) for _ in range(8)]
+    there = [tensor.to(setting.device) for tensor in rows]
+    stage = torch.zeros(8, 128, dtype=torch.int64, pin_memory=setting.cuda)
+    packed, noise = stage.to(setting.device), torch.zeros(4, 8, 8)
+    place = torch.arange(16, device=setting.device)
+
+    def pinned() -> None:
+        for target, source in zip(there, rows, strict=True):
+            target.copy_(source.pin_memory(), non_blocking=True)
+
+    for name, call in {
+        "eight tensors, each pinned and copied": pinned,
+        "one copy from pinned memory": lambda: packed.copy_(stage, non_blocking=True),
+        "a tensor from a list (waits)": lambda: packed.new_tensor([1.0]),
+        "the noise of an image, from pageable memory": lambda: noise.to(setting.device),
+        "sixteen slots by index": lambda: packed[0].index_copy_(0, place, packed[1, :16]),
+    }.items():
+        yield {"call": name, "us": host_microseconds(setting, call)}
