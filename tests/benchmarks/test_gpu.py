@@ -149,7 +149,7 @@ def test_a_measurement_that_fails_leaves_its_rows_and_its_reason(tmp_path: Path)
 def test_every_part_is_a_module_that_a_process_can_run() -> None:
     for name, (module, *_) in PARTS.items():
         assert importlib.util.find_spec(f"benchmarks.device.{module}"), name
-        assert part(name, "cpu", small=True).command[3:] == (module, "cpu", "--small")
+        assert part(name, "cpu", small=True).command[2:] == (module, "cpu", "--small")
 
 
 def test_the_document_says_what_it_comes_to_and_how_each_part_ended() -> None:
