@@ -35,9 +35,9 @@ PARTS: dict[str, tuple[str, float, Mapping[str, str], str]] = {
     "correct": ("correct", 100, {}, "The engine's pixels, alone and in crowds."),
     "exact": ("exact", 40, {}, "Numbers of rows with equal bits."),
     "served": ("served", 90, {}, "The server under load."),
-    "speed": ("speed", 130, {}, "The engine beside its floor, and beside diffusers."),
+    "speed": ("speed", 160, {}, "The engine beside its floor, and beside diffusers."),
     "profile": ("profile", 45, {}, "What the device does in a tick."),
-    "faults": ("faults", 60, {}, "Memory, captures, devices and workers that fail."),
+    "faults": ("faults", 90, {}, "Memory, captures, devices and workers that fail."),
     "exact, no split": ("exact", 40, _NO_SPLIT, "As `exact`, with products that are never split."),
     "large": ("large", 300, {}, "A UNet of Stable Diffusion's size."),
 }

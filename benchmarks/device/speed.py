@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 import torch
 
 from benchmarks.device import ways
-from benchmarks.device.engine import open_engine, prepare
+from benchmarks.device.engine import SLOTS, open_engine, prepare
 from benchmarks.device.findings import Findings, Row, Setting
 from benchmarks.device.loop import closed_loop
-from benchmarks.device.names import COMPILED, EAGER, ENGINE, FLOOR, LOOP, RATES
+from benchmarks.device.names import COMPILED, EAGER, ENGINE, FLOOR, LAUNCH, LOOP, RATES
 from benchmarks.device.precision import FLOAT16, FLOAT32, PRECISIONS, TF32, Precision
+from benchmarks.device.timing import host_microseconds, speed, timed
 
+_SLOTS = 512
 _COMPILING = 45.0  # seconds that a compilation may take
 _CRAMPED = (16, 128, 512)  # rows, where each number has to be compiled
 
@@ -19,9 +21,6 @@ _CRAMPED = (16, 128, 512)  # rows, where each number has to be compiled
 def measure(findings: Findings, setting: Setting) -> None:
     prepare(setting)
     compare(findings, setting)
-    for precision in (FLOAT32, TF32, FLOAT16):
-        labels: Row = {"precision": precision.name}
-        findings.attempt(LOOP, labels, lambda p=precision: loops(setting, p), needs=12)
     try_out(findings, setting)
     if setting.small:
         findings.miss(RATES, "whatever is compiled", "not with --small: it takes minutes")
@@ -46,7 +45,7 @@ def compare(findings: Findings, setting: Setting) -> None:
     for p in PRECISIONS:
         rates(findings, FLOOR, p, lambda p=p: ways.unet(setting, p, "NCHW", many))
     for p in (FLOAT32, TF32, FLOAT16):
-        rates(findings, ENGINE, p, lambda p=p: ways.ticks(findings, setting, p), 10)
+        rates(findings, ENGINE, p, lambda p=p: engine(findings, setting, p), 15)
     few = setting.sizes(1, 16, 64, 128, 512)
     for p in (FLOAT32, TF32):
         rates(findings, EAGER, p, lambda p=p: ways.diffusers(setting, p, few, compiled=False), 8)
@@ -65,7 +64,7 @@ def try_out(findings: Findings, setting: Setting) -> None:
 
 def compile_all(findings: Findings, setting: Setting) -> None:
     """Ours and diffusers', compiled: minutes."""
-    for p in (TF32, FLOAT16, FLOAT32):
+    for p in (FLOAT32, TF32, FLOAT16):
         rates(
             findings,
             COMPILED,
@@ -77,13 +76,32 @@ def compile_all(findings: Findings, setting: Setting) -> None:
             findings,
             f"{ENGINE}, compiled",
             p,
-            lambda p=p: ways.ticks(findings, setting, p, compiled=True, buckets=_CRAMPED),
+            lambda p=p: engine(findings, setting, p, compiled=True),
             _COMPILING,
         )
 
 
-def loops(setting: Setting, precision: Precision) -> Iterator[Row]:
-    """The closed loop of the worker, with decoding."""
-    engine = open_engine(setting, precision, slots=512)
+def engine(
+    findings: Findings, setting: Setting, precision: Precision, compiled: bool = False
+) -> Iterator[Row]:
+    """The runner's step, what it costs the host, and the worker's loop with decoding."""
+    made = open_engine(
+        setting,
+        precision,
+        slots=_SLOTS,
+        compiled=compiled,
+        buckets=_CRAMPED if compiled else None,
+    )
+    labels: Row = {"precision": precision.name, "compiled": compiled}
+    for bucket in made.runner.info.costs.buckets:
+        step = ways.riding(made, bucket.rows)
+        yield speed(bucket.rows, timed(setting, step))
+        calls: Row = {
+            "rows": bucket.rows,
+            "us until the call returns": host_microseconds(setting, step),
+            "us until it is done": round(bucket.seconds * 1e6, 1),
+        }
+        findings.add(LAUNCH, labels | calls)
     for in_flight in (1, 4) if setting.small else (1, 16, 64, 256, 512):
-        yield closed_loop(setting, engine.runner, in_flight, slots=max(in_flight, 64))
+        row = closed_loop(setting, made.runner, in_flight, max(in_flight, SLOTS))
+        findings.add(LOOP, labels | row)

@@ -13,6 +13,7 @@ from benchmarks.device.names import (
     LAUNCH,
     LOAD,
     LOOP,
+    OFF,
     PIXELS,
     RATES,
 )
@@ -46,7 +47,7 @@ def exact(correct: Tables) -> Iterator[Row]:
             "buckets": " ".join(str(b["rows"]) for b in buckets if b["used"]),
             "left out": " ".join(str(b["rows"]) for b in buckets if not b["used"]),
             "in a crowd as alone": row["in a crowd as alone"],
-            "off the CPU's loop, at most, of 255": row["off the CPU's loop, at most, of 255"],
+            OFF: row[OFF],
         }
 
 
@@ -55,7 +56,7 @@ def served(served: Tables, speed: Tables) -> Iterator[Row]:
     loops = {
         row["in flight"]: row["rows/s"]
         for row in speed.get(LOOP, [])
-        if row["precision"] == "float32"
+        if row["precision"] == "float32" and not row["compiled"]
     }
     for row in served.get(LOAD, []):
         bare = loops.get(row["clients"]) if row["server"] == "as it is" else None

@@ -7,18 +7,15 @@ import torch
 
 from app.engine.backends.base import Rows, Slots, advance, unet_network
 from app.engine.job import Image, Job, Params
-from benchmarks.device.engine import Engine, open_engine
-from benchmarks.device.findings import Findings, Row, Setting
+from benchmarks.device.engine import Engine
+from benchmarks.device.findings import Row, Setting
 from benchmarks.device.machine import LAYOUTS
-from benchmarks.device.names import LAUNCH
 from benchmarks.device.precision import Precision
 from benchmarks.device.timing import (
     Call,
     graphed,
-    host_microseconds,
     side_by_side,
     speed,
-    synchronize,
     timed,
 )
 from models.library import find
@@ -42,32 +39,6 @@ def unet(
         t = torch.arange(size, device=setting.device)
         call: Call = lambda x=x, t=t: model.unet(x, t, t % 10)  # noqa: E731
         yield speed(size, timed(setting, graphed(setting, call)))
-
-
-def ticks(
-    findings: Findings,
-    setting: Setting,
-    precision: Precision,
-    *,
-    compiled: bool = False,
-    buckets: tuple[int, ...] | None = None,
-) -> Iterator[Row]:
-    """The runner's step, one after the other; and what the host spends on one."""
-    engine = open_engine(setting, precision, slots=512, compiled=compiled, buckets=buckets)
-    for bucket in engine.runner.info.costs.buckets:
-        step = riding(engine, bucket.rows)
-        yield speed(bucket.rows, timed(setting, step))
-        synchronize(setting)
-        findings.add(
-            LAUNCH,
-            {
-                "precision": precision.name,
-                "compiled": compiled,
-                "rows": bucket.rows,
-                "us until the call returns": host_microseconds(setting, step),
-                "us until it is done": round(bucket.seconds * 1e6, 1),
-            },
-        )
 
 
 def riding(engine: Engine, rows: int) -> Call:

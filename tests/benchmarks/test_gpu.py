@@ -25,6 +25,7 @@ from benchmarks.device.names import (
     LAUNCH,
     LOAD,
     LOOP,
+    OFF,
     PIXELS,
     RATES,
 )
@@ -154,11 +155,10 @@ def test_every_part_is_a_module_that_a_process_can_run() -> None:
 
 def test_the_document_says_what_it_comes_to_and_how_each_part_ended() -> None:
     pixels = {"precision": "float32", "exact": True, "in a crowd as alone": False}
-    off = {"off the CPU's loop, at most, of 255": 1}
     rate: Row = {"precision": "float32", "rows": 16}
     results = {
         "correct": {
-            PIXELS: [pixels | off],
+            PIXELS: [pixels | {OFF: 1}],
             BUCKETS: [
                 {"precision": "float32", "rows": rows, "used": used}
                 for rows, used in ((1, False), (16, True), (64, True))
@@ -175,7 +175,7 @@ def test_the_document_says_what_it_comes_to_and_how_each_part_ended() -> None:
                 rate | {"way": way, "rows/s": speed}
                 for way, speed in ((ENGINE, 9000), (FLOOR, 10_000), (EAGER, 3000))
             ],
-            LOOP: [{"precision": "float32", "in flight": 16, "rows/s": 5000}],
+            LOOP: [{"precision": "float32", "compiled": False, "in flight": 16, "rows/s": 5000}],
             LAUNCH: [rate | {"compiled": False, "us until the call returns": 42.0}],
         },
         "faults": {FAULTS: [{"fault": "a | b", "as it should": False, "seen": "nothing"}]},
