@@ -13,7 +13,6 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,20 +25,19 @@ from benchmarks.serving import installed, processor
 
 _RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("torch", "triton", "diffusers", "numpy", "fastapi")
-# Without room for partial sums, cuBLAS splits no product along its inner dimension.
-_NO_SPLIT = {"CUBLAS_WORKSPACE_CONFIG": ":16:8", "CUBLASLT_WORKSPACE_SIZE": "1"}
-
-# Name -> module, seconds at most, environment; in the order of their worth.
-PARTS: dict[str, tuple[str, float, Mapping[str, str], str]] = {
-    "machine": ("machine", 45, {}, "What the machine can do."),
-    "correct": ("correct", 100, {}, "The engine's pixels, alone and in crowds."),
-    "exact": ("exact", 40, {}, "Numbers of rows with equal bits."),
-    "served": ("served", 90, {}, "The server under load."),
-    "speed": ("speed", 160, {}, "The engine beside its floor, and beside diffusers."),
-    "profile": ("profile", 45, {}, "What the device does in a tick."),
-    "faults": ("faults", 90, {}, "Memory, captures, devices and workers that fail."),
-    "exact, no split": ("exact", 40, _NO_SPLIT, "As `exact`, with products that are never split."),
-    "large": ("large", 300, {}, "A UNet of Stable Diffusion's size."),
+# Name -> seconds at most, and what it says; in the order of their worth.
+PARTS = {
+    "machine": (45, "What the machine can do."),
+    "correct": (100, "The engine's pixels, alone and in crowds."),
+    "exact": (40, "Numbers of rows with equal bits."),
+    "served": (100, "The server under load."),
+    "speed": (110, "The engine beside its floor."),
+    "peer": (90, "diffusers, with the same weights."),
+    "profile": (45, "What the device does in a tick."),
+    "faults": (90, "Memory, captures, devices and workers that fail."),
+    "loose": (40, "As `exact`, with CUDA's libraries as PyTorch leaves them."),
+    "large": (200, "A UNet of Stable Diffusion's size."),
+    "large_peer": (120, "diffusers' UNet of that size."),
 }
 
 
@@ -66,9 +64,9 @@ def main(device: str, only: tuple[str, ...], budget: float, small: bool, out: Pa
 
 def part(name: str, device: str, small: bool) -> Part:
     """A part on a device, as a command."""
-    module, seconds, environment, says = PARTS[name]
-    arguments = ("-m", "benchmarks.device.part", module, device, *(["--small"] if small else []))
-    return Part(says, arguments, seconds, environment)
+    seconds, says = PARTS[name]
+    arguments = ("-m", "benchmarks.device.part", name, device, *(["--small"] if small else []))
+    return Part(says, arguments, seconds)
 
 
 def about(device: str, small: bool) -> dict[str, str]:

@@ -18,6 +18,7 @@ from benchmarks.device.timing import reserved_gib
 from models.library import find
 
 _SLOTS, _MORE_SLOTS = 11, 64  # two crowds of other sizes
+_NEEDS = 8.0  # seconds for one precision
 _FEW = 4  # requests that the plain loop draws on the GPU as well
 
 
@@ -28,14 +29,8 @@ def measure(findings: Findings, setting: Setting) -> None:
     expected = [plain_loop(reference, params) for params in wanted]
     for precision in PRECISIONS:
         labels: Row = {"precision": precision.name}
-        findings.attempt(
-            PIXELS,
-            labels,
-            lambda p=precision, given=labels: compare(
-                findings, setting, p, given, wanted, expected
-            ),
-            needs=8,
-        )
+        given = findings, setting, precision, labels, wanted, expected
+        findings.attempt(PIXELS, labels, _NEEDS, compare, *given)
 
 
 def compare(
@@ -52,7 +47,10 @@ def compare(
     taken = round(time.perf_counter() - began, 2)
     for bucket in engine.buckets:
         findings.add(BUCKETS, labels | bucket)
-    yield {"s to open": taken, "exact": engine.runner.info.exact} | pixels(engine, wanted, expected)
+    info = engine.runner.info
+    blocks = " and ".join(map(str, info.blocks))  # whose bits all have; of UNet and decoder
+    opened: Row = {"s to open": taken, "exact": info.exact, "blocks": blocks}
+    yield opened | pixels(engine, wanted, expected)
     findings.add("Noise that is not finite", labels | poisoned(engine, wanted))
     if setting.cuda:
         findings.add("Memory", labels | {"GiB reserved so far": reserved_gib(setting)})
@@ -95,7 +93,9 @@ def apart(ours: Made, theirs: Made) -> tuple[int, float]:
     pairs = zip(itertools.chain(*ours), itertools.chain(*theirs), strict=True)
     for a, b in pairs:
         if not (isinstance(a, bytes) and isinstance(b, bytes)):
-            raise ValueError(f"an image was not made: {a if not isinstance(a, bytes) else b}")
+            raise ValueError(
+                f"an image was not made: {[x for x in (a, b) if not isinstance(x, bytes)]}"
+            )
         left, right = (np.frombuffer(data, np.uint8).astype(int) for data in (a, b))
         difference = np.abs(left - right)
         most, over = max(most, int(difference.max())), over + int((difference > 1).sum())

@@ -40,6 +40,16 @@ class Digits(LatentDiffusion):
         return torch.full_like(noise, torch.nan) if seed in self.bad else noise, generator
 
 
+def open_digits(setting: Setting, precision: Precision) -> Digits:
+    """The model alone."""
+    return Digits.open(
+        find("digits"),
+        device=setting.device,
+        dtype=precision.dtype,
+        tf32=precision.tf32 and setting.cuda,
+    )
+
+
 @dataclass
 class Engine:
     """A model, its backend, and the runner over both."""
@@ -70,16 +80,13 @@ def open_engine(
     kind: type[CudaGraphs] = CudaGraphs,
 ) -> Engine:
     """The digits, warmed up."""
-    model = Digits.open(find("digits"), device=setting.device, dtype=precision.dtype)
-    return engine_of(
-        setting, model, precision, slots=slots, buckets=buckets, compiled=compiled, kind=kind
-    )
+    model = open_digits(setting, precision)
+    return engine_of(setting, model, slots=slots, buckets=buckets, compiled=compiled, kind=kind)
 
 
 def engine_of(
     setting: Setting,
     model: LatentDiffusion,
-    precision: Precision,
     *,
     slots: int = SLOTS,
     buckets: tuple[int, ...] | None = None,
@@ -88,7 +95,6 @@ def engine_of(
 ) -> Engine:
     """A warm engine over a model."""
     backend = kind(model, compiled=compiled)
-    precision.use()  # after the backend, which says its own
     if buckets or setting.small:
         backend.buckets = buckets or SMALL_BUCKETS
     runner = Runner("model", model, "0" * 64, backend, slots)

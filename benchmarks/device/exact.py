@@ -6,33 +6,31 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from benchmarks.device.engine import prepare
+from benchmarks.device.engine import open_digits, prepare
 from benchmarks.device.findings import Findings, Row, Setting
 from benchmarks.device.machine import LAYOUTS
-from benchmarks.device.precision import PRECISIONS, Precision
-from models.library import find
+from benchmarks.device.precision import PRECISIONS, Precision, loosen
 from models.pipeline import LatentDiffusion
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]  # latents, timesteps, labels
+_NEEDS = 4.0  # seconds for one network
 _SHIFTS = (0, 3)  # places that rows are moved by
 
 
 @torch.inference_mode()
-def measure(findings: Findings, setting: Setting) -> None:
+def measure(findings: Findings, setting: Setting, *, loose: bool = False) -> None:
+    """As the engine sets CUDA's libraries, or `loose`, as PyTorch does."""
     prepare(setting)
     for precision, layout in itertools.product(PRECISIONS, LAYOUTS):
         labels: Row = {"network": "UNet", "precision": precision.name, "layout": layout}
-        findings.attempt(
-            "Rows", labels, lambda p=precision, at=layout: unet(setting, p, at), needs=4
-        )
+        findings.attempt("Rows", labels, _NEEDS, unet, setting, precision, layout, loose)
     for precision in PRECISIONS:
         labels = {"network": "decoder", "precision": precision.name, "layout": "NCHW"}
-        findings.attempt("Rows", labels, lambda p=precision: decoder(setting, p), needs=4)
+        findings.attempt("Rows", labels, _NEEDS, decoder, setting, precision, loose)
 
 
-def unet(setting: Setting, precision: Precision, layout: str) -> Iterator[Row]:
-    model = LatentDiffusion.open(find("digits"), device=setting.device, dtype=precision.dtype)
-    precision.use()
+def unet(setting: Setting, precision: Precision, layout: str, loose: bool) -> Iterator[Row]:
+    model = opened(setting, precision, loose)
     model.unet.to(memory_format=LAYOUTS[layout])  # type: ignore[call-overload]
     sizes = setting.sizes(1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256, 512)
 
@@ -43,9 +41,8 @@ def unet(setting: Setting, precision: Precision, layout: str) -> Iterator[Row]:
     yield told(classes(network, sizes, model.latent_shape, setting, 16 if setting.small else 128))
 
 
-def decoder(setting: Setting, precision: Precision) -> Iterator[Row]:
-    model = LatentDiffusion.open(find("digits"), device=setting.device, dtype=precision.dtype)
-    precision.use()
+def decoder(setting: Setting, precision: Precision, loose: bool) -> Iterator[Row]:
+    model = opened(setting, precision, loose)
     dtype = next(model.vae.parameters()).dtype
 
     def network(x: Tensor, _t: Tensor, _label: Tensor) -> Tensor:
@@ -53,6 +50,13 @@ def decoder(setting: Setting, precision: Precision) -> Iterator[Row]:
 
     sizes = setting.sizes(1, 2, 4, 8, 16, 32)
     yield told(classes(network, sizes, model.latent_shape, setting, 16))
+
+
+def opened(setting: Setting, precision: Precision, loose: bool) -> LatentDiffusion:
+    model = open_digits(setting, precision)
+    if loose:
+        loosen()
+    return model
 
 
 def told(found: tuple[list[list[int]], list[int]]) -> Row:

@@ -8,39 +8,44 @@ runs one of those that leave a process unusable, and prints what it saw as JSON.
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
+from torch import Tensor, nn
 
 from app.engine.backends.base import Rows, Slots, device_errors
 from app.engine.backends.cuda import CudaGraphs
 from app.engine.job import DeviceLost
-from benchmarks.device.engine import Digits, open_engine, prepare
+from benchmarks.device.engine import engine_of, open_digits, open_engine, prepare
 from benchmarks.device.findings import Findings, Row, Setting
 from benchmarks.device.killing import kill_worker
 from benchmarks.device.loop import crowd, requests
 from benchmarks.device.names import FAULTS
 from benchmarks.device.precision import FLOAT16, FLOAT32
 from benchmarks.servers import call
-from models.library import find
+from models.memory import activations
 
-_HUGE = 65_536  # rows
+_NEEDS = 10.0  # seconds for one fault
+_REAL = ("the device is lost", "there is little memory")
 _SLOTS = 11
-_SPARE = 1 << 30  # bytes that are left for the buckets
 
 
 @torch.inference_mode()
 def measure(findings: Findings, setting: Setting) -> None:
     prepare(setting)
-    alone = {"capture": "a capture fails", "lost": "the device is lost"}
-    faults: dict[str, Callable[[], Iterator[Row]]] = {
-        "memory runs out in a step": lambda: memory_in_a_step(setting),
-        "memory runs out while buckets are measured": lambda: memory_at_the_start(setting),
+    faults: dict[str, Callable[[Setting], Iterator[Row]]] = {
+        "memory runs out in a step": memory_in_a_step,
+        "memory runs out while buckets are measured": memory_at_the_start,
+        "a capture fails": partial(apart, "capture"),
+        "the device is lost": partial(apart, "lost"),
+        "there is little memory": little_memory,
+        "the worker is killed under load": kill_worker,
     }
-    faults |= {title: lambda n=name: apart(n, setting) for name, title in alone.items()}
-    faults["a bucket is larger than the memory"] = lambda: huge_bucket(setting)
-    faults["the worker is killed under load"] = lambda: kill_worker(setting)
     for title, fault in faults.items():
-        findings.attempt(FAULTS, {"fault": title}, fault, needs=10)
+        if setting.cuda or title not in _REAL:
+            findings.attempt(FAULTS, {"fault": title}, _NEEDS, fault, setting)
+        else:
+            findings.miss(FAULTS, title, "it needs a GPU")
 
 
 class Limited(CudaGraphs):
@@ -80,18 +85,25 @@ def memory_at_the_start(setting: Setting) -> Iterator[Row]:
     yield {"as it should": max(rows) <= Small.most, "seen": f"buckets {rows}"}
 
 
-def huge_bucket(setting: Setting) -> Iterator[Row]:
-    """The same with memory that really ends."""
-    if not setting.cuda:
-        raise ValueError("needs a GPU")
+def little_memory(setting: Setting) -> Iterator[Row]:
+    """The same with memory that really ends, at an estimate of what fewer and fewer rows need."""
     total = torch.cuda.mem_get_info()[1]
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + _SPARE) / total)
-    try:
-        engine = open_engine(setting, buckets=(4, 16, 64, _HUGE))
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
-    rows = [bucket.rows for bucket in engine.runner.info.costs.buckets]
-    yield {"as it should": bool(rows) and _HUGE not in rows, "seen": f"buckets {rows}"}
+    for rows in (128, 32, 8):
+        model = open_digits(setting, FLOAT32)
+        room = activations(model.unet.config, model.vae.config, rows)
+        taken = torch.cuda.memory_reserved()
+        torch.cuda.set_per_process_memory_fraction((taken + room) / total)
+        try:
+            engine = engine_of(setting, model)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        used = [bucket.rows for bucket in engine.runner.info.costs.buckets]
+        if max(used) < max(engine.backend.buckets):
+            yield {"as it should": True, "seen": f"{room >> 20} MiB: buckets {used}"}
+            return
+        del engine, model
+        torch.cuda.empty_cache()
+    yield {"as it should": False, "seen": f"{room >> 20} MiB were enough for all buckets"}
 
 
 def apart(name: str, setting: Setting) -> Iterator[Row]:
@@ -101,8 +113,8 @@ def apart(name: str, setting: Setting) -> Iterator[Row]:
 
 def failing_capture(setting: Setting) -> Row:
     """The UNet reads a number back, which no capture allows: the process has to be left."""
-    model = Digits.open(find("digits"), device=setting.device)
-    model.unet.register_forward_pre_hook(lambda _, inputs: inputs[0].sum().item())
+    model = open_digits(setting, FLOAT32)
+    model.unet.register_forward_pre_hook(read_back)
     backend = CudaGraphs(model, compiled=False)
     slots, places = Slots.of(4, model), torch.arange(2)
     zeros = torch.zeros(2)
@@ -116,10 +128,13 @@ def failing_capture(setting: Setting) -> Row:
     return {"as it should": False, "seen": "nothing was raised"}
 
 
+def read_back(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Wait for a number."""
+    inputs[0].sum().item()
+
+
 def lost_device(setting: Setting) -> Row:
     """An index out of range ends the context for good: it is told from other errors, each time."""
-    if not setting.cuda:
-        raise ValueError("needs a GPU")
     x, far = torch.zeros(4, device=setting.device), torch.tensor([99], device=setting.device)
     seen: list[Exception] = []
     for _ in range(2):

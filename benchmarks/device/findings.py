@@ -6,16 +6,18 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ParamSpec
 
 import click
 
+P = ParamSpec("P")
 Cell = str | int | float | bool | None
 Row = dict[str, Cell]
 Tables = dict[str, list[Row]]
 
+MINUTES = "not with --small: compiling takes minutes"
 MISSING = "Not measured"  # the table of what raised an error, or had no time left
 _LONGEST = 400  # characters of a reason
-_LEAST = 3.0  # seconds without which nothing is begun
 
 
 @dataclass(frozen=True)
@@ -57,18 +59,24 @@ class Findings:
         click.echo(f"  {table}: " + ", ".join(f"{k} {v}" for k, v in row.items()))
 
     def attempt(
-        self, table: str, labels: Row, measure: Callable[[], Iterable[Row]], needs: float = _LEAST
+        self,
+        table: str,
+        labels: Row,
+        needs: float,
+        measure: Callable[P, Iterable[Row]],
+        *arguments: P.args,
+        **more: P.kwargs,
     ) -> None:
         """Keep each row that `measure` yields, after `labels`; or else the reason why it ended.
 
         It is not begun with less than `needs` seconds left.
         """
         what = ", ".join(str(value) for value in labels.values())
-        if self.left < max(needs, _LEAST):
-            self.miss(table, what, f"{self.left:.0f} s were left")
+        if self.left < needs:
+            self.miss(table, what, f"{max(self.left, 0):.0f} s were left")
             return
         try:
-            for row in measure():
+            for row in measure(*arguments, **more):
                 self.add(table, labels | row)
         except Exception as error:  # whatever it is costs this measurement alone
             traceback.print_exc()

@@ -3,7 +3,10 @@
 It has no cross-attention, as there are no prompts; its self-attention is where theirs is.
 """
 
+from functools import cache
+
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -37,14 +40,19 @@ _SMALL_UNET = UNet2DConfig(
 _SCHEDULE = DDIMConfig(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
 
 
-def _vae(*widths: int) -> AutoencoderKLConfig:
-    return AutoencoderKLConfig(
-        block_out_channels=widths,
-        layers_per_block=2,
-        down_block_types=("DownEncoderBlock2D",) * len(widths),
-        up_block_types=("UpDecoderBlock2D",) * len(widths),
-        latent_channels=4,
-    )
+_VAE = AutoencoderKLConfig(
+    block_out_channels=(128, 256, 512, 512),
+    layers_per_block=2,
+    down_block_types=("DownEncoderBlock2D",) * 4,
+    up_block_types=("UpDecoderBlock2D",) * 4,
+    latent_channels=4,
+)
+_SMALL_VAE = AutoencoderKLConfig(
+    block_out_channels=(32, 32),
+    down_block_types=("DownEncoderBlock2D",) * 2,
+    up_block_types=("UpDecoderBlock2D",) * 2,
+    latent_channels=4,
+)
 
 
 def _config(setting: Setting) -> UNet2DConfig:
@@ -67,13 +75,19 @@ def large_unet(setting: Setting, precision: Precision, device: str | None = None
 
 def large_model(setting: Setting, precision: Precision) -> LatentDiffusion:
     """The whole model, for the engine; it has no classes."""
-    widths = (32, 32) if setting.small else (128, 256, 512, 512)
-    unet = large_unet(setting, precision)
+    unet, config = large_unet(setting, precision), _SMALL_VAE if setting.small else _VAE
     with torch.device(setting.device):
-        vae = AutoencoderKL(_vae(*widths)).requires_grad_(False).eval().to(precision.dtype)
-    return LatentDiffusion(Checkpoint(vae, unet, _SCHEDULE, Classes(), 1.0))
+        vae = AutoencoderKL(config).requires_grad_(False).eval().to(precision.dtype)
+    return LatentDiffusion(Checkpoint(vae, unet, _SCHEDULE, Classes(), 1.0), tf32=precision.tf32)
 
 
+def inputs_of(setting: Setting, precision: Precision, size: int) -> tuple[Tensor, Tensor]:
+    """Latents and timesteps of so many rows."""
+    x = torch.randn(size, *shape_of(setting), device=setting.device, dtype=precision.dtype)
+    return x, torch.arange(size, device=setting.device) * 11 % 1000
+
+
+@cache
 def flops_per_row(setting: Setting) -> float:
     """Floating-point operations of one row; attention counts as the products it is made of."""
     with torch.device("meta"):

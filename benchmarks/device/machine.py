@@ -3,15 +3,17 @@
 import itertools
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
 from benchmarks.device.engine import prepare
 from benchmarks.device.findings import Findings, Row, Setting
-from benchmarks.device.precision import PRECISIONS, Precision
+from benchmarks.device.precision import PRECISIONS, Precision, loosen
 from benchmarks.device.timing import graphed, host_microseconds, side_by_side, timed
 
+_QUICK = 3.0  # seconds that each of these takes at most
 _NODES = 320  # of a graph; a tick of the digits has about as many
 _CARD = "name,driver_version,memory.total,clocks.sm,clocks.mem,power.limit,temperature.gpu"
 LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
@@ -20,21 +22,18 @@ LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
 @torch.inference_mode()
 def measure(findings: Findings, setting: Setting) -> None:
     prepare(setting)
-    findings.attempt("Device", {}, lambda: card(setting))
+    findings.attempt("Device", {}, _QUICK, card, setting)
     for precision in PRECISIONS:
         labels: Row = {"what": "matrix product", "precision": precision.name, "layout": ""}
-        findings.attempt("Arithmetic", labels, lambda p=precision: products(setting, p))
+        findings.attempt("Arithmetic", labels, _QUICK, products, setting, precision)
     for precision, layout in itertools.product(PRECISIONS, LAYOUTS):
         labels = {"what": "3 x 3 convolution", "precision": precision.name, "layout": layout}
-        findings.attempt(
-            "Arithmetic", labels, lambda p=precision, at=layout: convolutions(setting, p, at)
-        )
-    findings.attempt("Memory", {}, lambda: copies(setting))
+        findings.attempt("Arithmetic", labels, _QUICK, convolutions, setting, precision, layout)
+    findings.attempt("Memory", {}, _QUICK, copies, setting)
     for branches in (1, 2, 4, 8):
-        findings.attempt(
-            "Nodes of a graph", {"branches": branches}, lambda b=branches: nodes(setting, b)
-        )
-    findings.attempt("The host's calls", {}, lambda: calls(setting))
+        labels = {"branches": branches}
+        findings.attempt("Nodes of a graph", labels, _QUICK, nodes, setting, branches)
+    findings.attempt("The host's calls", {}, _QUICK, calls, setting)
 
 
 def card(setting: Setting) -> Iterator[Row]:
@@ -52,6 +51,7 @@ def card(setting: Setting) -> Iterator[Row]:
 def products(setting: Setting, precision: Precision) -> Iterator[Row]:
     """Of square matrices."""
     precision.use()
+    loosen()
     size = 256 if setting.small else 8192
     a, b = torch.randn(2, size, size, device=setting.device).to(precision.dtype)
     yield {"TFLOP/s": round(2 * size**3 / timed(setting, lambda: a @ b, 0.4) / 1e12, 1)}
@@ -60,6 +60,7 @@ def products(setting: Setting, precision: Precision) -> Iterator[Row]:
 def convolutions(setting: Setting, precision: Precision, layout: str) -> Iterator[Row]:
     """Of the first level of Stable Diffusion's UNet."""
     precision.use()
+    loosen()
     rows, width, side = (1, 32, 16) if setting.small else (16, 320, 64)
     x = torch.randn(rows, width, side, side, device=setting.device)
     weight = torch.randn(width, width, 3, 3, device=setting.device)
@@ -89,10 +90,8 @@ def nodes(setting: Setting, branches: int) -> Iterator[Row]:
         for _ in range(each):
             x.add_(1.0)
 
-    chains = [
-        lambda x=torch.zeros(256, device=setting.device): chain(x)  # noqa: B008
-        for _ in range(branches)
-    ]
+    tensors = [torch.zeros(256, device=setting.device) for _ in range(branches)]
+    chains = [partial(chain, x) for x in tensors]
     taken = timed(setting, graphed(setting, side_by_side(setting, chains)))
     yield {"us per node": round(taken * 1e6 / (each * branches), 3)}
 

@@ -15,16 +15,16 @@ from benchmarks.device.findings import Findings, Setting
 
 
 @click.command()
-@click.argument("module")
+@click.argument("name")
 @click.argument("device")
 @click.option("--small", is_flag=True)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("seconds", type=float)
-def main(module: str, device: str, small: bool, file: Path, seconds: float) -> None:
-    """Run MODULE of this package on DEVICE; it has so many SECONDS, and writes into FILE."""
+def main(name: str, device: str, small: bool, file: Path, seconds: float) -> None:
+    """Run the part NAME on DEVICE; it has so many SECONDS, and writes into FILE."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # stops servers too
     findings = Findings(file, time.monotonic() + seconds)
-    importlib.import_module(f"benchmarks.device.{module}").measure(findings, Setting(device, small))
+    importlib.import_module(f"benchmarks.device.{name}").measure(findings, Setting(device, small))
 
 
 if __name__ == "__main__":

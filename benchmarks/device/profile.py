@@ -18,6 +18,7 @@ from benchmarks.device.findings import Findings, Row, Setting
 from benchmarks.device.loop import closed_loop
 from benchmarks.device.precision import FLOAT32, TF32, Precision
 
+_NEEDS = 12.0  # seconds for one loop
 _KERNELS, _CALLS = 15, 12  # the ones that are listed
 _NAME = 80  # characters of a kernel's
 _ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
@@ -32,12 +33,8 @@ def measure(findings: Findings, setting: Setting) -> None:
     crowds = [(FLOAT32, 3)] if setting.small else [(FLOAT32, 64), (TF32, 64), (TF32, 512)]
     for precision, in_flight in crowds:
         labels: Row = {"precision": precision.name, "in flight": in_flight}
-        findings.attempt(
-            "Busy",
-            labels,
-            lambda p=precision, n=in_flight, given=labels: look(findings, setting, p, n, given),
-            needs=12,
-        )
+        given = findings, setting, precision, in_flight, labels
+        findings.attempt("Busy", labels, _NEEDS, look, *given)
 
 
 def look(

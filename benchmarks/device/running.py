@@ -2,13 +2,12 @@
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -28,7 +27,6 @@ class Part:
     says: str
     command: tuple[str, ...]
     seconds: float  # it may take at most
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,14 +76,14 @@ def run_part(part: Part, seconds: float) -> Ended:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "tables.json"
         arguments = (*part.command, str(file), str(max(seconds - _GRACE, seconds / 2)))
-        how = _run(arguments, part.environment, began + seconds)
+        how = _run(arguments, began + seconds)
         tables = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     return Ended(part.says, how, round(time.monotonic() - began, 1), tables)
 
 
-def _run(arguments: Sequence[str], environment: Mapping[str, str], until: float) -> str:
+def _run(arguments: Sequence[str], until: float) -> str:
     """Run Python until it ends, or until then; how it ended, in words. No child is left."""
-    process = subprocess.Popen([sys.executable, *arguments], env={**os.environ, **environment})
+    process = subprocess.Popen([sys.executable, *arguments])
     family = {psutil.Process(process.pid)}
     try:
         while (status := process.poll()) is None and time.monotonic() < until:

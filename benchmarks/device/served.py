@@ -20,24 +20,21 @@ from benchmarks.results import Figures, solo_times
 from benchmarks.servers import SERVERS, Running, running
 from benchmarks.workload import STEPS, Request
 
+_NEEDS = 25.0  # seconds for a server's start and two crowds
 _WARMUP = 1.0  # seconds
 
 
 def measure(findings: Findings, setting: Setting) -> None:
-    clients = (1, 4) if setting.small else (1, 16, 64)
+    clients = (1, 4) if setting.small else (1, 16, 64, 256)
     variants: dict[str, tuple[dict[str, str], tuple[int, ...]]] = {"as it is": ({}, clients)}
     if not setting.small:
         variants |= {
-            "256 slots": ({"slots": "256"}, (64, 256)),
-            "float16": ({"dtype": "float16"}, (1, 64)),
+            "tf32": ({"dtype": "tf32"}, (16, 64)),
+            "float16": ({"dtype": "float16"}, (64,)),
         }
     for name, (settings, crowds) in variants.items():
-        findings.attempt(
-            LOAD,
-            {"server": name},
-            lambda n=name, s=settings, c=crowds: under_load(findings, setting, n, s, c),
-            needs=25,
-        )
+        given = findings, setting, name, settings, crowds
+        findings.attempt(LOAD, {"server": name}, _NEEDS, under_load, *given)
 
 
 @contextmanager

@@ -1,14 +1,14 @@
-"""How many rows per second: the engine's ticks beside the UNet alone, and beside diffusers."""
+"""How many rows per second: the engine's ticks beside the UNet alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 
 from benchmarks.device import ways
 from benchmarks.device.engine import SLOTS, open_engine, prepare
-from benchmarks.device.findings import Findings, Row, Setting
+from benchmarks.device.findings import MINUTES, Findings, Row, Setting
 from benchmarks.device.loop import closed_loop
-from benchmarks.device.names import COMPILED, EAGER, ENGINE, FLOOR, LAUNCH, LOOP, RATES
+from benchmarks.device.names import ENGINE, FLOOR, LAUNCH, LOOP, RATES, way
 from benchmarks.device.precision import FLOAT16, FLOAT32, PRECISIONS, TF32, Precision
 from benchmarks.device.timing import host_microseconds, speed, timed
 
@@ -23,62 +23,38 @@ def measure(findings: Findings, setting: Setting) -> None:
     compare(findings, setting)
     try_out(findings, setting)
     if setting.small:
-        findings.miss(RATES, "whatever is compiled", "not with --small: it takes minutes")
+        findings.miss(RATES, f"{ENGINE}, compiled", MINUTES)
     else:
         compile_all(findings, setting)
 
 
-def rates(
-    findings: Findings,
-    way: str,
-    precision: Precision,
-    measured: Callable[[], Iterator[Row]],
-    needs: float = 5.0,
-) -> None:
-    """Time one way at several numbers of rows."""
-    findings.attempt(RATES, {"way": way, "precision": precision.name}, measured, needs)
-
-
 def compare(findings: Findings, setting: Setting) -> None:
-    """The engine, its floor, and diffusers as it is."""
+    """The engine and its floor."""
     many = setting.sizes(1, 4, 16, 64, 128, 256, 512, 1024)
     for p in PRECISIONS:
-        rates(findings, FLOOR, p, lambda p=p: ways.unet(setting, p, "NCHW", many))
+        findings.attempt(RATES, way(FLOOR, p.name), 5, ways.unet, setting, p, "NCHW", many)
     for p in (FLOAT32, TF32, FLOAT16):
-        rates(findings, ENGINE, p, lambda p=p: engine(findings, setting, p), 15)
-    few = setting.sizes(1, 16, 64, 128, 512)
-    for p in (FLOAT32, TF32):
-        rates(findings, EAGER, p, lambda p=p: ways.diffusers(setting, p, few, compiled=False), 8)
+        findings.attempt(RATES, way(ENGINE, p.name), 15, engine, findings, setting, p)
 
 
 def try_out(findings: Findings, setting: Setting) -> None:
     """What the engine might do instead."""
     few = setting.sizes(1, 16, 128, 512)
     for p in (TF32, FLOAT16):
-        rates(findings, f"{FLOOR}, NHWC", p, lambda p=p: ways.unet(setting, p, "NHWC", few))
-    rates(findings, "tick without a graph", FLOAT32, lambda: ways.loose(setting, FLOAT32, few))
+        labels = way(f"{FLOOR}, NHWC", p.name)
+        findings.attempt(RATES, labels, 5, ways.unet, setting, p, "NHWC", few)
+    labels = way("tick without a graph", FLOAT32.name)
+    findings.attempt(RATES, labels, 5, ways.loose, setting, FLOAT32, few)
     for each, count in ((16, 4), (64, 2), (64, 8)):
-        name = f"{count} branches of {each} rows"
-        rates(findings, name, TF32, lambda e=each, c=count: ways.branches(setting, TF32, e, c))
+        labels = way(f"{count} branches of {each} rows", TF32.name)
+        findings.attempt(RATES, labels, 5, ways.branches, setting, TF32, each, count)
 
 
 def compile_all(findings: Findings, setting: Setting) -> None:
-    """Ours and diffusers', compiled: minutes."""
+    """The engine with a UNet that is compiled: minutes."""
     for p in (FLOAT32, TF32, FLOAT16):
-        rates(
-            findings,
-            COMPILED,
-            p,
-            lambda p=p: ways.diffusers(setting, p, _CRAMPED, compiled=True),
-            _COMPILING,
-        )
-        rates(
-            findings,
-            f"{ENGINE}, compiled",
-            p,
-            lambda p=p: engine(findings, setting, p, compiled=True),
-            _COMPILING,
-        )
+        labels = way(f"{ENGINE}, compiled", p.name)
+        findings.attempt(RATES, labels, _COMPILING, engine, findings, setting, p, compiled=True)
 
 
 def engine(

@@ -10,6 +10,7 @@ from benchmarks.device.names import (
     ENGINE,
     FAULTS,
     FLOOR,
+    FREE_FLOOR,
     LAUNCH,
     LOAD,
     LOOP,
@@ -19,7 +20,12 @@ from benchmarks.device.names import (
 )
 from benchmarks.device.running import Ended
 
-_YARDSTICKS = {FLOOR: "of the floor", EAGER: "times diffusers eager", COMPILED: "times compiled"}
+_YARDSTICKS = {
+    FLOOR: "of the floor",
+    FREE_FLOOR: "of the free floor",
+    EAGER: "times diffusers eager",
+    COMPILED: "times diffusers compiled",
+}
 
 
 def summary(results: Mapping[str, Ended]) -> dict[str, list[Row]]:
@@ -28,8 +34,8 @@ def summary(results: Mapping[str, Ended]) -> dict[str, list[Row]]:
     found = {
         "Exact": list(exact(tables.get("correct", {}))),
         "Served": list(served(tables.get("served", {}), tables.get("speed", {}))),
-        "Rows per second of the engine": list(rates(tables.get("speed", {}))),
-        "The same for the large UNet": list(rates(tables.get("large", {}))),
+        "Rows per second of the engine": list(rates(tables, "speed", "peer")),
+        "The same for the large UNet": list(rates(tables, "large", "large_peer")),
         "Faults that did not go as they should": [
             row for row in tables.get("faults", {}).get(FAULTS, []) if not row.get("as it should")
         ],
@@ -71,14 +77,17 @@ def served(served: Tables, speed: Tables) -> Iterator[Row]:
         }
 
 
-def rates(tables: Tables) -> Iterator[Row]:
+def rates(tables: Mapping[str, Tables], *parts: str) -> Iterator[Row]:
     """The engine beside its floor and beside diffusers, at equal precision and numbers of rows."""
     measured = {
-        (row["way"], row["precision"], row["rows"]): row["rows/s"] for row in tables.get(RATES, [])
+        (row["way"], row["precision"], row["rows"]): row["rows/s"]
+        for part in parts
+        for row in tables.get(part, {}).get(RATES, [])
     }
     launches = {
         (row["precision"], row["rows"]): row["us until the call returns"]
-        for row in tables.get(LAUNCH, [])
+        for part in parts
+        for row in tables.get(part, {}).get(LAUNCH, [])
         if not row["compiled"]
     }
     for (way, precision, rows), speed in measured.items():

@@ -1,0 +1,69 @@
+"""diffusers' UNet and DDIM scheduler with the weights of the digits: eager, and compiled.
+
+CUDA's libraries choose freely here. So our UNet runs here again: what exactness costs.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.device import ways
+from benchmarks.device.engine import prepare
+from benchmarks.device.findings import MINUTES, Findings, Row, Setting
+from benchmarks.device.names import COMPILED, EAGER, FREE_FLOOR, RATES, way
+from benchmarks.device.precision import FLOAT16, FLOAT32, TF32, Precision, loosen
+from benchmarks.device.timing import speed, timed
+from benchmarks.peers.sampling import Digits
+
+_COMPILING = 45.0  # seconds that a compilation may take
+_CRAMPED = (16, 128, 512)  # rows, where each number has to be compiled
+
+
+@torch.inference_mode()
+def measure(findings: Findings, setting: Setting) -> None:
+    prepare(setting)
+    few = setting.sizes(1, 16, 64, 128, 512)
+    for p in (FLOAT32, TF32, FLOAT16):
+        findings.attempt(RATES, way(EAGER, p.name), 8, diffusers, setting, p, few)
+    for p in (FLOAT32, TF32, FLOAT16):
+        findings.attempt(RATES, way(FREE_FLOOR, p.name), 5, free_floor, setting, p, few)
+    if setting.small:
+        findings.miss(RATES, COMPILED, MINUTES)
+        return
+    for p in (FLOAT32, TF32, FLOAT16):
+        labels = way(COMPILED, p.name)
+        findings.attempt(RATES, labels, _COMPILING, diffusers, setting, p, _CRAMPED, compiled=True)
+
+
+def free_floor(setting: Setting, precision: Precision, sizes: Sequence[int]) -> Iterator[Row]:
+    """Our UNet alone, as a graph, with whatever kernels the libraries like best."""
+    yield from ways.unet(setting, precision, "NCHW", sizes, loose=True)
+
+
+def diffusers(
+    setting: Setting, precision: Precision, sizes: Sequence[int], compiled: bool = False
+) -> Iterator[Row]:
+    """A step of rows that all have the same timestep."""
+    digits = Digits(setting.device)
+    precision.use()
+    loosen()
+    digits.unet.to(precision.dtype)
+    digits.scheduler.set_timesteps(50)
+    timesteps = itertools.cycle(digits.scheduler.timesteps.to(setting.device))
+    network: Callable[..., Any] = digits.unet
+
+    def step(x: Tensor, labels: Tensor) -> None:
+        t = next(timesteps)
+        digits.scheduler.step(network(x, t, class_labels=labels).sample, t, x)
+
+    if compiled:
+        torch._dynamo.reset()
+        network = torch.compile(digits.unet, mode="reduce-overhead", dynamic=False)
+    for size in sizes:
+        x = torch.randn(size, 4, 8, 8, device=setting.device, dtype=precision.dtype)
+        labels = torch.arange(size, device=setting.device) % 10
+        yield speed(size, timed(setting, partial(step, x, labels), 0.2))
