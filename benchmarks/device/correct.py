@@ -5,14 +5,14 @@ import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 
 from app.engine.job import Params
 from app.engine.offline import draw
-from benchmarks.device.engine import Digits, Engine, open_engine, prepare
+from benchmarks.device.engine import Digits, Engine, open_engine
 from benchmarks.device.findings import Findings, Row, Setting
 from benchmarks.device.loop import Made, crowd, plain_loop, requests
 from benchmarks.device.names import BUCKETS, OFF, PIXELS
+from benchmarks.device.place import on_device
 from benchmarks.device.precision import PRECISIONS, Precision
 from benchmarks.device.timing import reserved_gib
 from models.library import find
@@ -22,9 +22,8 @@ _NEEDS = 8.0  # seconds for one precision
 _FEW = 4  # requests that the plain loop draws on the GPU as well
 
 
-@torch.inference_mode()
+@on_device
 def measure(findings: Findings, setting: Setting) -> None:
-    prepare(setting)
     reference, wanted = Digits.open(find("digits")), requests(setting, 4 if setting.small else 16)
     expected = [plain_loop(reference, params) for params in wanted]
     for precision in PRECISIONS:

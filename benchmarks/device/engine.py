@@ -16,19 +16,6 @@ SLOTS = 64
 SMALL_BUCKETS = (2, 4, 16)
 
 
-def prepare(setting: Setting) -> None:
-    """Begin on the GPU; or put a fake of CUDA under the backend."""
-    if setting.cuda:
-        torch.cuda.set_device(torch.device(setting.device))
-        torch.zeros(1, device=setting.device)  # the context is made now, and not while timing
-        return
-    import app.engine.backends.cuda
-    from tests import fake_cuda  # the tests do not travel where only a server runs
-
-    fake_cuda.install(app.engine.backends.cuda)
-    torch.set_num_threads(1)
-
-
 class Digits(LatentDiffusion):
     """The model that ships; the noise of seeds in `bad` is not finite."""
 
@@ -44,9 +31,9 @@ def open_digits(setting: Setting, precision: Precision) -> Digits:
     """The model alone."""
     return Digits.open(
         find("digits"),
-        device=setting.device,
+        device=setting.on,
         dtype=precision.dtype,
-        tf32=precision.tf32 and setting.cuda,
+        tf32=precision.tf32,
     )
 
 

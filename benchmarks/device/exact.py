@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from benchmarks.device.engine import open_digits, prepare
+from benchmarks.device.engine import open_digits
 from benchmarks.device.findings import Findings, Row, Setting
 from benchmarks.device.machine import LAYOUTS
+from benchmarks.device.place import on_device
 from benchmarks.device.precision import PRECISIONS, Precision, loosen
 from models.pipeline import LatentDiffusion
 
@@ -17,10 +18,13 @@ _NEEDS = 4.0  # seconds for one network
 _SHIFTS = (0, 3)  # places that rows are moved by
 
 
-@torch.inference_mode()
-def measure(findings: Findings, setting: Setting, *, loose: bool = False) -> None:
+@on_device
+def measure(findings: Findings, setting: Setting) -> None:
+    compare(findings, setting, loose=False)
+
+
+def compare(findings: Findings, setting: Setting, *, loose: bool) -> None:
     """As the engine sets CUDA's libraries, or `loose`, as PyTorch does."""
-    prepare(setting)
     for precision, layout in itertools.product(PRECISIONS, LAYOUTS):
         labels: Row = {"network": "UNet", "precision": precision.name, "layout": layout}
         findings.attempt("Rows", labels, _NEEDS, unet, setting, precision, layout, loose)
@@ -38,7 +42,9 @@ def unet(setting: Setting, precision: Precision, layout: str, loose: bool) -> It
         made: Tensor = model.unet(x.to(precision.dtype), t, label)
         return made
 
-    yield told(classes(network, sizes, model.latent_shape, setting, 16 if setting.small else 128))
+    yield told(
+        classes(network, sizes, model.latent_shape, setting.on, 16 if setting.small else 128)
+    )
 
 
 def decoder(setting: Setting, precision: Precision, loose: bool) -> Iterator[Row]:
@@ -49,7 +55,7 @@ def decoder(setting: Setting, precision: Precision, loose: bool) -> Iterator[Row
         return model.vae.decode(x.to(dtype))
 
     sizes = setting.sizes(1, 2, 4, 8, 16, 32)
-    yield told(classes(network, sizes, model.latent_shape, setting, 16))
+    yield told(classes(network, sizes, model.latent_shape, setting.on, 16))
 
 
 def opened(setting: Setting, precision: Precision, loose: bool) -> LatentDiffusion:
@@ -72,7 +78,7 @@ def classes(
     network: Network,
     sizes: Sequence[int],
     shape: tuple[int, ...],
-    setting: Setting,
+    device: str,
     count: int,
 ) -> tuple[list[list[int]], list[int]]:
     """Sizes of batch whose rows have the same bits; those where bits depend on a row's place.
@@ -80,9 +86,9 @@ def classes(
     `count` rows go through every size, whatever their places and neighbours.
     """
     draw = torch.Generator().manual_seed(0)
-    x = torch.randn(count, *shape, generator=draw).to(setting.device)
-    t = torch.randint(0, 1000, (count,), generator=draw).to(setting.device)
-    label = torch.randint(0, 10, (count,), generator=draw).to(setting.device)
+    x = torch.randn(count, *shape, generator=draw).to(device)
+    t = torch.randint(0, 1000, (count,), generator=draw).to(device)
+    label = torch.randint(0, 10, (count,), generator=draw).to(device)
     found: list[tuple[Tensor, list[int]]] = []
     unsteady = []
     for size in sizes:

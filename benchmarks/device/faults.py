@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from app.engine.backends.base import Rows, Slots, device_errors
 from app.engine.backends.cuda import CudaGraphs
 from app.engine.job import DeviceLost
-from benchmarks.device.engine import engine_of, open_digits, open_engine, prepare
+from benchmarks.device.engine import engine_of, open_digits, open_engine
 from benchmarks.device.findings import Findings, Row, Setting
 from benchmarks.device.killing import kill_worker
 from benchmarks.device.loop import crowd, requests
 from benchmarks.device.names import FAULTS
+from benchmarks.device.place import device, on_device
 from benchmarks.device.precision import FLOAT16, FLOAT32
 from benchmarks.servers import call
 from models.memory import activations
@@ -30,9 +31,8 @@ _REAL = ("the device is lost", "there is little memory")
 _SLOTS = 11
 
 
-@torch.inference_mode()
+@on_device
 def measure(findings: Findings, setting: Setting) -> None:
-    prepare(setting)
     faults: dict[str, Callable[[Setting], Iterator[Row]]] = {
         "memory runs out in a step": memory_in_a_step,
         "memory runs out while buckets are measured": memory_at_the_start,
@@ -135,7 +135,7 @@ def read_back(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 
 def lost_device(setting: Setting) -> Row:
     """An index out of range ends the context for good: it is told from other errors, each time."""
-    x, far = torch.zeros(4, device=setting.device), torch.tensor([99], device=setting.device)
+    x, far = torch.zeros(4, device=setting.on), torch.tensor([99], device=setting.on)
     seen: list[Exception] = []
     for _ in range(2):
         try:
@@ -155,6 +155,5 @@ def said(error: Exception) -> str:
 
 if __name__ == "__main__":
     where = Setting(sys.argv[2], small=True)
-    prepare(where)
-    with torch.inference_mode():
+    with torch.no_grad(), device(where):
         print(json.dumps({"capture": failing_capture, "lost": lost_device}[sys.argv[1]](where)))

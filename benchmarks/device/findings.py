@@ -29,8 +29,13 @@ class Setting:
 
     @property
     def cuda(self) -> bool:
-        """Whether there is a GPU; otherwise CUDA graphs are faked."""
+        """Whether there is a GPU; otherwise it is faked."""
         return self.device.startswith("cuda")
+
+    @property
+    def on(self) -> str:
+        """The device of tensors, for PyTorch."""
+        return self.device if self.cuda else "cuda"
 
     def sizes(self, *large: int) -> tuple[int, ...]:
         """Numbers of rows to measure, or a few small ones."""

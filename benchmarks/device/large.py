@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.device.engine import engine_of, prepare
+from benchmarks.device.engine import engine_of
 from benchmarks.device.exact import classes, told
 from benchmarks.device.findings import MINUTES, Findings, Row, Setting
 from benchmarks.device.large_model import (
@@ -19,6 +19,7 @@ from benchmarks.device.large_model import (
 from benchmarks.device.loop import closed_loop
 from benchmarks.device.machine import LAYOUTS
 from benchmarks.device.names import BUCKETS, ENGINE, FLOOR, LOOP, RATES, way
+from benchmarks.device.place import on_device
 from benchmarks.device.precision import FLOAT16, TF32, Precision
 from benchmarks.device.timing import graphed, reserved_gib, speed, timed
 
@@ -26,9 +27,8 @@ _COMPILING = 70.0  # seconds
 _SECONDS = 0.4  # of each measurement
 
 
-@torch.inference_mode()
+@on_device
 def measure(findings: Findings, setting: Setting) -> None:
-    prepare(setting)
     findings.add("Work", {"GFLOP per row": round(flops_per_row(setting) / 1e9, 2)})
     rows = setting.sizes(1, 2, 4, 8, 16, 32)
 
@@ -66,8 +66,8 @@ def floor(
         unet.compile(dynamic=False)
     for size in sizes:
         x, t = inputs_of(setting, precision, size)
-        call = graphed(setting, partial(unet, x, t))
-        yield speed(size, timed(setting, call, _SECONDS), flops_per_row(setting))
+        call = graphed(partial(unet, x, t))
+        yield speed(size, timed(call, _SECONDS), flops_per_row(setting))
 
 
 def engine(findings: Findings, setting: Setting) -> Iterator[Row]:
@@ -92,7 +92,7 @@ def exactness(setting: Setting, precision: Precision, sizes: Sequence[int]) -> I
         made: Tensor = unet(x.to(precision.dtype), t)
         return made
 
-    yield told(classes(network, sizes, shape_of(setting), setting, 4 if setting.small else 32))
+    yield told(classes(network, sizes, shape_of(setting), setting.on, 4 if setting.small else 32))
 
 
 def decoder(setting: Setting, precision: Precision) -> Iterator[Row]:
@@ -100,5 +100,5 @@ def decoder(setting: Setting, precision: Precision) -> Iterator[Row]:
     model = large_model(setting, precision)
     for size in (1, 2) if setting.small else (1, 4, 16):
         x, _ = inputs_of(setting, precision, size)
-        taken = timed(setting, partial(model.vae.decode, x), _SECONDS, 3)
+        taken = timed(partial(model.vae.decode, x), _SECONDS, 3)
         yield speed(size, taken) | {"GiB reserved": reserved_gib(setting)}

@@ -69,22 +69,22 @@ def large_unet(setting: Setting, precision: Precision, device: str | None = None
     """The UNet, with the random weights that layers begin with."""
     precision.use()
     torch.manual_seed(0)
-    with torch.device(device or setting.device):
+    with torch.device(device or setting.on):
         return UNet2D(_config(setting)).requires_grad_(False).eval().to(precision.dtype)
 
 
 def large_model(setting: Setting, precision: Precision) -> LatentDiffusion:
     """The whole model, for the engine; it has no classes."""
     unet, config = large_unet(setting, precision), _SMALL_VAE if setting.small else _VAE
-    with torch.device(setting.device):
+    with torch.device(setting.on):
         vae = AutoencoderKL(config).requires_grad_(False).eval().to(precision.dtype)
     return LatentDiffusion(Checkpoint(vae, unet, _SCHEDULE, Classes(), 1.0), tf32=precision.tf32)
 
 
 def inputs_of(setting: Setting, precision: Precision, size: int) -> tuple[Tensor, Tensor]:
     """Latents and timesteps of so many rows."""
-    x = torch.randn(size, *shape_of(setting), device=setting.device, dtype=precision.dtype)
-    return x, torch.arange(size, device=setting.device) * 11 % 1000
+    x = torch.randn(size, *shape_of(setting), device=setting.on, dtype=precision.dtype)
+    return x, torch.arange(size, device=setting.on) * 11 % 1000
 
 
 @cache

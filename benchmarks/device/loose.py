@@ -2,7 +2,9 @@
 
 from benchmarks.device import exact
 from benchmarks.device.findings import Findings, Setting
+from benchmarks.device.place import on_device
 
 
+@on_device
 def measure(findings: Findings, setting: Setting) -> None:
-    exact.measure(findings, setting, loose=True)
+    exact.compare(findings, setting, loose=True)

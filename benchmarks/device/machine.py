@@ -8,8 +8,8 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from benchmarks.device.engine import prepare
 from benchmarks.device.findings import Findings, Row, Setting
+from benchmarks.device.place import on_device
 from benchmarks.device.precision import PRECISIONS, Precision, loosen
 from benchmarks.device.timing import graphed, host_microseconds, side_by_side, timed
 
@@ -19,9 +19,8 @@ _CARD = "name,driver_version,memory.total,clocks.sm,clocks.mem,power.limit,tempe
 LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
 
 
-@torch.inference_mode()
+@on_device
 def measure(findings: Findings, setting: Setting) -> None:
-    prepare(setting)
     findings.attempt("Device", {}, _QUICK, card, setting)
     for precision in PRECISIONS:
         labels: Row = {"what": "matrix product", "precision": precision.name, "layout": ""}
@@ -30,7 +29,7 @@ def measure(findings: Findings, setting: Setting) -> None:
         labels = {"what": "3 x 3 convolution", "precision": precision.name, "layout": layout}
         findings.attempt("Arithmetic", labels, _QUICK, convolutions, setting, precision, layout)
     findings.attempt("Memory", {}, _QUICK, copies, setting)
-    for branches in (1, 2, 4, 8):
+    for branches in (1, 2, 4, 8) if setting.cuda else (1,):  # the fake has none
         labels = {"branches": branches}
         findings.attempt("Nodes of a graph", labels, _QUICK, nodes, setting, branches)
     findings.attempt("The host's calls", {}, _QUICK, calls, setting)
@@ -53,8 +52,8 @@ def products(setting: Setting, precision: Precision) -> Iterator[Row]:
     precision.use()
     loosen()
     size = 256 if setting.small else 8192
-    a, b = torch.randn(2, size, size, device=setting.device).to(precision.dtype)
-    yield {"TFLOP/s": round(2 * size**3 / timed(setting, lambda: a @ b, 0.4) / 1e12, 1)}
+    a, b = torch.randn(2, size, size, device=setting.on).to(precision.dtype)
+    yield {"TFLOP/s": round(2 * size**3 / timed(lambda: a @ b, 0.4) / 1e12, 1)}
 
 
 def convolutions(setting: Setting, precision: Precision, layout: str) -> Iterator[Row]:
@@ -62,24 +61,18 @@ def convolutions(setting: Setting, precision: Precision, layout: str) -> Iterato
     precision.use()
     loosen()
     rows, width, side = (1, 32, 16) if setting.small else (16, 320, 64)
-    x = torch.randn(rows, width, side, side, device=setting.device)
-    weight = torch.randn(width, width, 3, 3, device=setting.device)
+    x = torch.randn(rows, width, side, side, device=setting.on)
+    weight = torch.randn(width, width, 3, 3, device=setting.on)
     x, weight = (t.to(precision.dtype, memory_format=LAYOUTS[layout]) for t in (x, weight))
     flops = 2 * rows * side * side * width * width * 9
-    yield {
-        "TFLOP/s": round(flops / timed(setting, lambda: F.conv2d(x, weight, padding=1)) / 1e12, 1)
-    }
+    yield {"TFLOP/s": round(flops / timed(lambda: F.conv2d(x, weight, padding=1)) / 1e12, 1)}
 
 
 def copies(setting: Setting) -> Iterator[Row]:
     """Within the device; a byte is read and written."""
-    a = torch.empty(1 << (20 if setting.small else 32), dtype=torch.uint8, device=setting.device)
+    a = torch.empty(1 << (20 if setting.small else 32), dtype=torch.uint8, device=setting.on)
     b = torch.empty_like(a)
-    yield {
-        "TB/s, read and written": round(
-            2 * a.numel() / timed(setting, lambda: b.copy_(a)) / 1e12, 2
-        )
-    }
+    yield {"TB/s, read and written": round(2 * a.numel() / timed(lambda: b.copy_(a)) / 1e12, 2)}
 
 
 def nodes(setting: Setting, branches: int) -> Iterator[Row]:
@@ -90,19 +83,19 @@ def nodes(setting: Setting, branches: int) -> Iterator[Row]:
         for _ in range(each):
             x.add_(1.0)
 
-    tensors = [torch.zeros(256, device=setting.device) for _ in range(branches)]
+    tensors = [torch.zeros(256, device=setting.on) for _ in range(branches)]
     chains = [partial(chain, x) for x in tensors]
-    taken = timed(setting, graphed(setting, side_by_side(setting, chains)))
+    taken = timed(graphed(side_by_side(chains)))
     yield {"us per node": round(taken * 1e6 / (each * branches), 3)}
 
 
 def calls(setting: Setting) -> Iterator[Row]:
     """What the host spends on what a tick may consist of."""
     rows = [torch.zeros(128, dtype=torch.int64) for _ in range(8)]
-    there = [tensor.to(setting.device) for tensor in rows]
-    stage = torch.zeros(8, 128, dtype=torch.int64, pin_memory=setting.cuda)
-    packed, noise = stage.to(setting.device), torch.zeros(4, 8, 8)
-    place = torch.arange(16, device=setting.device)
+    there = [tensor.to(setting.on) for tensor in rows]
+    stage = torch.zeros(8, 128, dtype=torch.int64, pin_memory=True)
+    packed, noise = stage.to(setting.on), torch.zeros(4, 8, 8)
+    place = torch.arange(16, device=setting.on)
 
     def pinned() -> None:
         for target, source in zip(there, rows, strict=True):
@@ -112,7 +105,7 @@ def calls(setting: Setting) -> Iterator[Row]:
         "eight tensors, each pinned and copied": pinned,
         "one copy from pinned memory": lambda: packed.copy_(stage, non_blocking=True),
         "a tensor from a list (waits)": lambda: packed.new_tensor([1.0]),
-        "the noise of an image, from pageable memory": lambda: noise.to(setting.device),
+        "the noise of an image, from pageable memory": lambda: noise.to(setting.on),
         "sixteen slots by index": lambda: packed[0].index_copy_(0, place, packed[1, :16]),
     }.items():
         yield {"call": name, "us": host_microseconds(setting, call)}

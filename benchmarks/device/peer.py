@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.device import ways
-from benchmarks.device.engine import prepare
 from benchmarks.device.findings import MINUTES, Findings, Row, Setting
 from benchmarks.device.names import COMPILED, EAGER, FREE_FLOOR, RATES, way
+from benchmarks.device.place import on_device
 from benchmarks.device.precision import FLOAT16, FLOAT32, TF32, Precision, loosen
 from benchmarks.device.timing import speed, timed
 from benchmarks.peers.sampling import Digits
@@ -23,9 +23,8 @@ _COMPILING = 45.0  # seconds that a compilation may take
 _CRAMPED = (16, 128, 512)  # rows, where each number has to be compiled
 
 
-@torch.inference_mode()
+@on_device
 def measure(findings: Findings, setting: Setting) -> None:
-    prepare(setting)
     few = setting.sizes(1, 16, 64, 128, 512)
     for p in (FLOAT32, TF32, FLOAT16):
         findings.attempt(RATES, way(EAGER, p.name), 8, diffusers, setting, p, few)
@@ -48,12 +47,12 @@ def diffusers(
     setting: Setting, precision: Precision, sizes: Sequence[int], compiled: bool = False
 ) -> Iterator[Row]:
     """A step of rows that all have the same timestep."""
-    digits = Digits(setting.device)
+    digits = Digits(setting.on)
     precision.use()
     loosen()
     digits.unet.to(precision.dtype)
     digits.scheduler.set_timesteps(50)
-    timesteps = itertools.cycle(digits.scheduler.timesteps.to(setting.device))
+    timesteps = itertools.cycle(digits.scheduler.timesteps.to(setting.on))
     network: Callable[..., Any] = digits.unet
 
     def step(x: Tensor, labels: Tensor) -> None:
@@ -64,6 +63,6 @@ def diffusers(
         torch._dynamo.reset()
         network = torch.compile(digits.unet, mode="reduce-overhead", dynamic=False)
     for size in sizes:
-        x = torch.randn(size, 4, 8, 8, device=setting.device, dtype=precision.dtype)
-        labels = torch.arange(size, device=setting.device) % 10
-        yield speed(size, timed(setting, partial(step, x, labels), 0.2))
+        x = torch.randn(size, 4, 8, 8, device=setting.on, dtype=precision.dtype)
+        labels = torch.arange(size, device=setting.on) % 10
+        yield speed(size, timed(partial(step, x, labels), 0.2))

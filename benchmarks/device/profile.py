@@ -13,9 +13,10 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from app.engine.runner import Runner
-from benchmarks.device.engine import open_engine, prepare
+from benchmarks.device.engine import open_engine
 from benchmarks.device.findings import Findings, Row, Setting
 from benchmarks.device.loop import closed_loop
+from benchmarks.device.place import on_device
 from benchmarks.device.precision import FLOAT32, TF32, Precision
 
 _NEEDS = 12.0  # seconds for one loop
@@ -27,9 +28,8 @@ _OF_HOST = ("cuda_runtime", "cuda_driver")
 Events = list[dict[str, Any]]
 
 
-@torch.inference_mode()
+@on_device
 def measure(findings: Findings, setting: Setting) -> None:
-    prepare(setting)
     crowds = [(FLOAT32, 3)] if setting.small else [(FLOAT32, 64), (TF32, 64), (TF32, 512)]
     for precision, in_flight in crowds:
         labels: Row = {"precision": precision.name, "in flight": in_flight}

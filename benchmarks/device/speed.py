@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 
-import torch
-
 from benchmarks.device import ways
-from benchmarks.device.engine import SLOTS, open_engine, prepare
+from benchmarks.device.engine import SLOTS, open_engine
 from benchmarks.device.findings import MINUTES, Findings, Row, Setting
 from benchmarks.device.loop import closed_loop
 from benchmarks.device.names import ENGINE, FLOOR, LAUNCH, LOOP, RATES, way
+from benchmarks.device.place import on_device
 from benchmarks.device.precision import FLOAT16, FLOAT32, PRECISIONS, TF32, Precision
 from benchmarks.device.timing import host_microseconds, speed, timed
 
@@ -17,9 +16,8 @@ _COMPILING = 45.0  # seconds that a compilation may take
 _CRAMPED = (16, 128, 512)  # rows, where each number has to be compiled
 
 
-@torch.inference_mode()
+@on_device
 def measure(findings: Findings, setting: Setting) -> None:
-    prepare(setting)
     compare(findings, setting)
     try_out(findings, setting)
     if setting.small:
@@ -45,6 +43,9 @@ def try_out(findings: Findings, setting: Setting) -> None:
         findings.attempt(RATES, labels, 5, ways.unet, setting, p, "NHWC", few)
     labels = way("tick without a graph", FLOAT32.name)
     findings.attempt(RATES, labels, 5, ways.loose, setting, FLOAT32, few)
+    if not setting.cuda:
+        findings.miss(RATES, "branches of a graph", "the fake has none")
+        return
     for each, count in ((16, 4), (64, 2), (64, 8)):
         labels = way(f"{count} branches of {each} rows", TF32.name)
         findings.attempt(RATES, labels, 5, ways.branches, setting, TF32, each, count)
@@ -71,7 +72,7 @@ def engine(
     labels: Row = {"precision": precision.name, "compiled": compiled}
     for bucket in made.runner.info.costs.buckets:
         step = ways.riding(made, bucket.rows)
-        yield speed(bucket.rows, timed(setting, step))
+        yield speed(bucket.rows, timed(step))
         calls: Row = {
             "rows": bucket.rows,
             "us until the call returns": host_microseconds(setting, step),

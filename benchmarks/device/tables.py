@@ -10,8 +10,9 @@ from benchmarks.report import table
 
 def markdown(about: Mapping[str, str], results: Mapping[str, Ended]) -> str:
     """All that was found, as one document."""
-    lines = ["# On a device", "", "Written by `python -m benchmarks.gpu`; docs/gpu.md explains it."]
-    lines += ["", *table(("", ""), about.items())]
+    lines = ["# The engine on a GPU, measured", ""]
+    lines += ["Written by `python -m benchmarks.gpu`; docs/gpu.md explains it.", ""]
+    lines += table(("", ""), about.items())
     for title, rows in summary(results).items():
         lines += ["", f"## {title}", "", *rendered(rows)]
     for name, part in results.items():

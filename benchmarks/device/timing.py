@@ -12,28 +12,27 @@ Call = Callable[[], object]
 _WARM_CALLS = 3  # before a capture: libraries choose their kernels and allocate in them
 
 
-def synchronize(setting: Setting) -> None:
-    """Wait for the GPU, if there is one."""
-    if setting.cuda:
-        torch.cuda.synchronize()
+def synchronize() -> None:
+    """Wait for the device."""
+    torch.cuda.synchronize()
 
 
-def timed(setting: Setting, call: Call, seconds: float = 0.15, repeats: int = 5) -> float:
+def timed(call: Call, seconds: float = 0.15, repeats: int = 5) -> float:
     """Seconds per call when one follows the other: the median of `repeats` runs of many calls."""
     for _ in range(2):
         call()
-    synchronize(setting)
-    once = _elapsed(setting, call, 1)
+    synchronize()
+    once = _elapsed(call, 1)
     count = max(int(seconds / repeats / max(once, 1e-6)), 1)
-    return statistics.median(_elapsed(setting, call, count) for _ in range(repeats))
+    return statistics.median(_elapsed(call, count) for _ in range(repeats))
 
 
-def _elapsed(setting: Setting, call: Call, count: int) -> float:
+def _elapsed(call: Call, count: int) -> float:
     """Seconds per call of `count` calls, until the device has done them."""
     began = time.perf_counter()
     for _ in range(count):
         call()
-    synchronize(setting)
+    synchronize()
     return (time.perf_counter() - began) / count
 
 
@@ -41,18 +40,16 @@ def host_microseconds(setting: Setting, call: Call, count: int = 200) -> float:
     """Microseconds until a call returns, on an idle device; the median."""
     taken = []
     for _ in range(count if setting.cuda else 5):
-        synchronize(setting)
+        synchronize()
         began = time.perf_counter()
         call()
         taken.append(time.perf_counter() - began)
-    synchronize(setting)
+    synchronize()
     return round(statistics.median(taken) * 1e6, 1)
 
 
-def graphed(setting: Setting, call: Call) -> Call:
-    """The call as a replay of a CUDA graph; itself where there is no GPU."""
-    if not setting.cuda:
-        return call
+def graphed(call: Call) -> Call:
+    """The call as a replay of a CUDA graph."""
     home, side, graph = torch.cuda.current_stream(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
     side.wait_stream(home)
     with torch.cuda.stream(side):
@@ -60,21 +57,17 @@ def graphed(setting: Setting, call: Call) -> Call:
             call()
     home.wait_stream(side)
     try:
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=side):
             call()
     finally:  # a capture that fails may leave its own stream the current one
         torch.cuda.set_stream(home)
     return graph.replay
 
 
-def side_by_side(setting: Setting, calls: Sequence[Call]) -> Call:
+def side_by_side(calls: Sequence[Call]) -> Call:
     """All calls, each on a stream of its own: in a graph, branches that may run together."""
 
     def call() -> None:
-        if not setting.cuda:
-            for one in calls:
-                one()
-            return
         home = torch.cuda.current_stream()
         streams = [home, *(torch.cuda.Stream() for _ in calls[1:])]
         for stream in streams[1:]:

@@ -31,10 +31,10 @@ def unet(
         loosen()
     model.unet.to(memory_format=LAYOUTS[layout])  # type: ignore[call-overload]
     for size in sizes:
-        x = torch.randn(size, *model.latent_shape, device=setting.device, dtype=precision.dtype)
-        t = torch.arange(size, device=setting.device)
-        call = graphed(setting, partial(model.unet, x, t, t % 10))
-        yield speed(size, timed(setting, call))
+        x = torch.randn(size, *model.latent_shape, device=setting.on, dtype=precision.dtype)
+        t = torch.arange(size, device=setting.on)
+        call = graphed(partial(model.unet, x, t, t % 10))
+        yield speed(size, timed(call))
 
 
 def riding(engine: Engine, rows: int) -> Call:
@@ -78,11 +78,11 @@ def loose(setting: Setting, precision: Precision, sizes: Sequence[int]) -> Itera
     """Ticks operator by operator."""
     model = open_digits(setting, precision)
     for size in sizes:
-        yield speed(size, timed(setting, tick(model, size, setting.device)))
+        yield speed(size, timed(tick(model, size, setting.on)))
 
 
 def branches(setting: Setting, precision: Precision, each: int, count: int) -> Iterator[Row]:
     """Several small ticks as branches of one graph: exact whatever the library chooses."""
     model = open_digits(setting, precision)
-    calls = [tick(model, each, setting.device) for _ in range(count)]
-    yield speed(each * count, timed(setting, graphed(setting, side_by_side(setting, calls))))
+    calls = [tick(model, each, setting.on) for _ in range(count)]
+    yield speed(each * count, timed(graphed(side_by_side(calls))))

@@ -204,7 +204,7 @@ def test_sizes_are_grouped_by_equal_bits() -> None:
         place = torch.arange(size).view(-1, 1) if size == 24 else 0
         return x + t[:, None] + label[:, None] + (size > 8) * 1e-3 + place
 
-    same, unsteady = classes(network, (1, 8, 16, 24, 64), (3,), SMALL, count=20)
+    same, unsteady = classes(network, (1, 8, 16, 24, 64), (3,), "cpu", count=20)
     assert same == [[1, 8], [16, 64]]
     assert unsteady == [24]
 
