@@ -27,6 +27,7 @@ class Digits(LatentDiffusion):
         return torch.full_like(noise, torch.nan) if seed in self.bad else noise, generator
 
 
+@torch.inference_mode(mode=False)  # weights are plain tensors, as in a worker
 def open_digits(setting: Setting, precision: Precision) -> Digits:
     """The model alone."""
     return Digits.open(

@@ -155,5 +155,5 @@ def said(error: Exception) -> str:
 
 if __name__ == "__main__":
     where = Setting(sys.argv[2], small=True)
-    with torch.no_grad(), device(where):
+    with torch.inference_mode(), device(where):
         print(json.dumps({"capture": failing_capture, "lost": lost_device}[sys.argv[1]](where)))

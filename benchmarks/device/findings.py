@@ -35,7 +35,7 @@ class Setting:
     @property
     def on(self) -> str:
         """The device of tensors, for PyTorch."""
-        return self.device if self.cuda else "cuda"
+        return self.device if self.cuda else "cuda:0"
 
     def sizes(self, *large: int) -> tuple[int, ...]:
         """Numbers of rows to measure, or a few small ones."""

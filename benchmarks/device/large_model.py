@@ -4,9 +4,10 @@ It has no cross-attention, as there are no prompts; its self-attention is where 
 """
 
 from functools import cache
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,6 +20,9 @@ from models.pipeline import LatentDiffusion
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
 
+Network = TypeVar("Network", bound=nn.Module)
+
+_SPREAD = 0.02  # of the weights, a standard deviation
 _UNET = UNet2DConfig(
     sample_size=64,
     in_channels=4,
@@ -55,29 +59,43 @@ _SMALL_VAE = AutoencoderKLConfig(
 )
 
 
-def _config(setting: Setting) -> UNet2DConfig:
+def config_of(setting: Setting) -> UNet2DConfig:
+    """Of the UNet."""
     return _SMALL_UNET if setting.small else _UNET
 
 
 def shape_of(setting: Setting) -> tuple[int, int, int]:
     """(C, h, w) of a latent."""
-    config = _config(setting)
+    config = config_of(setting)
     return config.in_channels, *config.latent_size
 
 
-def large_unet(setting: Setting, precision: Precision, device: str | None = None) -> UNet2D:
-    """The UNet, with the random weights that layers begin with."""
+@torch.inference_mode(mode=False)  # weights are plain tensors, as in a worker
+def filled(network: Network, setting: Setting, precision: Precision) -> Network:
+    """A network of the meta device, with random weights: always the same."""
     precision.use()
     torch.manual_seed(0)
-    with torch.device(device or setting.on):
-        return UNet2D(_config(setting)).requires_grad_(False).eval().to(precision.dtype)
+    network.requires_grad_(False).eval()
+    drawn = {
+        name: torch.randn(meta.shape, device=setting.on, dtype=precision.dtype) * _SPREAD
+        for name, meta in network.state_dict().items()
+    }
+    network.load_state_dict(drawn, assign=True)
+    return network
+
+
+def large_unet(setting: Setting, precision: Precision) -> UNet2D:
+    """Our UNet."""
+    with torch.device("meta"):
+        unet = UNet2D(config_of(setting))
+    return filled(unet, setting, precision)
 
 
 def large_model(setting: Setting, precision: Precision) -> LatentDiffusion:
     """The whole model, for the engine; it has no classes."""
-    unet, config = large_unet(setting, precision), _SMALL_VAE if setting.small else _VAE
-    with torch.device(setting.on):
-        vae = AutoencoderKL(config).requires_grad_(False).eval().to(precision.dtype)
+    with torch.device("meta"):
+        vae = AutoencoderKL(_SMALL_VAE if setting.small else _VAE)
+    unet, vae = large_unet(setting, precision), filled(vae, setting, precision)
     return LatentDiffusion(Checkpoint(vae, unet, _SCHEDULE, Classes(), 1.0), tf32=precision.tf32)
 
 
@@ -91,7 +109,7 @@ def inputs_of(setting: Setting, precision: Precision, size: int) -> tuple[Tensor
 def flops_per_row(setting: Setting) -> float:
     """Floating-point operations of one row; attention counts as the products it is made of."""
     with torch.device("meta"):
-        unet = UNet2D(_config(setting))
+        unet = UNet2D(config_of(setting))
         inputs = torch.empty(1, *shape_of(setting)), torch.zeros(1, dtype=torch.int64)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:

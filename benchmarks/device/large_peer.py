@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import diffusers
 import torch
+from diffusers import UNet2DModel
 
 from benchmarks.device.findings import MINUTES, Findings, Row, Setting
-from benchmarks.device.large_model import flops_per_row, inputs_of, large_unet
+from benchmarks.device.large_model import config_of, filled, flops_per_row, inputs_of
 from benchmarks.device.names import COMPILED, EAGER, RATES, way
 from benchmarks.device.place import on_device
 from benchmarks.device.precision import FLOAT16, Precision, loosen
@@ -36,15 +36,15 @@ def theirs(
     compiled: bool = False,
 ) -> Iterator[Row]:
     """diffusers' UNet of the same configuration."""
-    config = large_unet(setting, precision, device="meta").config.to_dict()
-    known = {name: value for name, value in config.items() if not name.startswith("_")}
-    unet: Any = diffusers.UNet2DModel(**known).requires_grad_(False).eval()  # type: ignore[no-untyped-call, attr-defined]
-    unet = unet.to(setting.on, precision.dtype)
+    known = {k: v for k, v in config_of(setting).to_dict().items() if not k.startswith("_")}
+    with torch.device("meta"):
+        meta: Any = UNet2DModel(**known)  # type: ignore[no-untyped-call]
+    unet: Any = filled(meta, setting, precision)
     loosen()
     network: Callable[..., object] = unet
     if compiled:
         torch._dynamo.reset()
-        unet = unet.to(memory_format=torch.channels_last)
+        unet.to(memory_format=torch.channels_last)
         network = torch.compile(unet, dynamic=False, mode="reduce-overhead")
     for size in sizes:
         x, t = inputs_of(setting, precision, size)

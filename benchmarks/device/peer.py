@@ -43,21 +43,33 @@ def free_floor(setting: Setting, precision: Precision, sizes: Sequence[int]) -> 
     yield from ways.unet(setting, precision, "NCHW", sizes, loose=True)
 
 
+@torch.inference_mode(mode=False)  # weights are plain tensors
+def opened(setting: Setting, precision: Precision) -> Digits:
+    """diffusers' modules, the UNet on the device."""
+    digits = Digits("cpu")
+    digits.unet.requires_grad_(False)
+    weights = digits.unet.state_dict().items()
+    digits.unet.load_state_dict(
+        {name: weight.to(setting.on, precision.dtype) for name, weight in weights}, assign=True
+    )
+    digits.scheduler.set_timesteps(50)
+    return digits
+
+
 def diffusers(
     setting: Setting, precision: Precision, sizes: Sequence[int], compiled: bool = False
 ) -> Iterator[Row]:
     """A step of rows that all have the same timestep."""
-    digits = Digits(setting.on)
+    digits = opened(setting, precision)
     precision.use()
     loosen()
-    digits.unet.to(precision.dtype)
-    digits.scheduler.set_timesteps(50)
-    timesteps = itertools.cycle(digits.scheduler.timesteps.to(setting.on))
+    # The UNet reads it on the device, the scheduler on the host: neither waits for the other.
+    timesteps = itertools.cycle([(t, t.to(setting.on)) for t in digits.scheduler.timesteps])
     network: Callable[..., Any] = digits.unet
 
     def step(x: Tensor, labels: Tensor) -> None:
-        t = next(timesteps)
-        digits.scheduler.step(network(x, t, class_labels=labels).sample, t, x)
+        t, there = next(timesteps)
+        digits.scheduler.step(network(x, there, class_labels=labels).sample, t, x)
 
     if compiled:
         torch._dynamo.reset()

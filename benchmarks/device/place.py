@@ -1,5 +1,6 @@
 """Where a part runs: on the GPU, or on a fake of one."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -18,10 +19,10 @@ def on_device(measure: Measure) -> Measure:
 
     @wraps(measure)
     def run(findings: Findings, setting: Setting) -> None:
-        with torch.no_grad(), device(setting) as faults:
+        with torch.inference_mode(), device(setting) as faults:
             measure(findings, setting)
-        for fault in faults:
-            findings.add("What the fake found", {"fault": fault})
+        for fault, times in Counter(faults).items():
+            findings.add("What the fake found", {"fault": fault, "times": times})
 
     return run
 

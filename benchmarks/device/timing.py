@@ -49,7 +49,7 @@ def host_microseconds(setting: Setting, call: Call, count: int = 200) -> float:
 
 
 def graphed(call: Call) -> Call:
-    """The call as a replay of a CUDA graph."""
+    """The call as a replay of a CUDA graph, which holds on to what the call holds."""
     home, side, graph = torch.cuda.current_stream(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
     side.wait_stream(home)
     with torch.cuda.stream(side):
@@ -61,7 +61,11 @@ def graphed(call: Call) -> Call:
             call()
     finally:  # a capture that fails may leave its own stream the current one
         torch.cuda.set_stream(home)
-    return graph.replay
+
+    def replay(_: Call = call) -> None:
+        graph.replay()
+
+    return replay
 
 
 def side_by_side(calls: Sequence[Call]) -> Call:

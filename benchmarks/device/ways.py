@@ -74,7 +74,7 @@ def tick(model: LatentDiffusion, size: int, device: str) -> Call:
     return lambda: advance(slots, rows, network, model)
 
 
-def loose(setting: Setting, precision: Precision, sizes: Sequence[int]) -> Iterator[Row]:
+def eager(setting: Setting, precision: Precision, sizes: Sequence[int]) -> Iterator[Row]:
     """Ticks operator by operator."""
     model = open_digits(setting, precision)
     for size in sizes:
