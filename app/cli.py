@@ -35,7 +35,7 @@ def cli() -> None:
 @click.option("--host", help="Name or address to listen on. [default: localhost]")
 @click.option("--port", type=int, help="Port to listen on. [default: 8000]")
 @click.option("--device", help="cpu, cuda, cuda:1, or auto. [default: auto]")
-@click.option("--slots", type=int, help="Images in flight at once, per model. [default: 64]")
+@click.option("--slots", type=int, help="Images in flight at once, per model. [default: by device]")
 def serve(**options: str | int | None) -> None:
     """Serve models over HTTP; DARKROOM_* variables are the other settings."""
     # Until the server handles them: process 1 of a container ignores signals without a handler.

@@ -46,11 +46,14 @@ class Settings(BaseSettings):
     )
     port: int = Field(8000, ge=0, le=65535, validation_alias=AliasChoices("DARKROOM_PORT", "PORT"))
     device: str = "auto"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
     backend: Literal["auto", "openvino", "eager", "cuda-graphs"] = "auto"
     compile: bool = Field(False, description="torch.compile the UNet; slow to start.")
-    slots: int = Field(
-        64, ge=1, le=4096, description="Images of one client in flight at once, per model."
+    slots: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="Images of one client in flight at once, per model; by the device if absent.",
     )
     rows: int | None = Field(
         None,

@@ -1,6 +1,7 @@
 """The blocks of both networks. Parameter names are diffusers', so weights can be exchanged.
 
-Tensors are (B, C, H, W); `temb` is the time (and class) embedding, (B, D), or None in the VAE.
+Tensors are (B, C, H, W); `temb` is SiLU of the time (and class) embedding, (B, D), or None in the
+VAE.
 """
 
 import math
@@ -11,18 +12,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def timestep_embedding(
-    t: Tensor, dim: int, *, flip_sin_to_cos: bool = True, freq_shift: int = 0
-) -> Tensor:
-    """Sinusoidal embedding of timesteps, (B,) -> (B, dim) float32. Vaswani et al. 2017, sec. 3.5.
+class TimestepFeatures(nn.Module):
+    """Sinusoids of timesteps, (B,) -> (B, dim) float32. Vaswani et al. 2017, sec. 3.5.
 
     Frequencies fall from 1 to 1/10000; DDPM puts sines first, diffusers' default cosines first.
     """
-    half = dim // 2
-    exponent = -math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device)
-    angles = t.float()[:, None] * torch.exp(exponent / (half - freq_shift))[None]
-    parts = [angles.cos(), angles.sin()] if flip_sin_to_cos else [angles.sin(), angles.cos()]
-    return F.pad(torch.cat(parts, dim=1), (0, dim % 2))
+
+    def __init__(self, dim: int, *, flip_sin_to_cos: bool = True, freq_shift: int = 0) -> None:
+        super().__init__()
+        half = dim // 2
+        # On the CPU even if the model is built on the meta device. No buffer: always float32.
+        exponent = -math.log(10000) * torch.arange(half, dtype=torch.float32, device="cpu")
+        self._frequencies = torch.exp(exponent / (half - freq_shift))
+        self._odd, self._cosines_first = dim % 2, flip_sin_to_cos
+
+    def forward(self, t: Tensor) -> Tensor:
+        if self._frequencies.device != t.device:  # once: the copy makes a GPU wait
+            self._frequencies = self._frequencies.to(t.device)
+        angles = t.float()[:, None] * self._frequencies[None]
+        waves = [angles.sin(), angles.cos()]
+        made = torch.cat(waves[::-1] if self._cosines_first else waves, dim=1)
+        return F.pad(made, (0, 1)) if self._odd else made
 
 
 class TimestepEmbedding(nn.Module):
@@ -41,7 +51,8 @@ class TimestepEmbedding(nn.Module):
 class ResnetBlock(nn.Module):
     """norm-SiLU-conv twice, the embedding added (or scale and shift) between; He et al. 2016.
 
-    `scale` divides the sum of block and shortcut.
+    `temb` has been through SiLU, which is the same for every block. `scale` divides the sum of
+    block and shortcut.
     """
 
     def __init__(
@@ -74,7 +85,7 @@ class ResnetBlock(nn.Module):
         if temb is None:
             h = self.norm2(h)
         else:
-            emb = self.time_emb_proj(F.silu(temb))[:, :, None, None]
+            emb = self.time_emb_proj(temb)[:, :, None, None]
             if self.scale_shift:  # adaptive group norm, Dhariwal & Nichol 2021, eq. 3
                 scale, shift = emb.chunk(2, dim=1)
                 h = self.norm2(h) * (1 + scale) + shift
@@ -82,8 +93,7 @@ class ResnetBlock(nn.Module):
                 h = self.norm2(h + emb)
         h = self.conv2(self.dropout(F.silu(h)))
         shortcut = x if self.conv_shortcut is None else self.conv_shortcut(x)
-        out: Tensor = (shortcut + h) / self.scale
-        return out
+        return _scaled(shortcut + h, self.scale)
 
 
 class SelfAttention(nn.Module):
@@ -110,10 +120,8 @@ class SelfAttention(nn.Module):
         )
         mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, H*W, head_dim)
         merged = self.to_out[0](mixed.transpose(1, 2).reshape(batch, -1, channels))
-        out: Tensor = (merged.transpose(1, 2).reshape(batch, channels, height, width) + x) / (
-            self.scale
-        )
-        return out
+        merged = merged.transpose(1, 2).reshape(batch, channels, height, width)
+        return _scaled(merged + x, self.scale)
 
 
 class Downsample(nn.Module):
@@ -258,3 +266,8 @@ class MidBlock(nn.Module):
             x = self.attentions[0](x)
         out: Tensor = self.resnets[1](x, temb)
         return out
+
+
+def _scaled(x: Tensor, scale: float) -> Tensor:
+    """Divided by `scale`; it is 1 in nearly all models, and the operator would do nothing."""
+    return x if scale == 1 else x / scale

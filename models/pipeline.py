@@ -16,6 +16,7 @@ from models.bounds import brief
 from models.checkpoint import Checkpoint, open_checkpoint
 from models.ddim import ddim_step, guide
 from models.library import locate
+from models.precision import set_precision
 from models.schedule import alpha_bars, timestep_pairs
 
 # Kernels choose their summation order by the shape of the batch, so a row's last bits depend on how
@@ -28,8 +29,13 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 class LatentDiffusion:
     """A VAE, a UNet and a noise schedule, on one device."""
 
-    def __init__(self, checkpoint: Checkpoint, block_rows: int = BLOCK_ROWS) -> None:
-        """Run networks on blocks of `block_rows` rows; raises `ValueError` below 1."""
+    def __init__(
+        self, checkpoint: Checkpoint, block_rows: int = BLOCK_ROWS, *, tf32: bool = False
+    ) -> None:
+        """Run networks on blocks of `block_rows` rows; raises `ValueError` below 1.
+
+        `tf32` says what `set_precision` was told.
+        """
         if block_rows < 1:
             raise ValueError(f"block_rows is {block_rows}; allowed: from 1")
         self.vae, self.unet = checkpoint.vae, checkpoint.unet
@@ -37,6 +43,7 @@ class LatentDiffusion:
         self.guidance_scale, self.notes = checkpoint.guidance_scale, checkpoint.notes
         weight = next(self.unet.parameters())
         self.device, self.dtype = weight.device, weight.dtype
+        self.precision = "tf32" if tf32 else str(self.dtype).removeprefix("torch.")
         self._vae_dtype = next(self.vae.parameters()).dtype
         self._block_rows = block_rows
         self.alpha_bar = alpha_bars(self.schedule).to(self.device)
@@ -48,28 +55,34 @@ class LatentDiffusion:
         *,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
+        tf32: bool = False,
         block_rows: int = BLOCK_ROWS,
     ) -> Self:
-        """Open a model.
+        """Open a model. On a GPU, this sets the precision of the whole process; see `precision`.
 
         Args:
             path: the name of a model that ships, such as "digits", or the path of a model folder.
             device: `auto`, `cpu`, `cuda`, `cuda:1` ...; see `pick_device`.
             dtype: of the networks: one of `DTYPES`.
+            tf32: multiply float32 with ten bits of mantissa, several times as fast; on a GPU only.
             block_rows: rows that the networks are run on at once.
 
         Raises:
             CheckpointError: the folder cannot be opened; `notes` says what of one that can be was
                 passed over or assumed.
-            ValueError: another device, dtype or number of rows.
+            ValueError: another device, dtype or number of rows; or `tf32` without a GPU or float32.
         """
         on = pick_device(device)
         if dtype not in DTYPES:
             listed = ", ".join(map(str, DTYPES))
             raise ValueError(f"dtype is {brief(dtype)}; allowed: {listed}")
+        if tf32 and (on.type != "cuda" or dtype != torch.float32):
+            raise ValueError(f"tf32 needs a GPU and float32; the device is {on}, dtype is {dtype}")
+        if on.type == "cuda":
+            set_precision(tf32=tf32)
         folder = locate(path).folder if isinstance(path, str) else path
         checkpoint = open_checkpoint(folder, device=on, dtype=dtype, rows=block_rows)
-        return cls(checkpoint, block_rows)
+        return cls(checkpoint, block_rows, tf32=tf32)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

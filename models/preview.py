@@ -25,7 +25,10 @@ class LatentPreview:
 
         `images` are (B, c, H, W); previews are as large, or smaller by a whole number where the
         longer side would be more than `longest` pixels (never smaller than the latent).
+
+        It is solved on the CPU, whose memory is larger; the map is where the latents are.
         """
+        device, latents, images = latents.device, latents.cpu(), images.cpu()
         height, width = latents.shape[2:]
         patch = math.gcd(images.shape[2] // height, images.shape[3] // width)
         while patch > 1 and (patch * max(height, width) > longest or images.shape[2] % patch):
@@ -34,10 +37,10 @@ class LatentPreview:
         wanted = F.pixel_unshuffle(small, patch).movedim(1, -1).flatten(0, 2)
         seen = F.unfold(latents.double(), _NEIGHBOURS, padding=_NEIGHBOURS // 2)
         seen = F.pad(seen.movedim(1, -1).flatten(0, 1), (0, 1), value=1.0)
-        ridge = torch.eye(seen.shape[1], dtype=seen.dtype, device=seen.device)
+        ridge = torch.eye(seen.shape[1], dtype=seen.dtype)
         ridge[-1, -1] = 0  # the bias is free
         ridge *= _RIDGE * len(seen) * seen[:, :-1].square().mean()
-        solved = torch.linalg.solve(seen.T @ seen + ridge, seen.T @ wanted).T.float()
+        solved = torch.linalg.solve(seen.T @ seen + ridge, seen.T @ wanted).T.float().to(device)
         shape = (len(solved), latents.shape[1], _NEIGHBOURS, _NEIGHBOURS)
         return cls(solved[:, :-1].reshape(shape).contiguous(), solved[:, -1].contiguous(), patch)
 

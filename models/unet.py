@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import UNet2DConfig
-from models.layers import Block, MidBlock, TimestepEmbedding, timestep_embedding
+from models.layers import Block, MidBlock, TimestepEmbedding, TimestepFeatures
 
 
 class UNet2D(nn.Module):
@@ -31,6 +31,9 @@ class UNet2D(nn.Module):
         }
 
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.time_features = TimestepFeatures(
+            widths[0], flip_sin_to_cos=config.flip_sin_to_cos, freq_shift=config.freq_shift
+        )
         self.time_embedding = TimestepEmbedding(widths[0], temb_dim)
         # randn is Embedding's own initialisation; the normal_() it would call imports torch._dynamo
         # on the meta device, where checkpoints are opened: a second of start-up.
@@ -108,15 +111,10 @@ class UNet2D(nn.Module):
         if (class_labels is None) != (self.class_embedding is None):
             have = "no classes" if self.class_embedding is None else "classes"
             raise ValueError(f"the UNet has {have}, class_labels is {class_labels}")
-        embedding = timestep_embedding(
-            t,
-            config.block_out_channels[0],
-            flip_sin_to_cos=config.flip_sin_to_cos,
-            freq_shift=config.freq_shift,
-        )
-        temb = self.time_embedding(embedding.to(x.dtype))
+        temb = self.time_embedding(self.time_features(t).to(x.dtype))
         if self.class_embedding is not None:
             temb = temb + self.class_embedding(class_labels)
+        temb = nn.functional.silu(temb)
 
         x = self.conv_in(2 * x - 1 if config.center_input_sample else x)
         skips = [x]
@@ -127,5 +125,5 @@ class UNet2D(nn.Module):
             x = self.mid_block(x, temb)
         for block in self.up_blocks:
             x, _ = block(x, temb, skips)
-        out: Tensor = self.conv_out(torch.nn.functional.silu(self.conv_norm_out(x)))
+        out: Tensor = self.conv_out(nn.functional.silu(self.conv_norm_out(x)))
         return out

@@ -103,6 +103,7 @@ class AutoencoderKL(nn.Module):
         channels = config.latent_channels
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+        self._constants: tuple[Tensor, Tensor] | None = None
         self.quant_conv: nn.Module = (
             nn.Conv2d(2 * channels, 2 * channels, 1) if config.use_quant_conv else nn.Identity()
         )
@@ -133,11 +134,21 @@ class AutoencoderKL(nn.Module):
         return self.decode(posterior.sample(noise)), posterior.kl()
 
     def _affine(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """(shift, scale) so that scaled = (raw - shift) * scale, each (1, C or 1, 1, 1)."""
-        config = self.config
-        shift = config.latents_mean or (config.shift_factor or 0.0,)
-        scale = [config.scaling_factor / std for std in config.latents_std or (1.0,)]
-        return like.new_tensor(shift).view(1, -1, 1, 1), like.new_tensor(scale).view(1, -1, 1, 1)
+        """(shift, scale) so that scaled = (raw - shift) * scale, each (1, C or 1, 1, 1).
+
+        Made once per device and dtype: the copy makes a GPU wait, and no CUDA graph can hold it.
+        """
+        made = self._constants
+        if made is None or (made[0].device, made[0].dtype) != (like.device, like.dtype):
+            config = self.config
+            shift = config.latents_mean or (config.shift_factor or 0.0,)
+            scale = [config.scaling_factor / std for std in config.latents_std or (1.0,)]
+            with torch.inference_mode(mode=False):  # training may come after, and saves them
+                made = self._constants = (
+                    like.new_tensor(shift).view(1, -1, 1, 1),
+                    like.new_tensor(scale).view(1, -1, 1, 1),
+                )
+        return made
 
 
 def _mid_block(config: AutoencoderKLConfig) -> MidBlock:

@@ -281,7 +281,7 @@ class Ledger:
         return forecast(
             self._costs(params.model),
             ahead,
-            self._load.slots,
+            self._load.slots or self.models[params.model].slots,
             steps=params.steps,
             images=images,
             rows=work,

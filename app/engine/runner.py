@@ -15,7 +15,7 @@ from torch import Tensor
 from app.engine.backends.base import Backend, Decoding, Rows, Slots, device_errors
 from app.engine.backends.choice import pick_backend
 from app.engine.backends.hardware import device_name, platform_of
-from app.engine.backends.measure import NOT_FINITE, measure
+from app.engine.backends.measure import NOT_FINITE, Measured, fit_preview, measure
 from app.engine.costs import Bucket, Costs
 from app.engine.job import DeviceLost, Image, ModelInfo, Pixels
 from app.engine.shares import with_reserve
@@ -27,17 +27,19 @@ from models.schedule import timestep_pairs
 
 log = logging.getLogger(__name__)
 
-_FIT_STEPS = 8  # of the images that previews are fitted to
+_SLOTS = 64  # where neither settings nor the largest bucket say more
 
 
 class Runner:
     """One model on its device, and the images in flight."""
 
     def __init__(
-        self, name: str, model: LatentDiffusion, digest: str, backend: Backend, slots: int
+        self, name: str, model: LatentDiffusion, digest: str, backend: Backend, slots: int | None
     ) -> None:
+        """Room for `slots` images of one client; by the largest bucket if None."""
         self._name, self._model, self._digest, self._backend = name, model, digest, backend
-        slots = max(with_reserve(slots), *backend.buckets)
+        self._asked = slots
+        slots = max(with_reserve(slots or max(_SLOTS, *backend.buckets)), *backend.buckets)
         # Two more than there are: one that padding reads, and one where it writes.
         self._blank, self._waste = slots, slots + 1
         self._slots = Slots.of(slots + 2, model)
@@ -52,7 +54,10 @@ class Runner:
         self._wanted: list[tuple[Image, int]] = []  # previews, with the step they are of
         self._unsketched: list[tuple[Image, int, Tensor]] = []  # their x0
         self._sketching: list[tuple[list[tuple[Image, int]], Decoding]] = []
-        self.info = self._describe(Costs((Bucket(BLOCK_ROWS, 1.0),)), exact=True)
+        block = (BLOCK_ROWS, BLOCK_ROWS)
+        self.info = self._describe(
+            Measured((Bucket(BLOCK_ROWS, 1.0),), self._decode_buckets, exact=True, blocks=block)
+        )
 
     @classmethod
     def open(cls, name: str, folder: Path, load: Load) -> "Runner":
@@ -61,7 +66,9 @@ class Runner:
         Notes on what the folder has that is ignored, or lacks and is assumed, are logged: in a
         server by its worker, on the command line to standard error.
         """
-        model = LatentDiffusion.open(folder, device=load.device, dtype=getattr(torch, load.dtype))
+        tf32 = load.dtype == "tf32"
+        dtype = torch.float32 if tf32 else getattr(torch, load.dtype)
+        model = LatentDiffusion.open(folder, device=load.device, dtype=dtype, tf32=tf32)
         for note in model.notes:
             log.warning("%s: %s", name, note)
         backend = pick_backend(model, load.backend, compiled=load.compile)
@@ -72,6 +79,7 @@ class Runner:
         """Measure the backend, and use what of it is exact.
 
         Raises:
+            OutOfMemory: there is no memory even for the smallest bucket.
             ValueError: a step is not finite; the message names the model and dtype.
         """
         try:
@@ -79,13 +87,10 @@ class Runner:
         except ValueError as error:
             raise ValueError(f"{self._name}: {error}") from error
         self._decode_buckets = measured.decode_buckets
-        self.info = self._describe(Costs(measured.buckets), exact=measured.exact)
-        model, names = self._model, range(max(len(self._model.classes.names), 1))
-        labels = [k % len(names) if model.classes.names else None for k in range(BLOCK_ROWS)]
-        latents = model.denoise(
-            labels, range(BLOCK_ROWS), steps=min(_FIT_STEPS, self.info.max_steps), guidance_scale=1
+        self.info = self._describe(measured)
+        self._sketch = fit_preview(
+            self._backend, self._model, self._slots, measured, waste=self._waste
         )
-        self._sketch = LatentPreview.fit(latents, model.decode(latents))
 
     @torch.inference_mode()
     def start(self, image: Image) -> None:
@@ -204,9 +209,10 @@ class Runner:
         except Exception as error:
             return f"{type(error).__name__} in the decoder"
 
-    def _describe(self, costs: Costs, *, exact: bool) -> ModelInfo:
+    def _describe(self, measured: Measured) -> ModelInfo:
         """What the server may know of this model."""
-        model = self._model
+        model, costs = self._model, Costs(measured.buckets)
+        platform = platform_of(model.device, self._backend.name)
         width, height = model.image_size
         return ModelInfo(
             name=self._name,
@@ -219,10 +225,12 @@ class Runner:
             digest=self._digest,
             backend=self._backend.name,
             device=device_name(model.device),
-            dtype=str(model.dtype).removeprefix("torch."),
-            exact=exact,
+            dtype=model.precision,
+            exact=measured.exact,
             costs=costs,
-            platform=platform_of(model.device, self._backend.name),
+            platform=f"{platform}, blocks of {measured.blocks[0]} and {measured.blocks[1]}",
+            blocks=measured.blocks,
+            slots=self._asked or max(_SLOTS, costs.buckets[-1].rows),
         )
 
     def _rows(self, images: Sequence[Image], size: int) -> Rows:

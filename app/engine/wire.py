@@ -25,8 +25,9 @@ class Message(msgspec.Struct, frozen=True, tag=True):
 class Load(Message, frozen=True):
     """Open these models, name -> folder. The first command.
 
-    One client alone has at most `slots` images in flight per model (shares.py). `rows` bounds the
-    UNet evaluations per tick; if None, the bound is measured.
+    One client alone has at most `slots` images in flight per model (shares.py); by the device if
+    None. `rows` bounds the UNet evaluations per tick; if None, the bound is measured.
+    `dtype` is one of PyTorch's, or tf32.
     """
 
     models: dict[str, str]
@@ -34,7 +35,7 @@ class Load(Message, frozen=True):
     dtype: str
     backend: str
     compile: bool
-    slots: int
+    slots: int | None
     rows: int | None
 
 

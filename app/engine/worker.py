@@ -178,12 +178,14 @@ class Worker:
                 beats.start()
             try:
                 runners = self._load(msgspec.structs.replace(load, models={name: folder}))
+            except DeviceLost:  # another process may load it
+                raise
             except Exception as error:  # the server reports every failure to load
                 self._emit(LeftOut(name, _reason(error)))
                 continue
             for runner in runners:
                 costs = runner.info.costs
-                scheduler = Scheduler(load.slots, costs, load.rows)
+                scheduler = Scheduler(load.slots or runner.info.slots, costs, load.rows)
                 self._lanes[runner.info.name] = _Lane(scheduler, runner, costs)
         over.set()
         beats.join()

@@ -12,6 +12,10 @@ from app.engine.job import DeviceLost, OutOfMemory
 from models.ddim import ddim_step, guide
 from models.pipeline import LatentDiffusion, to_uint8
 
+# What says that there is no memory, besides the classes for it. cuDNN looks for a way to compute a
+# convolution, and leaves out those that need more memory than there is.
+_NO_MEMORY = ("out of memory", "allocate memory", "_ALLOC_FAILED", "unable to find an engine")
+
 # (rows of latents, (B, C, h, w) float32; timesteps (B,); labels (B,)) -> prediction, float32.
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -156,16 +160,23 @@ def unet_network(model: LatentDiffusion) -> Network:
     return network
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether there was no memory, on the device or on the host."""
+    if isinstance(error, RuntimeError):  # also of PyTorch's own classes
+        return isinstance(error, torch.OutOfMemoryError) or any(
+            text in str(error) for text in _NO_MEMORY
+        )
+    return isinstance(error, MemoryError | OutOfMemory)
+
+
 @contextlib.contextmanager
 def device_errors() -> Iterator[None]:
     """Separate the errors that a device recovers from, and those that it does not."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(str(error)) from error
-    except torch.AcceleratorError as error:
-        raise DeviceLost(str(error)) from error
-    except RuntimeError as error:
-        if "allocate memory" in str(error):  # the CPU's allocator has no class of its own
+    except (MemoryError, RuntimeError) as error:
+        if out_of_memory(error):
             raise OutOfMemory(str(error)) from error
+        if isinstance(error, torch.AcceleratorError):
+            raise DeviceLost(str(error)) from error
         raise

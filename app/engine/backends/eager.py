@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from app.engine.backends.base import Decoded, Decoding, Rows, Slots, advance, develop, unet_network
+from app.engine.backends.compiling import compile_unet
 from models.pipeline import LatentDiffusion
 
 
@@ -15,9 +16,10 @@ class Eager:
     decode_buckets: tuple[int, ...] = (1, 4, 16)
 
     def __init__(self, model: LatentDiffusion, *, compiled: bool = False) -> None:
+        """Raises `ValueError` where `compiled` needs what is not installed."""
         if compiled:
             self.name = "eager, compiled"
-            model.unet.compile()
+            compile_unet(model.unet, model.device)
         self._model, self._network = model, unet_network(model)
 
     def prepare(self) -> None:

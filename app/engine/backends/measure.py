@@ -1,120 +1,204 @@
-"""What a backend's buckets cost, and which of them equal the plain loop's blocks, bit for bit.
+"""What a backend's buckets cost, which of them make the same bits, and previews made with them.
 
 Kernels may choose their order of summation by the shape of the batch. So rows are compared across
-shapes, positions and neighbours, on this very device; a bucket that differs is not used.
+shapes, positions and neighbours, on this very device. Of the shapes that agree, those are used that
+agree with the largest: never by timing, so that a model has the same pixels at every start.
 """
 
 import math
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from app.engine.backends.base import Backend, Rows, Slots, device_errors
-from app.engine.costs import Bucket
+from app.engine.costs import Bucket, Costs
 from app.engine.job import OutOfMemory
 from models.pipeline import BLOCK_ROWS, LatentDiffusion
+from models.preview import LatentPreview
+from models.schedule import timestep_pairs
 
 NOT_FINITE = "an image is not finite"
 _PROBES = 5  # of each bucket, each in another order of rows
+_DECODED = 2  # likewise, for the decoder
+_FIT_STEPS = 8  # of the images that previews are fitted to
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Buckets for steps and for decoding; `exact` is false where not even one can be relied on."""
+    """Buckets for steps and for decoding; `exact` is false where not even one can be relied on.
+
+    `blocks` are the rows of the plain loop's blocks, of UNet and decoder, that make the same bits.
+    """
 
     buckets: tuple[Bucket, ...]
     decode_buckets: tuple[int, ...]
     exact: bool
+    blocks: tuple[int, int]
 
 
 def measure(backend: Backend, model: LatentDiffusion, slots: Slots, *, waste: int) -> Measured:
-    """Step and decode fixed rows through every bucket.
+    """Step and decode fixed rows through every bucket; what there is no memory for is left out.
 
     `slots` are the runner's, overwritten; `waste` is the one that nobody reads.
 
     Raises:
+        OutOfMemory: there is no memory even for the smallest bucket.
         ValueError: a step is not finite.
     """
     backend.prepare()
-    expected = _probe(backend, model, slots, waste, BLOCK_ROWS, waste - 1)[0]
-    if not expected.isfinite().all():
-        raise ValueError(f"{NOT_FINITE}, in {model.dtype}")
-    made: dict[int, list[tuple[Tensor, float]]] = {size: [] for size in backend.buckets}
-    for shift in range(_PROBES):  # in turn: what disturbs one moment spoils one probe of each
-        for size, probes in list(made.items()):
+    given = _Given.of(model, waste, slots.x.device)
+    seconds = dict.fromkeys(backend.buckets, math.inf)
+
+    def step(size: int, shift: int) -> Tensor:
+        made, least = _step(backend, slots, given, size, shift)
+        seconds[size] = min(seconds[size], least)
+        if not made.isfinite().all():
+            raise ValueError(f"{NOT_FINITE}, in {model.dtype}")
+        return made
+
+    def decode(size: int, shift: int) -> Tensor:
+        count = max(size, BLOCK_ROWS)
+        latents = given.x[torch.arange(count) % len(given.x)]
+        return _decode(backend, latents.roll(shift, dims=0), size)[1].roll(-shift)
+
+    sizes, exact = agreeing(probed(backend.buckets, step, _PROBES))
+    decode_sizes, decode_exact = agreeing(probed(backend.decode_buckets, decode, _DECODED))
+    return Measured(
+        tuple(Bucket(size, seconds[size]) for size in sizes),
+        decode_sizes,
+        exact and decode_exact,
+        (sizes[-1], decode_sizes[-1]),
+    )
+
+
+def probed(
+    sizes: Iterable[int], probe: Callable[[int, int], Tensor], times: int
+) -> dict[int, list[Tensor]]:
+    """What each size makes of the same rows, in `times` orders; sizes without memory are left out.
+
+    Raises:
+        OutOfMemory: none has.
+    """
+    # The largest first: the others then find room in what it has taken.
+    made: dict[int, list[Tensor]] = {size: [] for size in sorted(sizes, reverse=True)}
+    for shift in range(times):  # in turn: what disturbs one moment spoils one probe of each
+        for size in list(made):
             try:
                 with device_errors():
-                    count = max(size, BLOCK_ROWS)
-                    probes.append(_probe(backend, model, slots, waste, size, count, shift))
+                    made[size].append(probe(size, shift))
             except OutOfMemory:
-                if size <= BLOCK_ROWS:
-                    raise
                 del made[size]
-    exact = {
-        size: all(torch.equal(rows, expected[: len(rows)]) for rows, _ in probes)
-        for size, probes in made.items()
-    }
-    buckets = tuple(
-        Bucket(size, min(seconds for _, seconds in probes))
-        for size, probes in made.items()
-        if exact[size] or size == BLOCK_ROWS
-    )
-    decode_buckets = _exact_decode_buckets(backend, slots.x[:BLOCK_ROWS].clone())
-    return Measured(
-        buckets, decode_buckets or (BLOCK_ROWS,), exact[BLOCK_ROWS] and bool(decode_buckets)
+                if not made:
+                    raise
+    return made
+
+
+def agreeing(made: Mapping[int, Sequence[Tensor]]) -> tuple[tuple[int, ...], bool]:
+    """Sizes, ascending, that make the same bits as the largest that can be relied on.
+
+    A size can be relied on if its rows are the same in any order. If none can, the one that is most
+    like a block of the plain loop is used alone, and the second value is false.
+    """
+    steady = [size for size in made if all(_same(made[size][0], other) for other in made[size])]
+    if not steady:
+        return (min(made, key=lambda size: abs(size - BLOCK_ROWS)),), False
+    expected = made[max(steady)][0]
+    return tuple(sorted(size for size in steady if _same(made[size][0], expected))), True
+
+
+def _same(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether the rows that both have are equal, bit for bit."""
+    rows = min(len(ours), len(theirs))
+    return torch.equal(ours[:rows], theirs[:rows])
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The same rows for every probe, one per slot: latents on the device, the rest on the CPU."""
+
+    x: Tensor
+    t: Tensor
+    label: Tensor
+    waste: int
+
+    @classmethod
+    def of(cls, model: LatentDiffusion, waste: int, device: torch.device) -> "_Given":
+        draw, total = torch.Generator().manual_seed(0), waste - 1
+        x = torch.randn(total, *model.latent_shape, generator=draw)
+        t = torch.randint(0, model.schedule.num_train_timesteps, (total,), generator=draw)
+        label = torch.randint(max(len(model.classes.names), 1), (total,), generator=draw)
+        return cls(x.to(device), t, label, waste)
+
+
+def _tick(places: Tensor, size: int, waste: int, t: Tensor, t_prev: Tensor, label: Tensor) -> Rows:
+    """Unguided rows of these slots, without noise; `waste` fills up the bucket of `size`."""
+
+    def padded(values: Tensor, value: int) -> Tensor:
+        return torch.cat([values, torch.full((size - len(places),), value)])
+
+    at = padded(places, waste)
+    return Rows(
+        read=at,
+        write=at,
+        t=padded(t, 0),
+        t_prev=padded(t_prev, -1),
+        label=padded(label, 0),
+        null=torch.arange(size),
+        scale=torch.ones(size),
+        eta=torch.zeros(size),
+        noise=None,
     )
 
 
-def _probe(
-    backend: Backend,
-    model: LatentDiffusion,
-    slots: Slots,
-    waste: int,
-    size: int,
-    count: int,
-    shift: int = 0,
+def _step(
+    backend: Backend, slots: Slots, given: _Given, size: int, shift: int
 ) -> tuple[Tensor, float]:
-    """Step `count` fixed rows by `size`, in turned order; what came out, and the least time."""
-    draw, total = torch.Generator().manual_seed(0), waste - 1
-    rows = torch.randn(total, *model.latent_shape, generator=draw)
-    t = torch.randint(0, model.schedule.num_train_timesteps, (total,), generator=draw)
-    label = torch.randint(max(len(model.classes.names), 1), (total,), generator=draw)
-    slots.x[:total] = rows.to(slots.x.device)
+    """Step the first rows by `size`, in turned order; what came out, and the least time."""
+    total = given.waste - 1
+    count = max(size, min(BLOCK_ROWS, total))
+    slots.x[:total] = given.x
     least = math.inf
-    for part in torch.arange(count).roll(shift).split(size):
-        places = torch.cat([part, torch.full((size - len(part),), waste)])
-        known = places.clamp(max=total - 1)
-        tick = Rows(
-            read=places,
-            write=places,
-            t=t[known],
-            t_prev=t[known] - 1,
-            label=label[known],
-            null=torch.arange(size),
-            scale=torch.ones(size),
-            eta=torch.zeros(size),
-            noise=None,
-        )
+    for places in torch.arange(count).roll(shift).split(size):
+        t, label = given.t[places], given.label[places]
+        tick = _tick(places, size, given.waste, t, t - 1, label)
         began = time.perf_counter()
         backend.step(slots, tick)
         backend.synchronize()
         least = min(least, time.perf_counter() - began)
-    return slots.x[:count].clone().cpu(), least
+    return slots.x[:count].cpu(), least
 
 
-def _exact_decode_buckets(backend: Backend, latents: Tensor) -> tuple[int, ...]:
-    """The sizes at which decoded images equal those of a block of the plain loop."""
+def _decode(backend: Backend, latents: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Decode latents by `size`, the last part filled up: pixels and sums, on the CPU."""
+    made = []
+    for part in latents.split(size):
+        filled = torch.cat([part, latents[: size - len(part)]])
+        made.append([values[: len(part)].clone() for values in backend.decode(filled).images()])
+    pixels, sums = (torch.cat(parts) for parts in zip(*made, strict=True))
+    return pixels, sums
 
-    def sums(size: int, shift: int) -> Tensor:
-        parts = latents.roll(shift, dims=0).split(size)
-        made = [backend.decode(part).images()[1].clone() for part in parts]
-        return torch.cat(made).roll(-shift)
 
-    expected = sums(BLOCK_ROWS, 0)
-    return tuple(
-        size
-        for size in backend.decode_buckets
-        if all(torch.equal(sums(size, shift), expected) for shift in range(2))
-    )
+def fit_preview(
+    backend: Backend, model: LatentDiffusion, slots: Slots, measured: Measured, *, waste: int
+) -> LatentPreview:
+    """The map for previews, fitted to a few images that are drawn for it.
+
+    Drawn with the buckets that were measured: there is memory for these. `slots` and `waste` are
+    as for `measure`.
+    """
+    schedule, device = model.schedule, slots.x.device
+    count = min(BLOCK_ROWS, waste - 1)
+    size = Costs(measured.buckets).holding(count).rows
+    label = torch.arange(count) % max(len(model.classes.names), 1)
+    slots.x[:count] = torch.stack([model.start(seed)[0] for seed in range(count)]).to(device)
+    for pair in timestep_pairs(schedule, min(_FIT_STEPS, schedule.num_train_timesteps)):
+        for places in torch.arange(count).split(size):
+            t, t_prev = (torch.full((len(places),), value) for value in pair)
+            backend.step(slots, _tick(places, size, waste, t, t_prev, label[places]))
+        backend.synchronize()
+    latents = slots.x[:count].clone()
+    pixels, _ = _decode(backend, latents, measured.decode_buckets[-1])
+    return LatentPreview.fit(latents, pixels.movedim(-1, 1) / 127.5 - 1)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from openvino import opset13 as op
 from torch import nn
 
-from models.layers import timestep_embedding
 from models.unet import UNet2D
 
 Array = NDArray[np.float64]
@@ -128,13 +127,7 @@ class Winograd:
         self._building = threading.Lock()
         self._weights: dict[nn.Module, NDArray[np.float32]] = {}
         with torch.inference_mode():
-            angles = timestep_embedding(
-                torch.arange(timesteps),
-                config.block_out_channels[0],
-                flip_sin_to_cos=config.flip_sin_to_cos,
-                freq_shift=config.freq_shift,
-            )
-            self._times = array(unet.time_embedding(angles))
+            self._times = array(unet.time_embedding(unet.time_features(torch.arange(timesteps))))
 
     def build(self, rows: int) -> ov.Model:
         """The model for exactly `rows` rows: x (rows, C, h, w) f32, t, class_labels (rows,) i64."""
