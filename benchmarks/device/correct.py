@@ -8,7 +8,7 @@ import numpy as np
 
 from app.engine.job import Params
 from app.engine.offline import draw
-from benchmarks.device.engine import Digits, Engine, open_engine
+from benchmarks.device.engine import Digits, Engine, open_digits, open_engine
 from benchmarks.device.findings import Findings, Row, Setting
 from benchmarks.device.loop import Made, crowd, plain_loop, requests
 from benchmarks.device.names import BUCKETS, OFF, PIXELS
@@ -42,7 +42,7 @@ def compare(
 ) -> Iterator[Row]:
     """One precision: what is used, what it draws, and what noise that is not finite does."""
     began = time.perf_counter()
-    engine = open_engine(setting, precision)
+    engine = open_engine(setting, open_digits(setting, precision))
     taken = round(time.perf_counter() - began, 2)
     for bucket in engine.buckets:
         findings.add(BUCKETS, labels | bucket)

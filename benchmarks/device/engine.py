@@ -8,7 +8,7 @@ from torch import Tensor
 from app.engine.backends.cuda import CudaGraphs
 from app.engine.runner import Runner
 from benchmarks.device.findings import Row, Setting
-from benchmarks.device.precision import FLOAT32, Precision
+from benchmarks.device.precision import Precision
 from models.library import find
 from models.pipeline import LatentDiffusion
 
@@ -59,20 +59,6 @@ class Engine:
 
 
 def open_engine(
-    setting: Setting,
-    precision: Precision = FLOAT32,
-    *,
-    slots: int = SLOTS,
-    buckets: tuple[int, ...] | None = None,
-    compiled: bool = False,
-    kind: type[CudaGraphs] = CudaGraphs,
-) -> Engine:
-    """The digits, warmed up."""
-    model = open_digits(setting, precision)
-    return engine_of(setting, model, slots=slots, buckets=buckets, compiled=compiled, kind=kind)
-
-
-def engine_of(
     setting: Setting,
     model: LatentDiffusion,
     *,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from app.engine.backends.base import Rows, Slots, device_errors
 from app.engine.backends.cuda import CudaGraphs
 from app.engine.job import DeviceLost
-from benchmarks.device.engine import engine_of, open_digits, open_engine
+from benchmarks.device.engine import open_digits, open_engine
 from benchmarks.device.findings import Findings, Row, Setting
 from benchmarks.device.killing import kill_worker
 from benchmarks.device.loop import crowd, requests
@@ -63,7 +63,8 @@ class Limited(CudaGraphs):
 def memory_in_a_step(setting: Setting) -> Iterator[Row]:
     """Fewer rows ride, and every image is as without the fault."""
     precision = FLOAT16 if setting.small else FLOAT32  # of which a CPU has more exact buckets
-    engine, wanted = open_engine(setting, precision, kind=Limited), requests(setting, 6)
+    engine = open_engine(setting, open_digits(setting, precision), kind=Limited)
+    wanted = requests(setting, 6)
     rows = [bucket.rows for bucket in engine.runner.info.costs.buckets]
     if len(rows) < 2:
         raise ValueError(f"only the bucket of {rows[0]} rows is used: there is none to go down to")
@@ -80,7 +81,8 @@ def memory_at_the_start(setting: Setting) -> Iterator[Row]:
     class Small(Limited):
         most = 16
 
-    engine = open_engine(setting, kind=Small, buckets=(4, 16, 32, 64))
+    model = open_digits(setting, FLOAT32)
+    engine = open_engine(setting, model, kind=Small, buckets=(4, 16, 32, 64))
     rows = [bucket.rows for bucket in engine.runner.info.costs.buckets]
     yield {"as it should": max(rows) <= Small.most, "seen": f"buckets {rows}"}
 
@@ -94,7 +96,7 @@ def little_memory(setting: Setting) -> Iterator[Row]:
         taken = torch.cuda.memory_reserved()
         torch.cuda.set_per_process_memory_fraction((taken + room) / total)
         try:
-            engine = engine_of(setting, model)
+            engine = open_engine(setting, model)
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)
         used = [bucket.rows for bucket in engine.runner.info.costs.buckets]

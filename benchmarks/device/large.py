@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.device.engine import engine_of
+from benchmarks.device.engine import open_engine
 from benchmarks.device.exact import classes, told
 from benchmarks.device.findings import MINUTES, Findings, Row, Setting
 from benchmarks.device.large_model import (
@@ -73,7 +73,7 @@ def floor(
 def engine(findings: Findings, setting: Setting) -> Iterator[Row]:
     """The engine over the whole model: its buckets, and the closed loop with decoding."""
     model, slots = large_model(setting, FLOAT16), 8 if setting.small else 64
-    made = engine_of(setting, model, slots=slots, buckets=setting.sizes(1, 2, 4, 8, 16, 32))
+    made = open_engine(setting, model, slots=slots, buckets=setting.sizes(1, 2, 4, 8, 16, 32))
     for row in made.buckets:
         findings.add(BUCKETS, {"precision": "float16", **row})
     for bucket in made.runner.info.costs.buckets:

@@ -13,7 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from app.engine.runner import Runner
-from benchmarks.device.engine import open_engine
+from benchmarks.device.engine import open_digits, open_engine
 from benchmarks.device.findings import Findings, Row, Setting
 from benchmarks.device.loop import closed_loop
 from benchmarks.device.place import on_device
@@ -42,7 +42,7 @@ def look(
 ) -> Iterator[Row]:
     """The closed loop, first without the profiler, then some ticks with it."""
     slots = max(in_flight, 64)
-    runner = open_engine(setting, precision, slots=slots).runner
+    runner = open_engine(setting, open_digits(setting, precision), slots=slots).runner
     plain, ticks = closed_loop(setting, runner, in_flight, slots), 5 if setting.small else 150
     events = profiled(setting, runner, in_flight, slots, ticks)
     device = [event for event in events if event.get("cat") in _ON_DEVICE]

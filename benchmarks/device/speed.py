@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from benchmarks.device import ways
-from benchmarks.device.engine import SLOTS, open_engine
+from benchmarks.device.engine import SLOTS, open_digits, open_engine
 from benchmarks.device.findings import MINUTES, Findings, Row, Setting
 from benchmarks.device.loop import closed_loop
 from benchmarks.device.names import ENGINE, FLOOR, LAUNCH, LOOP, RATES, way
@@ -64,7 +64,7 @@ def engine(
     """The runner's step, what it costs the host, and the worker's loop with decoding."""
     made = open_engine(
         setting,
-        precision,
+        open_digits(setting, precision),
         slots=_SLOTS,
         compiled=compiled,
         buckets=_CRAMPED if compiled else None,
