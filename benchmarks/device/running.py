@@ -26,7 +26,7 @@ class Part:
 
     says: str
     command: tuple[str, ...]
-    seconds: float  # it may take at most
+    seconds: float  # that it wants at most
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,17 @@ class Ended:
 def run_parts(
     parts: Mapping[str, Part], budget: float, keep: Callable[[dict[str, Ended]], object]
 ) -> dict[str, Ended]:
-    """Run all parts, as far as `budget` seconds go; `keep` is called after each with all so far."""
+    """Run all parts, as far as `budget` seconds go; `keep` is called after each with all so far.
+
+    If there are more seconds than the parts want, each may take proportionally longer.
+    """
     until, results = time.monotonic() + budget, dict[str, Ended]()
+    stretch = max(budget / sum(part.seconds for part in parts.values()), 1.0)
     waiting = list(parts.items())
     while waiting:
         name, part = waiting.pop(0)
         left = until - time.monotonic()
-        seconds = allowance(left, part.seconds, [other.seconds for _, other in waiting])
+        seconds = allowance(left, part.seconds * stretch, [other.seconds for _, other in waiting])
         if seconds:
             click.echo(f"{name}: at most {seconds:.0f} s")
             results[name] = run_part(part, seconds)

@@ -105,6 +105,12 @@ def test_the_parts_after_one_that_fails_run_and_every_state_is_kept() -> None:
     assert kept == [["failed with status 1"], ["failed with status 1", "done"]]
 
 
+def test_a_budget_that_is_more_than_enough_gives_every_part_more() -> None:
+    told = fake("write(number=float(sys.argv[2]))", seconds=60)
+    ended = run_parts({"only": told}, 600, lambda _: None)["only"]
+    assert 590 < float(ended.tables["Numbers"][0]["number"] or 0) < 600
+
+
 def test_a_part_for_which_no_time_is_left_is_not_begun() -> None:
     ended = run_parts({"late": fake("")}, 5, lambda _: None)["late"]
     assert ended.how.startswith("not begun")
