@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     )
     port: int = Field(8000, ge=0, le=65535, validation_alias=AliasChoices("DARKROOM_PORT", "PORT"))
     device: str = "auto"
-    dtype: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["tf32", "float32", "bfloat16", "float16"] = "float32"
     backend: Literal["auto", "openvino", "eager", "cuda-graphs"] = "auto"
     compile: bool = Field(False, description="torch.compile the UNet; slow to start.")
     slots: int | None = Field(

@@ -14,9 +14,10 @@ Graphs of one pool, or captured on one stream, share memory, and race if they ru
 """
 
 import contextlib
+import functools
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -24,7 +25,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_flatten, tree_map
 
 aten = torch.ops.aten
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
@@ -140,7 +140,8 @@ class DeviceTensor(torch.Tensor):
     def __setitem__(self, index: Any, value: Any) -> None:  # type: ignore[override]
         part, by = _part(self, index)
         if by is not None:
-            aten.index_put_(part, by, value)
+            values = value if isinstance(value, Tensor) else torch.tensor(value, dtype=part.dtype)
+            aten.index_put_(part, by, values)
         elif isinstance(value, Tensor):
             part.copy_(value)
         else:
@@ -156,6 +157,15 @@ class DeviceTensor(torch.Tensor):
 
     def contiguous(self, **how: Any) -> Tensor:  # type: ignore[override]
         return aten.contiguous(self, **how)
+
+    def nonzero(self) -> Tensor:  # type: ignore[override]
+        return aten.nonzero(self)
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
 
     def tolist(self) -> Any:
         return self.cpu().tolist()
@@ -173,11 +183,12 @@ class FakeCuda(TorchDispatchMode):
     `waits` counts how often the host waited for the device; of these, `spins` without sleeping.
     """
 
-    def __init__(self, capacity: float = math.inf) -> None:
+    def __init__(self, capacity: int) -> None:
         super().__init__()
         self.capacity, self.used = capacity, 0
         self.faults: list[str] = []
-        self.waits = self.spins = self.replays = 0
+        self.waits = self.spins = 0
+        self.replayed: list[Stream] = []  # where each replay was
         self.closed = False
         self.host = Agent()
         self.streams: list[Stream] = []
@@ -218,16 +229,15 @@ class FakeCuda(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> object:
         kwargs = dict(kwargs or {})
-        flat, _ = tree_flatten((args, kwargs))
-        tensors = [value for value in flat if isinstance(value, Tensor)]
+        tensors = _tensors(args) + _tensors(kwargs.values())
         target = kwargs.get("device")
         on_device = any(isinstance(tensor, DeviceTensor) for tensor in tensors)
         name = func.overloadpacket.__name__
-        if not on_device and (target is None or torch.device(target).type != "cuda"):
-            return self._on_host(func, name, tensors, args, kwargs)
         if name in ("to", "type_as"):  # a copy, or nothing
             with self:
                 return func._op_dk(COMPOSITE, *args, **kwargs)
+        if not on_device and (target is None or torch.device(target).type != "cuda"):
+            return self._on_host(func, name, tensors, args, kwargs)
         if name in ("copy_", "_to_copy"):
             ends = (args[1], args[0]) if name == "copy_" else (args[0], None)
             return self._copy(func, *ends, args, kwargs)
@@ -296,7 +306,7 @@ class FakeCuda(TorchDispatchMode):
             self.enqueue(self.current)
             self._block_of(source).use(self.current, "a copy to the host", write=False)  # type: ignore[union-attr]
             kwargs |= {"device": torch.device("cpu")} if into is None else {}
-            made = func(*tree_map(_real, args), **kwargs)
+            made = func(*_map(_real, args), **kwargs)
         if pinned is not None:
             pinned.use(self.current, "a copy", write=not from_host)
         if not stays:
@@ -315,16 +325,15 @@ class FakeCuda(TorchDispatchMode):
         if "device" in kwargs:
             kwargs["device"] = torch.device("cpu")
         kwargs.pop("pin_memory", None)
-        flat, _ = tree_flatten((args, kwargs))
-        given = [value for value in flat if isinstance(value, DeviceTensor)]
+        given = _tensors(args, DeviceTensor) + _tensors(kwargs.values(), DeviceTensor)
         written = [t for t in _written(func, args, kwargs) if isinstance(t, DeviceTensor)]
-        real_args, real_kwargs = tree_map(_real, (args, kwargs))
+        real_args, real_kwargs = _map(_real, args), {k: _map(_real, v) for k, v in kwargs.items()}
         if graph is not None and written:  # not run
             graph.tape.append((func, real_args, real_kwargs, None))
             graph.note(given, written)
             return written[0]
         made = func(*real_args, **real_kwargs)
-        results = [value for value in tree_flatten(made)[0] if isinstance(value, Tensor)]
+        results = _tensors([made])
         blocks = {tensor.held.untyped_storage().data_ptr(): tensor.block for tensor in given}
         fresh = [t for t in results if t.untyped_storage().data_ptr() not in blocks]
         if graph is not None:
@@ -352,7 +361,7 @@ class FakeCuda(TorchDispatchMode):
                     value.fill_(math.nan if value.is_floating_point() else 0)  # it was not run
             return DeviceTensor(value, block)
 
-        return tree_map(wrap, made)
+        return _map(wrap, made)
 
 
 class Stream(Agent):
@@ -439,8 +448,9 @@ class Graph:
     def replay(self) -> None:
         device = self._device
         device.refuse("a replay")
-        device.replays += 1
-        assert self.stream is not None and self.pool is not None, "nothing was captured"
+        device.replayed.append(device.current)
+        assert self.stream is not None, "nothing was captured"
+        assert self.pool is not None
         if self.broken:
             device.faults.append("a replay of a capture that failed")
         if self._cleared != self.stream.cleared:
@@ -457,8 +467,8 @@ class Graph:
         self.stream.workspace.use(stream, "a replay, beside another of its capture,", write=True)
         with _disable_current_modes():
             for func, args, kwargs, results in self.tape:
-                made = [v for v in tree_flatten(func(*args, **kwargs))[0] if isinstance(v, Tensor)]
-                for old, new in zip(results or [], made, strict=False):
+                made = func(*args, **kwargs)
+                for old, new in zip(results or [], _tensors([made]), strict=False):
                     old.copy_(new)
 
     def __del__(self) -> None:
@@ -488,21 +498,43 @@ def _real(value: object) -> object:
     return value.held if isinstance(value, DeviceTensor) else value
 
 
+def _map(change: Callable[[Any], Any], value: Any) -> Any:
+    """What an operator takes or returns, lists and tuples of values included, with each changed."""
+    if isinstance(value, list | tuple):
+        return type(value)([_map(change, part) for part in value])
+    return change(value)
+
+
+def _tensors(values: Iterable[Any], kind: type[Tensor] = Tensor) -> list[Any]:
+    """The tensors among values, those in lists and tuples included."""
+    found = []
+    for value in values:
+        if isinstance(value, kind):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += _tensors(value, kind)
+    return found
+
+
+@functools.cache
+def _writes(func: Any) -> tuple[tuple[int, str], ...]:
+    """The places and names of the arguments that an operator overwrites."""
+    schema = enumerate(func._schema.arguments)
+    return tuple((k, a.name) for k, a in schema if a.alias_info and a.alias_info.is_write)
+
+
 def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """The arguments that an operator overwrites."""
-    schema = func._schema.arguments
-    values = {argument.name: value for argument, value in zip(schema, args, strict=False)} | kwargs
-    writes = [a.name for a in schema if a.alias_info is not None and a.alias_info.is_write]
-    return [values[name] for name in writes if isinstance(values.get(name), Tensor)]
+    values = [args[k] if k < len(args) else kwargs.get(name) for k, name in _writes(func)]
+    return _tensors(values)
 
 
 def _by_mask(args: Any) -> bool:
-    flat, _ = tree_flatten(args[1:2])
-    return any(isinstance(value, Tensor) and value.dtype == torch.bool for value in flat)
+    return any(index.dtype == torch.bool for index in _tensors(args[1:2]))
 
 
 @contextlib.contextmanager
-def installed(capacity: float = math.inf) -> Iterator[FakeCuda]:
+def installed(capacity: int = 1 << 40) -> Iterator[FakeCuda]:
     """The device in place of `torch.cuda`'s; when it is left, there must have been no faults."""
     device = FakeCuda(capacity)
 
@@ -560,6 +592,7 @@ def installed(capacity: float = math.inf) -> Iterator[FakeCuda]:
         "set_device": lambda _: None,
         "empty_cache": lambda: None,
         "current_stream": lambda _=None: device.current,
+        "default_stream": lambda _=None: device.home,
         "set_stream": set_stream,
         "stream": use,
         "synchronize": synchronize,

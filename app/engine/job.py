@@ -139,7 +139,7 @@ class ModelInfo:
     dtype: str  # or tf32: float32, of which products have ten bits of mantissa
     exact: bool  # pixels do not depend on what shares the batch, as measured at warm-up
     costs: Costs
-    platform: str = ""  # processors and libraries that the last bits of pixels depend on
+    platform: str = ""  # processors, libraries and rounding: what pixels' last bits depend on
     blocks: tuple[int, int] = (16, 16)  # rows of UNet and decoder whose last bits all ticks have
     slots: int = 64  # images of one client in flight, where the settings do not say
 

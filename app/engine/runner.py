@@ -15,13 +15,19 @@ from torch import Tensor
 from app.engine.backends.base import Backend, Decoding, Rows, Slots, device_errors
 from app.engine.backends.choice import pick_backend
 from app.engine.backends.hardware import device_name, platform_of
-from app.engine.backends.measure import NOT_FINITE, Measured, fit_preview, measure
-from app.engine.costs import Bucket, Costs
-from app.engine.job import DeviceLost, Image, ModelInfo, Pixels
+from app.engine.backends.measure import (
+    NOT_FINITE,
+    UNMEASURED,
+    Measured,
+    fit_preview,
+    measure,
+)
+from app.engine.costs import Costs
+from app.engine.job import DeviceLost, Image, ModelInfo, OutOfMemory, Pixels
 from app.engine.shares import with_reserve
 from app.engine.wire import Load
 from models.checkpoint import checkpoint_digest
-from models.pipeline import BLOCK_ROWS, LatentDiffusion
+from models.pipeline import BLOCK_ROWS, LatentDiffusion, pick_device
 from models.preview import LatentPreview
 from models.schedule import timestep_pairs
 
@@ -49,15 +55,12 @@ class Runner:
         self._finishing: list[Image] = []
         self._finished: list[tuple[Image, Tensor]] = []
         self._decoding: tuple[list[tuple[Image, Tensor]], Decoding] | None = None
-        self._decode_buckets: tuple[int, ...] = (BLOCK_ROWS,)
+        self._decode_buckets = UNMEASURED.decode_buckets
         self._sketch: LatentPreview | None = None  # fitted to the decoder at warm-up
         self._wanted: list[tuple[Image, int]] = []  # previews, with the step they are of
         self._unsketched: list[tuple[Image, int, Tensor]] = []  # their x0
         self._sketching: list[tuple[list[tuple[Image, int]], Decoding]] = []
-        block = (BLOCK_ROWS, BLOCK_ROWS)
-        self.info = self._describe(
-            Measured((Bucket(BLOCK_ROWS, 1.0),), self._decode_buckets, exact=True, blocks=block)
-        )
+        self.info = self._describe(UNMEASURED)
 
     @classmethod
     def open(cls, name: str, folder: Path, load: Load) -> "Runner":
@@ -68,7 +71,11 @@ class Runner:
         """
         tf32 = load.dtype == "tf32"
         dtype = torch.float32 if tf32 else getattr(torch, load.dtype)
-        model = LatentDiffusion.open(folder, device=load.device, dtype=dtype, tf32=tf32)
+        # A GPU has to have memory for one row only: the backend has as many more as it can.
+        block_rows = 1 if pick_device(load.device).type == "cuda" else BLOCK_ROWS
+        model = LatentDiffusion.open(
+            folder, device=load.device, dtype=dtype, tf32=tf32, block_rows=block_rows
+        )
         for note in model.notes:
             log.warning("%s: %s", name, note)
         backend = pick_backend(model, load.backend, compiled=load.compile)
@@ -79,13 +86,15 @@ class Runner:
         """Measure the backend, and use what of it is exact.
 
         Raises:
-            OutOfMemory: there is no memory even for the smallest bucket.
-            ValueError: a step is not finite; the message names the model and dtype.
+            ValueError: a step is not finite, or there is no memory for one; the message names the
+                model.
         """
         try:
             measured = measure(self._backend, self._model, self._slots, waste=self._waste)
         except ValueError as error:
             raise ValueError(f"{self._name}: {error}") from error
+        except OutOfMemory as error:
+            raise ValueError(f"{self._name}: out of memory even for the smallest tick") from error
         self._decode_buckets = measured.decode_buckets
         self.info = self._describe(measured)
         self._sketch = fit_preview(
@@ -228,7 +237,7 @@ class Runner:
             dtype=model.precision,
             exact=measured.exact,
             costs=costs,
-            platform=f"{platform}, blocks of {measured.blocks[0]} and {measured.blocks[1]}",
+            platform=f"{platform}, rounding {measured.rounding}",
             blocks=measured.blocks,
             slots=self._asked or max(_SLOTS, costs.buckets[-1].rows),
         )

@@ -72,10 +72,12 @@ class CudaGraphs:
         """Enqueue one step; waits only for the tick before this one."""
         size, noisy = len(rows.read), rows.noise is not None
         self._feed.send(rows)
-        if size not in self._ticks:
-            self._ticks[size] = self._capture(slots, size)
-        self._ticks[size][noisy].replay()
-        self._feed.wait()
+        try:
+            if size not in self._ticks:
+                self._ticks[size] = self._capture(slots, size)
+            self._ticks[size][noisy].replay()
+        finally:
+            self._feed.wait()
 
     def decode(self, latents: Tensor) -> Decoding:
         """Enqueue on the stream for decoding, after what made the latents."""
@@ -107,13 +109,14 @@ class CudaGraphs:
     ) -> tuple[torch.cuda.CUDAGraph, torch.cuda.CUDAGraph]:
         """One tick of `size` rows, without noise and with; the feed has valid numbers."""
         noisy = self._feed.rows(size)
-        before, made = slots.x.clone(), []
+        before, made = (slots.x.clone(), slots.x0.clone()), []
         try:
             for rows in (replace(noisy, noise=None), noisy):
                 call = functools.partial(advance, slots, rows, self._network, self._model)
                 made.append(self._tick_recorder.record(call)[0])
         finally:
-            slots.x.copy_(before)
+            slots.x.copy_(before[0])
+            slots.x0.copy_(before[1])
         return made[0], made[1]
 
     def _capture_decoder(self, latents: Tensor) -> "_Decoder":
@@ -193,16 +196,13 @@ class _Feed:
         self._here = torch.empty(words, dtype=torch.int64, pin_memory=True)
         self._there = torch.zeros(words, dtype=torch.int64, device=model.device)
         self._views: dict[int, Rows] = {}  # of `_here`, by number of rows
-        # After a copy. As the copy comes after the tick before, it stands for both. A thread that
-        # waits for a blocking event sleeps.
-        self._copied = torch.cuda.Event(blocking=True)
+        self._copied = torch.cuda.Event(blocking=True)  # who waits for a blocking event sleeps
 
     def send(self, rows: Rows) -> None:
-        """Enqueue the copy of a tick."""
+        """Enqueue the copy of a tick; `wait` has to come before the next."""
         size = len(rows.read)
         if size not in self._views:
             self._views[size] = self._rows(self._here, size)
-        self.wait()  # until `_here` has been read
         for field in fields(Rows):
             value = getattr(rows, field.name)
             if value is not None:
@@ -212,7 +212,7 @@ class _Feed:
         self._copied.record()
 
     def wait(self) -> None:
-        """Until the last copy is made, and so the tick before it."""
+        """Until the last copy is made, and with it every tick that was begun before it."""
         self._copied.synchronize()
 
     def rows(self, size: int) -> Rows:
