@@ -1,5 +1,5 @@
-# make serve | check | test | lint | contract | train | bench    (each installs what it needs into
-# .venv first)
+# make serve | check | test | lint | contract | train | bench | bench-gpu    (each installs what it
+# needs into .venv first)
 # make lock    after a change of what pyproject.toml needs; see requirements/lock.py
 
 # Which build of PyTorch: cpu, cuda, or auto, which looks for an NVIDIA driver.
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # In two processes, file by file: what the tests of a file share is made once.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: serve check test lint static contract train bench lock
+.PHONY: serve check test lint static contract train bench bench-gpu lock
 
 serve: $(VENV)/.serve
 	$(BIN)/darkroom serve
@@ -46,6 +46,10 @@ train: $(VENV)/.dev
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.serving
 
+# The engine on a GPU, eight minutes; see docs/gpu.md.
+bench-gpu: $(VENV)/.bench-gpu
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
+
 lock: $(VENV)/.dev
 	$(BIN)/python requirements/lock.py $(ARGS)
 
@@ -60,7 +64,7 @@ $(VENV)/.python:
 	@printf '%s' '$(CURDIR)' > $@
 
 # The libraries of one lock, then the project itself, built by the setuptools that came with them.
-$(addprefix $(VENV)/., serve train dev bench): $(VENV)/.%: $(VENV)/.python pyproject.toml \
+$(addprefix $(VENV)/., serve train dev bench bench-gpu): $(VENV)/.%: $(VENV)/.python pyproject.toml \
     requirements/install.py requirements/%.lock requirements/cuda.lock
 	@$(BIN)/python requirements/install.py $* $(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

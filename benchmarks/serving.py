@@ -22,7 +22,6 @@ from pathlib import Path
 import click
 
 from benchmarks import parts
-from benchmarks.plot import plot
 from benchmarks.report import markdown
 from benchmarks.results import Results
 from benchmarks.servers import SERVERS, call
@@ -99,6 +98,8 @@ def write(results: Results, out: Path) -> None:
     (out / "serving.json").write_text(json.dumps(asdict(results)) + "\n", encoding="utf-8")
     (out / "serving.md").write_text(markdown(results), encoding="utf-8")
     if results.load:
+        from benchmarks.plot import plot  # matplotlib, which others that use `about` do without
+
         plot(results.load, out / "serving.png")
 
 

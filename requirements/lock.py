@@ -25,6 +25,7 @@ LOCKS = {
     "train": ("train",),
     "dev": ("dev",),
     "bench": ("bench",),
+    "bench-gpu": ("bench-gpu",),
 }
 # What PyTorch for CUDA needs and PyTorch for the CPU does not.
 CUDA = re.compile(r"(nvidia|cuda)-.*|triton")

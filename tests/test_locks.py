@@ -14,7 +14,14 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 FILES = {path.stem: path for path in (ROOT / "requirements").glob("*.lock")}
 # The extra that each lock serves. CUDA's has what torch needs beside them.
-EXTRAS = {"core": None, "serve": "cpu", "train": "train", "dev": "dev", "bench": "bench"}
+EXTRAS = {
+    "core": None,
+    "serve": "cpu",
+    "train": "train",
+    "dev": "dev",
+    "bench": "bench",
+    "bench-gpu": "bench-gpu",
+}
 LOCKS = sorted([*EXTRAS, "cuda"])
 
 

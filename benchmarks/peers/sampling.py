@@ -3,8 +3,8 @@
 import io
 from collections.abc import Sequence
 
-import diffusers
 import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
 from PIL import Image
 from pydantic import BaseModel, Field
 
@@ -32,10 +32,10 @@ class Digits:
 
     def __init__(self, device: str) -> None:
         folder, plainly = find("digits"), {"low_cpu_mem_usage": False}  # needs no other package
-        vae = diffusers.AutoencoderKL.from_pretrained(folder, subfolder="vae", **plainly)
-        unet = diffusers.UNet2DModel.from_pretrained(folder, subfolder="unet", **plainly)
+        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **plainly)
+        unet = UNet2DModel.from_pretrained(folder, subfolder="unet", **plainly)
         self.device, self.vae, self.unet = device, vae.to(device), unet.to(device)
-        self.scheduler = diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+        self.scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
 
     @torch.inference_mode()
     def draw(self, batch: Sequence[Body]) -> list[bytes]:
