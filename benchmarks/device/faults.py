@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from app.engine.backends.base import Rows, Slots, device_errors
+from app.engine.backends.base import WHOLE, Part, Rows, Slots, device_errors
 from app.engine.backends.cuda import CudaGraphs
 from app.engine.job import DeviceLost
 from benchmarks.device.engine import open_digits, open_engine
@@ -53,11 +53,11 @@ class Limited(CudaGraphs):
 
     most = sys.maxsize
 
-    def step(self, slots: Slots, rows: Rows) -> None:
+    def step(self, slots: Slots, rows: Rows, part: Part = WHOLE) -> None:
         """As the backend itself, if memory suffices."""
         if len(rows.read) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        super().step(slots, rows)
+        super().step(slots, rows, part)
 
 
 def memory_in_a_step(setting: Setting) -> Iterator[Row]:
