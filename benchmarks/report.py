@@ -9,8 +9,8 @@ from benchmarks.results import PATIENCE, Fairness, Figures, Limit, Load, Preview
 from benchmarks.servers import SERVERS
 
 _FIGURES = (
-    "images/s", "rows/s", "share of our loop with decoding", "p50 s", "p95 s", "p99 s", "in time", "errors",
-    "no answer", "cores used by the server", "load generator's CPU ms per request",
+    "images/s", "rows/s", "share of our loop with decoding", "p50 s", "p95 s", "p99 s", "in time",
+    "errors", "no answer", "cores used by the server", "load generator's CPU ms per request",
 )  # fmt: skip
 
 
