@@ -183,4 +183,4 @@ def test_a_build_that_is_none_is_refused_before_anything_is_fetched(tmp_path: Pa
 def test_the_size_of_every_lock_is_known() -> None:
     locks = {path.stem for path in (ROOT / "requirements").glob("*.lock")} - {"cuda"}
     script = (ROOT / "requirements/install.py").read_text(encoding="utf-8")
-    assert locks <= set(re.findall(r'"(\w+)": \d+', script))
+    assert locks <= set(re.findall(r'"([\w-]+)": \d+', script))

@@ -198,8 +198,14 @@ class Worker:
         return any(lane.scheduler.busy for lane in self._lanes.values())
 
     def _receive(self) -> bool:
-        """Take the commands that come until the next tick is due; false at `Stop`."""
-        while (received := self._next()) is not None:
+        """Take the commands that come until the next tick is due; false at `Stop`.
+
+        Where there is nothing to do, wait for one.
+        """
+        idle = not self._busy and not any(lane.decoding for lane in self._lanes.values())
+        while (received := self._inbox.get() if idle else self._before_due()) is not None:
+            if idle:  # idle time does not count as slowness
+                idle, self._reported = False, time.perf_counter()
             command, came = received
             if isinstance(command, Stop):
                 return False
@@ -219,15 +225,11 @@ class Worker:
                 self._emit(Cancelled(command.job_id, self._ticks - came))
         return True
 
-    def _next(self) -> tuple[Command, int] | None:
-        """The next command, if one comes before the next tick is due; waits where nothing is."""
+    def _before_due(self) -> tuple[Command, int] | None:
+        """The next command that comes before the next tick is due; delivers meanwhile."""
         lanes = [lane for lane in self._lanes.values() if lane.scheduler.busy]
-        decoding = any(lane.decoding for lane in self._lanes.values())
-        if not lanes and not decoding:
-            received = self._inbox.get()
-            self._reported = time.perf_counter()  # idle time does not count as slowness
-            return received
         due = min((lane.runner.due for lane in lanes), default=0.0)
+        decoding = any(lane.decoding for lane in self._lanes.values())
         while (left := due - time.perf_counter()) > 0:
             with contextlib.suppress(queue.Empty):
                 return self._inbox.get(timeout=min(left, _POLL_SECONDS) if decoding else left)
