@@ -400,6 +400,7 @@ class Crowd:
     ],
     ids=["ten", "one", "a hundred, sixteen", "a thousand, sixteen"],
 )
+@pytest.mark.slow
 @pytest.mark.parametrize("flooders", [1, 3])
 @pytest.mark.parametrize("quiet", [params(steps=10, scale=2.0), params(steps=100, scale=2.0)])
 def test_a_quiet_client_is_as_good_as_alone(flood: Params, flooders: int, quiet: Params) -> None:

@@ -25,6 +25,8 @@ from app.settings import Settings
 from tests.engine import LIMITS, asynchronous, begin, until, worker_of
 from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker, params, pixel
 
+pytestmark = pytest.mark.slow  # workers that die and hang
+
 HANG = Upkeep(hang_seconds=0.4)
 
 

@@ -35,6 +35,8 @@ from benchmarks.gpu import PARTS, part
 from models.library import find
 from models.pipeline import LatentDiffusion
 
+pytestmark = pytest.mark.slow  # parts are processes
+
 SMALL = Setting("cpu", small=True)
 # A part that writes one row, and then does what follows.
 WRITES = """

@@ -167,6 +167,7 @@ STEPS = {"trailing": (4, 5, 8, 10, 20, 25, 50), "leading": (1, 3, 7, 10, 30, 50)
 
 @pytest.mark.parametrize("eta", [0.0, 0.7])
 @pytest.mark.parametrize("spacing", ["trailing", "leading"])
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_whole_trajectories(prediction: Any, spacing: Any, eta: float) -> None:
     """A small network stands in for the model, so that every step feeds the next."""
