@@ -372,6 +372,7 @@ MUTANTS: dict[str, tuple[str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_found(
     name: str, device: FakeCuda, small_folder: Path, small: LatentDiffusion
