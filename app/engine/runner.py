@@ -57,6 +57,7 @@ class Runner:
         self._slots = Slots.of(slots + 2, model)
         self._generators: dict[int, torch.Generator] = {}
         self._trajectory = functools.lru_cache(64)(functools.partial(_listed, model.schedule))
+        self._taken: dict[int, list[tuple[int, list[float]]]] = {}  # by slot, the image's steps
         self._starting: dict[int, Tensor] = {}  # by slot, the noise that goes there
         self._aloft: dict[int, int] = {}  # by slot in a step not settled, the part that steps it
         self._parts = 1  # of the last tick
@@ -117,6 +118,8 @@ class Runner:
         noise, generator = self._model.start(image.job.params.seed_of(image.index))
         self._starting[image.slot] = noise
         self._generators[image.slot] = generator
+        params = image.job.params
+        self._taken[image.slot] = self._trajectory(params.steps, params.eta)
 
     @torch.inference_mode()
     def step(self, images: Sequence[Image], rows: int) -> None:
@@ -140,10 +143,11 @@ class Runner:
                     self._settle(range(self._parts))
                 self._parts = count
                 for part in self._in_turn([k for k, share in enumerate(shares) if share]):
+                    began = time.perf_counter()
                     self._backend.step(self._slots, ticks[part], Part(part, count))
                     self._aloft |= {image.slot: part for image in shares[part]}
                     if not begun:  # what is the first to begin is the first to end
-                        self.due = time.perf_counter() + early
+                        self.due = began + early
                     begun = True
         except Exception as error:  # it will be tried again, with the same noise
             if begun:
@@ -220,9 +224,11 @@ class Runner:
             self._aloft = {slot: at for slot, at in self._aloft.items() if at != part}
         self._collect()
         if ready := [slot for slot in self._starting if slot not in self._aloft]:
-            noise = torch.stack([self._starting.pop(slot) for slot in ready])
+            noise = torch.stack([self._starting[slot] for slot in ready])
             send = self._backend.send
             self._slots.x.index_copy_(0, send(torch.tensor(ready)), send(noise))
+            for slot in ready:  # not before: it may have to be tried again
+                del self._starting[slot]
 
     def _collect(self) -> None:
         """Take finished latents, and x0 that are wanted, out of slots that no step is using."""
@@ -230,11 +236,12 @@ class Runner:
         ready: list[Image] = []
         for image in self._finishing:
             (waiting if image.slot in self._aloft else ready).append(image)
+        copies = self._copies(self._slots.x, ready)
         self._finishing = waiting
-        self._finished += zip(ready, self._copies(self._slots.x, ready), strict=True)
+        self._finished += zip(ready, copies, strict=True)
         shown = [wanted for wanted in self._wanted if wanted[0].slot not in self._aloft]
-        self._wanted = [wanted for wanted in self._wanted if wanted[0].slot in self._aloft]
         copies = self._copies(self._slots.x0, [image for image, _ in shown])
+        self._wanted = [wanted for wanted in self._wanted if wanted[0].slot in self._aloft]
         self._unsketched += [(*wanted, x0) for wanted, x0 in zip(shown, copies, strict=True)]
 
     def _copies(self, slots: Tensor, images: Sequence[Image]) -> Sequence[Tensor]:
@@ -316,8 +323,7 @@ class Runner:
 
     def _step_of(self, image: Image) -> tuple[int, list[float]]:
         """The timestep and the coefficients of an image's next step."""
-        params = image.job.params
-        return self._trajectory(params.steps, params.eta)[image.step]
+        return self._taken[image.slot][image.step]
 
     def _rows(self, images: Sequence[Image], size: int) -> Rows:
         """The tick as tensors on the CPU."""

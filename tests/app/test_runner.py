@@ -406,3 +406,60 @@ def test_a_part_that_fails_ends_the_process(
     runner = Runner("tiny", tiny, "", OpenVino(tiny), slots=8)
     with pytest.raises(DeviceLost, match="out of workspace"):
         draw(runner, Params("tiny", 1, 3, 1.0, (0.0, 1.0), 0.0, 7, 1))
+
+
+class Short(Eager):
+    """Has no memory for what is sent, `fails` times."""
+
+    fails = 0
+
+    def send(self, values: Tensor) -> Tensor:
+        if self.fails:
+            self.fails -= 1
+            raise torch.OutOfMemoryError
+        return super().send(values)
+
+
+@pytest.mark.parametrize("tick", range(5))
+def test_memory_that_runs_out_between_steps_loses_nothing(tick: int, tiny: LatentDiffusion) -> None:
+    """Noise on its way into slots, and latents and x0 on their way out, are tried again."""
+    backend = Short(tiny)
+    runner = Runner("tiny", tiny, "", backend, slots=8)
+    want = Params("tiny", 1, 3, 2.0, (0.0, 1.0), 0.7, 7, 4)
+    expected = plain_loop(tiny, want)
+    scheduler, job = Scheduler(2, runner.info.costs), Job(0, want)
+    scheduler.submit(job)
+    made, ticks = {}, 0
+    while not job.ended:
+        plan = scheduler.plan()
+        for image in plan.admitted:
+            runner.start(image)
+        if plan.riding:
+            backend.fails = int(ticks == tick)
+            ticks += 1
+            try:
+                runner.step(plan.riding, plan.rows)
+            except OutOfMemory:
+                assert scheduler.stumble(plan, memory=True) is None
+                continue
+            backend.fails = 0
+            runner.decode(scheduler.advance(plan))
+        for image, pixels in runner.decoded(wait=not scheduler.busy):
+            assert isinstance(pixels, Pixels)
+            made[image.index] = pixels.data
+            scheduler.deliver(image, pixels)
+    assert [made[k] for k in range(want.n)] == expected
+
+
+def test_what_is_done_at_once_is_due_at_once(tiny: LatentDiffusion) -> None:
+    """A device that has made its step when `step` returns is not waited for."""
+
+    class Slow(Eager):
+        def step(self, slots: Slots, rows: Rows, part: Part = WHOLE) -> None:
+            time.sleep(0.05)
+            super().step(slots, rows, part)
+
+    runner = Runner("tiny", tiny, "", Slow(tiny), slots=4)
+    runner.info = replace(runner.info, costs=Costs((Bucket(16, 0.05),)))
+    draw(runner, Params("tiny", 1, 1, 1.0, (0.0, 1.0), 0.0, 7, 1))
+    assert runner.due < time.perf_counter()

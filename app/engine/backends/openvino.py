@@ -120,10 +120,9 @@ class OpenVino:
         if part in self._begun:
             slots, rows, latents, running = self._begun.pop(part)
             try:
-                output = running.result()
+                update(slots, rows, latents, running.result(), self._model)
             except Exception as error:  # too late to try again: who rode has been counted on
                 raise DeviceLost(f"OpenVINO: {error}") from error
-            update(slots, rows, latents, output, self._model)
 
     def decode(self, latents: Tensor, part: int = 0) -> Decoding:
         """Begin to decode, on as many cores as the smallest part has."""
