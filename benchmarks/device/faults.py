@@ -24,6 +24,7 @@ from benchmarks.device.names import FAULTS
 from benchmarks.device.place import device, on_device
 from benchmarks.device.precision import FLOAT16, FLOAT32
 from benchmarks.servers import call
+from models.ddim import COEFFICIENTS
 from models.memory import activations
 
 _NEEDS = 10.0  # seconds for one fault
@@ -119,8 +120,16 @@ def failing_capture(setting: Setting) -> Row:
     model.unet.register_forward_pre_hook(read_back)
     backend = CudaGraphs(model, compiled=False)
     slots, places = Slots.of(4, model), torch.arange(2)
-    zeros = torch.zeros(2)
-    rows = Rows(places, places, places, places - 1, places, places, zeros, zeros, None)
+    rows = Rows(
+        read=places,
+        write=places,
+        t=places,
+        label=places,
+        null=places,
+        scale=torch.ones(2),
+        steps=torch.zeros(2, COEFFICIENTS),
+        noise=None,
+    )
     try:
         with device_errors():
             backend.step(slots, rows)
