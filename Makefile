@@ -1,4 +1,5 @@
-# make serve | test | lint | contract | train | bench | bench-gpu    (each installs what it needs into .venv first)
+# make serve | check | test | lint | contract | train | bench | bench-gpu    (each installs what it
+# needs into .venv first)
 # make lock    after a change of what pyproject.toml needs; see requirements/lock.py
 
 # Which build of PyTorch: cpu, cuda, or auto, which looks for an NVIDIA driver.
@@ -6,21 +7,29 @@ TORCH ?= auto
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# In two processes, file by file: what the tests of a file share is made once.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: serve test lint contract train bench bench-gpu lock
+.PHONY: serve check test lint static contract train bench bench-gpu lock
 
 serve: $(VENV)/.serve
 	$(BIN)/darkroom serve
 
-# Two processes: much of the time is waiting for servers to load.
-test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+# Style, types and the quick tests, for after every change; it ends with the slowest of them.
+check: static
+	$(PYTEST) -m "not (server or training or slow)" --durations 5
 
-lint: $(VENV)/.dev
+test: static
+	$(PYTEST)
+
+# Style, types, and which module may import which.
+lint: static
+	$(BIN)/python -m pytest tests/test_architecture.py
+
+static: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/test_architecture.py
 
 # The OpenAPI document against the server: every check and phase of Schemathesis, and Redocly.
 contract: $(VENV)/.dev

@@ -112,6 +112,8 @@ def image_path(request: Request, name: str, media_type: str = PNG.media_type) ->
 
 def _ascii(text: str) -> str:
     """JSON as a header carries it."""
+    if text.isascii() and text.isprintable():
+        return text
     return re.sub(r"[^ -~]", lambda found: _escaped(found[0]), text)
 
 
@@ -139,7 +141,7 @@ async def _drawn(
         content = _zip(files, order.params) if media_type == ZIP else files[0]
     timing = Timing.of(result, time.perf_counter() - began)
     headers["Server-Timing"] = ", ".join(
-        f"{name};dur={seconds * 1000:.1f}" for name, seconds in timing.model_dump().items()
+        f"{name};dur={seconds * 1000:.1f}" for name, seconds in timing
     )
     return Response(content, media_type=media_type, headers=headers)
 

@@ -74,7 +74,7 @@ class Connection(Parting):
         else:
             self.deaf = self.departed = True
             self.tell(503, "too many connections are open", retry_after="1")
-            transport.close()
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left, or was sent away."""

@@ -1,4 +1,4 @@
-"""What routes ask for by type.
+"""What routes ask for.
 
 They are coroutines, though they wait for nothing: FastAPI runs each plain function in a thread.
 """
@@ -19,17 +19,18 @@ async def _engine(request: Request) -> EngineClient:
     return engine
 
 
-async def _early_studio(request: Request, engine: "EngineDep") -> Studio:
-    settings = request.app.state.settings
+def early_studio(request: Request) -> Studio:
+    """For this request; to be `opened` by the route."""
+    state = request.app.state
     client = client_of(request.client.host) if request.client else ""
     asker = Asker(client, request.scope.get("state", {}).get("request_id", ""))
-    return Studio(engine, settings.marking, asker, settings.max_priority)
+    return Studio(state.engine, state.settings.marking, asker, state.settings.max_priority)
 
 
-async def _studio(studio: "EarlyStudioDep") -> Studio:
-    return await studio.opened()
+async def studio_of(request: Request) -> Studio:
+    """For this request; waits while models load."""
+    return await early_studio(request).opened()
 
 
 EngineDep = Annotated[EngineClient, Depends(_engine)]
-EarlyStudioDep = Annotated[Studio, Depends(_early_studio)]  # to be `opened` by the route
-StudioDep = Annotated[Studio, Depends(_studio)]  # waits while models load
+StudioDep = Annotated[Studio, Depends(studio_of)]

@@ -14,15 +14,13 @@ the route speaks: RFC 9457 problem details where it is ours.
 """
 
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -36,6 +34,7 @@ from app.engine.job import (
     ModelInfo,
 )
 from app.proxies import route_path
+from app.routing import Handler, Route
 
 log = logging.getLogger(__name__)
 
@@ -203,11 +202,11 @@ def install(app: FastAPI, allow: Callable[[str], set[str]] = lambda _: set()) ->
         app.add_exception_handler(kind, answer)
 
 
-def enveloped(envelope: Callable[[Fault], Response]) -> type[APIRoute]:
+def enveloped(envelope: Callable[[Fault], Response]) -> type[Route]:
     """A class of routes whose errors are answered in an envelope of their own."""
 
-    class EnvelopedRoute(APIRoute):
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    class EnvelopedRoute(Route):
+        def get_route_handler(self) -> Handler:
             handle = super().get_route_handler()
 
             async def handled(request: Request) -> Response:

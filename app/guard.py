@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import fault_of, problem
 from app.origins import Access, Authority, Origin
@@ -38,7 +38,7 @@ class OriginGuard:
     """Answer 403 to foreign origins and hosts; let pages of allowed origins read the answers."""
 
     def __init__(self, app: ASGIApp, access: Access, expose: Sequence[str]) -> None:
-        self._access = access
+        self._app, self._access = app, access
         self._allowed = CORSMiddleware(
             app,
             allow_origins=["*"] if access.origins is None else [],
@@ -56,29 +56,46 @@ class OriginGuard:
             await self._allowed(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        hosts = headers.getlist("host")
+        hosts, origins = headers.getlist("host"), headers.getlist("origin")
         host = Authority.parse(hosts[0]) if len(hosts) == 1 else None
         if not self._access.answers(host):
             await _refuse(_HOST)(scope, receive, send)
-        elif not self._foreign(headers, host):
-            await self._allowed(scope, receive, send)
+        elif not self._foreign(headers, origins, host):
+            if origins:
+                await self._allowed(scope, receive, send)
+            else:
+                await self._app(scope, receive, _varying(send))
         elif _harmless(scope, headers):
             await self._unreadable(scope, receive, send)
         else:
             await _refuse(_ORIGIN)(scope, receive, send)
 
-    def _foreign(self, headers: Headers, host: Authority | None) -> bool:
+    def _foreign(self, headers: Headers, origins: Sequence[str], host: Authority | None) -> bool:
         """Whether a page asks that may not."""
-        origins = headers.getlist("origin")
         if origins:
             return not all(self._access.allows(Origin.parse(each), host) for each in origins)
-        site = headers.get("sec-fetch-site")
+        sites = headers.getlist("sec-fetch-site")
+        site = sites[0] if sites else None
         if site == "same-site" and host is not None and host.loopback and self._access.loopback:
             return False  # another port of this machine
         if site not in ("same-site", "cross-site"):
             return False
         # Such as an <img>, which has no Origin.
         return not self._access.allows(Origin.of_url(headers.get("referer", "")), host)
+
+
+def _varying(send: Send) -> Send:
+    """Tell caches that pages may be answered otherwise; `CORSMiddleware` does so at length."""
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = message.get("headers", ())
+            said = [value for name, value in headers if name == b"vary"]
+            others = [pair for pair in headers if pair[0] != b"vary"]
+            message["headers"] = [*others, (b"vary", b", ".join([*said, b"Origin"]))]
+        await send(message)
+
+    return sent
 
 
 def _harmless(scope: Scope, headers: Headers) -> bool:

@@ -10,6 +10,7 @@ import json
 import re
 import struct
 import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 # Possessive: whatever fails, fails without trying again, so reading takes linear time.
 _QUOTED = re.compile(r'\s*+("(?:[^"\\]|\\.)*+")(?:,|$)')
 _NO_NAME = re.compile(r"[^\w ]")
+_NO_STEM = re.compile(r"[^A-Za-z0-9._]+")
+_SPECIAL = re.compile(r'[,:\n"]')
 
 # Pillow's own limits are 1 MiB per unpacked chunk, and 64 MiB per file.
 PngImagePlugin.MAX_TEXT_CHUNK = 4 * MAX_TEXT  # bytes: four per character
@@ -72,7 +75,7 @@ def file_stem(params: Params, image: int, info: ModelInfo) -> str:
     """A name for the file of image 0..n-1, without its extension: model, class and seed."""
     label = "any" if params.class_index is None else info.classes[params.class_index]
     name = f"{info.name}-{label}-{params.seed_of(image)}"
-    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")
+    return _NO_STEM.sub("-", name).strip("-.")
 
 
 def encode(
@@ -86,16 +89,17 @@ def encode(
     image = Image.frombytes(_MODES[pixels.channels], size, pixels.data)
     file = io.BytesIO()
     if kind is PNG:
-        image.save(file, "PNG", pnginfo=None if parameters is None else _png_notes(parameters))
+        notes = None if parameters is None else _png_notes(parameters)
+        image.save(file, "PNG", compress_type=zlib.Z_RLE, pnginfo=notes)
         return file.getvalue()
-    notes = {} if parameters is None else {"exif": _exif(parameters), "xmp": _XMP.encode()}
+    marks = {} if parameters is None else {"exif": _exif(parameters), "xmp": _XMP.encode()}
     if kind is JPEG:
         flat = image.convert("RGB") if pixels.channels == 4 else image
-        flat.save(file, "JPEG", quality=JPEG_QUALITY if quality is None else quality, **notes)
+        flat.save(file, "JPEG", quality=JPEG_QUALITY if quality is None else quality, **marks)
     elif quality is None:
-        image.save(file, "WEBP", lossless=True, exact=True, **notes)
+        image.save(file, "WEBP", lossless=True, exact=True, **marks)
     else:
-        image.save(file, "WEBP", quality=quality, **notes)
+        image.save(file, "WEBP", quality=quality, **marks)
     return file.getvalue()
 
 
@@ -173,7 +177,7 @@ def _value(line: str, start: int) -> tuple[str, int]:
 
 def _quoted(value: object) -> str:
     text = str(value)
-    plain = text == text.strip() and not re.search(r'[,:\n"]', text)
+    plain = text == text.strip() and not _SPECIAL.search(text)
     return text if plain else json.dumps(text, ensure_ascii=False)
 
 

@@ -110,7 +110,7 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
         )
     errors.install(app, lambda path: document.allowed_methods(app, path))
     for routes in _ROUTES:
-        app.include_router(routes.router)
+        app.router.routes += routes.router.routes  # include_router would match each path twice
     document.install(app, client)
     pages.install(app)
     return app

@@ -5,14 +5,13 @@ Starlette's BaseHTTPMiddleware, and `@app.middleware("http")` with it, hides `ht
 
 import asyncio
 import re
-import uuid
+import secrets
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
 
-_PLAIN = re.compile(r"[!-~]{1,128}")
+_PLAIN = re.compile(rb"[!-~]{1,128}")
 
 
 class RequestId:
@@ -29,14 +28,16 @@ class RequestId:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _PLAIN.fullmatch(given) else uuid.uuid4().hex
+        given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+        useful = bool(given) and _PLAIN.fullmatch(given[0])
+        request_id = given[0].decode() if useful else secrets.token_hex(16)
+        header = (b"x-request-id", request_id.encode())
         scope.setdefault("state", {})["request_id"] = request_id
         logs.request_id.set(request_id)
 
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                message["headers"] = [*message.get("headers", ()), header]
             await send(message)
 
         await self._app(scope, receive, marked)

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 
 from app.crowd import Bounds
+from app.engine.outgoing import Outgoing
 from app.errors import MEDIA_TYPE, Fault, Problem
 
 _LINGER_SECONDS, _LINGER_BYTES = 1.0, 1 << 20  # of input after a refusal, which is thrown away
@@ -44,6 +45,10 @@ class Parting(HttpToolsProtocol):
     def incomplete(self) -> bool:
         """Whether a part of a request is there, and not all of it."""
         raise NotImplementedError
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin."""
+        super().connection_made(Outgoing(transport))  # type: ignore[arg-type]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End what is served; uvicorn would tell the request that came last, and no other."""

@@ -9,6 +9,7 @@ from fastapi import Request
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app.errors import BrokenBody, InvalidRequest, UnsupportedBody
 
@@ -40,7 +41,7 @@ async def read_body(request: Request) -> tuple[dict[str, Any], bool]:
         )
     if len(content_type) > _LONGEST_TYPE:
         raise UnsupportedBody(f"content-type has more than {_LONGEST_TYPE} characters")
-    body = await request.body()
+    body = await (request.body() if media_type in FORMS else _whole(request))
     if media_type not in FORMS or body.lstrip()[:1] == b"{":
         return _object(body), False
     if len(body) > _LARGEST_FORM:
@@ -54,6 +55,18 @@ async def read_body(request: Request) -> tuple[dict[str, Any], bool]:
         raise BrokenBody(f"the body is not a form: {error.detail}") from error
     except (MultipartParseError, UnicodeDecodeError) as error:
         raise BrokenBody(f"the body is not a form: {error}") from error
+
+
+async def _whole(request: Request) -> bytes:
+    """The body, which `Request.body` takes longer to put together."""
+    parts = []
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
 
 
 def _check_charset(content_type: str) -> None:
@@ -78,12 +91,25 @@ def gather(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     return values
 
 
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; RFC 8259, 4, leaves open which of two equal names counts."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise BrokenBody(f"the body is ambiguous JSON: {twice[:64]!r} comes twice")
+    return values
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unique)
+
+
 def _object(body: bytes) -> dict[str, Any]:
     if not body.strip():
         raise InvalidRequest({"": f"{_NOT_AN_OBJECT}, sent as content-type: {JSON}"})
     try:
-        values = json.loads(body, object_pairs_hook=_unique)
-        json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is no character
+        values = _JSON.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
+        if b"\\" in body or not body.isascii():
+            json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is no character
     except json.JSONDecodeError as error:
         where = f"{error.msg} at character {error.pos}"
         raise BrokenBody(f"the body is not JSON: {where}") from error
@@ -91,13 +117,4 @@ def _object(body: bytes) -> dict[str, Any]:
         raise BrokenBody("the body is not JSON that can be read") from error
     if not isinstance(values, dict):
         raise InvalidRequest({"": _NOT_AN_OBJECT})
-    return values
-
-
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; RFC 8259, 4, leaves open which of two equal names counts."""
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise BrokenBody(f"the body is ambiguous JSON: {twice[:64]!r} comes twice")
     return values

@@ -1,6 +1,5 @@
 """Bounds on what a client may send, held before anything is read into memory."""
 
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,8 +21,9 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        length = Headers(scope=scope).get("content-length", "")
-        declared = int(length) if length.isdecimal() and len(length) < 20 else 0
+        given = [value for name, value in scope["headers"] if name == b"content-length"]
+        length = given[0] if given else b""
+        declared = int(length) if length.isdigit() and len(length) < 20 else 0
         received = 0
 
         async def counted() -> Message:

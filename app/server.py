@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import os
 import shlex
@@ -68,6 +69,7 @@ class Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """As uvicorn's, and say when the models are there."""
+        gc.freeze()  # what is there by now stays, so garbage collection need not search it
         ready = asyncio.create_task(self._tell_when_ready())
         await super().main_loop()
         ready.cancel()

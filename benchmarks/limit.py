@@ -1,6 +1,6 @@
 """What the machine can do at best, without a server.
 
-    python -m benchmarks.limit device|machine|diffusers|ours
+    python -m benchmarks.limit device|machine|diffusers|ours|loop
 
 Prints JSON. A row is one evaluation of the UNet: one per step of an image, or two if guided.
 """
@@ -18,12 +18,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from app.engine.job import Image, Job, Params
 from app.engine.runner import Runner
 from app.engine.wire import Load
+from benchmarks.device.loop import closed_loop
 from benchmarks.peers.sampling import Digits, best_device
+from benchmarks.workload import STEPS
 from models.library import find
 
 BATCHES = (1, 8, 16, 32, 64, 128)  # rows
 SIZES = (512, 1024, 2048, 4096)  # of the square matrices
 SECONDS = 1.0  # of each measurement
+IN_FLIGHT = (1, 4, 16, 64)  # as many as there are clients of the closed loop
 
 
 def device() -> str:
@@ -97,6 +100,18 @@ def ours() -> dict[str, float]:
     return speeds
 
 
+def loop() -> dict[str, float]:
+    """Requests in flight -> rows per second of the worker's loop, decoding included."""
+    folder, slots, seconds = find("digits"), 64, 4.0
+    load = Load({}, best_device(), "float32", "auto", compile=False, slots=slots, rows=None)
+    runner = Runner.open(folder.name, folder, load)
+    runner.warm_up()
+    return {
+        str(clients): closed_loop(runner, clients, slots, STEPS, seconds).rows_per_second
+        for clients in IN_FLIGHT
+    }
+
+
 @torch.inference_mode()
 def calls_per_second(call: Callable[[], object]) -> float:
     """Calls per second of `call`, after three calls to warm up."""
@@ -117,7 +132,13 @@ def finish() -> None:
         torch.cuda.synchronize()
 
 
-MEASUREMENTS = {"device": device, "machine": machine, "diffusers": diffusers, "ours": ours}
+MEASUREMENTS = {
+    "device": device,
+    "machine": machine,
+    "diffusers": diffusers,
+    "ours": ours,
+    "loop": loop,
+}
 
 
 @click.command()

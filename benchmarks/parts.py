@@ -23,7 +23,7 @@ from benchmarks.results import (
     solo_times,
 )
 from benchmarks.sending import Answer, Run
-from benchmarks.servers import SERVERS, Running, call, running
+from benchmarks.servers import OURS, SERVERS, Running, call, running
 from benchmarks.workload import GUIDANCE_SCALES, STEPS, Request, rows
 
 CLIENTS = (1, 4, 16, 64)  # of the closed loop
@@ -67,11 +67,14 @@ def measure_limit(rounds: int = ROUNDS) -> Limit:
 def measure_load(names: Sequence[str], seconds: float, warmup: float) -> Load:
     """Every server alone: requests one by one, then from many clients, then at given rates.
 
+    Right before ours and right after it, the loop without a server is measured.
+
     The first server is the yardstick: its capacity sets the rates of the open loop for all servers,
     and its solo times decide what is in time there.
     """
-    load = Load()
+    load, loops = Load(), []
     for name in names:
+        loops += [call("benchmarks.limit", "loop")] if name == OURS else []
         with running(SERVERS[name]) as server:
             server.wait(server.server.ready)
             run = send(server.url, "solo", rounds=SOLO_ROUNDS, steps=STEPS)
@@ -87,6 +90,9 @@ def measure_load(names: Sequence[str], seconds: float, warmup: float) -> Load:
                     warmup=warmup,
                 )
                 report(name, f"{clients} clients", load.closed[name][clients])
+        loops += [call("benchmarks.limit", "loop")] if name == OURS else []
+    for clients in CLIENTS if loops else ():
+        load.loop[clients] = statistics.mean(loop[str(clients)] for loop in loops)
     yardstick = names[0]
     capacity = load.closed[yardstick][CLIENTS[-1]].images_per_second
     load.shares = {round(share * capacity, 2): share for share in SHARES}
@@ -127,7 +133,7 @@ def measure_previews(seconds: float, warmup: float, rounds: int = PREVIEW_ROUNDS
     """
     ways = {"a picture": None, "events": 0, f"events, {SHOWN} previews": SHOWN}
     previews = Previews(PREVIEW_CLIENTS, {name: [] for name in ways})
-    with running(SERVERS["ours"]) as server:
+    with running(SERVERS[OURS]) as server:
         server.wait(server.server.ready)
         for number in range(rounds):
             order = list(ways)[number % 3 :] + list(ways)[: number % 3]
@@ -157,7 +163,7 @@ def report(name: str, level: str, figures: Figures) -> None:
 def measure_fairness(seconds: float, warmup: float) -> list[Fairness]:
     """Short requests to our server, alone and beside many long ones."""
     table = []
-    with running(SERVERS["ours"]) as server:
+    with running(SERVERS[OURS]) as server:
         server.wait(server.server.ready)
         solo = solo_times(send(server.url, "solo", rounds=4 * SOLO_ROUNDS, steps=[SHORT_STEPS]))
         for stream, clients in enumerate(SHORT_CLIENTS, start=_FAIR_STREAM):
@@ -203,7 +209,7 @@ def measure_start(names: Sequence[str], starts: int = STARTS) -> dict[str, Start
 def measure_memory(checkpoints: Sequence[int] = CHECKPOINTS) -> dict[int, int]:
     """Requests that our server has answered -> its resident bytes."""
     done, measured = 0, {}
-    with running(SERVERS["ours"]) as server:
+    with running(SERVERS[OURS]) as server:
         server.wait(server.server.ready)
         for stream, count in enumerate(checkpoints, start=_MEMORY_STREAM):
             run = send(

@@ -9,8 +9,8 @@ from benchmarks.results import PATIENCE, Fairness, Figures, Limit, Load, Preview
 from benchmarks.servers import SERVERS
 
 _FIGURES = (
-    "images/s", "rows/s", "share of our loop", "p50 s", "p95 s", "p99 s", "in time", "errors",
-    "no answer", "cores used by the server", "load generator's CPU ms per request",
+    "images/s", "rows/s", "share of our loop with decoding", "p50 s", "p95 s", "p99 s", "in time",
+    "errors", "no answer", "cores used by the server", "load generator's CPU ms per request",
 )  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def markdown(results: Results) -> str:
     if results.limit:
         lines += limit_section(results.limit)
     if results.load:
-        lines += load_sections(results.load, results.limit)
+        lines += load_sections(results.load)
     if results.fairness:
         lines += fairness_section(results.fairness)
     if results.previews:
@@ -74,15 +74,15 @@ def loops(limit: Limit) -> dict[str, dict[str, float]]:
     return {"Darkroom's": limit.ours, "diffusers' UNet and DDIM scheduler": limit.diffusers}
 
 
-def load_sections(load: Load, limit: Limit | None) -> list[str]:
+def load_sections(load: Load) -> list[str]:
     """Every server at every load, and our server compared with each of the others."""
     closed = [
-        (str(clients), name, *cells(load.closed[name][clients], limit))
+        (str(clients), name, *cells(load.closed[name][clients], load.loop.get(clients)))
         for clients in next(iter(load.closed.values()))
         for name in load.closed
     ]
     opened = [
-        (f"{rate:g} ({share:.0%})", name, *cells(load.opened[name][rate], limit))
+        (f"{rate:g} ({share:.0%})", name, *cells(load.opened[name][rate], None))
         for rate, share in load.shares.items()
         for name in load.opened
         if rate in load.opened[name]
@@ -101,6 +101,7 @@ def load_sections(load: Load, limit: Limit | None) -> list[str]:
         "Median seconds per request on an idle server:",
         "",
         *table(("server", *load.solo[yardstick]), solo),
+        *loop_lines(load),
         "",
         f"Closed loop: each client sends its next request when it has its answer. In time: within "
         f"{PATIENCE} times the same server's time above. Errors: answers other than 200:",
@@ -118,12 +119,19 @@ def load_sections(load: Load, limit: Limit | None) -> list[str]:
     ]
 
 
-def cells(figures: Figures, limit: Limit | None) -> tuple[str, ...]:
+def loop_lines(load: Load) -> list[str]:
+    """What our loop makes without a server; nothing if it was not measured."""
+    rows = [(str(clients), f"{speed:.0f}") for clients, speed in load.loop.items()]
+    title = "Our loop without a server, decoding included, measured before and after our server:"
+    return ["", title, "", *table(("requests in flight", "rows/s"), rows)] if rows else []
+
+
+def cells(figures: Figures, loop: float | None) -> tuple[str, ...]:
     """One measurement, under the headings of `_FIGURES`."""
     return (
         f"{figures.images_per_second:.1f}",
         f"{figures.rows_per_second:.0f}",
-        f"{figures.rows_per_second / limit.best_of_ours:.0%}" if limit else "-",
+        f"{figures.rows_per_second / loop:.0%}" if loop else "-",
         *("-" if p is None else f"{p:.2f}" for p in (figures.p50, figures.p95, figures.p99)),
         f"{figures.in_time:.0%}",
         str(figures.failed),

@@ -126,6 +126,7 @@ class Load:
 
     solo: dict[str, dict[str, float]] = field(default_factory=dict)
     closed: dict[str, dict[int, Figures]] = field(default_factory=dict)  # clients ->
+    loop: dict[int, float] = field(default_factory=dict)  # requests in flight -> rows/s of ours
     opened: dict[str, dict[float, Figures]] = field(default_factory=dict)  # requests per second ->
     shares: dict[float, float] = field(
         default_factory=dict

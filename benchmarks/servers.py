@@ -39,8 +39,9 @@ class Server:
 
 _LOCK = ("-m", "benchmarks.peers.lock")
 _THREADS = "2"  # at 16 clients on two cores, the fastest of 1, 2, and 2 that sleep while they wait
+OURS = "ours"
 SERVERS = {
-    "ours": Server("Darkroom", ("-m", "app.cli", "serve"), "/livez", "/readyz"),
+    OURS: Server("Darkroom", ("-m", "app.cli", "serve"), "/livez", "/readyz"),
     "lock": Server("diffusers, FastAPI, a lock", _LOCK),
     "lock, tuned": Server(
         "diffusers, FastAPI, a lock; tuned threads", (*_LOCK, "--threads", _THREADS)

@@ -14,10 +14,9 @@ from torch import Tensor
 from models.asked import Sampling, read_labels, read_seeds
 from models.bounds import brief
 from models.checkpoint import Checkpoint, open_checkpoint
-from models.ddim import ddim_step, guide
+from models.ddim import ddim_step, guide, trajectory
 from models.library import locate
 from models.precision import set_precision
-from models.schedule import alpha_bars, timestep_pairs
 
 # Kernels choose their summation order by the shape of the batch, so a row's last bits depend on how
 # many rows ride with it. UNet and decoder always run on blocks of exactly `block_rows` rows, short
@@ -46,7 +45,6 @@ class LatentDiffusion:
         self.precision = "tf32" if tf32 else str(self.dtype).removeprefix("torch.")
         self._vae_dtype = next(self.vae.parameters()).dtype
         self._block_rows = block_rows
-        self.alpha_bar = alpha_bars(self.schedule).to(self.device)
 
     @classmethod
     def open(
@@ -223,14 +221,15 @@ class LatentDiffusion:
             eta=eta,
             timesteps=self.schedule.num_train_timesteps,
         )
-        rows, null, alpha_bar = len(indices), self.classes.null, self.alpha_bar
+        rows, null = len(indices), self.classes.null
         read = [null if index is None else index for index in indices]
         scales = torch.full((rows,), asked.guidance_scale, device=self.device)
-        etas = torch.full((rows,), asked.eta, device=self.device)
         starts = [self.start(seed) for seed in seeds]
         x = torch.stack([noise for noise, _ in starts]).to(self.device)
         clip = self.schedule.clip_sample_range if self.schedule.clip_sample else None
-        for i, (t, t_prev) in enumerate(timestep_pairs(self.schedule, asked.steps)):
+        visited, taken = trajectory(self.schedule, asked.steps, asked.eta)
+        taken = taken.float().to(self.device)
+        for i, t in enumerate(visited):
             if asked.guided(i) and asked.guidance_scale != 1 and null is not None:
                 both = self._predict(torch.cat([x, x]), t, read + [null] * rows)
                 output = guide(both[:rows], both[rows:], scales)
@@ -240,16 +239,7 @@ class LatentDiffusion:
             if asked.eta:
                 drawn = [torch.randn(self.latent_shape, generator=own) for _, own in starts]
                 noise = torch.stack(drawn).to(self.device)
-            x, _ = ddim_step(
-                x,
-                output,
-                alpha_bar[t].expand(rows),
-                alpha_bar[t_prev].expand(rows),
-                self.schedule.prediction_type,
-                eta=etas,
-                noise=noise,
-                clip=clip,
-            )
+            x, _ = ddim_step(x, output, taken[i].expand(rows, -1), noise=noise, clip=clip)
         return x
 
     def _predict(self, x: Tensor, t: int, labels: Sequence[int | None]) -> Tensor:

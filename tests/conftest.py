@@ -1,5 +1,6 @@
 """A model small enough to make anew, with random weights, and the server around it."""
 
+import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import torch
 from fastapi.testclient import TestClient
 
 import app.engine.backends  # noqa: F401  (before a test imports OpenVINO)
+from app.cli_drawing import open_runner
 from app.main import create_app
 from app.settings import Settings
 from models.checkpoint import save_checkpoint
@@ -21,6 +23,12 @@ from models.pipeline import LatentDiffusion
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
 from tests.e2e import live
+from tests.marks import (  # noqa: F401  (hooks)
+    pytest_collection_modifyitems,
+    pytest_itemcollected,
+    pytest_make_collect_report,
+    pytest_runtest_makereport,
+)
 from tests.tiny import SCHEDULE, UNET, VAE
 
 CLASSES = ("cat", "dog", "3")
@@ -45,6 +53,15 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny(tiny_folder: Path) -> LatentDiffusion:
     return LatentDiffusion.open(tiny_folder)
+
+
+_open_runner = functools.cache(open_runner)
+
+
+@pytest.fixture
+def opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the command line has opened stays open: it takes seconds, and draws the same again."""
+    monkeypatch.setattr("app.cli_drawing.open_runner", _open_runner)
 
 
 @pytest.fixture(scope="session")

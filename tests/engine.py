@@ -2,15 +2,18 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import msgspec
+from fastapi.testclient import TestClient
 
 from app.engine.client import EngineClient
 from app.engine.job import Params
 from app.engine.ledger import Limits
+from app.main import create_app
+from app.settings import Settings
 from tests.fakes import LOAD, FakeRunner, ThreadWorker
 
 LIMITS = Limits(jobs=100, work=10**6, seconds=60)
@@ -32,6 +35,22 @@ async def running(
             runner.shutter.open()
         await client.close()
         assert client.jobs == 0
+
+
+@contextmanager
+def served(
+    runner: FakeRunner, *, limits: Limits = LIMITS, client: str = "testclient", **settings: object
+) -> Iterator[tuple[TestClient, EngineClient]]:
+    """The whole application over a runner, ready, to a client at that address."""
+    engine = EngineClient(LOAD, limits, lambda load: ThreadWorker(load, lambda _: [runner]))
+    app = create_app(Settings(**settings), engine)
+    with TestClient(app, base_url="http://localhost", client=(client, 1)) as http:
+        while not engine.ready:
+            http.get("/livez")
+        try:
+            yield http, engine
+        finally:
+            runner.gate.open()
 
 
 async def until(happens: Callable[[], Any]) -> None:

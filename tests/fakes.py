@@ -84,7 +84,7 @@ class FakeRunner:
         stuck: Sequence[int] = (),
         memory: int = 10**6,
     ) -> None:
-        self.info = info
+        self.info, self.due = info, 0.0
         self.gate, self.shutter = Gate(), Gate()
         self.batches: list[list[int]] = []  # the seeds that rode each step
         self.started: list[int] = []  # seeds, in order

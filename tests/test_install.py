@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # pip, a process each
 ROOT = Path(__file__).parents[1]
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 NOWHERE = "http://127.0.0.1:9/whl"  # the discard port: nobody answers
@@ -142,6 +143,7 @@ def index(tmp_path: Path) -> Iterator[str]:
 LEAN = (sys.platform, platform.machine()) == ("linux", "x86_64")
 
 
+@pytest.mark.platform
 @pytest.mark.skipif(not LEAN, reason="elsewhere every build is for the CPU alone")
 @pytest.mark.parametrize(
     ("build", "lean"), [("cpu", True), ("cuda", False)], ids=["for the CPU", "for a GPU"]
@@ -181,4 +183,4 @@ def test_a_build_that_is_none_is_refused_before_anything_is_fetched(tmp_path: Pa
 def test_the_size_of_every_lock_is_known() -> None:
     locks = {path.stem for path in (ROOT / "requirements").glob("*.lock")} - {"cuda"}
     script = (ROOT / "requirements/install.py").read_text(encoding="utf-8")
-    assert locks <= set(re.findall(r'"(\w+)": \d+', script))
+    assert locks <= set(re.findall(r'"([\w-]+)": \d+', script))

@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 
 
-def planned(folder: Path) -> str:
+def planned(folder: Path, target: str = "serve") -> str:
     done = subprocess.run(
-        ["make", "--no-print-directory", "-n", "serve"],
+        ["make", "--no-print-directory", "-n", target],
         cwd=folder,
         env={name: value for name, value in os.environ.items() if name[:4] != "MAKE"},
         capture_output=True,
@@ -35,12 +35,23 @@ def checkout(folder: Path) -> Path:
     (folder / ".venv/bin").mkdir(parents=True)
     (folder / ".venv/bin/python").symlink_to(sys.executable)
     (folder / ".venv/.python").write_text(str(folder))
-    (folder / ".venv/.serve").touch()
+    for name in (".serve", ".dev"):
+        (folder / ".venv" / name).touch()
     return folder
 
 
 def test_an_environment_is_made_once(tmp_path: Path) -> None:
     assert planned(checkout(tmp_path / "here")).splitlines() == [".venv/bin/darkroom serve"]
+
+
+@pytest.mark.parametrize("target", ["check", "lint", "test"])
+def test_each_check_is_made_once(tmp_path: Path, target: str) -> None:
+    """The rules of imports among them: by their own name, or as one of the tests."""
+    plan = planned(checkout(tmp_path / "here"), target)
+    for tool in ("/ruff check", "/ruff format --check", "/mypy", "-m pytest"):
+        assert plan.count(tool) == 1, plan
+    assert ("tests/test_architecture.py" in plan) == (target == "lint")
+    assert ("not (server or training or slow)" in plan) == (target == "check")
 
 
 def test_a_checkout_that_has_moved_gets_a_new_environment(tmp_path: Path) -> None:

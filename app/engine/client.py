@@ -215,10 +215,10 @@ class EngineClient:
             request.watches.append(watch)
             watch(self._place(request))
         try:
-            async with asyncio.timeout(timeout):
-                done = await asyncio.shield(request.answer)
-        except TimeoutError as error:
-            raise DeadlineExceeded(f"not done within {timeout:g} seconds") from error
+            await asyncio.wait((request.answer,), timeout=timeout)
+            if not request.answer.done():
+                raise DeadlineExceeded(f"not done within {timeout:g} seconds")
+            done = request.answer.result()
         finally:
             request.waiters -= 1
             if watch:
@@ -242,7 +242,8 @@ class EngineClient:
         answer = asyncio.get_running_loop().create_future()
         request = Request(next(self._ids), asker, params, work, priority, previews, answer)
         self._ledger.add(request)
-        self._send_waiting()
+        if self.supervisor.up and not self._ledger.suspects:
+            self._send(request)
         return request
 
     def _send_waiting(self) -> None:
@@ -250,21 +251,18 @@ class EngineClient:
         if not self.supervisor.up:
             return
         requests = self._ledger.requests.values()
-        suspects = [request for request in requests if request.suspect]
         waiting = [request for request in requests if not request.sent]
-        if suspects:
+        if suspects := list(self._ledger.suspects.values()):
             waiting = [] if any(request.sent for request in requests) else suspects[:1]
         for request in waiting:
-            request.sent = True
-            self.supervisor.send(
-                Submit(
-                    request.id,
-                    request.params,
-                    request.priority,
-                    request.previews,
-                    request.asker,
-                )
-            )
+            self._send(request)
+
+    def _send(self, request: Request) -> None:
+        request.sent = True
+        submit = Submit(
+            request.id, request.params, request.priority, request.previews, request.asker
+        )
+        self.supervisor.send(submit)
 
     def _abandon(self, request: Request) -> None:
         """End a request that nobody waits for any more."""

@@ -97,15 +97,13 @@ class Params:
 
         An interval becomes the narrowest that covers the same steps, and ends where a step begins.
         """
-        # The steps begin..end-1 are guided, by the comparisons that `rows` makes.
-        begin, end = (
-            bisect_left(range(self.steps), edge, key=lambda step: step / self.steps)
-            for edge in self.guidance_interval
-        )
-        classes = self.class_index is not None and info.null_class is not None
-        if classes and self.guidance_scale != 1 and begin < end:
-            return replace(self, guidance_interval=(begin / self.steps, end / self.steps))
-        return replace(self, guidance_scale=1.0, guidance_interval=(0.0, 1.0))
+        begin, end = self._guided
+        scale, interval = 1.0, (0.0, 1.0)
+        if self.class_index is not None and info.null_class is not None and begin < end:
+            scale, interval = self.guidance_scale, (begin / self.steps, end / self.steps)
+        if (scale, interval) == (self.guidance_scale, self.guidance_interval):
+            return self
+        return replace(self, guidance_scale=scale, guidance_interval=interval)
 
     def seed_of(self, image: int) -> int:
         """The seed of image 0..n-1."""
@@ -119,7 +117,19 @@ class Params:
     @property
     def work(self) -> int:
         """UNet evaluations of the whole request."""
-        return self.n * sum(self.rows(step) for step in range(self.steps))
+        begin, end = self._guided
+        return self.n * (self.steps + max(end - begin, 0))
+
+    @property
+    def _guided(self) -> tuple[int, int]:
+        """The steps begin..end-1 are guided, by the comparisons that `rows` makes."""
+        if self.guidance_scale == 1:
+            return 0, 0
+        begin, end = (
+            bisect_left(range(self.steps), edge, key=lambda step: step / self.steps)
+            for edge in self.guidance_interval
+        )
+        return begin, end
 
 
 @dataclass(frozen=True)

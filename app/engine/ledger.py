@@ -82,6 +82,7 @@ class Ledger:
         self.models: Mapping[str, ModelInfo] = {}
         self.stats = Stats()
         self.requests: dict[int, Request] = {}
+        self.suspects: dict[int, Request] = {}  # of these, those that may be what kills workers
         self._jobs, self._work = Shares(limits.jobs), Shares(limits.work)
         self._sums: dict[_Kind, _Sum] = defaultdict(_Sum)
         self._equal: dict[Params, dict[str, Request]] = {}  # by client, the newest
@@ -109,6 +110,7 @@ class Ledger:
         """Remove a request that has ended."""
         if self.requests.pop(request.id, None) is None:
             return
+        self.suspects.pop(request.id, None)
         self._count(request, -request.counted)
         self._charge(request, -1)
         same = self._equal[request.params]
@@ -131,6 +133,7 @@ class Ledger:
                 request.deaths = 0
             request.sent = request.riding = False
             self.note(request, 0)
+        self.suspects = {request.id: request for request in requests if request.suspect}
         return [request for request in requests if request.deaths >= _CULPRIT]
 
     def note(self, request: Request, steps: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from app.engine.outgoing import Outgoing
 from app.engine.wire import Cancelled, Command, Done, Event, Failed, Load, Submit, pack, read_event
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ class WorkerProcess:
         with theirs:
             self.process = self._spawn(command, theirs)
         self._ours.sendall(pack(load))
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._in: asyncio.StreamReader | None = None
+        self._out: Outgoing | None = None
         self.owed: set[int] = set()  # jobs it was sent and has not answered
         self.heard = 0  # messages
 
@@ -69,12 +71,13 @@ class WorkerProcess:
     async def attach(self) -> None:
         """Connect to it from the running event loop."""
         self._ours.setblocking(False)
-        self._streams = await asyncio.open_connection(sock=self._ours)
+        self._in, self._writer = await asyncio.open_connection(sock=self._ours)
+        self._out = Outgoing(self._writer.transport)
 
     async def event(self) -> Event | None:
         """Return its next event; None when it is gone. Raises `MsgspecError`."""
-        assert self._streams is not None, "attach() comes first"
-        event = await read_event(self._streams[0])
+        assert self._in is not None, "attach() comes first"
+        event = await read_event(self._in)
         self.heard += 1
         if isinstance(event, Done | Failed | Cancelled):
             self.owed.discard(event.job_id)
@@ -84,16 +87,16 @@ class WorkerProcess:
         """Send a command; it is lost if the worker is gone, which `event` reports."""
         if isinstance(command, Submit):
             self.owed.add(command.job_id)
-        if self._streams is not None and not self._streams[1].is_closing():
-            self._streams[1].write(pack(command))
+        if self._out is not None and not self._out.is_closing():
+            self._out.write(pack(command))
 
     async def end(self, grace: float) -> int | None:
         """Wait `grace` seconds for its end, then kill it; its exit status, None if it runs on."""
         with contextlib.suppress(OSError, RuntimeError):
-            if self._streams is None:
+            if self._out is None:
                 self._ours.shutdown(socket.SHUT_RDWR)
             else:
-                self._streams[1].close()
+                self._out.close()
         status = await self._status(grace)
         if status is None:
             self.process.kill()

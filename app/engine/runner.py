@@ -5,14 +5,16 @@ The scheduler decides which images ride and when; this file knows what a slot ho
 
 import functools
 import logging
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from app.engine.backends.base import Backend, Decoding, Rows, Slots, device_errors
+from app.engine.backends.base import Backend, Decoding, Part, Rows, Slots, device_errors
 from app.engine.backends.choice import pick_backend
 from app.engine.backends.hardware import device_name, platform_of
 from app.engine.backends.measure import (
@@ -27,12 +29,16 @@ from app.engine.job import DeviceLost, Image, ModelInfo, OutOfMemory, Pixels
 from app.engine.shares import with_reserve
 from app.engine.wire import Load
 from models.checkpoint import checkpoint_digest
+from models.config import DDIMConfig
+from models.ddim import COEFFICIENTS, trajectory
 from models.pipeline import BLOCK_ROWS, LatentDiffusion, pick_device
 from models.preview import LatentPreview
-from models.schedule import timestep_pairs
 
 log = logging.getLogger(__name__)
 
+_DECODED = 8  # images that a part decodes before a step, at most; it ends the batch it is at
+_EARLY = 0.75  # of a tick: what comes until then rides in the next, which is planned meanwhile
+_NO_STEP = [0.0] * COEFFICIENTS  # of padding
 _SLOTS = 64  # where neither settings nor the largest bucket say more
 
 
@@ -50,16 +56,21 @@ class Runner:
         self._blank, self._waste = slots, slots + 1
         self._slots = Slots.of(slots + 2, model)
         self._generators: dict[int, torch.Generator] = {}
-        self._pairs = functools.lru_cache(64)(lambda steps: timestep_pairs(model.schedule, steps))
-        self._starting: list[tuple[int, Tensor]] = []
+        self._trajectory = functools.lru_cache(64)(functools.partial(_listed, model.schedule))
+        self._taken: dict[int, list[tuple[int, list[float]]]] = {}  # by slot, the image's steps
+        self._starting: dict[int, Tensor] = {}  # by slot, the noise that goes there
+        self._aloft: dict[int, int] = {}  # by slot in a step not settled, the part that steps it
+        self._parts = 1  # of the last tick
         self._finishing: list[Image] = []
         self._finished: list[tuple[Image, Tensor]] = []
-        self._decoding: tuple[list[tuple[Image, Tensor]], Decoding] | None = None
+        self._decoding: dict[int, tuple[list[tuple[Image, Tensor]], Decoding]] = {}  # by part
+        self._decoded: list[tuple[Image, Pixels | str]] = []
         self._decode_buckets = UNMEASURED.decode_buckets
         self._sketch: LatentPreview | None = None  # fitted to the decoder at warm-up
         self._wanted: list[tuple[Image, int]] = []  # previews, with the step they are of
         self._unsketched: list[tuple[Image, int, Tensor]] = []  # their x0
         self._sketching: list[tuple[list[tuple[Image, int]], Decoding]] = []
+        self.due = 0.0  # when the next step should be planned; time.perf_counter()
         self.info = self._describe(UNMEASURED)
 
     @classmethod
@@ -105,25 +116,42 @@ class Runner:
     def start(self, image: Image) -> None:
         """Draw an image's initial noise, for its slot."""
         noise, generator = self._model.start(image.job.params.seed_of(image.index))
-        self._starting.append((image.slot, noise))
+        self._starting[image.slot] = noise
         self._generators[image.slot] = generator
+        params = image.job.params
+        self._taken[image.slot] = self._trajectory(params.steps, params.eta)
 
     @torch.inference_mode()
     def step(self, images: Sequence[Image], rows: int) -> None:
         """Begin one DDIM step of these images, all or none, in a bucket of `rows`.
 
+        Each part of the tick begins as soon as the same part of the last one is settled.
+
         Raises:
             OutOfMemory: with fewer it may succeed.
             DeviceLost: nothing will, in this process.
         """
+        count = self._backend.parts(rows)
+        shares = divide(images, count, rows // count, self._aloft)
         drawn = [self._generators[image.slot] for image in images if image.job.params.eta]
         states = [generator.get_state() for generator in drawn]
-        tick = self._rows(images, rows)  # made while the last one is still under way
+        ticks = [self._rows(share, rows // count) for share in shares]  # while the last one runs
+        begun, early = False, _EARLY * self.info.costs.holding(rows).seconds
         try:
             with device_errors():
-                self._settle()
-                self._backend.step(self._slots, tick)
-        except Exception:  # it will be tried again, with the same noise
+                if count != self._parts or self._mixed(shares):
+                    self._settle(range(self._parts))
+                self._parts = count
+                for part in self._in_turn([k for k, share in enumerate(shares) if share]):
+                    began = time.perf_counter()
+                    self._backend.step(self._slots, ticks[part], Part(part, count))
+                    self._aloft |= {image.slot: part for image in shares[part]}
+                    if not begun:  # what is the first to begin is the first to end
+                        self.due = began + early
+                    begun = True
+        except Exception as error:  # it will be tried again, with the same noise
+            if begun:
+                raise DeviceLost(f"only parts of a tick were begun: {error}") from error
             for generator, state in zip(drawn, states, strict=True):
                 generator.set_state(state)
             raise
@@ -132,10 +160,13 @@ class Runner:
     def decode(self, images: Sequence[Image]) -> None:
         """Decode images that are in their last step, as soon as it is done."""
         self._finishing += images
+        self._collect()
 
+    @torch.inference_mode()
     def preview(self, images: Sequence[Image]) -> None:
         """Keep the x0 of these images at the step begun last, for previews."""
         self._wanted += [(image, image.step) for image in images]
+        self._collect()
 
     @torch.inference_mode()
     def previewed(self, *, wait: bool) -> list[tuple[Image, int, Pixels]]:
@@ -155,64 +186,112 @@ class Runner:
     @torch.inference_mode()
     def decoded(self, *, wait: bool) -> list[tuple[Image, Pixels | str]]:
         """Images that came out since, or the reason why one cannot."""
-        settled = wait or self._backend.done()
-        if settled:  # the last step may be the last there is: no other will see to it
+        for part in range(self._parts):  # the last step may be the last there is
+            if wait or self._backend.done(part):
+                with device_errors():
+                    self._settle([part])
+                self._decode_next(part)
+        for part, (_, decoding) in list(self._decoding.items()):
+            if decoding.done() or (wait and not self._decoded):
+                self._take_decoded(part)
+        made, self._decoded = self._decoded, []
+        return made
+
+    def _in_turn(self, parts: Iterable[int]) -> Iterator[int]:
+        """These parts, each when it has done its last step and what it was then given to decode."""
+        waiting, decoded = set(parts), Counter[int]()
+        while waiting:
+            part = self._backend.first(waiting)
+            self._settle([part])
+            count = self._decode_next(part) if decoded[part] < _DECODED else 0
+            decoded[part] += count
+            if not count:
+                waiting.remove(part)
+                yield part
+
+    def _mixed(self, shares: Sequence[Sequence[Image]]) -> bool:
+        """Whether a part has images that another one still steps."""
+        return any(
+            self._aloft.get(image.slot, part) != part
+            for part, share in enumerate(shares)
+            for image in share
+        )
+
+    def _settle(self, parts: Iterable[int]) -> None:
+        """Let parts finish their steps; take what is ready out of slots, put in what starts."""
+        for part in parts:
+            self._backend.settle(part)
+            self._aloft = {slot: at for slot, at in self._aloft.items() if at != part}
+        self._collect()
+        if ready := [slot for slot in self._starting if slot not in self._aloft]:
+            noise = torch.stack([self._starting[slot] for slot in ready])
+            send = self._backend.send
+            self._slots.x.index_copy_(0, send(torch.tensor(ready)), send(noise))
+            for slot in ready:  # not before: it may have to be tried again
+                del self._starting[slot]
+
+    def _collect(self) -> None:
+        """Take finished latents, and x0 that are wanted, out of slots that no step is using."""
+        waiting: list[Image] = []
+        ready: list[Image] = []
+        for image in self._finishing:
+            (waiting if image.slot in self._aloft else ready).append(image)
+        copies = self._copies(self._slots.x, ready)
+        self._finishing = waiting
+        self._finished += zip(ready, copies, strict=True)
+        shown = [wanted for wanted in self._wanted if wanted[0].slot not in self._aloft]
+        copies = self._copies(self._slots.x0, [image for image, _ in shown])
+        self._wanted = [wanted for wanted in self._wanted if wanted[0].slot in self._aloft]
+        self._unsketched += [(*wanted, x0) for wanted, x0 in zip(shown, copies, strict=True)]
+
+    def _copies(self, slots: Tensor, images: Sequence[Image]) -> Sequence[Tensor]:
+        """What these images have in their slots, as it is now."""
+        if not images:
+            return ()
+        places = torch.tensor([image.slot for image in images])
+        return slots[self._backend.send(places)].unbind()
+
+    def _decode_next(self, part: int) -> int:
+        """Begin to decode what is finished, unless this part is decoding; how many images."""
+        if part in self._decoding:
+            if not self._decoding[part][1].done():
+                return 0
+            self._take_decoded(part)
+        if not self._finished:
+            return 0
+        largest = self._decode_buckets[-1]
+        batch, self._finished = self._finished[:largest], self._finished[largest:]
+        try:
             with device_errors():
-                self._settle()
-        if self._decoding is None or not (wait or self._decoding[1].done()):
-            return []
-        batch, decoding = self._decoding
-        self._decoding = None
+                decoding = self._begin([latent for _, latent in batch], part)
+        except DeviceLost:
+            raise
+        except Exception as error:  # told when the images are asked for
+            decoding = _Broken(error)
+        self._decoding[part] = batch, decoding
+        return len(batch)
+
+    def _take_decoded(self, part: int) -> None:
+        """Wait for what a part decodes."""
+        batch, decoding = self._decoding.pop(part)
         try:
             with device_errors():
                 made = _results(decoding, len(batch))
         except DeviceLost:
             raise
         except Exception:  # decoded one by one, only those fail that have to
-            made = [self._decode_alone(latent) for _, latent in batch]
-        if settled:
-            self._decode_next()
-        return [(image, result) for (image, _), result in zip(batch, made, strict=True)]
+            made = [self._decode_alone(latent, part) for _, latent in batch]
+        self._decoded += [(image, result) for (image, _), result in zip(batch, made, strict=True)]
 
-    def _settle(self) -> None:
-        """Take what the last step finished out of its slots, and put what starts into them."""
-        x = self._slots.x
-        if self._finishing or self._starting or self._finished or self._wanted:
-            self._backend.settle()
-        x0 = self._slots.x0
-        self._unsketched += [(image, step, x0[image.slot].clone()) for image, step in self._wanted]
-        self._wanted = []
-        self._finished += [(image, x[image.slot].clone()) for image in self._finishing]
-        self._finishing = []
-        for slot, noise in self._starting:
-            x[slot] = noise.to(x.device, non_blocking=True)
-        self._starting = []
-        self._decode_next()
-
-    def _decode_next(self) -> None:
-        """Begin on what is finished, as many as fit, unless some are being decoded."""
-        if self._decoding is not None or not self._finished:
-            return
-        largest = self._decode_buckets[-1]
-        batch, self._finished = self._finished[:largest], self._finished[largest:]
-        try:
-            with device_errors():
-                decoding = self._begin([latent for _, latent in batch])
-        except DeviceLost:
-            raise
-        except Exception as error:  # told when the images are asked for
-            decoding = _Broken(error)
-        self._decoding = batch, decoding
-
-    def _begin(self, latents: Sequence[Tensor]) -> Decoding:
+    def _begin(self, latents: Sequence[Tensor], part: int) -> Decoding:
         size = next(size for size in self._decode_buckets if size >= len(latents))
         padded = [*latents, *[self._slots.x[self._blank]] * (size - len(latents))]
-        return self._backend.decode(torch.stack(padded))
+        return self._backend.decode(torch.stack(padded), part)
 
-    def _decode_alone(self, latent: Tensor) -> Pixels | str:
+    def _decode_alone(self, latent: Tensor, part: int) -> Pixels | str:
         try:
             with device_errors():
-                return _results(self._begin([latent]), 1)[0]
+                return _results(self._begin([latent], part), 1)[0]
         except DeviceLost:
             raise
         except Exception as error:
@@ -242,6 +321,10 @@ class Runner:
             slots=self._asked or max(_SLOTS, costs.buckets[-1].rows),
         )
 
+    def _step_of(self, image: Image) -> tuple[int, list[float]]:
+        """The timestep and the coefficients of an image's next step."""
+        return self._taken[image.slot][image.step]
+
     def _rows(self, images: Sequence[Image], size: int) -> Rows:
         """The tick as tensors on the CPU."""
         labels = self._model.classes
@@ -249,14 +332,14 @@ class Runner:
         count, padding = len(images), size - len(images) - len(guided)
         order = [*range(count), *guided]
         slots = [image.slot for image in images]
-        pairs = [self._pairs(image.job.params.steps)[image.step] for image in images]
+        steps = [self._step_of(image) for image in images]
         unconditional = labels.null or 0
         classes = [
             unconditional if (index := image.job.params.class_index) is None else index
             for image in images
         ]
         null = list(range(size))
-        scale, eta = [1.0] * size, [0.0] * size
+        scale = [1.0] * size
         for k, i in enumerate(guided):
             null[i] = count + k
             scale[i] = images[i].job.params.guidance_scale
@@ -264,20 +347,53 @@ class Runner:
         if any(image.job.params.eta for image in images):
             noise = torch.zeros(size, *self._model.latent_shape)
             for i, image in enumerate(images):
-                eta[i] = image.job.params.eta
-                if eta[i]:
+                if image.job.params.eta:
                     noise[i].normal_(generator=self._generators[image.slot])
         return Rows(
             read=torch.tensor([*(slots[i] for i in order), *[self._blank] * padding]),
             write=torch.tensor([*slots, *[self._waste] * (size - count)]),
-            t=torch.tensor([*(pairs[i][0] for i in order), *[0] * padding]),
-            t_prev=torch.tensor([*(t_prev for _, t_prev in pairs), *[-1] * (size - count)]),
+            t=torch.tensor([*(steps[i][0] for i in order), *[0] * padding]),
             label=torch.tensor([*classes, *[unconditional] * (size - count)]),
             null=torch.tensor(null),
             scale=torch.tensor(scale),
-            eta=torch.tensor(eta),
+            steps=torch.tensor([*(taken for _, taken in steps), *[_NO_STEP] * (size - count)]),
             noise=noise,
         )
+
+
+def _listed(schedule: DDIMConfig, steps: int, eta: float) -> list[tuple[int, list[float]]]:
+    """The timestep and the coefficients of every step."""
+    timesteps, taken = trajectory(schedule, steps, eta)
+    return list(zip(timesteps, taken.tolist(), strict=True))
+
+
+def divide(
+    images: Sequence[Image], parts: int, room: int, aloft: Mapping[int, int]
+) -> list[list[Image]]:
+    """Images by the part of a tick they ride in, at most `room` rows each; `room` is even, or all.
+
+    An image whose slot is aloft, in a step that is not settled, stays in the part of that step if
+    it can: a part that has all of its images need not wait for another.
+    """
+
+    def place(order: Sequence[Image]) -> list[list[Image]] | None:
+        shares: list[list[Image]] = [[] for _ in range(parts)]
+        free = [room] * parts
+        for image in order:
+            part = aloft.get(image.slot, parts)
+            if part >= parts or free[part] < image.rows:
+                part = max(range(parts), key=free.__getitem__)
+                if free[part] < image.rows:
+                    return None
+            shares[part].append(image)
+            free[part] -= image.rows
+        return shares
+
+    guided_first = sorted(images, key=lambda image: -image.rows)
+    bound_first = sorted(guided_first, key=lambda image: image.slot not in aloft)
+    shares = place(bound_first) or place(guided_first)  # pairs fit where they come first
+    assert shares is not None, "more rows than the tick has"
+    return shares
 
 
 @dataclass(frozen=True)

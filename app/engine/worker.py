@@ -58,6 +58,7 @@ log = logging.getLogger(__name__)
 
 _BEAT_SECONDS = 0.5
 _MOST_NAMED = 16  # requests, in a line of the log
+_POLL_SECONDS = 0.002  # between looks whether something was decoded
 _REPORT_SECONDS = 0.2  # every client that follows is woken by each: they cost a few percent
 
 
@@ -65,6 +66,7 @@ class Mechanism(Protocol):
     """The runner's interface for the loop: the tensors of one model, by slot."""
 
     info: ModelInfo
+    due: float  # when the next step should be planned; time.perf_counter()
 
     def start(self, image: Image) -> None:
         """Put an image's initial noise into its slot."""
@@ -196,15 +198,15 @@ class Worker:
         return any(lane.scheduler.busy for lane in self._lanes.values())
 
     def _receive(self) -> bool:
-        """Take every command there is, waiting for one when idle; false at `Stop`."""
+        """Take the commands that come until the next tick is due; false at `Stop`.
+
+        Where there is nothing to do, wait for one.
+        """
         idle = not self._busy and not any(lane.decoding for lane in self._lanes.values())
-        while True:
-            try:
-                command, came = self._inbox.get(block=idle)
-            except queue.Empty:
-                return True
+        while (received := self._inbox.get() if idle else self._before_due()) is not None:
             if idle:  # idle time does not count as slowness
                 idle, self._reported = False, time.perf_counter()
+            command, came = received
             if isinstance(command, Stop):
                 return False
             if isinstance(command, Submit):
@@ -221,6 +223,22 @@ class Worker:
                 lane.scheduler.cancel(command.job_id) for lane in self._lanes.values()
             ):
                 self._emit(Cancelled(command.job_id, self._ticks - came))
+        return True
+
+    def _before_due(self) -> tuple[Command, int] | None:
+        """The next command that comes before the next tick is due; delivers meanwhile."""
+        lanes = [lane for lane in self._lanes.values() if lane.scheduler.busy]
+        due = min((lane.runner.due for lane in lanes), default=0.0)
+        decoding = any(lane.decoding for lane in self._lanes.values())
+        while (left := due - time.perf_counter()) > 0:
+            with contextlib.suppress(queue.Empty):
+                return self._inbox.get(timeout=min(left, _POLL_SECONDS) if decoding else left)
+            for lane in self._lanes.values():
+                self._deliver(lane)
+            decoding = any(lane.decoding for lane in self._lanes.values())
+        with contextlib.suppress(queue.Empty):
+            return self._inbox.get_nowait()
+        return None
 
     def _tick(self, lane: _Lane) -> None:
         """One step of one model."""

@@ -16,7 +16,7 @@ from typing import Any
 from fastapi import Request, Response
 
 from app import docs
-from app.dependencies import StudioDep
+from app.dependencies import studio_of
 from app.drawing import Order, Studio
 from app.engine.job import Moved, Preview, Result
 from app.errors import InvalidRequest, enveloped
@@ -64,8 +64,9 @@ router = Router(prefix="/sdapi/v1", tags=["automatic1111"], route_class=envelope
     responses=errors_of(*BODY, *docs.DRAWING_FAILS),
     openapi_extra=body_of(Txt2ImgRequest.model_json_schema(), prompt="7", seed=1, steps=20),
 )
-async def txt2img(request: Request, studio: StudioDep) -> Response:
+async def txt2img(request: Request) -> Response:
     """Draw `batch_size` times `n_iter` images of the class that the prompt names, with DDIM."""
+    studio = await studio_of(request)
     values, _ = await read_body(request)
     wanted = Txt2ImgRequest.parse(values, prompt=allowed_prompt(asked_of(None, studio.models)))
     order = wanted.to_order(studio.models)

@@ -11,7 +11,7 @@ from app.answers import (
     recall,
     without_body,
 )
-from app.dependencies import EarlyStudioDep, StudioDep
+from app.dependencies import early_studio, studio_of
 from app.drawing import Order
 from app.errors import UnknownImage
 from app.images import FORMATS, format_of
@@ -26,11 +26,12 @@ router = Router(tags=["generate"])
 
 
 @router.post("/generate", **docs.GENERATE)
-async def generate(request: Request, studio: EarlyStudioDep) -> Response:
+async def generate(request: Request) -> Response:
     """Draw `n` images of a class with DDIM. The same request gives the same pixels every time.
 
     A body with `inputs` is read as Hugging Face's clients write it.
     """
+    studio = early_studio(request)
     values, text = await read_body(request)
     if "inputs" in values and not text:
         studio = await studio.opened()
@@ -43,11 +44,12 @@ async def generate(request: Request, studio: EarlyStudioDep) -> Response:
 
 
 @router.api_route("/generate", methods=["GET", "HEAD"], **docs.GENERATE_BY_QUERY)
-async def generate_by_query(request: Request, studio: EarlyStudioDep) -> Response:
+async def generate_by_query(request: Request) -> Response:
     """As POST, from a query. With a seed, a repeated request can get 304: see `ETag`.
 
     What it means may change with the server's default model; `Content-Location` does not.
     """
+    studio = early_studio(request)
     values = gather(request.query_params.multi_items())
     wanted = GenerateRequest.parse(values, strict=False, models=studio.models)
     studio = await studio.opened(wanted.timeout)
@@ -65,8 +67,9 @@ async def generate_by_query(request: Request, studio: EarlyStudioDep) -> Respons
 
 
 @router.api_route("/images/{name}", methods=["GET", "HEAD"], **docs.IMAGE)
-async def recall_image(request: Request, name: str, studio: StudioDep) -> Response:
+async def recall_image(request: Request, name: str) -> Response:
     """The image of an id, drawn again: `{id}.png`, `.webp` or `.jpg`, or what `Accept` asks for."""
+    studio = await studio_of(request)
     stem, dot, extension = name.partition(".")
     params = params_of(stem, studio.models)
     if not dot:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from app import docs
 from app.answers import answer
-from app.dependencies import StudioDep
+from app.dependencies import studio_of
 from app.dialects import to_order as translate
 from app.drawing import Order
 from app.engine.job import ModelInfo
@@ -61,8 +61,9 @@ _OPERATION = docs.HUGGINGFACE | {
 
 
 @router.post("/models/{name}", **_OPERATION)
-async def text_to_image(request: Request, name: str, studio: StudioDep) -> Response:
+async def text_to_image(request: Request, name: str) -> Response:
     """Draw an image of the class that `inputs` names, with the model of the path."""
+    studio = await studio_of(request)
     values, _ = await read_body(request)
     order = to_order(values | {"model": name}, studio.models)
     return await answer(studio, request, order)

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from app import docs, events
 from app.answers import image_path
-from app.dependencies import StudioDep
+from app.dependencies import StudioDep, studio_of
 from app.drawing import Order, Studio
 from app.engine.job import EngineError, ModelInfo, Preview, Result
 from app.errors import Fault, enveloped, fault_of, model_of
@@ -110,11 +110,12 @@ _EXAMPLES = {
         }
     },
 )
-async def create_image(request: Request, studio: StudioDep) -> Response:
+async def create_image(request: Request) -> Response:
     """Draw `n` images of the class that the prompt names; with `stream`, tell on the way.
 
     `Accept` does not matter: OpenAI's own clients ask for JSON even where they stream.
     """
+    studio = await studio_of(request)
     values, _ = await read_body(request)
     told = allowed_prompt(asked_of(values.get("model"), studio.models))
     wanted = ImageRequest.parse(values, prompt=told)

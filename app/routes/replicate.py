@@ -11,7 +11,7 @@ from urllib.parse import quote
 from fastapi import Request, Response
 
 from app import docs
-from app.dependencies import StudioDep
+from app.dependencies import StudioDep, studio_of
 from app.drawing import Studio
 from app.errors import InvalidRequest, UnknownModel, model_of
 from app.prompts import allowed_prompt, asked_of
@@ -94,8 +94,9 @@ _BY_VERSION = {
     summary="Draw images, for Replicate's clients",
     **_creation({}, _EXAMPLES, 404),
 )
-async def create_prediction(request: Request, owner: str, name: str, studio: StudioDep) -> Response:
+async def create_prediction(request: Request, owner: str, name: str) -> Response:
     """Draw `num_outputs` images of the class that the prompt names. Any owner will do."""
+    studio = await studio_of(request)
     created_at = datetime.now(UTC)
     values, _ = await read_body(request)
     return await _create(studio, owner, name, values.get("input"), created_at)
@@ -107,8 +108,9 @@ async def create_prediction(request: Request, owner: str, name: str, studio: Stu
     summary="Draw images with a version of a model, for Replicate's clients",
     **_creation({"version": _VERSION}, _BY_VERSION),
 )
-async def create_version_prediction(request: Request, studio: StudioDep) -> Response:
+async def create_version_prediction(request: Request) -> Response:
     """As by a model's name; a model has one version, whose id is the checkpoint's SHA-256."""
+    studio = await studio_of(request)
     created_at = datetime.now(UTC)
     values, _ = await read_body(request)
     owner, info = named(values.get("version"), studio.models)

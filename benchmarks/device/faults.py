@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from app.engine.backends.base import Rows, Slots, device_errors
+from app.engine.backends.base import WHOLE, Part, Rows, Slots, device_errors
 from app.engine.backends.cuda import CudaGraphs
 from app.engine.job import DeviceLost
 from benchmarks.device.engine import open_digits, open_engine
@@ -24,6 +24,7 @@ from benchmarks.device.names import FAULTS
 from benchmarks.device.place import device, on_device
 from benchmarks.device.precision import FLOAT16, FLOAT32
 from benchmarks.servers import call
+from models.ddim import COEFFICIENTS
 from models.memory import activations
 
 _NEEDS = 10.0  # seconds for one fault
@@ -53,11 +54,11 @@ class Limited(CudaGraphs):
 
     most = sys.maxsize
 
-    def step(self, slots: Slots, rows: Rows) -> None:
+    def step(self, slots: Slots, rows: Rows, part: Part = WHOLE) -> None:
         """As the backend itself, if memory suffices."""
         if len(rows.read) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        super().step(slots, rows)
+        super().step(slots, rows, part)
 
 
 def memory_in_a_step(setting: Setting) -> Iterator[Row]:
@@ -119,8 +120,16 @@ def failing_capture(setting: Setting) -> Row:
     model.unet.register_forward_pre_hook(read_back)
     backend = CudaGraphs(model, compiled=False)
     slots, places = Slots.of(4, model), torch.arange(2)
-    zeros = torch.zeros(2)
-    rows = Rows(places, places, places, places - 1, places, places, zeros, zeros, None)
+    rows = Rows(
+        read=places,
+        write=places,
+        t=places,
+        label=places,
+        null=places,
+        scale=torch.ones(2),
+        steps=torch.zeros(2, COEFFICIENTS),
+        noise=None,
+    )
     try:
         with device_errors():
             backend.step(slots, rows)

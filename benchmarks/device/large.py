@@ -16,7 +16,7 @@ from benchmarks.device.large_model import (
     large_unet,
     shape_of,
 )
-from benchmarks.device.loop import closed_loop
+from benchmarks.device.loop import pace_row
 from benchmarks.device.machine import LAYOUTS
 from benchmarks.device.names import BUCKETS, ENGINE, FLOOR, LOOP, RATES, way
 from benchmarks.device.place import on_device
@@ -80,7 +80,7 @@ def engine(findings: Findings, setting: Setting) -> Iterator[Row]:
         rate = speed(bucket.rows, bucket.seconds, flops_per_row(setting))
         findings.add(RATES, way(ENGINE, FLOAT16.name) | rate)
     for in_flight in (1, 2) if setting.small else (1, 16, 64):
-        row = closed_loop(setting, made.runner, in_flight, slots)
+        row = pace_row(setting, made.runner, in_flight, slots)
         yield row | {"GiB reserved": reserved_gib(setting)}
     made.backend.synchronize()  # before its memory is given up
 

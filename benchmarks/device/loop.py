@@ -13,7 +13,7 @@ from benchmarks.device.findings import Row, Setting
 from benchmarks.workload import STEPS, workload
 from models.pipeline import LatentDiffusion, to_uint8
 
-_WARMUP, _WINDOW = 0.4, 1.0  # seconds
+_WARMUP = 0.4  # seconds
 
 
 @dataclass
@@ -118,15 +118,34 @@ def requests(setting: Setting, count: int) -> list[Params]:
     return wanted
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How a closed loop went."""
+
+    seconds: float
+    ticks: int
+    rows: int
+    images: int
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.rows / self.seconds
+
+
 def closed_loop(
-    setting: Setting, runner: Runner, in_flight: int, slots: int, ticks: int | None = None
-) -> Row:
+    runner: Runner,
+    in_flight: int,
+    slots: int,
+    steps: Sequence[int],
+    seconds: float = 1.0,
+    ticks: int | None = None,
+) -> Pace:
     """So many requests always in flight, of the benchmark's workload; decoding included.
 
-    Measures for a second, after a while to warm up; or for so many ticks from the first.
+    Measures for so many seconds, after a while to warm up; or for so many ticks from the first.
     """
     loop, numbers = Loop(runner, slots), itertools.count()
-    params = _params(in_flight, (2, 3) if setting.small else STEPS)
+    params = _params(in_flight, steps)
     images, counted, began = 0, ticks is not None, time.perf_counter()
     for _ in range(in_flight):
         loop.scheduler.submit(Job(next(numbers), next(params)))
@@ -138,16 +157,26 @@ def closed_loop(
         if not counted and passed > _WARMUP:
             counted, began = True, time.perf_counter()
             images = loop.ticks = loop.rows = 0
-        elif counted and (loop.ticks >= ticks if ticks else passed > _WINDOW):
+        elif counted and (loop.ticks >= ticks if ticks else passed > seconds):
             break
-    made, rows = max(loop.ticks, 1), loop.rows
+    pace = Pace(passed, loop.ticks, loop.rows, images)
     loop.drain()
+    return pace
+
+
+def pace_row(
+    setting: Setting, runner: Runner, in_flight: int, slots: int, ticks: int | None = None
+) -> Row:
+    """A closed loop as a row of a table."""
+    steps = (2, 3) if setting.small else STEPS
+    pace = closed_loop(runner, in_flight, slots, steps, ticks=ticks)
+    made = max(pace.ticks, 1)
     return {
         "in flight": in_flight,
-        "rows/s": round(rows / passed),
-        "images/s": round(images / passed, 1),
-        "ms per tick": round(passed / made * 1000, 3),
-        "rows per tick": round(rows / made, 1),
+        "rows/s": round(pace.rows_per_second),
+        "images/s": round(pace.images / pace.seconds, 1),
+        "ms per tick": round(pace.seconds / made * 1000, 3),
+        "rows per tick": round(pace.rows / made, 1),
     }
 
 

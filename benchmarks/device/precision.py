@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 
 import torch
+
 from models.precision import set_precision
 
 _WORKSPACES = ("CUBLAS_WORKSPACE_CONFIG", "CUBLASLT_WORKSPACE_SIZE")

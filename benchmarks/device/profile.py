@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity
 from app.engine.runner import Runner
 from benchmarks.device.engine import open_digits, open_engine
 from benchmarks.device.findings import Findings, Row, Setting
-from benchmarks.device.loop import closed_loop
+from benchmarks.device.loop import pace_row
 from benchmarks.device.place import on_device
 from benchmarks.device.precision import FLOAT32, TF32, Precision
 
@@ -44,7 +44,7 @@ def look(
     slots = max(in_flight, 64)
     engine = open_engine(setting, open_digits(setting, precision), slots=slots)
     ticks = 5 if setting.small else 150
-    plain = closed_loop(setting, engine.runner, in_flight, slots)
+    plain = pace_row(setting, engine.runner, in_flight, slots)
     events = profiled(setting, engine.runner, in_flight, slots, ticks)
     engine.backend.synchronize()  # before its memory is given up
     device = [event for event in events if event.get("cat") in _ON_DEVICE]
@@ -68,7 +68,7 @@ def profiled(setting: Setting, runner: Runner, in_flight: int, slots: int, ticks
     """The events of some ticks, as Chrome's trace format has them; times in microseconds."""
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if setting.cuda else [])]
     with torch.profiler.profile(activities=kinds) as taken:
-        closed_loop(setting, runner, in_flight, slots, ticks)
+        pace_row(setting, runner, in_flight, slots, ticks)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         taken.export_chrome_trace(str(path))

@@ -94,10 +94,12 @@ def _run(arguments: Sequence[str], until: float) -> str:
             family |= _children(process.pid)  # a server has a session of its own, and may be left
             time.sleep(_POLL)
     finally:
-        for member in family | _children(process.pid):
+        family |= _children(process.pid)
+        for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
         process.wait()
+        psutil.wait_procs(family, _GRACE)
     if status is None:
         return "out of time"
     if status < 0:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from benchmarks.device import ways
 from benchmarks.device.engine import SLOTS, open_digits, open_engine
 from benchmarks.device.findings import MINUTES, Findings, Row, Setting
-from benchmarks.device.loop import closed_loop
+from benchmarks.device.loop import pace_row
 from benchmarks.device.names import ENGINE, FLOOR, LAUNCH, LOOP, RATES, way
 from benchmarks.device.place import on_device
 from benchmarks.device.precision import FLOAT16, FLOAT32, PRECISIONS, TF32, Precision
@@ -80,6 +80,6 @@ def engine(
         }
         findings.add(LAUNCH, labels | calls)
     for in_flight in (1, 4) if setting.small else (1, 16, 64, 256, 512):
-        row = closed_loop(setting, made.runner, in_flight, max(in_flight, SLOTS))
+        row = pace_row(setting, made.runner, in_flight, max(in_flight, SLOTS))
         findings.add(LOOP, labels | row)
     made.backend.synchronize()  # before its memory is given up

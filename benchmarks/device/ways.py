@@ -19,6 +19,7 @@ from benchmarks.device.timing import (
     speed,
     timed,
 )
+from models.ddim import COEFFICIENTS
 from models.pipeline import LatentDiffusion
 
 
@@ -64,11 +65,10 @@ def tick(model: LatentDiffusion, size: int, device: str) -> Call:
         read=index,
         write=index,
         t=index * 7 % 1000,
-        t_prev=index * 7 % 1000 - 1,
         label=index % 10,
         null=index,
         scale=torch.ones(size, device=device),
-        eta=torch.zeros(size, device=device),
+        steps=torch.rand(size, COEFFICIENTS, device=device),
         noise=None,
     )
     return lambda: advance(slots, rows, network, model)

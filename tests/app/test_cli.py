@@ -11,6 +11,8 @@ from PIL import Image
 from app.cli import cli
 from models.pipeline import LatentDiffusion, to_uint8
 
+pytestmark = pytest.mark.usefixtures("opened_once")
+
 
 def test_sample_draws_what_the_library_draws(
     tiny_folder: Path, tiny: LatentDiffusion, tmp_path: Path

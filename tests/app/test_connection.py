@@ -18,6 +18,8 @@ from app.connection import Connection
 from app.crowd import Bounds, Crowd
 from app.middleware import CancelOnDisconnect
 
+pytestmark = pytest.mark.slow  # many wait for a limit on time
+
 BOUNDS = Bounds(
     connections=20, head_bytes=2048, head_seconds=0.5, body_seconds=0.5, answer_seconds=0.5
 )

@@ -28,6 +28,7 @@ def run(command: str, folder: Path, *arguments: str) -> "subprocess.CompletedPro
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_standard_stream_may_be_closed(tmp_path: Path, tiny_folder: Path, closed: str) -> None:
     flags = ["--model", str(tiny_folder), "--steps", "2", "--out", "x.png"]
@@ -70,6 +71,7 @@ def packages(folder: Path) -> None:
         (folder / name / "__init__.py").write_text("raise SystemExit('not ours')")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("litter", [broken, packages])
 def test_what_lies_in_the_working_directory_is_not_imported(
     tmp_path: Path, tiny_folder: Path, litter: Callable[[Path], None]

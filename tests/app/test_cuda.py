@@ -30,6 +30,7 @@ from app.engine.scheduler import Scheduler
 from app.engine.wire import pack
 from app.engine.worker import Worker
 from models.checkpoint import save_checkpoint
+from models.ddim import COEFFICIENTS
 from models.layers import ResnetBlock
 from models.pipeline import LatentDiffusion, to_uint8
 from models.unet import UNet2D
@@ -116,16 +117,14 @@ def a_tick(size: int, *, noisy: bool, slots: int, draw: torch.Generator) -> Rows
     def pick(most: int) -> Tensor:
         return torch.randint(most, (size,), generator=draw)
 
-    t = pick(900) + 50
     return Rows(
         read=torch.randperm(slots, generator=draw)[:size],
         write=torch.randperm(slots, generator=draw)[:size],
-        t=t,
-        t_prev=t - 50,
+        t=pick(950),
         label=pick(4),
         null=torch.randperm(size, generator=draw),
         scale=torch.rand(size, generator=draw) * 5,
-        eta=torch.rand(size, generator=draw) if noisy else torch.zeros(size),
+        steps=torch.rand(size, COEFFICIENTS, generator=draw),
         noise=torch.randn(size, 2, 8, 8, generator=draw) if noisy else None,
     )
 
@@ -250,7 +249,7 @@ def test_every_step_and_image_is_the_cpu_s(
     assert device.current is device.home
 
 
-FIELDS = ("read", "write", "t", "t_prev", "label", "null", "scale", "eta", "noise")
+FIELDS = ("read", "write", "t", "label", "null", "scale", "steps", "noise")
 FILLED = "            if value is not None:\n"
 DECODED = "            pixels, sums = develop(vae.decode(static.to(dtype)).float())\n"
 SENT = "        self._there[:words].copy_(self._here[:words], non_blocking=True)\n"
@@ -261,7 +260,10 @@ MUTANTS: dict[str, tuple[str, str]] = {
         f"{name} is not filled in": (FILLED, FILLED.replace(":", f" and field.name != {name!r}:"))
         for name in FIELDS
     },
-    "eta is where scale is": ("eta=floats[size:]", "eta=floats[:size]"),
+    "coefficients are where noise is": (
+        "steps=steps.view(size, COEFFICIENTS)",
+        "steps=noise[: steps.numel()].view(size, COEFFICIENTS)",
+    ),
     "noise is not sent": ("noisy=rows.noise is not None)", "noisy=False)"),
     "no number is sent": (SENT, ""),
     # An input that is not static, or a place that is not kept.
@@ -355,7 +357,7 @@ MUTANTS: dict[str, tuple[str, str]] = {
         "torch.empty(words, dtype=torch.int64, pin_memory=True)",
         "torch.empty(words, dtype=torch.int64)",
     ),
-    "not pinned to send": ("tensor.pin_memory().to(", "tensor.to("),
+    "not pinned to send": ("values.pin_memory().to(", "values.to("),
     "spinning for ticks": (
         "self._copied = torch.cuda.Event(blocking=True)",
         "self._copied = torch.cuda.Event()",
@@ -371,6 +373,7 @@ MUTANTS: dict[str, tuple[str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_found(
     name: str, device: FakeCuda, small_folder: Path, small: LatentDiffusion

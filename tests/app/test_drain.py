@@ -15,6 +15,8 @@ from app.engine.worker import Mechanism
 from tests.engine import LIMITS, asynchronous, begin, running, until, worker_of
 from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker, params, pixel
 
+pytestmark = pytest.mark.slow  # what takes longer than a drain
+
 
 @asynchronous
 async def test_what_cannot_be_done_before_the_server_stops_is_told_at_once() -> None:

@@ -140,8 +140,7 @@ async def test_equal_requests_are_computed_once() -> None:
         runner.gate.hold()
         twins = [begin(client, params(5, n=2)) for _ in range(3)]
         other = begin(client, params(5, n=2, steps=4))
-        await until(lambda: len(runner.started) == 4)
-        assert client.jobs == 2
+        await until(lambda: runner.started and client.jobs == 2)
         twins[0].cancel()  # the others still wait
         runner.gate.open()
         answers = await asyncio.gather(*twins[1:], other)

@@ -1,33 +1,20 @@
 """A quiet client beside one that floods, from the HTTP request to the worker's loop."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import httpx
 import pytest
-from fastapi.testclient import TestClient
 
-from app.engine.client import EngineClient
 from app.engine.job import Asker, EngineBusy, Image
 from app.engine.ledger import Limits
 from app.main import create_app
 from app.settings import Settings
-from tests.engine import asynchronous, begin, running, until
-from tests.fakes import LOAD, FakeRunner, ThreadWorker, params, pixel
+from tests.engine import asynchronous, begin, running, served, until
+from tests.fakes import FakeRunner, params, pixel
 
 FLOOD, QUIET = Asker("flood"), Asker("quiet")
 LIMITS = Limits(jobs=100, work=10**6, seconds=3600)
-
-
-@contextmanager
-def served(runner: FakeRunner, **settings: object) -> Iterator[tuple[TestClient, EngineClient]]:
-    engine = EngineClient(LOAD, LIMITS, lambda load: ThreadWorker(load, lambda _: [runner]))
-    app = create_app(Settings(**settings), engine)
-    with TestClient(app, base_url="http://localhost", client=("2001:db8::7", 1)) as client:
-        while not engine.ready:
-            client.get("/livez")
-        yield client, engine
 
 
 @asynchronous
@@ -87,12 +74,7 @@ def test_a_request_is_its_addresses(address: str, name: str | None) -> None:
             asked.extend(request.asker for request in engine._ledger.requests.values())
             super().step(images, rows)
 
-    runner = Asked()
-    engine = EngineClient(LOAD, LIMITS, lambda load: ThreadWorker(load, lambda _: [runner]))
-    app = create_app(Settings(), engine)
-    with TestClient(app, base_url="http://localhost", client=(address, 1)) as client:
-        while not engine.ready:
-            client.get("/livez")
+    with served(Asked(), client=address) as (client, engine):
         assert client.post("/generate", json={"class": "a", "steps": 1}).status_code == 200
     assert {asker.client for asker in asked} == {name or "2001:db8::/64"}
 
@@ -169,8 +151,8 @@ async def test_a_full_share_is_refused_to_its_client_alone() -> None:
                 "the limits are 4 and 1000000"
             )
             assert 1 <= int(refused.headers["retry-after"]) <= 120
-            served = asyncio.create_task(quiet.post("/generate", json=body))
+            other = asyncio.create_task(quiet.post("/generate", json=body))
             await until(lambda: engine.jobs == 5)
             runner.gate.open()
-            answers = await asyncio.gather(served, *waiting)
+            answers = await asyncio.gather(other, *waiting)
         assert [answer.status_code for answer in answers] == [200] * 5

@@ -4,28 +4,28 @@ import asyncio
 import dataclasses
 import itertools
 import json
+import threading
 from contextlib import aclosing
 from typing import Any
 
 import msgspec
 import pytest
-from fastapi.testclient import TestClient
 
+from app import drawing
 from app.drawing import Order, Studio
 from app.engine.client import EngineClient
 from app.engine.job import (
     DeadlineTooShort,
     GenerationFailed,
     Moved,
+    Pixels,
     Preview,
     Queued,
     Result,
     preview_steps,
 )
 from app.engine.wire import Load
-from app.main import create_app
-from app.settings import Settings
-from tests.engine import LIMITS, asynchronous, running, until, worker_of
+from tests.engine import LIMITS, asynchronous, running, served, until, worker_of
 from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker, params, pixel
 
 
@@ -175,10 +175,7 @@ async def test_after_a_worker_died_nothing_is_told_twice_and_nothing_left_out(
 
 def test_a_stream_that_fails_on_the_way_ends_with_one_error() -> None:
     runner = FakeRunner(poison=[7])
-    engine = EngineClient(LOAD, LIMITS, lambda load: ThreadWorker(load, lambda _: [runner]))
-    with TestClient(create_app(Settings(), engine), base_url="http://localhost") as client:
-        while not engine.ready:
-            client.get("/livez")
+    with served(runner) as (client, _):
         answer = client.post(
             "/generate", json={"class": "a", "seed": 7}, headers={"accept": "text/event-stream"}
         )
@@ -218,3 +215,24 @@ async def test_a_short_one_does_not_wait_behind_long_ones_nor_behind_another_mod
     for updates in answers:
         places = [update.position for update in updates if isinstance(update, Queued)]
         assert places == sorted(set(places), reverse=True), "a place is told when it changes"
+
+
+@asynchronous
+async def test_large_pictures_are_encoded_beside_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And small ones where they are: a thread would take longer to begin."""
+    threads: list[int] = []
+
+    def encode(*_: object) -> bytes:
+        threads.append(threading.get_ident())
+        return b"file"
+
+    monkeypatch.setattr(drawing, "encode", encode)
+    async with running(FakeRunner()) as client:
+        studio, order = Studio(client, marked=True), Order(params(n=2))
+        for size in (8, 512):
+            images = (Pixels(size, size, 3, bytes(3 * size * size)),) * 2
+            assert await studio.encode(order, Result(images, 0.0, 0.0, 0.0)) == [b"file"] * 2
+    own = threading.get_ident()
+    assert [thread == own for thread in threads] == [True, True, False, False]

@@ -251,12 +251,14 @@ def test_other_things_that_are_not_there(server: TestClient) -> None:
     assert "image/png, image/webp, image/jpeg" in assert_problem(answer, 406)["detail"]
 
 
+@pytest.mark.server
 def test_two_models_are_asked_by_name(tiny_folder: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(tiny_folder, tmp_path / "other"))
     index = json.loads((other / "model_index.json").read_text())
     index["id2label"] = {"0": "oak", "1": "elm", "2": "fir"}
     (other / "model_index.json").write_text(json.dumps(index))
-    with serving(Settings(models=(str(tiny_folder), str(other)), slots=4)) as client:
+    settings = Settings(models=(str(tiny_folder), str(other)), slots=4, backend="eager")
+    with serving(settings) as client:
         listed = client.get("/models").json()["models"]
         assert [(model["name"], model["default"]) for model in listed] == [
             ("tiny", True),
@@ -268,11 +270,12 @@ def test_two_models_are_asked_by_name(tiny_folder: Path, tmp_path: Path) -> None
         assert "cat, dog, 3" in body["detail"], "the first is the default"
 
 
+@pytest.mark.server
 def test_a_full_queue_is_429_with_retry_after(tiny_folder: Path) -> None:
-    settings = Settings(models=(str(tiny_folder),), slots=1, max_jobs=1)
+    settings = Settings(models=(str(tiny_folder),), max_jobs=1, backend="eager")
     with serving(settings) as client, ThreadPoolExecutor(1) as pool:
         engine = client.app.state.engine  # type: ignore[attr-defined]
-        running = pool.submit(client.post, "/generate", json=CHEAP | {"n": 16, "steps": 100})
+        running = pool.submit(client.post, "/generate", json=CHEAP | {"n": 2, "steps": 100})
         while not engine.jobs:
             time.sleep(0.001)
         answer = client.post("/generate", json=CHEAP)

@@ -208,3 +208,36 @@ def test_one_clients_equal_request_is_not_computed_in_the_queue_of_one_who_wants
     for request in list(where.requests.values()):
         where.forget(request)
     assert where.equal(want, "flood") is None
+
+
+@given(
+    st.integers(1, 60),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 1.0, 3.0]),
+    st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_the_work_of_a_request_is_the_rows_of_all_its_steps(
+    steps: int, n: int, scale: float, interval: tuple[float, float]
+) -> None:
+    want = Params("fake", 0, steps, scale, interval, 0.0, 0, n)
+    assert want.work == n * sum(want.rows(step) for step in range(steps))
+    kept = want.canonical(INFO)
+    assert kept.work == want.work
+    assert kept.canonical(INFO) == kept
+
+
+def test_suspects_are_known_until_they_end_or_are_cleared() -> None:
+    where = ledger()
+    first, second = add(where, "a", params(1)), add(where, "b", params(2))
+    for _ in range(2):
+        first.riding = second.riding = True
+        where.bury()
+    assert list(where.suspects.values()) == [first, second] == list(where.requests.values())
+    where.forget(second)
+    third = add(where, "c", params(3))
+    assert list(where.suspects.values()) == [first]
+    third.riding = True  # alone in flight at the next death: the others are as they were
+    where.bury()
+    assert list(where.suspects.values()) == [first]
+    where.forget(first)
+    assert not where.suspects

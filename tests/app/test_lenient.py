@@ -14,6 +14,8 @@ from fastapi.testclient import TestClient
 
 from app.engine.job import MAX_SEED
 
+pytestmark = pytest.mark.slow  # each draws, in every dialect
+
 
 @dataclass(frozen=True)
 class Dialect:

@@ -12,15 +12,15 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from app.engine.client import EngineClient
 from app.engine.job import MAX_SEED
+from app.engine.ledger import Limits
 from app.engine.scheduler import Image
 from app.images import open_image
 from app.main import create_app
 from app.settings import Settings
-from tests.conftest import serving
-from tests.engine import LIMITS
-from tests.fakes import LOAD, FakeRunner, ThreadWorker
+from tests.e2e.live import wait_until
+from tests.engine import served
+from tests.fakes import FakeRunner
 
 CREATE = "/v1/images/generations"
 CHEAP = {"prompt": "cat", "num_inference_steps": 2, "seed": 1}
@@ -368,10 +368,7 @@ class Failing(FakeRunner):
 @pytest.mark.parametrize("good", [0, 10])
 def test_a_stream_that_fails_says_so_in_its_status_or_else_at_its_end(good: int) -> None:
     runner = Failing(good)
-    engine = EngineClient(LOAD, LIMITS, lambda load: ThreadWorker(load, lambda _: [runner]))
-    with TestClient(create_app(Settings(), engine), base_url="http://localhost") as client:
-        while not engine.ready:
-            client.get("/livez")
+    with served(runner) as (client, _):
         wanted = {"prompt": "a", "steps": 12, "stream": True, "partial_images": 3}
         answer = client.post(CREATE, json=wanted)
     if not good:
@@ -385,17 +382,18 @@ def test_a_stream_that_fails_says_so_in_its_status_or_else_at_its_end(good: int)
     assert data == {"error": {"type": "server_error", "param": None, "code": None}}
 
 
-def test_a_full_queue_is_a_rate_limit(tiny_folder: Path) -> None:
-    settings = Settings(models=(str(tiny_folder),), slots=1, max_jobs=1)
-    with serving(settings) as client, ThreadPoolExecutor(1) as pool:
-        engine = client.app.state.engine  # type: ignore[attr-defined]
-        running = pool.submit(client.post, CREATE, json=CHEAP | {"n": 16, "steps": 100})
-        while not engine.jobs:
-            time.sleep(0.001)
-        for wanted in (CHEAP, CHEAP | {"stream": True}):
-            answer = client.post(CREATE, json=wanted)
+def test_a_full_queue_is_a_rate_limit() -> None:
+    runner, wanted = FakeRunner(), {"prompt": "a", "seed": 1}
+    full = served(runner, limits=Limits(jobs=1, work=10**6, seconds=60))
+    with ThreadPoolExecutor(1) as pool, full as (client, engine):
+        runner.gate.hold()
+        running = pool.submit(client.post, CREATE, json=wanted)
+        wait_until(lambda: engine.jobs, 10)
+        for other in ({"prompt": "b"}, {"prompt": "b", "stream": True}):
+            answer = client.post(CREATE, json=other)
             assert_error(answer, 429, "rate_limit_error")
             assert 1 <= int(answer.headers["retry-after"]) <= 120
+        runner.gate.open()
         assert running.result().status_code == 200
 
 

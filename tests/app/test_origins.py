@@ -516,3 +516,14 @@ def test_lists_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("DARKROOM_TRUSTED_PROXIES", "")
     assert Settings().trusted_proxies == ()
     assert Settings().cors_origins == Settings().allowed_hosts == ()
+
+
+def test_caches_are_told_once_what_an_answer_depends_on(client: TestClient) -> None:
+    """With a page's origin or without: the same words, in one line, whatever the route said."""
+    origin = {"Origin": f"http://{HOST}"}
+    for path in ("/livez", "/generate?class=0&seed=1"):
+        plain, asked = client.get(path), client.get(path, headers=origin)
+        assert plain.headers.get_list("vary") == asked.headers.get_list("vary")
+        assert plain.headers["vary"].split(", ")[-1] == "Origin"
+        assert "access-control-allow-origin" not in plain.headers
+        assert asked.headers["access-control-allow-origin"] == origin["Origin"]

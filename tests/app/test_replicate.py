@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +12,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.engine.job import MAX_SEED
+from app.engine.ledger import Limits
 from app.images import open_image
 from app.main import create_app
 from app.settings import Settings
-from tests.conftest import serving
+from tests.e2e.live import wait_until
+from tests.engine import served
+from tests.fakes import FakeRunner
 
 MODEL = "/v1/models/local/tiny"
 CREATE = f"{MODEL}/predictions"
@@ -233,17 +235,17 @@ def test_bodies_that_are_not_read(server: TestClient) -> None:
     assert server.get(CREATE).status_code == 405
 
 
-def test_a_full_queue_says_when_to_come_back(tiny_folder: Path) -> None:
-    settings = Settings(models=(str(tiny_folder),), slots=1, max_jobs=1)
-    with serving(settings) as client, ThreadPoolExecutor(1) as pool:
-        engine = client.app.state.engine  # type: ignore[attr-defined]
-        long = {"input": QUICK | {"num_outputs": 16, "num_inference_steps": 100}}
-        running = pool.submit(client.post, CREATE, json=long)
-        while not engine.jobs:
-            time.sleep(0.001)
-        answer = client.post(CREATE, json={"input": QUICK})
+def test_a_full_queue_says_when_to_come_back() -> None:
+    runner, create = FakeRunner(), "/v1/models/local/fake/predictions"
+    full = served(runner, limits=Limits(jobs=1, work=10**6, seconds=60))
+    with ThreadPoolExecutor(1) as pool, full as (client, engine):
+        runner.gate.hold()
+        running = pool.submit(client.post, create, json={"input": {"prompt": "a"}})
+        wait_until(lambda: engine.jobs, 10)
+        answer = client.post(create, json={"input": {"prompt": "b"}})
         assert_problem(answer, 429)
         assert 1 <= int(answer.headers["retry-after"]) <= 120
+        runner.gate.open()
         assert running.result().status_code == 201
 
 

@@ -2,28 +2,40 @@
 
 import random
 import time
+from collections.abc import Collection
+from concurrent.futures import wait
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from app.engine.backends.base import Decoding, Rows, Slots
+from app.engine.backends.base import WHOLE, Decoding, Part, Rows, Slots
 from app.engine.backends.choice import pick_backend
 from app.engine.backends.eager import Eager
 from app.engine.backends.measure import NOT_FINITE
-from app.engine.backends.openvino import OpenVino
-from app.engine.job import Asker, DeviceLost, Job, OutOfMemory, Params, Pixels, preview_steps
+from app.engine.backends.openvino import OpenVino, _Request
+from app.engine.costs import Bucket, Costs
+from app.engine.job import (
+    Asker,
+    DeviceLost,
+    Image,
+    Job,
+    OutOfMemory,
+    Params,
+    Pixels,
+    preview_steps,
+)
 from app.engine.offline import draw
-from app.engine.runner import Runner
+from app.engine.runner import Runner, divide
 from app.engine.scheduler import Scheduler
-from models.ddim import ddim_step, guide
+from models.ddim import ddim_step, guide, trajectory
 from models.pipeline import LatentDiffusion, to_uint8
-from models.schedule import timestep_pairs
 
 BACKENDS = {"eager": Eager, "openvino": OpenVino}
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=["eager", pytest.param("openvino", marks=pytest.mark.slow)])
 def runner(request: pytest.FixtureRequest, tiny: LatentDiffusion) -> Runner:
     made = Runner("tiny", tiny, "0" * 10, BACKENDS[request.param](tiny), slots=16)
     made.warm_up()
@@ -77,10 +89,11 @@ def served(runner: Runner, wants: list[Params], slots: int) -> list[list[bytes]]
     return [[job.images[k].data for k in range(job.params.n)] for job in jobs]
 
 
+@pytest.mark.slow
 def test_a_crowd_has_the_pixels_of_the_plain_loop(runner: Runner, tiny: LatentDiffusion) -> None:
     """Bit for bit alone and in company; and the plain loop's, to the bit where it is eager."""
     chance = random.Random(1)
-    wants = [wanted(chance, 1000 * i) for i in range(40)]
+    wants = [wanted(chance, 1000 * i) for i in range(25)]
     crowd = served(runner, wants, slots=11)
     most = 0 if runner.info.backend == "eager" else 1
     for want, images in zip(wants, crowd, strict=True):
@@ -122,8 +135,8 @@ class Strange(Eager):
         super().__init__(model)
         self._sizes, self._by_position = sizes, by_position
 
-    def step(self, slots: Slots, rows: Rows) -> None:
-        super().step(slots, rows)
+    def step(self, slots: Slots, rows: Rows, part: Part = WHOLE) -> None:
+        super().step(slots, rows, part)
         if len(rows.read) in self._sizes:
             odd = rows.write[:1] if self._by_position else rows.write
             slots.x[odd] = torch.nextafter(slots.x[odd], torch.tensor(torch.inf))
@@ -159,7 +172,7 @@ def test_an_image_that_is_not_finite_fails_and_its_neighbours_are_whole(
             runner.start(image)
             if image.index in (1, 4):
                 noise = torch.full(tiny.latent_shape, torch.nan if image.index == 1 else torch.inf)
-                runner._starting[-1] = (image.slot, noise)
+                runner._starting[image.slot] = noise
         if plan.riding:
             runner.step(plan.riding, plan.rows)
             runner.decode(scheduler.advance(plan))
@@ -178,15 +191,15 @@ class Failing(Eager):
     bad: Tensor | None = None
     error: BaseException | None = None
 
-    def step(self, slots: Slots, rows: Rows) -> None:
+    def step(self, slots: Slots, rows: Rows, part: Part = WHOLE) -> None:
         if self.error:
             raise self.error
-        super().step(slots, rows)
+        super().step(slots, rows, part)
 
-    def decode(self, latents: Tensor) -> Decoding:
+    def decode(self, latents: Tensor, part: int = 0) -> Decoding:
         if self.bad is not None and any(torch.equal(latent, self.bad) for latent in latents):
             raise RuntimeError("cuDNN did not like it")
-        return super().decode(latents)
+        return super().decode(latents, part)
 
 
 def test_a_decoding_that_fails_takes_no_other_with_it(tiny: LatentDiffusion) -> None:
@@ -230,7 +243,7 @@ def test_errors_of_a_device_are_told_apart(
     scheduler.submit(Job(1, Params("tiny", 1, 2, 1.0, (0.0, 1.0), 0.0, 7, 1)))
     plan = scheduler.plan()
     runner.start(plan.admitted[0])
-    noise = runner._starting[0][1]
+    noise = runner._starting[plan.riding[0].slot]
     backend.error = raised
     with pytest.raises(becomes):
         runner.step(plan.riding, plan.rows)
@@ -243,11 +256,11 @@ def test_a_step_that_is_tried_again_has_the_same_noise(tiny: LatentDiffusion) ->
 
         steps = 0
 
-        def step(self, slots: Slots, rows: Rows) -> None:
+        def step(self, slots: Slots, rows: Rows, part: Part = WHOLE) -> None:
             self.steps += 1
             if self.steps == 3:
                 raise torch.OutOfMemoryError
-            super().step(slots, rows)
+            super().step(slots, rows, part)
 
     want = Params("tiny", 1, 9, 2.0, (0.0, 1.0), 0.7, 7, 3)
     runner = Runner("tiny", tiny, "", Once(tiny), slots=4)
@@ -306,12 +319,13 @@ def test_a_preview_is_of_the_x0_of_its_step(runner: Runner, tiny: LatentDiffusio
         assert max(abs(a - b) for a, b in zip(pixels.data, expected, strict=True)) <= 1
 
 
-def plain_x0(model: LatentDiffusion, want: Params, image: int, step: int) -> Tensor:
+def plain_x0(model: LatentDiffusion, want: Params, image: int, steps: int) -> Tensor:
     """What one image's step went by, from the UNet, guidance and DDIM alone."""
     x, generator = model.start(want.seed_of(image))
     x = x[None]
     x0 = x
-    for t, t_prev in timestep_pairs(model.schedule, want.steps)[:step]:
+    timesteps, taken = trajectory(model.schedule, want.steps, want.eta)
+    for t, step in zip(timesteps[:steps], taken, strict=False):
         with torch.no_grad():
             times = torch.full((2,), t)
             labels = torch.tensor([want.class_index, model.classes.null])
@@ -321,11 +335,131 @@ def plain_x0(model: LatentDiffusion, want: Params, image: int, step: int) -> Ten
         x, x0 = ddim_step(
             x,
             output,
-            model.alpha_bar[t].view(1),
-            model.alpha_bar[t_prev].view(1),
-            model.schedule.prediction_type,
-            eta=torch.tensor([want.eta]),
+            step[None].float(),
             noise=noise,
             clip=model.schedule.clip_sample_range if model.schedule.clip_sample else None,
         )
     return x0
+
+
+def image_of(slot: int, rows: int) -> Image:
+    params = Params("tiny", 1, 4, 1.0 if rows == 1 else 2.0, (0.0, 1.0), 0.0, slot, 1)
+    return Image(Job(slot, params), 0, (0, slot, 0), slot=slot)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_image_has_a_place_in_one_part_and_stays_where_it_is_if_it_can(seed: int) -> None:
+    chance = random.Random(seed)
+    parts, room = chance.choice([1, 2, 3, 4]), chance.choice([4, 6, 12])
+    images: list[Image] = []
+    while (
+        left := parts * room - sum(image.rows for image in images)
+    ) > 0 and chance.random() > 0.03:
+        images.append(image_of(len(images), chance.choice([1, 2]) if left > 1 else 1))
+    chance.shuffle(images)
+    aloft = {image.slot: chance.randrange(parts) for image in images if chance.random() < 0.6}
+    shares = divide(images, parts, room, aloft)
+    assert sorted(image.slot for share in shares for image in share) == list(range(len(images)))
+    assert all(sum(image.rows for image in share) <= room for share in shares)
+    bound = [[image for image in images if aloft.get(image.slot) == part] for part in range(parts)]
+    if all(sum(image.rows for image in share) <= room for share in bound):
+        rest = sum(image.rows == 2 for image in images if image.slot not in aloft)
+        free = sum((room - sum(image.rows for image in share)) // 2 for share in bound)
+        if rest <= free:  # the pairs that may go anywhere fit beside those that may not
+            moved = [i for part, share in enumerate(shares) for i in share if i not in bound[part]]
+            assert not any(image.slot in aloft for image in moved)
+
+
+def test_parts_that_have_their_images_wait_for_no_other(tiny: LatentDiffusion) -> None:
+    """One part is held in its step; the other goes on, step after step, with the same pixels."""
+    backend = OpenVino(tiny)
+    if backend.parts(8) < 2:
+        pytest.skip("one core has one part")
+    runner = Runner("tiny", tiny, "", backend, slots=16)
+    runner.info = replace(runner.info, costs=Costs((Bucket(8, 1.0),)))  # no tick of one part
+    order: list[int] = []
+
+    def first(parts: Collection[int]) -> int:  # the second one first, whatever is done
+        part = max(parts)
+        if part in backend._running:
+            wait([backend._running[part]])
+        order.append(part)
+        return part
+
+    want = Params("tiny", 1, 6, 2.0, (0.0, 1.0), 0.5, 7, 4)
+    expected = draw(runner, want)
+    backend.first = first  # type: ignore[method-assign]
+    assert draw(runner, want) == expected
+    assert order[:6] == [1, 0] * 3
+
+
+def test_a_part_that_fails_ends_the_process(
+    tiny: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those who rode in it have been counted on, so it cannot be tried again."""
+
+    class Broken(_Request):
+        def infer(self) -> Tensor:
+            raise RuntimeError("out of workspace")
+
+    monkeypatch.setattr("app.engine.backends.openvino._Request", Broken)
+    runner = Runner("tiny", tiny, "", OpenVino(tiny), slots=8)
+    with pytest.raises(DeviceLost, match="out of workspace"):
+        draw(runner, Params("tiny", 1, 3, 1.0, (0.0, 1.0), 0.0, 7, 1))
+
+
+class Short(Eager):
+    """Has no memory for what is sent, `fails` times."""
+
+    fails = 0
+
+    def send(self, values: Tensor) -> Tensor:
+        if self.fails:
+            self.fails -= 1
+            raise torch.OutOfMemoryError
+        return super().send(values)
+
+
+@pytest.mark.parametrize("tick", range(5))
+def test_memory_that_runs_out_between_steps_loses_nothing(tick: int, tiny: LatentDiffusion) -> None:
+    """Noise on its way into slots, and latents and x0 on their way out, are tried again."""
+    backend = Short(tiny)
+    runner = Runner("tiny", tiny, "", backend, slots=8)
+    want = Params("tiny", 1, 3, 2.0, (0.0, 1.0), 0.7, 7, 4)
+    expected = plain_loop(tiny, want)
+    scheduler, job = Scheduler(2, runner.info.costs), Job(0, want)
+    scheduler.submit(job)
+    made, ticks = {}, 0
+    while not job.ended:
+        plan = scheduler.plan()
+        for image in plan.admitted:
+            runner.start(image)
+        if plan.riding:
+            backend.fails = int(ticks == tick)
+            ticks += 1
+            try:
+                runner.step(plan.riding, plan.rows)
+            except OutOfMemory:
+                assert scheduler.stumble(plan, memory=True) is None
+                continue
+            backend.fails = 0
+            runner.decode(scheduler.advance(plan))
+        for image, pixels in runner.decoded(wait=not scheduler.busy):
+            assert isinstance(pixels, Pixels)
+            made[image.index] = pixels.data
+            scheduler.deliver(image, pixels)
+    assert [made[k] for k in range(want.n)] == expected
+
+
+def test_what_is_done_at_once_is_due_at_once(tiny: LatentDiffusion) -> None:
+    """A device that has made its step when `step` returns is not waited for."""
+
+    class Slow(Eager):
+        def step(self, slots: Slots, rows: Rows, part: Part = WHOLE) -> None:
+            time.sleep(0.05)
+            super().step(slots, rows, part)
+
+    runner = Runner("tiny", tiny, "", Slow(tiny), slots=4)
+    runner.info = replace(runner.info, costs=Costs((Bucket(16, 0.05),)))
+    draw(runner, Params("tiny", 1, 1, 1.0, (0.0, 1.0), 0.0, 7, 1))
+    assert runner.due < time.perf_counter()

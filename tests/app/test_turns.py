@@ -13,6 +13,8 @@ from starlette.types import Message, Scope
 from app.turns import Refusals, TakeTurns, Turns, client_of
 from tests.engine import asynchronous
 
+pytestmark = pytest.mark.slow  # refusals that are late
+
 
 @pytest.mark.parametrize(
     ("hosts", "client"),

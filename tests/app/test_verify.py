@@ -13,7 +13,10 @@ from PIL import Image, PngImagePlugin
 
 from app.cli import cli
 from app.images import FORMATS
+from tests.engine import served
+from tests.fakes import FakeRunner
 
+pytestmark = pytest.mark.usefixtures("opened_once")
 WANTED = {"class": "dog", "steps": 4, "guidance_scale": 1.23456789, "eta": 0.3, "seed": 7}
 
 
@@ -140,14 +143,11 @@ def test_a_file_that_is_no_picture_is_told(tmp_path: Path) -> None:
         assert "\n" not in result.output.strip()
 
 
-def test_the_marking_can_be_switched_off(tiny_folder: Path) -> None:
-    from app.settings import Settings
-    from tests.conftest import serving
-
-    settings = Settings(models=(str(tiny_folder),), backend="eager", marking=False)
-    with serving(settings) as client:
+def test_the_marking_can_be_switched_off() -> None:
+    with served(FakeRunner(), marking=False) as (client, _):
         for kind in FORMATS:
-            answer = client.post("/generate", json=WANTED, headers={"accept": kind.media_type})
+            wanted = {"class": "a", "seed": 7}
+            answer = client.post("/generate", json=wanted, headers={"accept": kind.media_type})
             with Image.open(io.BytesIO(answer.content)) as image:
                 assert not image.getexif()
                 assert not {"parameters", "xmp", "XML:com.adobe.xmp"} & set(image.info)

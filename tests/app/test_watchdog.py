@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from fastapi.testclient import TestClient
 
+from app.engine import supervisor
 from app.engine.client import EngineClient
 from app.engine.job import Asker, DeadlineExceeded, EngineUnavailable, GenerationFailed, Moved
 from app.engine.watchdog import Upkeep, Watchdog
@@ -24,7 +25,23 @@ from app.settings import Settings
 from tests.engine import LIMITS, asynchronous, begin, until, worker_of
 from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker, params, pixel
 
+pytestmark = pytest.mark.slow  # workers that die and hang
+
 HANG = Upkeep(hang_seconds=0.4)
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next worker is started without the pause, which is tested by itself."""
+    monkeypatch.setattr(supervisor, "_pause", lambda failures: 0.0)
+
+
+PAUSE = supervisor._pause
+
+
+def test_workers_that_do_not_load_are_started_ever_later() -> None:
+    assert [PAUSE(failures) for failures in range(5)] == [0, 1, 3, 7, 15]
+    assert PAUSE(10) == PAUSE(10**6) == 30
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from app.engine.job import Params
 from app.engine.runner import Runner
 from benchmarks.device.exact import classes
 from benchmarks.device.findings import MISSING, Findings, Row, Setting, Tables
-from benchmarks.device.loop import closed_loop, crowd, plain_loop
+from benchmarks.device.loop import crowd, pace_row, plain_loop
 from benchmarks.device.names import (
     BUCKETS,
     EAGER,
@@ -34,6 +34,8 @@ from benchmarks.device.tables import markdown
 from benchmarks.gpu import PARTS, part
 from models.library import find
 from models.pipeline import LatentDiffusion
+
+pytestmark = pytest.mark.slow  # parts are processes
 
 SMALL = Setting("cpu", small=True)
 # A part that writes one row, and then does what follows.
@@ -234,9 +236,9 @@ def test_a_crowd_is_drawn_as_the_plain_loop_draws(runner: Runner) -> None:
     assert crowd(runner, wanted, 4) == [plain_loop(model, params) for params in wanted]
 
 
-def test_the_closed_loop_leaves_nothing_behind(runner: Runner) -> None:
+def test_the_pace_row_leaves_nothing_behind(runner: Runner) -> None:
     """What comes afterwards gets its own images alone."""
-    row = closed_loop(SMALL, runner, 3, slots=4, ticks=5)
+    row = pace_row(SMALL, runner, 3, slots=4, ticks=5)
     assert row["in flight"] == 3
     (made,) = crowd(runner, [Params("model", 3, 2, 1.0, (0.0, 1.0), 0.0, 1, 1)], 4)
     assert isinstance(made[0], bytes)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.live import ROOT, wait_until
 
+pytestmark = pytest.mark.server
 SERVE = (sys.executable, "-m", "app.cli", "serve")
 
 

@@ -1,6 +1,7 @@
 """Who a client is: the address it comes from, unless a proxy says so that is named."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -8,6 +9,7 @@ import pytest
 
 from tests.e2e.live import serving, wait_until
 
+pytestmark = pytest.mark.server
 VICTIM, PROXY, OTHER = "127.0.0.9", "127.0.0.1", "127.0.0.5"
 
 
@@ -16,9 +18,12 @@ def test_nobody_is_believed_who_claims_anothers_address(url: str) -> None:
     assert redirected(url, PROXY).startswith("http://")
 
 
-def test_proxies_that_are_named_are_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_that_are_named_are_believed(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")  # uvicorn's own variable means nothing here
-    with serving(trusted_proxies="10.0.0.1,127.0.0.0/30") as (url, _):
+    settings = {"models": f"digits={tiny_folder}", "backend": "eager"}
+    with serving(trusted_proxies="10.0.0.1,127.0.0.0/30", **settings) as (url, _):
         assert not can_end_anothers(url, OTHER)
         assert redirected(url, OTHER).startswith("http://")
         assert can_end_anothers(url, PROXY)
@@ -36,7 +41,7 @@ def can_end_anothers(url: str, address: str) -> bool:
     def state(client: httpx.Client) -> Any:
         return client.get(f"{url}/sdapi/v1/progress").json()["state"]
 
-    wanted = {"prompt": "7", "steps": 1000, "batch_size": 16}
+    wanted = {"prompt": "3", "steps": 1000, "batch_size": 16}
     forging = client_at(address, **{"x-forwarded-for": VICTIM})
     with ThreadPoolExecutor(1) as pool, client_at(VICTIM) as victim, forging as forger:
         drawing = pool.submit(victim.post, f"{url}/sdapi/v1/txt2img", json=wanted)

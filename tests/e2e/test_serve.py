@@ -27,7 +27,7 @@ def test_the_same_pixels_from_the_command_line_alone_and_in_a_crowd(
     crowd: list[dict[str, object]] = [
         {
             "class": None if k % 11 == 10 else k % 10,
-            "steps": 100 + 2 * k,
+            "steps": 60 + k,
             "guidance_scale": 0.5 * (k % 6),
             "eta": (k % 3) / 2,
             "seed": 1000 + k,

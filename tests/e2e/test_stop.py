@@ -14,6 +14,7 @@ import pytest
 
 from tests.e2e.live import SERVE, alive, engine, serving, wait_until
 
+pytestmark = pytest.mark.server
 LONG = {"class": "cat", "steps": 1000, "n": 16, "seed": 1, "timeout": 3600}
 
 

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.ddim import Prediction, ddim_step, guide, sigma, x0_and_eps
+from models.ddim import Prediction, coefficients, ddim_step, guide, sigma
 from models.schedule import alpha_bars, timestep_pairs, velocity
 from tests.tiny import SCHEDULE
 
+PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction", "sample")
 M, S = 0.7, 0.4
 CONFIG = replace(SCHEDULE, rescale_betas_zero_snr=False)
 ALPHA_BAR = alpha_bars(CONFIG, torch.float64)
@@ -38,23 +39,15 @@ def best_output(x: Tensor, alpha_bar: Tensor, prediction: Prediction) -> Tensor:
 
 def run(x: Tensor, steps: int, prediction: Prediction, eta: float = 0.0) -> Tensor:
     draw = torch.Generator().manual_seed(1)
-    rows = torch.ones(len(x), dtype=torch.float64)
     for t, t_prev in timestep_pairs(CONFIG, steps):
         output = best_output(x, ALPHA_BAR[t], prediction)
         noise = torch.randn(x.shape, generator=draw, dtype=x.dtype) if eta else None
-        x, _ = ddim_step(
-            x,
-            output,
-            ALPHA_BAR[t] * rows,
-            ALPHA_BAR[t_prev] * rows,
-            prediction,
-            eta=eta * rows if eta else None,
-            noise=noise,
-        )
+        step = coefficients(ALPHA_BAR[t], ALPHA_BAR[t_prev], prediction, eta)
+        x, _ = ddim_step(x, output, step.expand(len(x), -1), noise=noise)
     return x
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("steps", [1, 2, 7, 50, 1000])
 def test_a_trajectory_is_the_product_of_its_closed_form_steps(
     prediction: Prediction, steps: int
@@ -87,7 +80,7 @@ def test_eta_one_spreads_as_its_recursion_says() -> None:
     variance = 1.0
     for t, t_prev in timestep_pairs(CONFIG, 50):
         now, then = ALPHA_BAR[t], ALPHA_BAR[t_prev]
-        std = sigma(now, then, torch.ones(()))
+        std = sigma(now, then, 1.0)
         direction = (1 - then - std**2).sqrt()
         k = ((now * then).sqrt() * S**2 + (1 - now).sqrt() * direction) / spread(now) ** 2
         variance = float(k**2 * variance + std**2)
@@ -104,7 +97,7 @@ def test_sigma_of_eta_one_is_that_of_the_ddpm_posterior() -> None:
     now, then = ALPHA_BAR[1:1000], ALPHA_BAR[0:999]
     beta = 1 - now / then
     expected = ((1 - then) / (1 - now) * beta).sqrt()
-    torch.testing.assert_close(sigma(now, then, torch.ones_like(now)), expected)
+    torch.testing.assert_close(sigma(now, then, 1.0), expected)
 
 
 def test_rows_do_not_see_each_other() -> None:
@@ -114,35 +107,29 @@ def test_rows_do_not_see_each_other() -> None:
         alpha_bars(SCHEDULE)[[999, 800, 600, 400, 200, 0]],
         alpha_bars(SCHEDULE)[[700, 400, 599, 0, 100, -1]],
     )
-    eta = torch.tensor([0.0, 0.5, 1.0, 0.0, 0.3, 1.0])
-    together, _ = ddim_step(x, output, now, then, "v_prediction", eta=eta, noise=noise)
+    etas = [0.0, 0.5, 1.0, 0.0, 0.3, 1.0]
+    steps = torch.stack(
+        [coefficients(now[i], then[i], "v_prediction", eta) for i, eta in enumerate(etas)]
+    )
+    together, _ = ddim_step(x, output, steps, noise=noise)
     for i in range(6):
         row = slice(i, i + 1)
-        alone, _ = ddim_step(
-            x[row],
-            output[row],
-            now[row],
-            then[row],
-            "v_prediction",
-            eta=eta[row] if eta[i] else None,
-            noise=noise[row] if eta[i] else None,
-        )
+        alone, _ = ddim_step(x[row], output[row], steps[row], noise=noise[row] if etas[i] else None)
         assert torch.equal(together[row], alone)
 
 
 def test_clipping_bounds_the_clean_sample_and_keeps_eps() -> None:
     x, output = torch.full((1, 1, 1, 1), 4.0), torch.full((1, 1, 1, 1), 0.5)
     now, then = torch.tensor([0.25]), torch.tensor([0.81])
-    clipped, _ = ddim_step(x, output, now, then, "epsilon", clip=1.0)
+    clipped, _ = ddim_step(x, output, coefficients(now, then, "epsilon"), clip=1.0)
     assert clipped.item() == pytest.approx(0.9 * 1.0 + 0.19**0.5 * 0.5)
 
 
 def test_pure_noise_has_a_finite_first_step_for_v_and_sample() -> None:
-    x, zero = torch.randn(2, 1, 2, 2), torch.zeros(2)
-    for prediction in ("v_prediction", "sample"):
-        x0, eps = x0_and_eps(x, torch.ones_like(x), zero, prediction)
-        assert x0.isfinite().all()
-        assert eps.isfinite().all()
+    zero, later = torch.zeros(2), torch.full((2,), 0.5)
+    for prediction in PREDICTIONS[1:]:
+        for eta in (0.0, 1.0):
+            assert coefficients(zero, later, prediction, eta).isfinite().all()
 
 
 def test_guidance_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,10 @@ def test_parameters_of_a_vae_without_memory_for_them(change: dict[str, Any]) -> 
     assert parameters(ours) == diffusers.AutoencoderKL(**keywords(config)).num_parameters()
 
 
-# Draws rows in a process of its own, after a small drawing, and says how far memory rose.
+# For every line it reads, draws rows in a process of its own, after a small drawing, and says how
+# far memory rose. The processes are forked, so that PyTorch is imported once.
 PEAK = """
+import os
 import sys
 import torch
 from models.config import AutoencoderKLConfig, UNet2DConfig
@@ -51,9 +54,8 @@ def status(name):
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
 
-config, side, rows = eval(sys.argv[1])
-torch.set_num_threads(1)
-with torch.inference_mode():
+@torch.inference_mode()
+def draw(config, side, rows):
     if isinstance(config, AutoencoderKLConfig):
         run = AutoencoderKL(config).decode
     else:
@@ -64,7 +66,14 @@ with torch.inference_mode():
     before = status("VmRSS")
     open("/proc/self/clear_refs", "w").write("5")  # VmHWM begins anew
     run(latents)
-    print(status("VmHWM") - before)
+    print(status("VmHWM") - before, flush=True)
+
+torch.set_num_threads(1)
+for line in sys.stdin:
+    if os.fork() == 0:
+        draw(*eval(line))
+        os._exit(0)
+    os.wait()
 """
 LITTLE_VAE = replace(
     VAE,
@@ -84,18 +93,30 @@ def blocks(widths: tuple[int, ...], layers: int, config: Any, down: str, up: str
     )
 
 
-def peak(config: Any, side: int, rows: int) -> int:
+@pytest.fixture(scope="module")
+def peak() -> Iterator[Callable[[Any, int, int], int]]:
     """Bytes that a forward adds to a process of its own, at most."""
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, repr((config, side, rows))],
-        capture_output=True,
+    with subprocess.Popen(
+        [sys.executable, "-c", PEAK],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        check=True,
         cwd=Path(__file__).parents[2],
-    )
-    return int(done.stdout)
+    ) as process:
+        told, heard = process.stdin, process.stdout
+        assert told is not None
+        assert heard is not None
+
+        def ask(config: Any, side: int, rows: int) -> int:
+            print((config, side, rows), file=told, flush=True)
+            return int(heard.readline())
+
+        yield ask
+        told.close()
 
 
+@pytest.mark.slow
+@pytest.mark.platform
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
 @pytest.mark.parametrize(
     ("kind", "widths", "layers", "side"),
@@ -109,7 +130,7 @@ def peak(config: Any, side: int, rows: int) -> int:
     ],
 )
 def test_activations_are_enough_and_not_far_too_many(
-    kind: str, widths: tuple[int, ...], layers: int, side: int
+    peak: Callable[[Any, int, int], int], kind: str, widths: tuple[int, ...], layers: int, side: int
 ) -> None:
     rows, unet, vae = 8, replace(UNET, sample_size=side), LITTLE_VAE
     if kind == "vae":
@@ -150,6 +171,7 @@ def test_what_ships_needs_little(tiny_folder: Path) -> None:
         check_room(folder, weights, work, 1 << 28)
 
 
+@pytest.mark.platform
 def test_more_rows_than_any_machine_holds_are_refused_before_weights_are_read(
     tiny_folder: Path, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from models.checkpoint import Checkpoint
 from models.conditioning import Classes
-from models.ddim import ddim_step
+from models.ddim import coefficients, ddim_step
 from models.pipeline import LatentDiffusion, pick_device, to_image, to_uint8
 from models.schedule import alpha_bars, timestep_pairs
 from models.unet import UNet2D
@@ -43,8 +43,8 @@ def test_sample_is_the_loop_over_its_parts(tiny: LatentDiffusion) -> None:
             null = tiny.unet(x, times, torch.tensor([3]))
             output = null + 2.5 * (conditional - null)
             now, then = alpha_bar[[t]], alpha_bar[[t_prev]]
-            eta = torch.tensor([0.3])
-            x, _ = ddim_step(x, output, now, then, "v_prediction", eta=eta, noise=noise)
+            step = coefficients(now, then, "v_prediction", eta=0.3)
+            x, _ = ddim_step(x, output, step, noise=noise)
         expected = tiny.vae.decode(x).clamp(-1, 1)
     made = tiny.sample(["dog"], [7], steps=6, guidance_scale=2.5, eta=0.3)
     torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)

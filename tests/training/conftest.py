@@ -33,16 +33,16 @@ timestep_spacing = "trailing"
 clip_sample = false
 
 [train.vae]
-images = 4_000
+images = 1_600
 batch_size = 16
 warmup_steps = 10
-checkpoint_every = 40
+checkpoint_every = 25
 
 [train.diffusion]
-images = 4_000
+images = 1_600
 batch_size = 16
 warmup_steps = 10
-checkpoint_every = 40
+checkpoint_every = 25
 """
 
 

@@ -103,6 +103,7 @@ def run(*arguments: object) -> str:
     return result.output
 
 
+@pytest.mark.training
 def test_a_first_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`[data]` alone and fewer images than a batch; the model's data is found when it is judged."""
     monkeypatch.setenv("HOME", str(tmp_path))  # the classifier's cache

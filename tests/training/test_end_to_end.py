@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 
 from app.cli import cli
 
+pytestmark = pytest.mark.training
 RECIPE = """
 [data]
 source = "digits"
@@ -27,7 +28,7 @@ latent_channels = 4
 norm_num_groups = 8
 
 [unet]
-block_out_channels = [48, 96]
+block_out_channels = [24, 48]
 layers_per_block = 1
 attention_head_dim = 24
 norm_num_groups = 8
@@ -42,14 +43,14 @@ timestep_spacing = "trailing"
 clip_sample = false
 
 [train.vae]
-images = 20_000
+images = 14_000
 batch_size = 64
 learning_rate = 2e-3
 warmup_steps = 50
 kl_weight = 1e-3
 
 [train.diffusion]
-images = 40_000
+images = 20_000
 batch_size = 128
 learning_rate = 2e-3
 warmup_steps = 50
@@ -93,7 +94,7 @@ def test_digits_in_digits_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     model = folder / "unet/model"
     darkroom(
         *("evaluate", "--model", model, "--device", "cpu", "--samples", 500),
-        *("--steps", 10, "--out", folder / "report.json"),
+        *("--steps", "1,10", "--out", folder / "report.json"),
     )
 
     # An image of one grey everywhere scores 11 dB; a copy of the mean digit 12.
@@ -101,12 +102,14 @@ def test_digits_in_digits_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     # Predicting nothing scores the variance of v, which is 1 for latents of unit scale.
     assert held_out(folder / "unet")[-1]["loss"] < 0.8
     report = json.loads((folder / "report.json").read_text())
-    real, restored, made = report["rows"]
+    real, restored, hasty, made = report["rows"]
     assert report["classifier_accuracy"] > 0.9
     assert report["caution"] is None
     assert made["accuracy"] > 0.8, "noise is right one time in ten"
-    assert real["frechet_distance"] < restored["frechet_distance"] < made["frechet_distance"]
-    assert made["recall"] > 0.3, "one digit drawn over and over covers next to nothing"
+    assert real["frechet_distance"] < restored["frechet_distance"] < hasty["frechet_distance"]
+    assert made["frechet_distance"] < hasty["frechet_distance"]
+    assert hasty["recall"] < 0.1, "one step draws one picture of each digit over and over"
+    assert made["recall"] > 0.3
 
     # What cannot be measured is refused before anything is.
     flags = ["--data", "digits", *map(str, data), "--steps", "10,2000"]

@@ -139,6 +139,7 @@ class TestJudge:
         pixels[torch.arange(400), 0, 2 * labels] = 255
         return Images(pixels, labels, ("a", "b", "c", "d"))
 
+    @pytest.mark.training
     def test_it_learns_and_is_trained_once(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -161,6 +162,7 @@ class TestJudge:
         with pytest.raises(AssertionError, match="the cache was not read"):
             train_judge(other, tmp_path, cpu)
 
+    @pytest.mark.training
     def test_a_small_set_has_steps_enough(self, tmp_path: Path) -> None:
         """Eight epochs of one batch are eight steps; the digits' own number stays."""
         images = self.images()
@@ -233,6 +235,7 @@ class TestLog:
 
 
 class TestLoop:
+    @pytest.mark.training
     def test_bfloat16_trains_float32_weights(self, data_dir: Path, tmp_path: Path) -> None:
         data = DataRecipe(source="mnist", size=16)
         train, test = (load(data, data_dir, split) for split in ("train", "test"))

@@ -1,7 +1,7 @@
 """A tick as tensors, and the interface of all backends."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
@@ -39,8 +39,19 @@ class Slots:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Number `index` of the `of` equal parts that a tick is run in, each beside the others."""
+
+    index: int
+    of: int
+
+
+WHOLE = Part(0, 1)
+
+
+@dataclass(frozen=True)
 class Rows:
-    """One tick of R rows, R the size of a bucket; every tensor has R entries.
+    """A tick, or one part of it, of R rows; every tensor has R entries.
 
     Rows 0..I-1 are the images that ride. Then come the second, unconditional rows of the guided
     images. The rest is padding. Only the first I rows are written back.
@@ -49,12 +60,11 @@ class Rows:
     read: Tensor  # int64: the slot whose latent the row reads
     write: Tensor  # int64: the slot it is written to; for padding, one that nobody reads
     t: Tensor  # int64 timesteps
-    t_prev: Tensor  # int64; -1 is the clean end
     label: Tensor  # int64 classes
     null: Tensor  # int64: the row with this image's unconditional prediction; its own where none
     scale: Tensor  # float32 guidance scales
-    eta: Tensor  # float32
-    noise: Tensor | None  # (R, C, h, w) float32; None where eta is 0 all over
+    steps: Tensor  # (R, 6) float32: the coefficients of the rows' steps; see models.ddim
+    noise: Tensor | None  # (R, C, h, w) float32; None where no step adds any
 
     def to(self, device: torch.device) -> "Rows":
         """The same on a device."""
@@ -73,7 +83,11 @@ class Decoding(Protocol):
 
 
 class Backend(Protocol):
-    """Runs steps and decodes on one device."""
+    """Runs steps and decodes on one device.
+
+    What is begun on one part of it is done in order; parts wait for each other only where the
+    caller makes them.
+    """
 
     name: str
     buckets: tuple[int, ...]  # numbers of rows it can run a tick with, ascending
@@ -82,23 +96,51 @@ class Backend(Protocol):
     def prepare(self) -> None:
         """Prepare every bucket; otherwise each is prepared when it is first used."""
 
-    def step(self, slots: Slots, rows: Rows) -> None:
-        """Begin one step of the slots that `rows` writes."""
+    def parts(self, bucket: int, /) -> int:
+        """In how many parts a tick of this bucket is run; each has an even share of its rows."""
 
-    def done(self) -> bool:
+    def step(self, slots: Slots, rows: Rows, part: Part = WHOLE, /) -> None:
+        """Begin one step of the slots that `rows` writes, on a part whose last step is settled."""
+
+    def first(self, parts: Collection[int], /) -> int:
+        """Wait until one of these parts can begin something; which."""
+
+    def done(self, part: int, /) -> bool:
         """Whether `settle` would return at once."""
 
-    def settle(self) -> None:
-        """Return when slots may be read and written as if the last step were done."""
+    def settle(self, part: int, /) -> None:
+        """Return when the slots of this part's last step may be read and written."""
 
-    def decode(self, latents: Tensor) -> Decoding:
-        """Begin to decode latents, as many as a bucket has."""
+    def decode(self, latents: Tensor, part: int = 0, /) -> Decoding:
+        """Begin to decode latents, as many as a bucket has, on a part that can begin something."""
 
     def fetch(self, images: Tensor) -> Decoding:
         """Begin to turn images (B, C, H, W) into pixels on the host."""
 
+    def send(self, values: Tensor) -> Tensor:
+        """A tensor of the host on the device; does not wait for what was begun."""
+
     def synchronize(self) -> None:
         """Wait until every step that was begun is done."""
+
+
+class InOrder:
+    """Where the device itself does in order whatever it is given: one part, nothing to wait for."""
+
+    def parts(self, _bucket: int) -> int:
+        """One."""
+        return 1
+
+    def first(self, parts: Collection[int]) -> int:
+        """The only one."""
+        return next(iter(parts))
+
+    def done(self, _part: int) -> bool:
+        """True: `settle` never waits."""
+        return True
+
+    def settle(self, _part: int) -> None:
+        """Nothing: what is begun next, comes after."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +173,7 @@ def update(
     slots.x[rows.write], slots.x0[rows.write] = ddim_step(
         latents,
         output,
-        model.alpha_bar[rows.t],
-        model.alpha_bar[rows.t_prev],
-        schedule.prediction_type,
-        eta=rows.eta,
+        rows.steps,
         noise=rows.noise,
         clip=schedule.clip_sample_range if schedule.clip_sample else None,
     )

@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 
 from app.engine.backends.base import (
+    WHOLE,
     Decoding,
+    InOrder,
+    Part,
     Rows,
     Slots,
     advance,
@@ -25,6 +28,7 @@ from app.engine.backends.base import (
 )
 from app.engine.backends.compiling import compile_unet
 from app.engine.job import DeviceLost
+from models.ddim import COEFFICIENTS
 from models.memory import activations, available
 from models.pipeline import LatentDiffusion
 
@@ -34,10 +38,10 @@ Images = tuple[Tensor, Tensor]  # pixels and sums, as `develop` makes them
 _BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _SHARE = 2  # one bucket may take this part of the free memory; the decoder and other models follow
 _WARM_RUNS = 3  # before a capture; libraries choose their kernels and allocate in them
-_INTEGERS = ("read", "write", "t", "t_prev", "label", "null")  # fields of Rows, int64
+_INTEGERS = ("read", "write", "t", "label", "null")  # fields of Rows, int64
 
 
-class CudaGraphs:
+class CudaGraphs(InOrder):
     """Captures each bucket when it is first seen."""
 
     name = "cuda-graphs"
@@ -64,11 +68,11 @@ class CudaGraphs:
     def prepare(self) -> None:
         """Nothing: buckets are captured when they are first run."""
 
-    def send(self, tensor: Tensor) -> Tensor:
-        """A tensor of the host on the device, without waiting for it."""
-        return tensor.pin_memory().to(self._model.device, non_blocking=True)
+    def send(self, values: Tensor) -> Tensor:
+        """From pinned memory, without waiting for it."""
+        return values.pin_memory().to(self._model.device, non_blocking=True)
 
-    def step(self, slots: Slots, rows: Rows) -> None:
+    def step(self, slots: Slots, rows: Rows, _part: Part = WHOLE) -> None:
         """Enqueue one step; waits only for the tick before this one."""
         size, noisy = len(rows.read), rows.noise is not None
         self._feed.send(rows)
@@ -79,7 +83,7 @@ class CudaGraphs:
         finally:
             self._feed.wait()
 
-    def decode(self, latents: Tensor) -> Decoding:
+    def decode(self, latents: Tensor, _part: int = 0) -> Decoding:
         """Enqueue on the stream for decoding, after what made the latents."""
         size, stream = len(latents), self._decode_recorder.stream
         stream.wait_stream(torch.cuda.current_stream())
@@ -92,13 +96,6 @@ class CudaGraphs:
     def fetch(self, images: Tensor) -> Decoding:
         """Enqueue on the current stream."""
         return _bring(develop(images))
-
-    def done(self) -> bool:
-        """True: `settle` never waits."""
-        return True
-
-    def settle(self) -> None:
-        """Nothing: the stream keeps the order."""
 
     def synchronize(self) -> None:
         """Wait for the device."""
@@ -191,7 +188,7 @@ class _Feed:
 
     def __init__(self, most: int, model: LatentDiffusion) -> None:
         """Room for `most` rows."""
-        self._shape = model.latent_shape
+        self._shape, self._latent = model.latent_shape, torch.Size(model.latent_shape).numel()
         words = self._words(most, noisy=True)
         self._here = torch.empty(words, dtype=torch.int64, pin_memory=True)
         self._there = torch.zeros(words, dtype=torch.int64, device=model.device)
@@ -220,21 +217,24 @@ class _Feed:
         return self._rows(self._there, size)
 
     def _rows(self, words: Tensor, size: int) -> Rows:
-        numbers = words[: self._words(size, noisy=False)].view(-1, size)
-        floats = numbers[-1].view(torch.float32)  # two have the room of an int64
-        noise = words[numbers.numel() :].view(torch.float32)
-        shape = (size, *self._shape)
+        integers = len(_INTEGERS) * size
+        floats = words[integers:].view(torch.float32)  # two have the room of an int64
+        scale, steps, noise = floats[: self._floats(size, noisy=True)].split(
+            [size, COEFFICIENTS * size, size * self._latent]
+        )
         return Rows(
-            **dict(zip(_INTEGERS, numbers[:-1], strict=True)),
-            scale=floats[:size],
-            eta=floats[size:],
-            noise=noise[: torch.Size(shape).numel()].view(shape),
+            **dict(zip(_INTEGERS, words[:integers].view(-1, size), strict=True)),
+            scale=scale,
+            steps=steps.view(size, COEFFICIENTS),
+            noise=noise.view(size, *self._shape),
         )
 
     def _words(self, size: int, *, noisy: bool) -> int:
         """Numbers of 64 bits that a tick takes."""
-        noise = torch.Size((size, *self._shape)).numel() if noisy else 0
-        return (len(_INTEGERS) + 1) * size + -(-noise // 2)
+        return len(_INTEGERS) * size + -(-self._floats(size, noisy=noisy) // 2)
+
+    def _floats(self, size: int, *, noisy: bool) -> int:
+        return size * (1 + COEFFICIENTS + noisy * self._latent)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,23 @@
 import torch
 from torch import Tensor
 
-from app.engine.backends.base import Decoded, Decoding, Rows, Slots, advance, develop, unet_network
+from app.engine.backends.base import (
+    WHOLE,
+    Decoded,
+    Decoding,
+    InOrder,
+    Part,
+    Rows,
+    Slots,
+    advance,
+    develop,
+    unet_network,
+)
 from app.engine.backends.compiling import compile_unet
 from models.pipeline import LatentDiffusion
 
 
-class Eager:
+class Eager(InOrder):
     """Runs the modules; rows of different bucket sizes may differ in their last bits."""
 
     name = "eager"
@@ -25,11 +36,11 @@ class Eager:
     def prepare(self) -> None:
         """Nothing: there is nothing to prepare."""
 
-    def step(self, slots: Slots, rows: Rows) -> None:
+    def step(self, slots: Slots, rows: Rows, _part: Part = WHOLE) -> None:
         """Make one step."""
         advance(slots, rows.to(slots.x.device), self._network, self._model)
 
-    def decode(self, latents: Tensor) -> Decoding:
+    def decode(self, latents: Tensor, _part: int = 0) -> Decoding:
         """Decode at once."""
         vae = self._model.vae
         return self.fetch(vae.decode(latents.to(next(vae.parameters()).dtype)).float())
@@ -39,12 +50,9 @@ class Eager:
         pixels, sums = develop(images)
         return Decoded((pixels.cpu(), sums.cpu()))
 
-    def done(self) -> bool:
-        """True: `settle` never waits."""
-        return True
-
-    def settle(self) -> None:
-        """Nothing: steps are done, or ordered by the device."""
+    def send(self, values: Tensor) -> Tensor:
+        """A copy on the device."""
+        return values.to(self._model.device)
 
     def synchronize(self) -> None:
         """Wait for the device; the CPU is never behind."""

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from app.engine.backends.base import Backend, Rows, Slots, device_errors
+from app.engine.backends.base import Backend, Part, Rows, Slots, device_errors
 from app.engine.costs import Bucket, Costs
 from app.engine.job import OutOfMemory
+from models.ddim import coefficients, trajectory
 from models.pipeline import BLOCK_ROWS, LatentDiffusion
 from models.preview import LatentPreview
-from models.schedule import timestep_pairs
+from models.schedule import alpha_bars
 
 NOT_FINITE = "an image is not finite"
 _PROBES = 5  # of each bucket, each in another order of rows
@@ -140,6 +141,7 @@ class _Given:
 
     x: Tensor
     t: Tensor
+    steps: Tensor  # from t to t - 1
     label: Tensor
     waste: int
 
@@ -149,27 +151,43 @@ class _Given:
         x = torch.randn(total, *model.latent_shape, generator=draw)
         t = torch.randint(0, model.schedule.num_train_timesteps, (total,), generator=draw)
         label = torch.randint(max(len(model.classes.names), 1), (total,), generator=draw)
-        return cls(x.to(device), t, label, waste)
+        alpha_bar = alpha_bars(model.schedule, torch.float64)  # of t = -1 as well
+        steps = coefficients(alpha_bar[t], alpha_bar[t - 1], model.schedule.prediction_type)
+        return cls(x.to(device), t, steps, label, waste)
 
 
-def _tick(places: Tensor, size: int, waste: int, t: Tensor, t_prev: Tensor, label: Tensor) -> Rows:
-    """Unguided rows of these slots, without noise; `waste` fills up the bucket of `size`."""
+def _run(
+    backend: Backend, slots: Slots, size: int, padding: int, tick: tuple[Tensor, ...]
+) -> float:
+    """Step slots, unguided and without noise, in a bucket of `size`; the seconds it takes.
 
-    def padded(values: Tensor, value: int) -> Tensor:
-        return torch.cat([values, torch.full((size - len(places),), value)])
-
-    at = padded(places, waste)
-    return Rows(
-        read=at,
-        write=at,
-        t=padded(t, 0),
-        t_prev=padded(t_prev, -1),
-        label=padded(label, 0),
-        null=torch.arange(size),
-        scale=torch.ones(size),
-        eta=torch.zeros(size),
-        noise=None,
+    `tick` has the slots, their timesteps, their coefficients and their classes. The rest of the
+    bucket is `padding`, a slot.
+    """
+    of = backend.parts(size)
+    places, t, steps, label = (
+        torch.cat([values, values.new_full((size - len(values), *values.shape[1:]), fill)])
+        for values, fill in zip(tick, (padding, 0, 0, 0), strict=True)
     )
+    share = size // of
+    parts = [
+        Rows(
+            read=places[rows],
+            write=places[rows],
+            t=t[rows],
+            label=label[rows],
+            null=torch.arange(share),
+            scale=torch.ones(share),
+            steps=steps[rows].float(),
+            noise=None,
+        )
+        for rows in torch.arange(size).split(share)
+    ]
+    began = time.perf_counter()
+    for index, rows in enumerate(parts):
+        backend.step(slots, rows, Part(index, of))
+    backend.synchronize()
+    return time.perf_counter() - began
 
 
 def _step(
@@ -181,12 +199,8 @@ def _step(
     slots.x[:total] = given.x
     least = math.inf
     for places in torch.arange(count).roll(shift).split(size):
-        t, label = given.t[places], given.label[places]
-        tick = _tick(places, size, given.waste, t, t - 1, label)
-        began = time.perf_counter()
-        backend.step(slots, tick)
-        backend.synchronize()
-        least = min(least, time.perf_counter() - began)
+        tick = places, given.t[places], given.steps[places], given.label[places]
+        least = min(least, _run(backend, slots, size, given.waste, tick))
     return slots.x[:count].clone().cpu(), least
 
 
@@ -213,11 +227,12 @@ def fit_preview(
     size = Costs(measured.buckets).holding(count).rows
     label = torch.arange(count) % max(len(model.classes.names), 1)
     slots.x[:count] = torch.stack([model.start(seed)[0] for seed in range(count)]).to(device)
-    for pair in timestep_pairs(schedule, min(_FIT_STEPS, schedule.num_train_timesteps)):
+    most = min(_FIT_STEPS, schedule.num_train_timesteps)
+    for t, step in zip(*trajectory(schedule, most, 0.0), strict=True):
         for places in torch.arange(count).split(size):
-            t, t_prev = (torch.full((len(places),), value) for value in pair)
-            backend.step(slots, _tick(places, size, waste, t, t_prev, label[places]))
-        backend.synchronize()
+            rows = len(places)
+            tick = places, torch.full((rows,), t), step.expand(rows, -1), label[places]
+            _run(backend, slots, size, waste, tick)
     latents = slots.x[:count].clone()
     pixels, _ = _decode(backend, latents, measured.decode_buckets[-1])
     return LatentPreview.fit(latents, pixels.movedim(-1, 1) / 127.5 - 1)

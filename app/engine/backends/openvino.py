@@ -5,11 +5,11 @@ were the same at every batch size tried (docs/decisions.md).
 """
 
 import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import openvino as ov
 import torch
 from openvino.frontend import FrontEndManager
@@ -17,8 +17,10 @@ from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
 
 from app.engine.backends.base import (
+    WHOLE,
     Decoded,
     Decoding,
+    Part,
     Rows,
     Slots,
     TooLittleMemory,
@@ -31,10 +33,10 @@ from models.machine import usable_cores
 from models.pipeline import LatentDiffusion
 
 _EXAMPLE_ROWS = 2
-_ROWS_A_STREAM = 4  # from this many rows per core on, one stream per core is faster
+_ROWS_A_PART = 4  # with fewer rows per core, all cores together are faster
 # Sets of buckets, the best first. The kernels for one row round otherwise, so that none has one.
 _BUCKETS = ((2, 4, 8, 16, 24, 32, 48), (4, 16, 32), (4, 16), (16,))
-_DECODE_BUCKETS = (1, 2, 4, 16)
+_DECODE_BUCKETS = (1, 2, 4)
 # What they take, as measured on the shipped model and rounded up. Every shape packs weights anew.
 _MOST_BYTES, _FEW = 4 << 30, 2  # of the UNet's graphs, where there are more than a few
 _LIBRARY = 64 << 20
@@ -43,7 +45,12 @@ _SPARE = 64 << 20  # left for what grows while it serves
 
 
 class OpenVino:
-    """A compiled UNet and decoder for every bucket."""
+    """A compiled UNet and decoder for every bucket.
+
+    From eight rows on a tick is run in parts, one or more cores each, with threads of its own. A
+    part decodes between two of its steps: beside them, both would be slower than one after the
+    other.
+    """
 
     name = "openvino"
     decode_buckets: tuple[int, ...] = _DECODE_BUCKETS
@@ -55,12 +62,13 @@ class OpenVino:
             TooLittleMemory: none does; the message says how much would be needed.
         """
         torch.set_num_threads(1)  # PyTorch has little left to do; two thread pools would compete
-        self._model = model
-        self._begun: tuple[Slots, Rows, Tensor, _Running] | None = None
+        self._model, self._cores = model, usable_cores()
+        self._begun: dict[int, tuple[Slots, Rows, Tensor, Future[Tensor]]] = {}  # steps, by part
+        self._running: dict[int, Future[Tensor]] = {}  # by part: what was begun there last
         latents = torch.zeros(_EXAMPLE_ROWS, *model.latent_shape)
         counts = torch.zeros(_EXAMPLE_ROWS, dtype=torch.int64)
-        self._labelled = model.unet.class_embedding is not None
-        inputs = (latents, counts, counts) if self._labelled else (latents, counts)
+        labelled = model.unet.class_embedding is not None
+        inputs = (latents, counts, counts) if labelled else (latents, counts)
         build: Callable[[int], ov.Model]
         copies = _WINOGRAD_COPIES
         try:
@@ -69,48 +77,75 @@ class OpenVino:
             build, copies = convert(model.unet, inputs), 1
         a_shape, decoder = _bytes(model.unet) * copies, _bytes(model.vae)
         self.buckets: tuple[int, ...] = fitting(a_shape, decoder, room)
+        self._most_parts = max(map(self.parts, self.buckets))
+        self._waiting = ThreadPoolExecutor(self._most_parts)  # its threads only wait
         self._unet = _Network(build)
         self._vae = _Network(convert(_Decoder(model), (latents,)))
 
     def prepare(self) -> None:
         """Compile every shape, on every core; half a second each."""
-        shapes = [(self._unet, rows) for rows in reversed(self.buckets)]
-        shapes += [(self._vae, rows) for rows in self.decode_buckets]
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            list(pool.map(lambda shape: shape[0].compile(shape[1]), shapes))
+        parts = {rows: self.parts(rows) for rows in self.buckets}
+        shapes = [(self._unet, rows // of, of) for rows, of in parts.items()]
+        shapes += [(self._vae, rows, self._most_parts) for rows in self.decode_buckets]
+        with ThreadPoolExecutor(self._cores) as pool:
+            list(pool.map(lambda shape: shape[0].compile(*shape[1:]), reversed(shapes)))
 
-    def step(self, slots: Slots, rows: Rows) -> None:
+    def parts(self, bucket: int) -> int:
+        """As many as there are cores, of at least four rows: pairs fit into an even number."""
+        most = max(min(self._cores, bucket // _ROWS_A_PART), 1)
+        return next(of for of in range(most, 0, -1) if of == 1 or bucket % (2 * of) == 0)
+
+    def step(self, slots: Slots, rows: Rows, part: Part = WHOLE) -> None:
         """Begin one step: what the caller does next, it does while the UNet runs."""
-        self.settle()
-        latents = slots.x[rows.read]
-        inputs = (latents, rows.t, rows.label) if self._labelled else (latents, rows.t)
-        self._begun = slots, rows, latents, self._unet.begin(*inputs)
+        request = self._unet.request(len(rows.read), part.of, part.index)
+        torch.index_select(slots.x, 0, rows.read, out=request.inputs[0])
+        for given, values in zip(request.inputs[1:], (rows.t, rows.label), strict=False):
+            given.copy_(values)
+        running = self._start(request, part.index)
+        self._begun[part.index] = slots, rows, request.inputs[0], running
 
-    def done(self) -> bool:
+    def first(self, parts: Collection[int]) -> int:
+        """The first that has nothing left to do."""
+        begun = {part: self._running[part] for part in parts if part in self._running}
+        if len(begun) == len(parts):
+            wait(begun.values(), return_when=FIRST_COMPLETED)
+        return next(part for part in parts if part not in begun or begun[part].done())
+
+    def done(self, part: int) -> bool:
         """Whether the UNet has answered, or none was asked."""
-        return self._begun is None or self._begun[3].done()
+        return part not in self._begun or self._begun[part][3].done()
 
-    def settle(self) -> None:
+    def settle(self, part: int) -> None:
         """Wait for the UNet's answer and make the update it is for."""
-        if self._begun is not None:
-            (slots, rows, latents, running), self._begun = self._begun, None
+        if part in self._begun:
+            slots, rows, latents, running = self._begun.pop(part)
             try:
-                output = running.result()
+                update(slots, rows, latents, running.result(), self._model)
             except Exception as error:  # too late to try again: who rode has been counted on
                 raise DeviceLost(f"OpenVINO: {error}") from error
-            update(slots, rows, latents, output, self._model)
 
-    def decode(self, latents: Tensor) -> Decoding:
-        """Decode at once: beside a step, both would be slower than one after the other."""
-        return self.fetch(self._vae.begin(latents).result())
+    def decode(self, latents: Tensor, part: int = 0) -> Decoding:
+        """Begin to decode, on as many cores as the smallest part has."""
+        request = self._vae.request(len(latents), self._most_parts, part)
+        request.inputs[0].copy_(latents)
+        return _Decoding(self._start(request, part))
 
     def fetch(self, images: Tensor) -> Decoding:
         """They are on the host."""
         return Decoded(develop(images))
 
+    def send(self, values: Tensor) -> Tensor:
+        """The same: the host is the device."""
+        return values
+
     def synchronize(self) -> None:
-        """Wait for the step that was begun."""
-        self.settle()
+        """Wait for the steps that were begun."""
+        for part in list(self._begun):
+            self.settle(part)
+
+    def _start(self, request: "_Request", part: int) -> "Future[Tensor]":
+        self._running[part] = self._waiting.submit(request.infer)
+        return self._running[part]
 
 
 def fitting(a_shape: int, decoder: int, room: int | None) -> tuple[int, ...]:
@@ -141,57 +176,59 @@ def _bytes(network: nn.Module) -> int:
 
 
 class _Network:
-    """One network, compiled for each number of rows when it is first seen."""
+    """One network, compiled for each number of rows and of parts when it is first seen."""
 
     def __init__(self, build: Callable[[int], ov.Model]) -> None:
         self._build = build
-        self._requests: dict[int, list[ov.InferRequest]] = {}
+        self._requests: dict[tuple[int, int], list[_Request]] = {}
 
-    def begin(self, *inputs: Tensor) -> "_Running":
-        """Start on rows."""
-        rows = len(inputs[0])
-        requests = self._requests.get(rows) or self.compile(rows)
-        share = rows // len(requests)
-        for k, request in enumerate(requests):
-            part = [tensor[k * share : (k + 1) * share].numpy() for tensor in inputs]
-            request.start_async(part, share_inputs=True)
-        return _Running(requests)
+    def request(self, rows: int, of: int, part: int) -> "_Request":
+        """What runs `rows` rows on one of so many parts."""
+        return (self._requests.get((rows, of)) or self.compile(rows, of))[part]
 
-    def compile(self, rows: int) -> "list[ov.InferRequest]":
-        """Inference requests that share the rows: one with all cores, or one per core."""
-        cores = usable_cores()
-        streams = max(min(cores, rows // _ROWS_A_STREAM), 1)
-        while rows % streams:
-            streams -= 1
+    def compile(self, rows: int, of: int) -> "list[_Request]":
+        """One inference request per part, each with an even share of the cores."""
         hints: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": cores,
-            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": usable_cores(),
+            "NUM_STREAMS": of,
+            "ENABLE_CPU_PINNING": False,
         }
-        compiled = ov.Core().compile_model(self._build(rows // streams), "CPU", hints)
-        self._requests[rows] = [compiled.create_infer_request() for _ in range(streams)]
-        return self._requests[rows]
+        compiled = ov.Core().compile_model(self._build(rows), "CPU", hints)
+        self._requests[rows, of] = [_Request(compiled) for _ in range(of)]
+        return self._requests[rows, of]
 
 
-class _Running:
-    """Rows that OpenVINO's own threads are computing."""
+class _Request:
+    """A network's place in memory: inputs are written, then the output is computed from them."""
 
-    def __init__(self, requests: "Sequence[ov.InferRequest]") -> None:
-        self._requests = requests
+    def __init__(self, compiled: ov.CompiledModel) -> None:
+        self._request = compiled.create_infer_request()
+        self.inputs = [
+            torch.from_numpy(self._request.get_input_tensor(k).data)
+            for k in range(len(compiled.inputs))
+        ]
+
+    def infer(self) -> Tensor:
+        """The output, in memory that the next call overwrites; computed on OpenVINO's threads."""
+        self._request.start_async()
+        self._request.wait()
+        return torch.from_numpy(self._request.get_output_tensor(0).data)
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    """Images that a part is decoding."""
+
+    running: "Future[Tensor]"
 
     def done(self) -> bool:
-        """Whether they are done, or failed, which `result` reports."""
-        try:
-            return all(request.wait_for(0) for request in self._requests)
-        except Exception:
-            return True
+        """Whether they are there, or will not be, which `images` reports."""
+        return self.running.done()
 
-    def result(self) -> Tensor:
-        """The rows' output."""
-        for request in self._requests:
-            request.wait()
-        outputs = [request.get_output_tensor(0).data for request in self._requests]
-        return torch.from_numpy(np.concatenate(outputs))
+    def images(self) -> tuple[Tensor, Tensor]:
+        """Pixels and sums."""
+        return develop(self.running.result())
 
 
 class _Decoder(nn.Module):
