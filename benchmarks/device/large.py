@@ -82,6 +82,7 @@ def engine(findings: Findings, setting: Setting) -> Iterator[Row]:
     for in_flight in (1, 2) if setting.small else (1, 16, 64):
         row = pace_row(setting, made.runner, in_flight, slots)
         yield row | {"GiB reserved": reserved_gib(setting)}
+    made.backend.synchronize()  # before its memory is given up
 
 
 def exactness(setting: Setting, precision: Precision, sizes: Sequence[int]) -> Iterator[Row]:

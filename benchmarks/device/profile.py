@@ -42,9 +42,11 @@ def look(
 ) -> Iterator[Row]:
     """The closed loop, first without the profiler, then some ticks with it."""
     slots = max(in_flight, 64)
-    runner = open_engine(setting, open_digits(setting, precision), slots=slots).runner
-    plain, ticks = pace_row(setting, runner, in_flight, slots), 5 if setting.small else 150
-    events = profiled(setting, runner, in_flight, slots, ticks)
+    engine = open_engine(setting, open_digits(setting, precision), slots=slots)
+    ticks = 5 if setting.small else 150
+    plain = pace_row(setting, engine.runner, in_flight, slots)
+    events = profiled(setting, engine.runner, in_flight, slots, ticks)
+    engine.backend.synchronize()  # before its memory is given up
     device = [event for event in events if event.get("cat") in _ON_DEVICE]
     host = [event for event in events if event.get("cat") in _OF_HOST]
     if not setting.cuda:  # to see the tables: operators stand for kernels

@@ -82,3 +82,4 @@ def engine(
     for in_flight in (1, 4) if setting.small else (1, 16, 64, 256, 512):
         row = pace_row(setting, made.runner, in_flight, max(in_flight, SLOTS))
         findings.add(LOOP, labels | row)
+    made.backend.synchronize()  # before its memory is given up

@@ -35,12 +35,13 @@ from models.layers import ResnetBlock
 from models.pipeline import LatentDiffusion, to_uint8
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
-from tests.app.test_runner import plain_loop, plain_x0, served, wanted
+from tests.app.test_measure import plain
+from tests.app.test_runner import plain_x0, served, wanted
 from tests.fake_cuda import NAME, FakeCuda, installed
 from tests.fakes import LOAD
 from tests.tiny import SCHEDULE, UNET, VAE
 
-ROOM = 8_000_000  # bytes: for ticks of sixteen rows of the tiny model
+ROOM = 9_000_000  # bytes: for ticks of 32 rows of the tiny model
 GPU = "cuda:0"
 
 
@@ -425,8 +426,8 @@ def test_a_model_is_opened_measured_and_described(alive: tuple[FakeCuda, Runner]
     info = runner.info
     assert (info.backend, info.device, info.dtype) == ("cuda-graphs", NAME, "float32")
     assert info.exact
-    assert info.costs.buckets[-1].rows == info.blocks[0] == 16, "all that there is memory for"
-    assert info.blocks == (16, 16)
+    assert info.costs.buckets[-1].rows == 32, "all that there is memory for"
+    assert info.blocks == (32, 16)
     assert not torch.backends.cudnn.allow_tf32
     assert device.faults == []
 
@@ -441,7 +442,7 @@ def test_a_crowd_has_the_pixels_of_the_plain_loop(
     crowd = served(runner, wants, slots=7)
     for want, images in zip(wants, crowd, strict=True):
         assert [pixels.data for pixels in draw(runner, want)] == images
-        assert images == plain_loop(tiny, want)
+        assert images == plain(runner, tiny, want)
     assert device.faults == []
 
 
@@ -480,7 +481,7 @@ def test_a_preview_is_of_the_x0_of_its_step(
 
 
 def test_memory_decides_the_buckets_and_the_largest_bucket_the_slots(
-    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Path,
 ) -> None:
     with installed(1 << 40):
         model = LatentDiffusion.open(tiny_folder, device=GPU)
@@ -501,7 +502,7 @@ def test_buckets_without_memory_are_left_out_and_the_rest_is_exact(
     want = Params("tiny", 1, 4, 2.5, (0.0, 1.0), 0.4, 7, 3)
     with opened(tiny_folder, 4_200_000) as (_, runner):
         assert runner.info.costs.buckets[-1].rows == 16
-        assert [pixels.data for pixels in draw(runner, want)] == plain_loop(tiny, want)
+        assert [pixels.data for pixels in draw(runner, want)] == plain(runner, tiny, want)
 
 
 @pytest.mark.parametrize("size", [1, 16])
@@ -525,7 +526,7 @@ def test_memory_that_runs_out_in_a_capture_costs_its_bucket(
 
 
 def test_decoding_without_memory_for_many_decodes_few(
-    tiny_folder: Path, tiny: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def short(images: Tensor) -> tuple[Tensor, Tensor]:
         if len(images) == 16:
@@ -533,6 +534,7 @@ def test_decoding_without_memory_for_many_decodes_few(
         return develop(images)
 
     monkeypatch.setattr(cuda, "develop", short)
+    monkeypatch.setattr(cuda, "fitting", lambda _: (16,))
     with opened(tiny_folder) as (_, runner):
         assert runner._decode_buckets[-1] == runner.info.blocks[1] == 4
 
@@ -557,6 +559,7 @@ def test_previews_are_fitted_in_the_memory_that_there_is(
         return made
 
     measure = runners.measure
+    monkeypatch.setattr(cuda, "fitting", lambda _: (16,))
     monkeypatch.setattr(runners, "measure", measured)
     with installed(ROOM) as device:
         load = msgspec.structs.replace(LOAD, device=GPU)
@@ -566,30 +569,26 @@ def test_previews_are_fitted_in_the_memory_that_there_is(
 
 
 def test_a_step_that_runs_out_of_memory_is_tried_with_fewer_rows(
-    alive: tuple[FakeCuda, Runner], tiny: LatentDiffusion
+    alive: tuple[FakeCuda, Runner], tiny: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where a bucket had to be captured anew: nothing has moved, and the pixels are the same."""
+    """As where the largest bucket had to be captured anew: nothing has moved."""
     device, runner = alive
     backend = runner._backend
     assert isinstance(backend, CudaGraphs)
-    want = Params("tiny", 1, 5, 2.5, (0.0, 1.0), 0.4, 7, 7)
-    kept, raised = backend._ticks.pop(16), []
-    backend._capture = lambda *_: raised.append(1) or none()  # type: ignore[method-assign,func-returns-value]
-
-    def none() -> Any:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    try:
-        if len(runner.info.costs.buckets) > 1:
-            assert [pixels.data for pixels in draw(runner, want)] == plain_loop(tiny, want)
-            assert raised
-    finally:
-        backend._ticks[16] = kept
-        del backend._capture
+    want = Params("tiny", 1, 5, 2.5, (0.0, 1.0), 0.4, 7, 13)
+    kept = backend._ticks.pop(32)
+    monkeypatch.setattr(device, "capacity", device.used + 200_000)
+    assert len(runner.info.costs.buckets) > 1
+    assert [pixels.data for pixels in draw(runner, want)] == plain(runner, tiny, want)
+    assert 32 not in backend._ticks
+    backend._ticks[32] = kept
     assert device.faults == []
 
 
-def test_a_closed_backend_leaves_no_memory_behind(tiny_folder: Path) -> None:
+def test_a_closed_backend_leaves_no_memory_behind(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda, "fitting", lambda _: (16,))
     with installed(ROOM) as device:
         load = msgspec.structs.replace(LOAD, device=GPU)
         runner = Runner.open("tiny", tiny_folder, load)

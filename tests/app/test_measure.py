@@ -9,8 +9,8 @@ from app.engine.backends.measure import agreeing, probed
 from app.engine.job import OutOfMemory, Params
 from app.engine.offline import draw
 from app.engine.runner import Runner
-from models.pipeline import LatentDiffusion
-from tests.app.test_runner import Strange, plain_loop
+from models.pipeline import LatentDiffusion, to_uint8
+from tests.app.test_runner import Strange
 
 
 def made(value: float, *others: float, rows: int = 16) -> list[Tensor]:
@@ -62,6 +62,22 @@ def params(n: int) -> Params:
     return Params("tiny", 1, 5, 2.5, (0.0, 1.0), 0.4, 7, n)
 
 
+def plain(runner: Runner, model: LatentDiffusion, want: Params) -> list[bytes]:
+    """The plain loop on the CPU, in the blocks that the runner says it is like."""
+    stepping, decoding = (LatentDiffusion.__new__(LatentDiffusion) for _ in range(2))
+    stepping.__dict__ |= model.__dict__ | {"_block_rows": runner.info.blocks[0]}
+    decoding.__dict__ |= model.__dict__ | {"_block_rows": runner.info.blocks[1]}
+    latents = stepping.denoise(
+        [want.class_index] * want.n,
+        [want.seed_of(k) for k in range(want.n)],
+        steps=want.steps,
+        guidance_scale=want.guidance_scale,
+        guidance_interval=want.guidance_interval,
+        eta=want.eta,
+    )
+    return [image.numpy().tobytes() for image in to_uint8(decoding.decode(latents))]
+
+
 class Narrow(Eager):
     """Without a bucket of sixteen rows, as a device may be."""
 
@@ -89,11 +105,8 @@ def test_the_plain_loop_in_blocks_of_what_is_told_has_the_same_pixels(
 
     runner = Runner("tiny", tiny, "", Few(tiny), slots=8)
     runner.warm_up()
-    assert runner.info.blocks == (8, 8)
-    other = LatentDiffusion.__new__(LatentDiffusion)
-    other.__dict__ |= tiny.__dict__ | {"_block_rows": 8}
-    want = params(5)
-    assert [pixels.data for pixels in draw(runner, want)] == plain_loop(other, want)
+    assert runner.info.blocks[0] == 8
+    assert [pixels.data for pixels in draw(runner, params(5))] == plain(runner, tiny, params(5))
 
 
 def test_entity_tags_depend_on_the_bits_and_on_nothing_else(tiny: LatentDiffusion) -> None:
