@@ -53,7 +53,7 @@ def test_diffusers_is_an_oracle_and_not_a_dependency() -> None:
         assert not touches(path, "diffusers"), path
 
 
-@pytest.mark.parametrize("name", ["scheduler", "queues", "shares", "job", "costs"])
+@pytest.mark.parametrize("name", ["scheduler", "queues", "shares", "parts", "job", "costs"])
 def test_policy_imports_the_standard_library_alone(name: str) -> None:
     path = ROOT / "app/engine" / f"{name}.py"
     outside = {module.split(".")[0] for module in imports(path)} - set(sys.stdlib_module_names)

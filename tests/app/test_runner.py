@@ -27,7 +27,8 @@ from app.engine.job import (
     preview_steps,
 )
 from app.engine.offline import draw
-from app.engine.runner import Runner, divide
+from app.engine.parts import divide
+from app.engine.runner import Runner
 from app.engine.scheduler import Scheduler
 from models.ddim import ddim_step, guide, trajectory
 from models.pipeline import LatentDiffusion, to_uint8
