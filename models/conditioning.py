@@ -40,6 +40,13 @@ def class_names(names: Iterable[object]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class Condition:
+    """What an image is to show: the class of this index, or no class in particular."""
+
+    index: int | None = None
+
+
+@dataclass(frozen=True)
 class Classes:
     """The classes of one model.
 

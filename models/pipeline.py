@@ -14,7 +14,9 @@ from torch import Tensor
 from models.asked import Sampling, read_labels, read_seeds
 from models.bounds import brief
 from models.checkpoint import Checkpoint, open_checkpoint
+from models.conditioning import Condition
 from models.ddim import ddim_step, guide, trajectory
+from models.denoiser import Conditioning, Denoiser
 from models.library import locate
 from models.precision import set_precision
 
@@ -38,10 +40,10 @@ class LatentDiffusion:
         if block_rows < 1:
             raise ValueError(f"block_rows is {block_rows}; allowed: from 1")
         self.vae, self.unet = checkpoint.vae, checkpoint.unet
+        self.denoiser = Denoiser(checkpoint.unet, checkpoint.classes)
         self.schedule, self.classes = checkpoint.schedule, checkpoint.classes
         self.guidance_scale, self.notes = checkpoint.guidance_scale, checkpoint.notes
-        weight = next(self.unet.parameters())
-        self.device, self.dtype = weight.device, weight.dtype
+        self.device, self.dtype = self.denoiser.device, self.denoiser.dtype
         self.precision = "tf32" if tf32 else str(self.dtype).removeprefix("torch.")
         self._vae_dtype = next(self.vae.parameters()).dtype
         self._block_rows = block_rows
@@ -212,8 +214,8 @@ class LatentDiffusion:
         eta: float = 0.0,
     ) -> Tensor:
         """The first half of `sample`: scaled latents, (B, C, h, w) float32."""
-        indices = [self.classes.index(label) for label in read_labels(labels)]
-        seeds = read_seeds(seeds, len(indices))
+        conditions = [Condition(self.classes.index(label)) for label in read_labels(labels)]
+        seeds = read_seeds(seeds, len(conditions))
         asked = Sampling.of(
             steps=steps,
             guidance_scale=self.guidance_scale if guidance_scale is None else guidance_scale,
@@ -221,8 +223,9 @@ class LatentDiffusion:
             eta=eta,
             timesteps=self.schedule.num_train_timesteps,
         )
-        rows, null = len(indices), self.classes.null
-        read = [null if index is None else index for index in indices]
+        rows = len(conditions)
+        own, null = (self.denoiser.gather(conditions, side) for side in (0, 1))
+        both = tuple(torch.cat(sides) for sides in zip(own, null, strict=True))
         scales = torch.full((rows,), asked.guidance_scale, device=self.device)
         starts = [self.start(seed) for seed in seeds]
         x = torch.stack([noise for noise, _ in starts]).to(self.device)
@@ -230,24 +233,22 @@ class LatentDiffusion:
         visited, taken = trajectory(self.schedule, asked.steps, asked.eta)
         taken = taken.float().to(self.device)
         for i, t in enumerate(visited):
-            if asked.guided(i) and asked.guidance_scale != 1 and null is not None:
-                both = self._predict(torch.cat([x, x]), t, read + [null] * rows)
-                output = guide(both[:rows], both[rows:], scales)
+            if asked.guided(i) and asked.guidance_scale != 1 and self.classes.null is not None:
+                output = self._predict(torch.cat([x, x]), t, both)
+                output = guide(output[:rows], output[rows:], scales)
             else:
-                output = self._predict(x, t, read)
+                output = self._predict(x, t, own)
             noise = None
             if asked.eta:
-                drawn = [torch.randn(self.latent_shape, generator=own) for _, own in starts]
+                drawn = [torch.randn(self.latent_shape, generator=draw) for _, draw in starts]
                 noise = torch.stack(drawn).to(self.device)
             x, _ = ddim_step(x, output, taken[i].expand(rows, -1), noise=noise, clip=clip)
         return x
 
-    def _predict(self, x: Tensor, t: int, labels: Sequence[int | None]) -> Tensor:
-        """The UNet's output for rows at one timestep, (B, C, h, w) float32."""
-        inputs = [x.to(self.dtype), torch.full((len(x),), t, device=self.device)]
-        if self.unet.class_embedding is not None:
-            inputs.append(torch.tensor(labels, device=self.device))
-        return self._in_blocks(self.unet, *inputs).float()
+    def _predict(self, x: Tensor, t: float, conditioning: Conditioning) -> Tensor:
+        """The network's output for rows at one timestep, (B, C, h, w) float32."""
+        times = torch.full((len(x),), float(t), device=self.device)
+        return self._in_blocks(self.denoiser, x, times, *conditioning)
 
     def _in_blocks(self, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """Run rows through a network, `block_rows` at a time, short blocks filled up."""

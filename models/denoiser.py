@@ -1,0 +1,64 @@
+"""The network that removes noise, as samplers and engine see it: what it reads besides latents.
+
+This is the only place that knows whether a network takes classes or nothing at all.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from models.conditioning import Classes, Condition
+from models.unet import UNet2D
+
+# What the network reads for some rows besides latents and timesteps, each tensor (B, ...).
+Conditioning = tuple[Tensor, ...]
+
+
+class Denoiser:
+    """A UNet in its own dtype, called with float32 latents and with conditionings.
+
+    A conditioning has two sides: `CONDITIONAL`, what was asked for, and `UNCONDITIONAL`, what
+    classifier-free guidance leads away from.
+    """
+
+    CONDITIONAL, UNCONDITIONAL = 0, 1
+
+    def __init__(self, unet: UNet2D, classes: Classes) -> None:
+        weight = next(unet.parameters())
+        self.unet, self.device, self.dtype = unet, weight.device, weight.dtype
+        self._classes, self._labelled = classes, unet.class_embedding is not None
+
+    def encode(self, condition: Condition) -> Conditioning:
+        """Both sides of a condition, each tensor (2, ...) on the CPU, as `blank` has room for."""
+        if not self._labelled:
+            return ()
+        null = self._classes.null or 0  # a model without a null class is never guided
+        index = condition.index
+        return (torch.tensor([null if index is None else index, null]),)
+
+    def blank(self, count: int) -> Conditioning:
+        """Room for both sides of so many conditions, each tensor (count, 2, ...), on the device."""
+        return tuple(
+            torch.zeros(count, *side.shape, dtype=side.dtype, device=self.device)
+            for side in self.encode(Condition(None))
+        )
+
+    def gather(self, conditions: Sequence[Condition], side: int) -> Conditioning:
+        """One side of some conditions, one row for each, on the device."""
+        encoded = [self.encode(condition) for condition in conditions]
+        return tuple(
+            torch.stack([sides[side] for sides in given]).to(self.device)
+            for given in zip(*encoded, strict=True)
+        )
+
+    def __call__(self, x: Tensor, t: Tensor, *conditioning: Tensor) -> Tensor:
+        """The network's prediction, (B, C, h, w) float32.
+
+        Args:
+            x: latents, (B, C, h, w) float32.
+            t: timesteps, (B,) float32.
+            conditioning: one side for each row.
+        """
+        output: Tensor = self.unet(x.to(self.dtype), t, *conditioning)
+        return output.float()

@@ -1,0 +1,65 @@
+"""The samplers by name, and how much work each makes. Standard library only; see samplers.py.
+
+A sampler walks from noise to a clean latent in `steps` steps. What it costs is its number of
+evaluations of the network, which some samplers have more of than steps.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+Spacing = Literal["default", "karras", "exponential"]
+SPACINGS: tuple[Spacing, ...] = ("default", "karras", "exponential")
+DEFAULT_SAMPLER, DEFAULT_SPACING = "ddim", "default"
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """What can be said of a sampler without its coefficients.
+
+    `title` is AUTOMATIC1111's name for it. `twice`: it evaluates the network twice per step, except
+    in the last; `extra`: once more in its first. `spaced`: it walks noise levels, so that `spacing`
+    can place them; otherwise it walks timesteps. `noisy`: its steps add noise; `eta`: they add as
+    much as eta says.
+    """
+
+    name: str
+    title: str
+    twice: bool = False
+    extra: bool = False
+    spaced: bool = True
+    noisy: bool = False
+    eta: bool = False
+
+    def evaluations(self, steps: int) -> int:
+        """How often the network is evaluated for one image, guidance aside."""
+        if self.twice:
+            return 2 * steps - 1
+        return steps + (self.extra and steps > 1)
+
+    @property
+    def spacings(self) -> tuple[Spacing, ...]:
+        """Those it can be asked for."""
+        return SPACINGS if self.spaced else SPACINGS[:1]
+
+
+SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
+    {
+        sampler.name: sampler
+        for sampler in (
+            Sampler("ddim", "DDIM", spaced=False, eta=True),
+            Sampler("euler", "Euler"),
+            Sampler("euler_a", "Euler a", noisy=True),
+            Sampler("heun", "Heun", twice=True),
+            Sampler("lms", "LMS"),
+            Sampler("dpmpp_2m", "DPM++ 2M"),
+            Sampler("dpmpp_2m_sde", "DPM++ 2M SDE", noisy=True),
+            Sampler("dpmpp_2s_a", "DPM++ 2S a", twice=True, noisy=True),
+            Sampler("dpmpp_3m", "DPM++ 3M"),
+            Sampler("unipc", "UniPC"),
+            Sampler("pndm", "PLMS", extra=True, spaced=False),
+            Sampler("lcm", "LCM", spaced=False, noisy=True),
+        )
+    }
+)
