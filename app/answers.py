@@ -16,7 +16,10 @@ from fastapi import Request, Response
 
 from app import events
 from app.drawing import Order, Studio
-from app.engine.job import EngineError, ModelInfo, Moved, Params, Preview, Queued, Result
+from app.engine.errors import EngineError
+from app.engine.job import SamplingParams
+from app.engine.model_info import ModelInfo
+from app.engine.results import Moved, Preview, Queued, Result
 from app.errors import Problem, fault_of
 from app.events import EventStream, event
 from app.images import FORMATS, JPEG, PNG, encode, file_stem
@@ -84,7 +87,7 @@ def without_body(headers: dict[str, str]) -> Response:
 
 
 def describing(
-    request: Request, params: Params, info: ModelInfo, media_type: str
+    request: Request, params: SamplingParams, info: ModelInfo, media_type: str
 ) -> dict[str, str]:
     """Headers that say what a body holds."""
     first = image_id(params, 0, info)
@@ -146,7 +149,7 @@ async def _drawn(
     return Response(content, media_type=media_type, headers=headers)
 
 
-def _zip(files: list[bytes], params: Params) -> bytes:
+def _zip(files: list[bytes], params: SamplingParams) -> bytes:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as folder:
         for k, file in enumerate(files):
@@ -156,7 +159,7 @@ def _zip(files: list[bytes], params: Params) -> bytes:
 
 
 def _response(
-    files: list[bytes], request: Request, params: Params, info: ModelInfo
+    files: list[bytes], request: Request, params: SamplingParams, info: ModelInfo
 ) -> GenerateResponse:
     names = [image_id(params, k, info) for k in range(params.n)]
     images = [

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from app.console import FiniteRange, one_line
-from app.engine.job import MAX_GUIDANCE_SCALE, MAX_SEED, EngineError, ModelInfo, Params
+from app.engine.errors import EngineError
+from app.engine.job import MAX_GUIDANCE_SCALE, MAX_SEED, SamplingParams
+from app.engine.model_info import ModelInfo
 from app.images import PNG, Format, describe, encode, file_stem, format_of
 from models.library import Located, locate
 
@@ -58,7 +60,7 @@ class Target:
             raise PermissionError(f"{unwritable[0]}: cannot be written")
         return target
 
-    def path(self, params: Params, image: int, info: ModelInfo) -> Path:
+    def path(self, params: SamplingParams, image: int, info: ModelInfo) -> Path:
         """The file of image 0..n-1."""
         if self.stem is None:
             stem = file_stem(params, image, info)

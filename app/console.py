@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from app.engine.job import EngineError
+from app.engine.errors import EngineError
 from models.machine import usable_cores
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.drawing import Order
-from app.engine.job import ModelInfo
+from app.engine.model_info import ModelInfo
 from app.errors import InvalidRequest
 from app.prompts import class_of
 from app.schemas import GenerateRequest

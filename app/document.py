@@ -14,7 +14,8 @@ from starlette.routing import compile_path
 
 from app.docs import HEADERS, TEMPLATE, problems
 from app.engine.client import EngineClient
-from app.engine.job import DEFAULT_STEPS, MAX_SEED, ModelInfo, Params
+from app.engine.job import DEFAULT_STEPS, MAX_SEED, SamplingParams
+from app.engine.model_info import ModelInfo
 from app.errors import Problem
 from app.permalink import image_id
 from app.reading import FORMS
@@ -128,9 +129,9 @@ def _whole(part: Any) -> Any:
     return part
 
 
-def _example(info: ModelInfo) -> Params:
+def _example(info: ModelInfo) -> SamplingParams:
     steps = min(DEFAULT_STEPS, info.max_steps)
-    params = Params(
+    params = SamplingParams(
         model=info.name,
         class_index=0 if info.classes else None,
         steps=steps,

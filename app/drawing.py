@@ -7,8 +7,10 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from app.engine.client import EngineClient
-from app.engine.job import MAX_PRIORITY, NOBODY, Asker, ModelInfo, Params, Result, Update
-from app.engine.request import Watch
+from app.engine.job import MAX_PRIORITY, NOBODY, Asker, SamplingParams
+from app.engine.model_info import ModelInfo
+from app.engine.pending import Watch
+from app.engine.results import Result, Update
 from app.errors import InvalidRequest
 from app.images import PNG, Format, describe, encode
 
@@ -19,7 +21,7 @@ _SMALL = 1 << 12  # bytes of pixels: a tenth of a millisecond as PNG, one as Web
 class Order:
     """A valid request: what to draw, how urgent it is, and how often to show it on the way."""
 
-    params: Params
+    params: SamplingParams
     priority: int = 0
     timeout: float | None = None
     previews: int = 0

@@ -24,15 +24,15 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from app.engine.job import (
+from app.engine.errors import (
     DeadlineExceeded,
     DeadlineTooShort,
     EngineBusy,
     EngineError,
     EngineUnavailable,
     GenerationFailed,
-    ModelInfo,
 )
+from app.engine.model_info import ModelInfo
 from app.proxies import route_path
 from app.routing import Handler, Route
 

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 
 from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from app.engine.job import ModelInfo, Params, Pixels
+from app.engine.job import SamplingParams
+from app.engine.model_info import ModelInfo
+from app.engine.results import Pixels
 from app.exif import UNICODE
 from app.pictures import MAX_TEXT, inspect
 
@@ -71,7 +73,7 @@ def media_type_of(name: str) -> str:
     return name if kind is None else kind.media_type
 
 
-def file_stem(params: Params, image: int, info: ModelInfo) -> str:
+def file_stem(params: SamplingParams, image: int, info: ModelInfo) -> str:
     """A name for the file of image 0..n-1, without its extension: model, class and seed."""
     label = "any" if params.class_index is None else info.classes[params.class_index]
     name = f"{info.name}-{label}-{params.seed_of(image)}"
@@ -119,7 +121,7 @@ def _exif(parameters: str) -> Image.Exif:
     return exif
 
 
-def describe(params: Params, image: int, info: ModelInfo) -> str:
+def describe(params: SamplingParams, image: int, info: ModelInfo) -> str:
     """The parameters of one image as AUTOMATIC1111 writes them, which image tools read.
 
     One line of prompt (the class, here), then `Name: value` pairs. Numbers are exact, so that the

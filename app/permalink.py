@@ -18,19 +18,14 @@ from pathlib import Path
 import msgspec
 from PIL import features
 
-from app.engine.job import (
-    MAX_GUIDANCE_SCALE,
-    MAX_SEED,
-    MAX_STEPS,
-    ModelInfo,
-    Params,
-)
+from app.engine.job import MAX_GUIDANCE_SCALE, MAX_SEED, MAX_STEPS, SamplingParams
+from app.engine.model_info import ModelInfo
 from app.errors import UnknownImage
 
 _DIGEST_BYTES = 8
 
 
-def image_id(params: Params, image: int, info: ModelInfo) -> str:
+def image_id(params: SamplingParams, image: int, info: ModelInfo) -> str:
     """The id of image 0..n-1 of a request, URL-safe base64 of some 20 to 60 characters."""
     start, end = params.guidance_interval
     seed, scale, eta = params.seed_of(image), params.guidance_scale, params.eta
@@ -40,7 +35,7 @@ def image_id(params: Params, image: int, info: ModelInfo) -> str:
     return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
-def params_of(name: str, models: Mapping[str, ModelInfo]) -> Params:
+def params_of(name: str, models: Mapping[str, ModelInfo]) -> SamplingParams:
     """The parameters of the image with this id.
 
     Raises:
@@ -68,13 +63,15 @@ def params_of(name: str, models: Mapping[str, ModelInfo]) -> Params:
             and 0 <= start <= end <= 1
         )
         if allowed:
-            params = Params(info.name, class_index, steps, scale, (start, end), eta, seed, 1)
+            params = SamplingParams(
+                info.name, class_index, steps, scale, (start, end), eta, seed, 1
+            )
             if image_id(params.canonical(info), 0, info) == name:
                 return params.canonical(info)
     raise unknown
 
 
-def entity_tag(params: Params, info: ModelInfo, media_type: str, *, marked: bool) -> str:
+def entity_tag(params: SamplingParams, info: ModelInfo, media_type: str, *, marked: bool) -> str:
     """An entity tag (RFC 9110, 8.8.3) of a representation, without making it.
 
     Strong if the engine found its pixels to be the same whatever shares the batch.

@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from app.engine.job import ModelInfo
+from app.engine.model_info import ModelInfo
 from app.errors import InvalidRequest
 from models.bounds import brief
 from models.conditioning import Classes

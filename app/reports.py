@@ -2,14 +2,8 @@
 
 from pydantic import BaseModel, Field
 
-from app.engine.job import (
-    DEFAULT_STEPS,
-    MAX_GUIDANCE_SCALE,
-    MAX_IMAGES,
-    MAX_SEED,
-    MAX_STEPS,
-    ModelInfo,
-)
+from app.engine.job import DEFAULT_STEPS, MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SEED, MAX_STEPS
+from app.engine.model_info import ModelInfo
 
 
 class Limits(BaseModel):

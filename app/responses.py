@@ -5,7 +5,9 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.engine.job import ModelInfo, Moved, Params, Queued, Result
+from app.engine.job import SamplingParams
+from app.engine.model_info import ModelInfo
+from app.engine.results import Moved, Queued, Result
 
 
 class ImageOut(BaseModel):
@@ -38,7 +40,7 @@ class Parameters(BaseModel):
     n: int
 
     @classmethod
-    def of(cls, params: Params, info: ModelInfo) -> Self:
+    def of(cls, params: SamplingParams, info: ModelInfo) -> Self:
         """The parameters of a request by their names."""
         return cls(
             model=params.model,

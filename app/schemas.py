@@ -20,9 +20,9 @@ from app.engine.job import (
     MAX_STEPS,
     MAX_TIMEOUT,
     MIN_PRIORITY,
-    ModelInfo,
-    Params,
+    SamplingParams,
 )
+from app.engine.model_info import ModelInfo
 from app.errors import LONGEST_NAME, MOST_ERRORS, InvalidRequest, model_of
 from app.prompts import asked_of
 from models.conditioning import Classes
@@ -156,7 +156,7 @@ class GenerateRequest(BaseModel):
         """What the engine takes; raises as `to_params` does."""
         return Order(self.to_params(models), self.priority, self.timeout, self.previews)
 
-    def to_params(self, models: Mapping[str, ModelInfo]) -> Params:
+    def to_params(self, models: Mapping[str, ModelInfo]) -> SamplingParams:
         """Choose the model, fill in its defaults and check what depends on it.
 
         Raises:
@@ -178,7 +178,7 @@ class GenerateRequest(BaseModel):
         if start > end:
             raise InvalidRequest({"guidance_interval": "must begin before it ends"})
         scale = info.guidance_scale if self.guidance_scale is None else self.guidance_scale
-        params = Params(
+        params = SamplingParams(
             model=name,
             class_index=class_index,
             steps=steps,

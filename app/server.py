@@ -20,7 +20,8 @@ from app import logs
 from app.connection import Connection
 from app.crowd import Bounds, Crowd, most_connections
 from app.engine.client import EngineClient
-from app.engine.job import EngineUnavailable, ModelInfo
+from app.engine.errors import EngineUnavailable
+from app.engine.model_info import ModelInfo
 from app.listening import listen, url_of
 from app.settings import Settings
 

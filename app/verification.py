@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageChops, JpegImagePlugin
 
-from app.engine.job import ModelInfo, Params, Pixels
+from app.engine.job import SamplingParams
+from app.engine.model_info import ModelInfo
+from app.engine.results import Pixels
 from app.errors import RequestError
 from app.images import PNG, Opened, encode, open_image, read_description
 from app.schemas import GenerateRequest
@@ -106,7 +108,7 @@ def _told(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text[:_LONGEST_TOLD])
 
 
-def params_of(claim: Claim, info: ModelInfo) -> Params:
+def params_of(claim: Claim, info: ModelInfo) -> SamplingParams:
     """The parameters to draw it by.
 
     Raises:

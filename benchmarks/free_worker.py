@@ -7,8 +7,10 @@ import math
 from collections.abc import Sequence
 
 from app.engine.costs import Bucket, Costs
-from app.engine.job import Image, ModelInfo, Pixels
-from app.engine.worker import Mechanism, main
+from app.engine.job import Image
+from app.engine.model_info import ModelInfo
+from app.engine.results import Pixels
+from app.engine.worker import ModelRunner, main
 
 _SIZE, _PICTURES = 32, 64  # as those of the digits; pixels, pictures
 _TICK = 1e-4  # seconds of a row; so little that no deadline is in danger
@@ -71,5 +73,5 @@ def _ring(number: int) -> Pixels:
 
 
 if __name__ == "__main__":
-    runners: list[Mechanism] = [FreeRunner()]
+    runners: list[ModelRunner] = [FreeRunner()]
     main(lambda _: runners)

@@ -32,11 +32,11 @@ class Sampler:
     noisy: bool = False
     eta: bool = False
 
-    def evaluations(self, steps: int) -> int:
-        """How often the network is evaluated for one image, guidance aside."""
+    def evaluations(self, steps: int, start: int = 0) -> int:
+        """How often the network is evaluated for one image that begins at step `start`."""
         if self.twice:
-            return 2 * steps - 1
-        return steps + (self.extra and steps > 1)
+            return 2 * (steps - start) - 1
+        return steps - start + (self.extra and steps > 1)
 
     @property
     def spacings(self) -> tuple[Spacing, ...]:

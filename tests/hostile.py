@@ -6,7 +6,7 @@ import zlib
 
 from PIL import Image, PngImagePlugin
 
-from app.engine.job import Pixels
+from app.engine.results import Pixels
 from app.images import JPEG, WEBP, encode
 
 GREY = Pixels(8, 8, 1, bytes(64))

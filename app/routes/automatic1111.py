@@ -18,7 +18,7 @@ from fastapi import Request, Response
 from app import docs
 from app.dependencies import studio_of
 from app.drawing import Order, Studio
-from app.engine.job import Moved, Preview, Result
+from app.engine.results import Moved, Preview, Result
 from app.errors import InvalidRequest, enveloped
 from app.images import PNG, encode, read_description
 from app.pictures import inspect

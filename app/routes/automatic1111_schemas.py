@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 
 from app.dialects import to_order
 from app.drawing import Order
-from app.engine.job import ModelInfo, Params
+from app.engine.job import SamplingParams
+from app.engine.model_info import ModelInfo
 from app.errors import Fault, InvalidRequest
 from app.images import describe
 from app.prompts import MAX_PROMPT
@@ -101,7 +102,7 @@ class Txt2ImgResponse(BaseModel):
 
     @classmethod
     def of(
-        cls, wanted: Txt2ImgRequest, params: Params, info: ModelInfo, files: Sequence[str]
+        cls, wanted: Txt2ImgRequest, params: SamplingParams, info: ModelInfo, files: Sequence[str]
     ) -> Self:
         """What a request came to."""
         seeds = [params.seed_of(k) for k in range(params.n)]

@@ -14,7 +14,7 @@ from app.answers import answer
 from app.dependencies import studio_of
 from app.dialects import to_order as translate
 from app.drawing import Order
-from app.engine.job import ModelInfo
+from app.engine.model_info import ModelInfo
 from app.errors import InvalidRequest
 from app.prompts import allowed_prompt, asked_of
 from app.reading import JSON, read_body

@@ -17,7 +17,9 @@ from app import docs, events
 from app.answers import image_path
 from app.dependencies import StudioDep, studio_of
 from app.drawing import Order, Studio
-from app.engine.job import EngineError, ModelInfo, Preview, Result
+from app.engine.errors import EngineError
+from app.engine.model_info import ModelInfo
+from app.engine.results import Preview, Result
 from app.errors import Fault, enveloped, fault_of, model_of
 from app.events import EventStream, event
 from app.images import JPEG, PNG, WEBP, encode

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.dialects import to_order
 from app.drawing import Order
-from app.engine.job import ModelInfo
+from app.engine.model_info import ModelInfo
 from app.errors import Fault, InvalidRequest
 from app.routes.fields import NUMBER, Count, Fields, Kind, KindName, Quality, Scale, Seed, Steps
 

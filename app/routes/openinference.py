@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from app import docs
 from app.dependencies import EngineDep, StudioDep
 from app.engine.client import EngineClient
-from app.engine.job import ModelInfo
+from app.engine.model_info import ModelInfo
 from app.errors import Fault, UnknownModel, enveloped, model_of
 from app.routing import Router
 

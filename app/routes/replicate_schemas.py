@@ -14,7 +14,8 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from app.dialects import to_order
 from app.drawing import Order
-from app.engine.job import ModelInfo, Result
+from app.engine.model_info import ModelInfo
+from app.engine.results import Result
 from app.errors import InvalidRequest, UnknownModel, model_of
 from app.images import JPEG, PNG, WEBP, Format
 from app.routes.fields import Count, Fields, Kind, Quality, Scale, Seed, Steps

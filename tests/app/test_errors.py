@@ -5,7 +5,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app import errors
-from app.engine.job import EngineBusy, EngineError
+from app.engine.errors import EngineBusy, EngineError
 from app.errors import STATUS, RequestError
 
 

@@ -14,16 +14,9 @@ import pytest
 from app import drawing
 from app.drawing import Order, Studio
 from app.engine.client import EngineClient
-from app.engine.job import (
-    DeadlineTooShort,
-    GenerationFailed,
-    Moved,
-    Pixels,
-    Preview,
-    Queued,
-    Result,
-    preview_steps,
-)
+from app.engine.errors import DeadlineTooShort, GenerationFailed
+from app.engine.job import preview_points
+from app.engine.results import Moved, Pixels, Preview, Queued, Result
 from app.engine.wire import Load
 from tests.engine import LIMITS, asynchronous, running, served, until, worker_of
 from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker, params, pixel
@@ -51,7 +44,7 @@ async def test_everyone_is_told_of_their_own_in_order_and_of_one_end() -> None:
         assert moved == sorted(moved)
         assert all(step <= want.steps * want.n for step in moved)
         shown = [update for update in updates if isinstance(update, Preview)]
-        expected = itertools.product(preview_steps(want.steps, order.previews), range(want.n))
+        expected = itertools.product(preview_points(want.steps, order.previews), range(want.n))
         assert sorted((update.step, update.image) for update in shown) == sorted(expected)
         for image in range(want.n):
             steps = [update.step for update in shown if update.image == image]
@@ -72,7 +65,7 @@ async def test_a_single_image_is_never_shown_after_a_later_step_was_told() -> No
 
 def test_previews_are_evenly_spaced_between_the_first_step_and_the_last() -> None:
     for steps, previews in itertools.product(range(1, 60), range(17)):
-        shown = sorted(preview_steps(steps, previews))
+        shown = sorted(preview_points(steps, previews))
         assert len(shown) == previews or steps <= previews * 2
         assert all(0 < step < steps for step in shown)
         gaps = [b - a for a, b in itertools.pairwise([0, *shown, steps])]
@@ -167,7 +160,7 @@ async def test_after_a_worker_died_nothing_is_told_twice_and_nothing_left_out(
     shown = [update for update in updates if isinstance(update, Preview)]
     for image in range(n):
         steps = [update.step for update in shown if update.image == image]
-        assert steps == sorted(preview_steps(100, 9))
+        assert steps == sorted(preview_points(100, 9))
     moved = [update.step for update in updates if isinstance(update, Moved)]
     assert moved == sorted(set(moved))
     assert isinstance(updates[-1], Result)

@@ -4,7 +4,7 @@ import asyncio
 
 from app.drawing import Order, Studio
 from app.engine.client import EngineClient
-from app.engine.job import Preview, Result
+from app.engine.results import Preview, Result
 from benchmarks.free_worker import FreeRunner
 from tests.engine import LIMITS, asynchronous
 from tests.fakes import LOAD, ThreadWorker, params

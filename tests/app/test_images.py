@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.engine.job import Params, Pixels
+from app.engine.results import Pixels
 from app.images import (
     FORMATS,
     JPEG,
@@ -25,9 +25,9 @@ from app.images import (
     open_image,
     read_description,
 )
-from tests.fakes import INFO
+from tests.fakes import INFO, drawn
 
-PARAMS = Params("fake", 0, 20, 1.1, (0.25, 1.0), 0.3, 2**63 - 1, 2)
+PARAMS = drawn("fake", 0, 20, 1.1, (0.25, 1.0), 0.3, 2**63 - 1, 2)
 
 
 def noise(channels: int, width: int = 9, height: int = 7) -> Pixels:

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import permalink
-from app.engine.job import MAX_SEED, ModelInfo, Params
+from app.engine.job import MAX_SEED, SamplingParams
+from app.engine.model_info import ModelInfo
 from app.errors import UnknownImage
 from app.permalink import entity_tag, image_id, params_of
-from tests.fakes import INFO
+from tests.fakes import INFO, drawn
 
 ONE = dataclasses.replace(INFO, digest="ab" * 32)
 TWO = dataclasses.replace(INFO, name="two", digest="cd" * 32, null_class=None)
@@ -20,10 +21,10 @@ fractions = st.floats(0, 1)
 
 
 @st.composite
-def wanted(draw: st.DrawFn) -> tuple[Params, ModelInfo]:
+def wanted(draw: st.DrawFn) -> tuple[SamplingParams, ModelInfo]:
     info = draw(st.sampled_from(list(MODELS.values())))
     classes = [0, 1] if info.null_class is None else [None, 0, 1]
-    params = Params(
+    params = SamplingParams(
         model=info.name,
         class_index=draw(st.sampled_from(classes)),
         steps=draw(st.integers(1, 1000)),
@@ -37,7 +38,7 @@ def wanted(draw: st.DrawFn) -> tuple[Params, ModelInfo]:
 
 
 @given(wanted(), st.integers(0, 15))
-def test_an_id_stands_for_its_image(want: tuple[Params, ModelInfo], image: int) -> None:
+def test_an_id_stands_for_its_image(want: tuple[SamplingParams, ModelInfo], image: int) -> None:
     params, info = want
     image %= params.n
     name = image_id(params, image, info)
@@ -55,7 +56,7 @@ def test_anything_else_is_no_id(name: str) -> None:
 
 @given(wanted(), st.data())
 def test_a_damaged_id_is_another_images_or_nobodys(
-    want: tuple[Params, ModelInfo], data: st.DataObject
+    want: tuple[SamplingParams, ModelInfo], data: st.DataObject
 ) -> None:
     """Whatever comes of it is named by that id: no image has two."""
     name = image_id(want[0], 0, want[1])
@@ -70,7 +71,7 @@ def test_a_damaged_id_is_another_images_or_nobodys(
 
 
 def test_an_id_is_nobodys_once_the_checkpoint_is_another() -> None:
-    params = Params("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
+    params = drawn("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
     name = image_id(params, 0, ONE)
     with pytest.raises(UnknownImage):
         params_of(name, {"fake": dataclasses.replace(ONE, digest="ef" * 32)})
@@ -80,7 +81,7 @@ def test_an_id_is_nobodys_once_the_checkpoint_is_another() -> None:
 
 @given(wanted(), st.tuples(fractions, fractions), st.integers(1, 40))
 def test_intervals_that_cover_the_same_steps_have_one_id(
-    want: tuple[Params, ModelInfo], interval: tuple[float, float], steps: int
+    want: tuple[SamplingParams, ModelInfo], interval: tuple[float, float], steps: int
 ) -> None:
     """Compared with the steps themselves; the name of an interval is one that covers the same."""
     given = dataclasses.replace(
@@ -108,7 +109,7 @@ def test_intervals_that_cover_the_same_steps_have_one_id(
 
 
 def test_an_id_is_the_same_on_every_machine() -> None:
-    params = Params("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
+    params = drawn("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
     other = dataclasses.replace(ONE, backend="x", device="y", dtype="z", platform="w", exact=False)
     assert image_id(params, 0, other) == image_id(params, 0, ONE)
 
@@ -135,7 +136,7 @@ def test_a_tag_changes_with_the_code_and_with_nothing_beside_it(
     seen.add(source())
     assert len(seen) == 5
 
-    params = Params("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
+    params = drawn("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
     monkeypatch.setattr(permalink, "_source", lambda: "one")
     tag = entity_tag(params, ONE, "image/png", marked=True)
     assert entity_tag(params, ONE, "image/png", marked=True) == tag
@@ -144,7 +145,7 @@ def test_a_tag_changes_with_the_code_and_with_nothing_beside_it(
 
 
 def test_a_tag_changes_with_all_that_the_bytes_depend_on() -> None:
-    params = Params("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
+    params = drawn("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
     tags = [
         entity_tag(params, ONE, "image/png", marked=True),
         entity_tag(params, ONE, "image/webp", marked=True),

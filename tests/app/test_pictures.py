@@ -11,7 +11,7 @@ import pytest
 from PIL import ExifTags, Image, WebPImagePlugin
 
 from app.chunks import Unreadable
-from app.engine.job import Pixels
+from app.engine.results import Pixels
 from app.exif import user_comment
 from app.images import FORMATS, JPEG, PNG, WEBP, Format, encode, open_image
 from app.pictures import MAX_BYTES, MAX_PIXELS, MAX_TEXT, inspect, read_file

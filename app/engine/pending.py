@@ -5,7 +5,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from app.engine.job import LONG, Asker, Params, Update
+from app.engine.job import LONG, Asker, Request, SamplingParams
+from app.engine.results import Update
 from app.engine.wire import Done
 
 _SUSPECT = 2  # deaths in a row that it was in flight at
@@ -14,18 +15,15 @@ Watch = Callable[[Update], None]
 
 
 @dataclass(eq=False)
-class Request:
+class Pending:
     """One request to the worker, shared by all `waiters` that asked for it.
 
     It counts against the share of the first client that asked.
     """
 
     id: int
-    asker: Asker
-    params: Params
-    work: int  # UNet evaluations, all in all
-    priority: int
-    previews: int
+    request: Request
+    work: int  # rows, all in all
     answer: "asyncio.Future[Done]"
     waiters: int = 0
     watches: list[Watch] = field(default_factory=list)
@@ -33,12 +31,24 @@ class Request:
     riding: bool = False
     began: float = 0.0  # when its first step did; time.monotonic()
     deaths: int = 0
-    steps: int = 0  # made so far, by all images together
+    evaluations: int = 0  # so far, of all images together
     place: int = -1  # in the queue, as told last
     placed: float = -math.inf  # when that was; time.monotonic()
     told: int = 0  # the most of them that was told, in this life of the worker or another
-    shown: dict[int, int] = field(default_factory=dict)  # by image, the last step it was shown at
+    shown: dict[int, int] = field(
+        default_factory=dict
+    )  # by image, the last evaluation it was shown at
     counted: int = 0  # of its rows, those that its client's share is charged with
+
+    @property
+    def params(self) -> SamplingParams:
+        """What it draws."""
+        return self.request.params
+
+    @property
+    def asker(self) -> Asker:
+        """The first client that asked."""
+        return self.request.asker
 
     @property
     def client(self) -> str:
@@ -47,13 +57,13 @@ class Request:
 
     @property
     def rows_left(self) -> int:
-        """About how many UNet evaluations are still to be made."""
-        return self.work - self.work * self.steps // self.all_steps
+        """About how many rows are still to be run."""
+        return self.work - self.work * self.evaluations // self.all_evaluations
 
     @property
-    def all_steps(self) -> int:
-        """Steps of all images together."""
-        return self.params.steps * self.params.n
+    def all_evaluations(self) -> int:
+        """Evaluations of all images together."""
+        return self.params.evaluations * self.params.n
 
     @property
     def suspect(self) -> bool:
@@ -63,7 +73,7 @@ class Request:
     @property
     def long(self) -> bool:
         """Whether it gives way to short ones."""
-        return self.params.steps > LONG
+        return self.params.evaluations > LONG
 
     def tell(self, update: Update) -> None:
         """Tell all clients that follow it."""
