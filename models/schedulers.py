@@ -1,0 +1,339 @@
+"""The scheduler classes of diffusers that are drawn with, key for key with their defaults.
+
+A file is of one class, which gives the model its own sampler. Another sampler reads the same file
+as its own class does: as `OtherClass.from_config(file)` in diffusers.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal
+
+from models.bounds import Length, Range, brief, check
+from models.config import (
+    Beta,
+    ClippedConfig,
+    ConfigError,
+    DDIMConfig,
+    Factor,
+    ScheduleConfig,
+    Timesteps,
+)
+from models.files import read_json
+from models.foreign import check_class, sift_scheduler
+from models.sampling import SAMPLERS, Spacing
+
+_MORE_THAN_ONE = "use_karras_sigmas and use_exponential_sigmas are both true; allowed: one of them"
+
+
+@dataclass(frozen=True)
+class PNDMConfig(ScheduleConfig):
+    """diffusers `PNDMScheduler`, without its Runge-Kutta steps."""
+
+    class_name: ClassVar[str] = "PNDMScheduler"
+
+    timestep_spacing: Literal["leading", "trailing", "linspace"] = "leading"
+    skip_prk_steps: bool = False
+    set_alpha_to_one: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("skip_prk_steps", self.skip_prk_steps, Literal[True])
+
+    @property
+    def ends_clean(self) -> bool:
+        return self.set_alpha_to_one
+
+
+@dataclass(frozen=True)
+class LCMConfig(ClippedConfig):
+    """diffusers `LCMScheduler`."""
+
+    class_name: ClassVar[str] = "LCMScheduler"
+
+    beta_start: Beta = 0.00085
+    beta_end: Beta = 0.012
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
+    timestep_spacing: Literal["leading", "trailing", "linspace"] = "leading"
+    original_inference_steps: Timesteps = 50
+    timestep_scaling: Factor = 10.0
+    set_alpha_to_one: bool = True
+    thresholding: Literal[False] = False
+    dynamic_thresholding_ratio: Annotated[float, Range(0, 1)] = 0.995
+    sample_max_value: Factor = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.original_inference_steps > self.num_train_timesteps:
+            raise ValueError(
+                f"original_inference_steps is {self.original_inference_steps}; "
+                f"num_train_timesteps is {self.num_train_timesteps}"
+            )
+
+
+@dataclass(frozen=True)
+class EulerAncestralConfig(ScheduleConfig):
+    """diffusers `EulerAncestralDiscreteScheduler`."""
+
+    class_name: ClassVar[str] = "EulerAncestralDiscreteScheduler"
+
+
+@dataclass(frozen=True)
+class SpacedConfig(ScheduleConfig):
+    """Those whose noise levels may be placed otherwise than by timesteps."""
+
+    use_karras_sigmas: bool | None = False
+    use_exponential_sigmas: bool | None = False
+    use_beta_sigmas: Literal[False] | None = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.use_karras_sigmas and self.use_exponential_sigmas:
+            raise ValueError(_MORE_THAN_ONE)
+
+
+@dataclass(frozen=True)
+class EulerConfig(SpacedConfig):
+    """diffusers `EulerDiscreteScheduler`."""
+
+    class_name: ClassVar[str] = "EulerDiscreteScheduler"
+
+    interpolation_type: Literal["linear"] = "linear"
+    sigma_min: None = None
+    sigma_max: None = None
+    timestep_type: Literal["discrete"] = "discrete"
+    final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
+
+    @property
+    def ends_clean(self) -> bool:
+        return self.final_sigmas_type == "zero"
+
+
+@dataclass(frozen=True)
+class LMSConfig(SpacedConfig):
+    """diffusers `LMSDiscreteScheduler`."""
+
+    class_name: ClassVar[str] = "LMSDiscreteScheduler"
+
+
+@dataclass(frozen=True)
+class HeunConfig(SpacedConfig, ClippedConfig):
+    """diffusers `HeunDiscreteScheduler`."""
+
+    class_name: ClassVar[str] = "HeunDiscreteScheduler"
+
+    beta_start: Beta = 0.00085
+    beta_end: Beta = 0.012
+
+
+@dataclass(frozen=True)
+class MultistepConfig(SpacedConfig):
+    """What DPM-Solver and UniPC have in common."""
+
+    solver_order: int = 2
+    lower_order_final: bool = True
+    final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
+    use_flow_sigmas: Literal[False] = False
+    flow_shift: Factor = 1.0
+    use_dynamic_shifting: Literal[False] = False
+    time_shift_type: Literal["exponential"] = "exponential"
+    thresholding: Literal[False] = False
+    dynamic_thresholding_ratio: Annotated[float, Range(0, 1)] = 0.995
+    sample_max_value: Factor = 1.0
+
+    @property
+    def ends_clean(self) -> bool:
+        return self.final_sigmas_type == "zero"
+
+    @property
+    def rounds_down(self) -> bool:
+        """Whether `karras` rounds timesteps down; the nearest whole number is taken otherwise."""
+        return False
+
+
+@dataclass(frozen=True)
+class DPMSolverConfig(MultistepConfig):
+    """diffusers `DPMSolverMultistepScheduler`. Names of other solvers mean its own, as there."""
+
+    class_name: ClassVar[str] = "DPMSolverMultistepScheduler"
+
+    solver_order: Literal[2, 3] = 2
+    algorithm_type: Literal["dpmsolver++", "sde-dpmsolver++", "deis"] = "dpmsolver++"
+    solver_type: Literal["midpoint", "heun", "logrho", "bh1", "bh2"] = "midpoint"
+    euler_at_final: bool = False
+    use_lu_lambdas: Literal[False] = False
+    lambda_min_clipped: float = -float("inf")
+    variance_type: (  # learned: refused, as for every class
+        Literal["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"] | None
+    ) = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lambda_min_clipped != -float("inf"):
+            raise ValueError(
+                f"lambda_min_clipped is {self.lambda_min_clipped:g}; allowed: -Infinity"
+            )
+        if self.solver_order == 3 and self.algorithm_type == "sde-dpmsolver++":
+            raise ValueError("solver_order is 3; allowed with algorithm_type sde-dpmsolver++: 2")
+
+    @property
+    def rounds_down(self) -> bool:
+        return self.beta_schedule == "squaredcos_cap_v2"
+
+
+@dataclass(frozen=True)
+class UniPCConfig(MultistepConfig):
+    """diffusers `UniPCMultistepScheduler`. Names of other solvers mean bh2, as there."""
+
+    class_name: ClassVar[str] = "UniPCMultistepScheduler"
+
+    solver_order: Annotated[int, Range(1, 3)] = 2
+    solver_type: Literal["bh1", "bh2", "midpoint", "heun", "logrho"] = "bh2"
+    predict_x0: Literal[True] = True
+    disable_corrector: Annotated[tuple[int, ...], Length(0, 0)] = ()
+    solver_p: None = None
+    sigma_min: None = None
+    sigma_max: None = None
+    shift_terminal: None = None
+
+
+@dataclass(frozen=True)
+class _Means:
+    """What a sampler's name means in diffusers: a class, and the values that the name settles."""
+
+    kind: type[ScheduleConfig]
+    settled: Mapping[str, Any] = field(default_factory=dict)
+
+
+_ODE, _SDE = "dpmsolver++", "sde-dpmsolver++"
+_MEANS: Mapping[str, _Means] = MappingProxyType(
+    {
+        "ddim": _Means(DDIMConfig),
+        "euler": _Means(EulerConfig),
+        "euler_a": _Means(EulerAncestralConfig),
+        "heun": _Means(HeunConfig),
+        "lms": _Means(LMSConfig),
+        "dpmpp_2m": _Means(DPMSolverConfig, {"solver_order": 2, "algorithm_type": _ODE}),
+        "dpmpp_2m_sde": _Means(DPMSolverConfig, {"solver_order": 2, "algorithm_type": _SDE}),
+        "dpmpp_2s_a": _Means(
+            EulerAncestralConfig
+        ),  # of k-diffusion, which spaces as this class does
+        "dpmpp_3m": _Means(DPMSolverConfig, {"solver_order": 3, "algorithm_type": _ODE}),
+        "unipc": _Means(UniPCConfig),
+        "pndm": _Means(PNDMConfig, {"skip_prk_steps": True}),
+        "lcm": _Means(LCMConfig),
+    }
+)
+_KINDS = {means.kind.class_name: means.kind for means in _MEANS.values()}
+
+
+def _keys(kind: type[ScheduleConfig]) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+_ALL_KEYS = frozenset[str]().union(*map(_keys, _KINDS.values()))
+
+
+@dataclass(frozen=True)
+class SchedulerConfig:
+    """A model's scheduler: `own`, of the class of its file, and all that the file gives.
+
+    A class that is none of ours is read as DDIM. `given` has keys of any class.
+    """
+
+    own: ScheduleConfig
+    given: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, own: ScheduleConfig) -> "SchedulerConfig":
+        """That of a file which gives every key of its class."""
+        return cls(own, dataclasses.asdict(own))
+
+    @classmethod
+    def read(cls, path: Path) -> tuple["SchedulerConfig", tuple[str, ...]]:
+        """Read `scheduler_config.json`, and notes on what has no effect.
+
+        Raises:
+            ConfigError: an unknown class, or a value that would change what is drawn and is not
+                built.
+        """
+        values = read_json(path)
+        found = values.get("_class_name", DDIMConfig.class_name)
+        try:
+            check_class("_class_name", found, DDIMConfig.class_name)
+            kind = _KINDS.get(found, DDIMConfig)
+            read, foreign, passed = sift_scheduler(values, _keys(kind), _ALL_KEYS)
+        except ValueError as error:
+            raise ConfigError(f"{path}: {error}") from error
+        own = kind.from_dict(read, str(path))
+        notes = [] if found == kind.class_name else [f"{found} is read as {kind.class_name}"]
+        if passed:
+            notes.append(f"without effect here: {', '.join(passed)}")
+        where = f"{path.parent.name}/{path.name}"
+        return cls(own, {**read, **foreign}), tuple(f"{where}: {note}" for note in notes)
+
+    @cached_property
+    def sampler(self) -> str:
+        """The sampler of the file's own class."""
+        own = self.own
+        if isinstance(own, DPMSolverConfig):
+            return {2: "dpmpp_2m", 3: "dpmpp_3m"}[own.solver_order] + (
+                "_sde" if own.algorithm_type == _SDE else ""
+            )
+        return next(name for name, means in _MEANS.items() if means.kind is type(own))
+
+    @cached_property
+    def spacing(self) -> Spacing:
+        """What the file says; `Sampler.spacing` has what a sampler makes of it."""
+        if self.given.get("use_karras_sigmas") is True:
+            return "karras"
+        return "exponential" if self.given.get("use_exponential_sigmas") is True else "default"
+
+    @cached_property
+    def samplers(self) -> tuple[str, ...]:
+        """Those that the model can be drawn with: the others read a value that is not built."""
+        return tuple(name for name in SAMPLERS if self._built(name))
+
+    def config(self, sampler: str) -> ScheduleConfig:
+        """The file as a sampler's own class reads it.
+
+        A key that the file leaves out has the default of that class. Every class reads
+        `rescale_betas_zero_snr`, which is of the network, though not every one in diffusers does.
+
+        Raises:
+            ValueError: a value that would change what the sampler draws and is not built.
+        """
+        means = _MEANS[sampler]
+        values = {key: self.given[key] for key in self.given if key in _keys(means.kind)}
+        frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return means.kind(**{**frozen, **means.settled})
+
+    def check(self, sampler: object, steps: int, spacing: object, eta: float, start: int) -> None:
+        """Raise `ValueError` unless the model can be drawn so; the message says what is allowed."""
+        if sampler not in self.samplers:
+            listed = ", ".join(self.samplers)
+            raise ValueError(f"sampler is {brief(sampler)}; allowed with this model: {listed}")
+        about = SAMPLERS[str(sampler)]
+        if spacing not in about.spacings:
+            listed = ", ".join(about.spacings)
+            raise ValueError(f"spacing is {brief(spacing)}; allowed with {sampler}: {listed}")
+        check("steps", steps, Annotated[int, Range(1, self.num_train_timesteps)])
+        check("start", start, Annotated[int, Range(0, steps - 1)])
+        check("eta", eta, Annotated[float, Range(0, 1)])
+        if eta and not about.eta:
+            raise ValueError(f"eta is {brief(eta)}; allowed with {sampler}: 0")
+
+    @property
+    def num_train_timesteps(self) -> int:
+        """T, the most steps there can be."""
+        return self.own.num_train_timesteps
+
+    def _built(self, sampler: str) -> bool:
+        try:
+            self.config(sampler)
+        except ValueError:
+            return False
+        return True
