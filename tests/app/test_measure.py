@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from app.engine.backends.eager import Eager
-from app.engine.backends.measure import agreeing, probed
+from app.engine.backends.probing import agreeing, probed
 from app.engine.errors import OutOfMemory
 from app.engine.job import SamplingParams
 from app.engine.offline import draw

@@ -56,7 +56,7 @@ def drawn(
     for i, t in enumerate(way.timesteps.tolist()):
         row = coefficients[i].expand(len(x), COEFFICIENTS)
         noise = noises[i] if way.draws[i] else None
-        x, y, _ = step(x, network(x, t), row, history if way.remembers else None, noise)
+        x, y = step(x, network(x, t), row, history if way.remembers else None, noise)
         if way.kept[i] < HISTORY:
             history[:, way.kept[i]] = y
     return x

@@ -2,8 +2,8 @@
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Protocol, Self
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from app.engine.errors import DeviceLost, OutOfMemory
 from models.denoiser import Conditioning, Denoiser
 from models.pipeline import to_uint8
-from models.samplers import HISTORY, guide, step
+from models.samplers import HISTORY, clean, guide, step
 
 # What says that there is no memory, besides the classes for it. cuDNN looks for a way to compute a
 # convolution, and leaves out those that need more memory than there is.
@@ -101,8 +101,11 @@ class Rows:
 
     def to(self, device: torch.device) -> Self:
         """The same on a device."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = {k: v.to(device) for k, v in values.items() if isinstance(v, Tensor)}
+        moved: dict[str, Any] = {
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
         return replace(self, **moved)
 
 
@@ -216,12 +219,11 @@ def update(slots: Slots, rows: Rows, latents: Tensor, output: Tensor) -> None:
     """The rest of a tick, after the network's forward pass."""
     output = guide(output, output[rows.null], rows.scale)
     history = None if rows.kept is None else slots.history[rows.read]
-    x, y, x0 = step(latents, output, rows.coefficients, rows.kept, history, rows.noise)
-    slots.x[rows.write] = x
+    slots.x[rows.write], y = step(latents, output, rows.coefficients, history, rows.noise)
     if rows.kept is not None:
         slots.history.flatten(0, 1)[rows.kept] = y
     if rows.shown:
-        slots.x0[rows.write] = x0
+        slots.x0[rows.write] = clean(latents, output, rows.coefficients)
 
 
 def develop(images: Tensor) -> tuple[Tensor, Tensor]:

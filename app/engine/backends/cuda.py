@@ -246,11 +246,11 @@ class _Feed:
         self._copied.synchronize()
 
     def whole(self, size: int) -> Rows:
-        """A tick of `size` rows on the device, with all there is; every tick of this size is there."""
+        """Where every tick of `size` rows is on the device, with all that one can have."""
         return self._rows(self._there, size)
 
     def plain(self, size: int) -> Rows:
-        """The same without noise, history and x0."""
+        """The same of ticks without noise, history and x0."""
         return replace(self.whole(size), kept=None, noise=None, shown=False)
 
     def _rows(self, words: Tensor, size: int) -> Rows:

@@ -19,7 +19,6 @@ from models.conditioning import Condition
 from models.denoiser import Conditioning
 from models.pipeline import BLOCK_ROWS, LatentDiffusion
 from models.samplers import trajectory
-from models.sampling import DEFAULT_SAMPLER
 
 Clock = Callable[[], float]  # seconds
 
@@ -105,29 +104,37 @@ def measure(
 
 @dataclass(frozen=True)
 class _Given:
-    """The same rows for every probe, one per slot: latents on the device, the rest on the CPU."""
+    """The same rows for every probe, one per slot."""
 
-    x: Tensor
+    x: Tensor  # on the device
     t: Tensor
     coefficients: Tensor
-    conditioning: Conditioning
+    conditioning: Conditioning  # on the device
 
     @classmethod
     def of(cls, model: LatentDiffusion, slots: Slots) -> "_Given":
         draw, total = torch.Generator().manual_seed(0), slots.waste - 1
         x = torch.randn(slots.x[:total].shape, generator=draw)
-        whole = trajectory(
-            model.scheduler, DEFAULT_SAMPLER, model.scheduler.num_train_timesteps
-        )
-        places = torch.randint(len(whole.timesteps), (total,), generator=draw)
-        conditions = [Condition(k % n if (n := len(model.classes.names)) else None) for k in range(total)]
-        encoded = [model.denoiser.encode(condition) for condition in conditions]
+        way = trajectory(model.schedule, model.schedule.sampler, model.schedule.num_train_timesteps)
+        places = torch.randint(len(way.timesteps), (total,), generator=draw)
         return cls(
             x.to(slots.x.device),
-            whole.timesteps[places].float(),
-            whole.coefficients[places].float(),
-            tuple(map(torch.stack, zip(*encoded, strict=True))),
+            way.timesteps[places].float(),
+            way.coefficients[places].float(),
+            conditionings(model, total),
         )
+
+    def fill(self, slots: Slots) -> None:
+        """Put every row into its slot."""
+        slots.fill(torch.arange(len(self.x), device=self.x.device), self.x, self.conditioning)
+
+
+def conditionings(model: LatentDiffusion, count: int) -> Conditioning:
+    """Both sides of what the network reads for one class after the other, on the device."""
+    classes = len(model.classes.names)
+    conditions = [Condition(k % classes if classes else None) for k in range(count)]
+    sides = [model.denoiser.gather(conditions, side) for side in (0, 1)]
+    return tuple(torch.stack(both, dim=1) for both in zip(*sides, strict=True))
 
 
 def run(
@@ -179,11 +186,11 @@ def _step(
     clock: Clock,
 ) -> Tensor:
     """Step the first rows by `size`, in turned order; what came out."""
-    total = len(given.x)
-    slots.fill(torch.arange(total, device=slots.x.device), given.x, tuple(c.to(slots.x.device) for c in given.conditioning))
-    count = max(size, min(rows, total))
+    given.fill(slots)
+    count = max(size, min(rows, len(given.x)))
     for places in torch.arange(count).roll(shift).split(size):
-        pace.note(size, run(backend, slots, size, places, given.t[places], given.coefficients[places], clock))
+        t, coefficients = given.t[places], given.coefficients[places]
+        pace.note(size, run(backend, slots, size, places, t, coefficients, clock))
     return slots.x[:count].clone().cpu()
 
 

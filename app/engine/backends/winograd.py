@@ -118,7 +118,9 @@ class Winograd:
         if size != width or size % 2 ** (len(config.block_out_channels) - 1):
             raise ValueError(f"latents are {size}x{width}; they must be square and halve evenly")
         if size > _LARGEST:
-            raise ValueError(f"latents are {size}x{size}; above {_LARGEST} the plain graph is better")
+            raise ValueError(
+                f"latents are {size}x{size}; above {_LARGEST} the plain graph is better"
+            )
         if config.downsample_padding != 1:
             raise ValueError(f"downsample_padding is {config.downsample_padding}; this has 1")
         if sum(weight.numel() for weight in unet.parameters()) > _MOST_WEIGHTS:
