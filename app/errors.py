@@ -33,8 +33,8 @@ from app.engine.errors import (
     GenerationFailed,
 )
 from app.engine.model_info import ModelInfo
-from app.proxies import route_path
-from app.routing import Handler, Route
+from app.http.proxies import route_path
+from app.http.routing import Handler, Route
 
 log = logging.getLogger(__name__)
 

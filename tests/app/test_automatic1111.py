@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from app.engine.job import MAX_SEED
-from app.images import JPEG, PNG, WEBP, encode, open_image
+from app.files.formats import JPEG, PNG, WEBP, encode, open_image
 from tests import hostile
 from tests.fakes import pixel
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.console import share_cores
+from app.cli.console import share_cores
 
 ROOT = Path(__file__).parents[2]
 DARKROOM = (sys.executable, "-P", "-m", "app.cli")

@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from app.listening import CannotListen, listen, url_of
+from app.serving.listening import CannotListen, listen, url_of
 
 pytestmark = pytest.mark.platform  # not every machine has IPv6
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 from torch import Tensor
 
-from app.cli import cli
+from app.cli.main import cli
 from models.training.log import Log
 from models.training.loop import TrainingError, save_state
 from models.training.recipe import Optimisation
@@ -52,7 +52,7 @@ class Runs:
         self, stage: str, out: str, *extra: str, launcher: tuple[str, ...] = ()
     ) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [sys.executable, *launcher, "-m", "app.cli", *self.arguments(stage, out, *extra)],
+            [sys.executable, *launcher, "-m", "app.cli.main", *self.arguments(stage, out, *extra)],
             cwd=ROOT,
             text=True,
             stdout=subprocess.PIPE,
