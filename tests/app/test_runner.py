@@ -418,17 +418,16 @@ def test_a_preview_is_of_the_x0_of_its_step(runner: Runner, tiny: LatentDiffusio
             runner.preview(
                 [image for image in plan.riding if image.evaluation in image.job.previews]
             )
-        for image, step, pixels in runner.previewed(wait=True):
-            made[image.index, step] = pixels
+        for image, evaluation, pixels in runner.previewed(wait=True):
+            made[image.index, evaluation] = pixels
         for image, result in runner.decoded(wait=not scheduler.busy):
             assert isinstance(result, Pixels)
             scheduler.deliver(image, result)
-    assert sorted(made) == [(image, step) for image in range(2) for step in (2, 4)]
+    assert sorted(made) == [(image, evaluation) for image in range(2) for evaluation in (2, 4)]
     assert runner._previews.map is not None
-    for (image, step), pixels in made.items():
-        expected = (
-            to_uint8(runner._previews.map(plain_x0(tiny, want, image, step))).numpy().tobytes()
-        )
+    for (image, evaluation), pixels in made.items():
+        x0 = plain_x0(tiny, want, image, evaluation)
+        expected = to_uint8(runner._previews.map(x0)).numpy().tobytes()
         assert max(abs(a - b) for a, b in zip(pixels.data, expected, strict=True)) <= 1
 
 
