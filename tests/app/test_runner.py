@@ -43,7 +43,7 @@ def wanted(chance: random.Random, seed: int, samplers: Sequence[str] = ("ddim",)
     """A request that differs from others in all that one can say."""
     scale = chance.choice([1.0, 1.0, 2.5, 7.0])
     interval = (0.0, 1.0) if scale == 1 else chance.choice([(0.0, 1.0), (0.2, 0.6), (0.5, 1.0)])
-    sampler, steps = SAMPLERS[chance.choice(samplers)], chance.choice([1, 2, 3, 5, 8, 12, 25])
+    sampler, steps = SAMPLERS[chance.choice(samplers)], chance.choice([1, 2, 3, 4, 6, 9, 14])
     steps = steps // 2 + 1 if sampler.twice else steps
     return drawn(
         "tiny",

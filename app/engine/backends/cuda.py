@@ -212,24 +212,26 @@ class _Recorder:
 class _Feed:
     """The numbers and the noise of one tick: in one place on the device, which graphs read.
 
-    They are packed on the host, in pinned memory, so that one copy brings them. Noise that a tick
-    has not stays that of an earlier one: it is finite, and every row multiplies it by zero.
+    Numbers are packed on the host, in pinned memory, so that one copy brings them, and another one
+    noise. Noise that a tick has not stays that of an earlier one: it is finite, and the rows of
+    that tick multiply it by zero.
     """
 
     def __init__(self, most: int, shape: Shape, device: torch.device) -> None:
         """Room for `most` rows."""
-        self._shape, self._latent = shape, torch.Size(shape).numel()
-        words = self._words(most, noisy=True)
+        words = self._words(most)
         self._here = torch.empty(words, dtype=torch.int64, pin_memory=True)
         self._there = torch.zeros(words, dtype=torch.int64, device=device)
-        self._views: dict[int, Rows] = {}  # of `_here`, by number of rows
+        self._noise_here = torch.empty(most, *shape, pin_memory=True)
+        self._noise_there = torch.zeros(most, *shape, device=device)
+        self._views: dict[int, Rows] = {}  # of what is here, by number of rows
         self._copied = torch.cuda.Event(blocking=True)  # who waits for a blocking event sleeps
 
     def send(self, rows: Rows, waste: int) -> None:
-        """Enqueue the copy of a tick; `wait` has to come before the next."""
+        """Enqueue the copies of a tick; `wait` has to come before the next."""
         size = len(rows.read)
         if size not in self._views:
-            self._views[size] = self._rows(self._here, size)
+            self._views[size] = self._rows(self._here, self._noise_here, size)
         view = self._views[size]
         for name in (*_INTEGERS, *_FLOATS):
             value, place = getattr(rows, name), getattr(view, name)
@@ -237,8 +239,10 @@ class _Feed:
                 place.copy_(value)
             elif name == "kept":
                 place.fill_(waste * HISTORY)
-        words = self._words(size, noisy=rows.noise is not None)
+        words = self._words(size)
         self._there[:words].copy_(self._here[:words], non_blocking=True)
+        if rows.noise is not None:
+            self._noise_there[:size].copy_(self._noise_here[:size], non_blocking=True)
         self._copied.record()
 
     def wait(self) -> None:
@@ -247,33 +251,29 @@ class _Feed:
 
     def whole(self, size: int) -> Rows:
         """Where every tick of `size` rows is on the device, with all that one can have."""
-        return self._rows(self._there, size)
+        return self._rows(self._there, self._noise_there, size)
 
     def plain(self, size: int) -> Rows:
         """The same of ticks without noise, history and x0."""
         return replace(self.whole(size), kept=None, noise=None, shown=False)
 
-    def _rows(self, words: Tensor, size: int) -> Rows:
+    def _rows(self, words: Tensor, noise: Tensor, size: int) -> Rows:
         integers = len(_INTEGERS) * size
         floats = words[integers:].view(torch.float32)  # two have the room of an int64
-        t, scale, coefficients, noise = floats[: self._floats(size, noisy=True)].split(
-            [size, size, COEFFICIENTS * size, size * self._latent]
-        )
+        numbers = floats[: (2 + COEFFICIENTS) * size]
+        t, scale, coefficients = numbers.split([size, size, COEFFICIENTS * size])
         return Rows(
             **dict(zip(_INTEGERS, words[:integers].view(-1, size), strict=True)),
             t=t,
             scale=scale,
             coefficients=coefficients.view(size, COEFFICIENTS),
-            noise=noise.view(size, *self._shape),
+            noise=noise[:size],
             shown=True,
         )
 
-    def _words(self, size: int, *, noisy: bool) -> int:
-        """Numbers of 64 bits that a tick takes."""
-        return len(_INTEGERS) * size + -(-self._floats(size, noisy=noisy) // 2)
-
-    def _floats(self, size: int, *, noisy: bool) -> int:
-        return size * (2 + COEFFICIENTS + noisy * self._latent)
+    def _words(self, size: int) -> int:
+        """Numbers of 64 bits that a tick of `size` rows takes."""
+        return len(_INTEGERS) * size + -(-(2 + COEFFICIENTS) * size // 2)
 
 
 @dataclass(frozen=True)
