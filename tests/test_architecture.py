@@ -53,13 +53,19 @@ def test_diffusers_is_an_oracle_and_not_a_dependency() -> None:
         assert not touches(path, "diffusers"), path
 
 
-@pytest.mark.parametrize("name", ["scheduler", "queues", "shares", "parts", "job", "costs"])
+POLICY = [
+    *(f"app.engine.{name}" for name in ("scheduler", "queues", "shares", "parts", "costs")),
+    *(f"app.engine.{name}" for name in ("job", "model_info", "errors", "results")),
+    *(f"models.{name}" for name in ("sampling", "conditioning", "sizes", "bounds")),
+]
+
+
+@pytest.mark.parametrize("name", POLICY)
 def test_policy_imports_the_standard_library_alone(name: str) -> None:
-    path = ROOT / "app/engine" / f"{name}.py"
+    path = ROOT / f"{name.replace('.', '/')}.py"
     outside = {module.split(".")[0] for module in imports(path)} - set(sys.stdlib_module_names)
-    assert outside <= {"app"}
-    policy = [f"app.engine.{name}" for name in ("queues", "shares", "job", "costs")]
-    assert touches(path, "app") == touches(path, *policy)
+    assert outside <= {"app", "models"}
+    assert touches(path, "app", "models") == touches(path, *POLICY)
 
 
 def test_only_the_runner_and_its_backends_import_torch() -> None:

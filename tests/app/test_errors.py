@@ -4,9 +4,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from app import errors
 from app.engine.errors import EngineBusy, EngineError
 from app.errors import STATUS, RequestError
+from app.http import problems
 
 
 def leaves(kind: type[Exception]) -> set[type[Exception]]:
@@ -22,7 +22,7 @@ def test_every_error_has_its_line_in_the_table() -> None:
 @pytest.fixture
 def client() -> TestClient:
     app = FastAPI()
-    errors.install(app)
+    problems.install(app)
 
     @app.get("/busy")
     def busy() -> None:
