@@ -7,12 +7,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 
-from app import errors, openapi
+from app import openapi
 from app.engine.client import EngineClient
 from app.engine.ledger import Limits
 from app.engine.watchdog import Upkeep
 from app.engine.wire import Load
-from app.http import pages
+from app.http import pages, problems
 from app.http.guard import OriginGuard
 from app.http.limits import BodyLimit, TargetLimit
 from app.http.middleware import CancelOnDisconnect, RequestId
@@ -105,7 +105,7 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
         app.add_middleware(  # outermost: the client is the one that a trusted proxy names
             BehindProxy, trusted=settings.trusted_proxies, root_path=settings.root_path
         )
-    errors.install(app, lambda path: openapi.allowed_methods(app, path))
+    problems.install(app, lambda path: openapi.allowed_methods(app, path))
     for routes in _ROUTES:
         app.router.routes += routes.router.routes  # include_router would match each path twice
     openapi.install(app, client)

@@ -11,8 +11,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import fault_of, problem
+from app.errors import fault_of
 from app.http.origins import Access, Authority, Origin
+from app.http.problems import problem
 from app.http.proxies import route_path
 
 _PROBES = {

@@ -3,7 +3,8 @@
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import fault_of, problem
+from app.errors import fault_of
+from app.http.problems import problem
 
 
 class BodyLimit:

@@ -81,7 +81,7 @@ def test_a_second_signal_ends_it_at_once(tiny_folder: Path) -> None:
 
 def test_a_signal_before_it_serves_ends_it_too(tiny_folder: Path) -> None:
     environment = {**os.environ, "DARKROOM_MODELS": str(tiny_folder), "DARKROOM_PORT": "0"}
-    command = (sys.executable, "-m", "app.cli.main", "serve")
+    command = (sys.executable, "-m", "app.cli", "serve")
     process = subprocess.Popen(command, env=environment)
     time.sleep(1.0)
     process.send_signal(signal.SIGTERM)

@@ -52,7 +52,7 @@ class Runs:
         self, stage: str, out: str, *extra: str, launcher: tuple[str, ...] = ()
     ) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [sys.executable, *launcher, "-m", "app.cli.main", *self.arguments(stage, out, *extra)],
+            [sys.executable, *launcher, "-m", "app.cli", *self.arguments(stage, out, *extra)],
             cwd=ROOT,
             text=True,
             stdout=subprocess.PIPE,

@@ -5,9 +5,9 @@ from typing import Any
 from fastapi import Request
 
 from app.dependencies import StudioDep
-from app.errors import enveloped
 from app.http import vocabulary
 from app.http.body import JSON, read_body
+from app.http.problems import enveloped
 from app.http.routing import Router
 from app.routes.automatic1111.errors import BODY, body_of, envelope, errors_of
 from app.routes.automatic1111.schemas import (

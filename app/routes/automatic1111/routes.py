@@ -17,13 +17,14 @@ from fastapi import Request, Response
 
 from app.dependencies import studio_of
 from app.engine.results import Moved, Preview, Result
-from app.errors import InvalidRequest, enveloped
+from app.errors import InvalidRequest
 from app.files.formats import PNG, encode
 from app.files.parameters import read_description
 from app.files.pictures import inspect
 from app.generation import Generation
 from app.http import vocabulary
 from app.http.body import JSON, read_body
+from app.http.problems import enveloped
 from app.http.routing import Router
 from app.routes.automatic1111.errors import BODY, body_of, envelope, errors_of
 from app.routes.automatic1111.schemas import (

@@ -17,12 +17,13 @@ from app.dependencies import StudioDep, studio_of
 from app.engine.errors import EngineError
 from app.engine.job import SamplingParams
 from app.engine.results import Preview, Result
-from app.errors import Fault, enveloped, fault_of, model_of
+from app.errors import Fault, fault_of, model_of
 from app.files.formats import JPEG, PNG, WEBP, encode
 from app.files.ids import image_id
 from app.generation import Generation
 from app.http import sse, vocabulary
 from app.http.body import JSON, read_body
+from app.http.problems import enveloped
 from app.http.routing import Router
 from app.http.sse import EventStream, event
 from app.routes.native.answers import image_path

@@ -13,8 +13,9 @@ from pydantic import BaseModel, Field
 from app.dependencies import EngineDep, StudioDep
 from app.engine.client import EngineClient
 from app.engine.model_info import ModelInfo
-from app.errors import Fault, UnknownModel, enveloped, model_of
+from app.errors import Fault, UnknownModel, model_of
 from app.http import vocabulary
+from app.http.problems import enveloped
 from app.http.routing import Router
 
 
