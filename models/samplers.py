@@ -157,9 +157,11 @@ def _levels(config: ScheduleConfig, steps: int, spacing: Spacing) -> list[Level]
     if isinstance(config, MultistepConfig):
         nearest = spacing == "karras" and not config.rounds_down
         levels = noise_levels.walk_whole(steps, spacing, nearest=nearest)
+        end = Level.of(0, noise_levels.lowest)
     else:
         levels = noise_levels.walk(steps, spacing)
-    return [*levels, _CLEAN if config.ends_clean else Level.of(0, noise_levels.lowest)]
+        end = Level(0, 1.0, noise_levels.lowest)  # k-diffusion ends in x / alpha
+    return [*levels, _CLEAN if config.ends_clean else end]
 
 
 _CLEAN = Level(-1, 1.0, 0.0)

@@ -12,6 +12,7 @@ from torch import Tensor
 from models.config import DDIMConfig
 from models.samplers import COEFFICIENTS, HISTORY, Trajectory, step, trajectory
 from models.sampling import SAMPLERS
+from models.schedule import NoiseLevels
 from models.schedulers import SchedulerConfig
 from tests.models.diffusing import CLASSES, SETTLED, doubled, run
 
@@ -19,7 +20,7 @@ SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012
 COSINE = {"beta_schedule": "squaredcos_cap_v2"}
 SPACED = ("use_karras_sigmas", "use_exponential_sigmas")
 STEPS = (1, 2, 3, 4, 5, 7, 8, 10, 14, 15, 20, 25, 30, 48, 50)
-RESCALED = {"DDIMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"}
+K_DIFFUSION = ("euler", "euler_a", "heun", "lms")
 
 
 @pytest.fixture
@@ -120,13 +121,14 @@ def refused(sampler: str, steps: int, config: dict[str, Any]) -> bool:
         return sampler == "pndm" and zero
     if sampler == "lcm":
         return False
-    if steps == 1 and spacing == "linspace" and sampler in ("euler", "euler_a", "heun", "lms"):
+    if steps == 1 and spacing == "linspace" and sampler in K_DIFFUSION:
         return True
-    if sampler == "unipc":  # not a number, in these
-        lower = config.get("lower_order_final", True)
-        ends = config.get("final_sigmas_type", "zero")
-        return not lower or (ends == "sigma_min" and any(key in config for key in SPACED))
-    return False
+    spaced = any(key in config for key in SPACED)
+    if sampler == "euler_a" and spaced:
+        return True
+    if sampler == "unipc" and not config.get("lower_order_final", True):
+        return True  # not a number, as in a last step that does not change the noise level:
+    return spaced and sampler not in K_DIFFUSION and "final_sigmas_type" in config
 
 
 def theirs_of(sampler: str, config: dict[str, Any]) -> Any:
@@ -142,7 +144,7 @@ def theirs_of(sampler: str, config: dict[str, Any]) -> Any:
     return scheduler
 
 
-EULER = ("beta_schedule", "beta_start", "beta_end", "rescale_betas_zero_snr")
+EULER = ("beta_schedule", "beta_start", "beta_end", "rescale_betas_zero_snr", "prediction_type")
 
 
 def ours_of(config: dict[str, Any]) -> SchedulerConfig:
@@ -171,4 +173,11 @@ def test_in_doubles_every_sampler_is_that_of_diffusers(sampler: str, doubles: No
         )
         assert len(visited) == len(given)
         assert max(abs(a - b) for a, b in zip(visited, given, strict=True)) < 1e-9, (steps, config)
-        assert relative(drawn(way, network, x, noises), expected) <= 5e-13, (steps, config, eta)
+        ours = drawn(way, network, x, noises)
+        assert relative(ours, expected) <= tolerance(config), (steps, config, eta)
+
+
+def tolerance(config: dict[str, Any]) -> float:
+    """5e-13, but where x / alpha is large and most of it cancels: its rounding remains."""
+    largest = float(NoiseLevels(DDIMConfig(**{k: config[k] for k in EULER if k in config})).highest)
+    return max(5e-13, 8 * torch.finfo(torch.float64).eps * largest)
