@@ -234,6 +234,13 @@ def _keys(kind: type[ScheduleConfig]) -> set[str]:
     return {field.name for field in dataclasses.fields(kind)}
 
 
+def _check_range(kind: type[ScheduleConfig], given: Mapping[str, Any]) -> None:
+    """Classes without these keys read them as well where levels are placed, if a file has them."""
+    if issubclass(kind, SpacedConfig):
+        for key in ("sigma_min", "sigma_max"):
+            check(key, given.get(key), None)
+
+
 _ALL_KEYS = frozenset[str]().union(*map(_keys, _KINDS.values()))
 
 
@@ -266,6 +273,7 @@ class SchedulerConfig:
             check_class("_class_name", found, DDIMConfig.class_name)
             kind = _KINDS.get(found, DDIMConfig)
             read, foreign, passed = sift_scheduler(values, _keys(kind), _ALL_KEYS)
+            _check_range(kind, foreign)
         except ValueError as error:
             raise ConfigError(f"{path}: {error}") from error
         own = kind.from_dict(read, str(path))
@@ -307,6 +315,7 @@ class SchedulerConfig:
             ValueError: a value that would change what the sampler draws and is not built.
         """
         means = _MEANS[sampler]
+        _check_range(means.kind, self.given)
         values = {key: self.given[key] for key in self.given if key in _keys(means.kind)}
         frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return means.kind(**{**frozen, **means.settled})

@@ -41,7 +41,7 @@ def edit_weights(path: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -
 def test_what_was_saved_opens_as_it_was(folder: Path) -> None:
     checkpoint = open_checkpoint(folder)
     assert (checkpoint.vae.config, checkpoint.unet.config) == (VAE, UNET)
-    assert checkpoint.schedule == SCHEDULE
+    assert checkpoint.schedule.own == SCHEDULE
     assert checkpoint.classes.names == ("cat", "dog", "3")
     assert checkpoint.classes.null == 3
     assert checkpoint.guidance_scale == 1.5

@@ -16,6 +16,7 @@ from models.conditioning import Classes
 from models.ddim import coefficients, ddim_step
 from models.pipeline import LatentDiffusion, pick_device, to_image, to_uint8
 from models.schedule import alpha_bars, timestep_pairs
+from models.schedulers import SchedulerConfig
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
 from tests.tiny import SCHEDULE, UNET, VAE
@@ -72,7 +73,8 @@ def test_guidance_changes_nothing_without_a_class(tiny: LatentDiffusion) -> None
 def test_an_unconditional_model_samples() -> None:
     torch.manual_seed(0)
     unet = UNet2D(replace(UNET, num_class_embeds=None)).eval()
-    model = LatentDiffusion(Checkpoint(AutoencoderKL(VAE).eval(), unet, SCHEDULE, Classes(), 1.0))
+    schedule = SchedulerConfig.of(SCHEDULE)
+    model = LatentDiffusion(Checkpoint(AutoencoderKL(VAE).eval(), unet, schedule, Classes(), 1.0))
     assert model.sample([None], [0], steps=2).shape == (1, 1, 16, 16)
     with pytest.raises(ValueError, match="no classes"):
         model.sample([0], [0], steps=2)

@@ -152,7 +152,6 @@ def ours_of(config: dict[str, Any]) -> SchedulerConfig:
     return SchedulerConfig(DDIMConfig(), config)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of NumPy, inside diffusers
 @pytest.mark.parametrize("sampler", CLASSES)
 def test_in_doubles_every_sampler_is_that_of_diffusers(sampler: str, doubles: None) -> None:
     network = Toy()
