@@ -189,7 +189,7 @@ def _read_schedule(path: Path) -> tuple[SchedulerConfig, tuple[str, ...]]:
     exact = alpha_bars(schedule.own, torch.float64)[:-1]
     if not ((exact.diff() < 0).all() and (exact[:-1] >= _FAINTEST).all()):
         raise ConfigError(
-            f"{path}: num_train_timesteps and betas give neighbours the same alpha-bar, or one below "
+            f"{path}: num_train_timesteps and betas give neighbours one alpha-bar, or one below "
             f"{_FAINTEST:g} before the last; allowed: each above that, and below the one before"
         )
     return schedule, (*notes, *_remarks(schedule))
