@@ -15,7 +15,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from app.engine.job import Image, Job, Params
+from app.engine.job import Image, Job, SamplingParams
 from app.engine.runner import Runner
 from app.engine.wire import Load
 from benchmarks.device.loop import closed_loop
@@ -79,7 +79,7 @@ def ours() -> dict[str, float]:
     runner.warm_up()
     speeds = {}
     for bucket in runner.info.costs.buckets:
-        params = Params(folder.name, 7, 50, 3.0, (0.0, 1.0), 0.0, 0, bucket.rows // 2)
+        params = SamplingParams(folder.name, 7, 50, 3.0, (0.0, 1.0), 0.0, 0, bucket.rows // 2)
         job = Job(0, params)
         images = [Image(job, k, (0, 0, k), slot=k) for k in range(params.n)]
         for image in images:

@@ -74,6 +74,24 @@ class Classes:
         """Whether an image may be asked for without a class."""
         return not self.names or self.null is not None
 
+    def guidable(self, condition: Condition) -> bool:
+        """Whether guidance changes anything: there is a class, and a null class to lead from."""
+        return condition.index is not None and self.null is not None
+
+    def condition(self, label: str | int | None) -> Condition:
+        """What a class given by name or by index, or None, asks for; raises as `index`."""
+        return Condition(self.index(label))
+
+    def knows(self, condition: Condition) -> bool:
+        """Whether an image may be asked for with this condition."""
+        if condition.index is None:
+            return self.optional
+        return 0 <= condition.index < len(self.names)
+
+    def name(self, condition: Condition) -> str | None:
+        """The class's name; None for no class."""
+        return None if condition.index is None else self.names[condition.index]
+
     def index(self, label: str | int | None) -> int | None:
         """The index of a class given by name, or by index; None stays None.
 

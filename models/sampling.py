@@ -9,6 +9,20 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+SamplerName = Literal[
+    "ddim",
+    "euler",
+    "euler_a",
+    "heun",
+    "lms",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_2s_a",
+    "dpmpp_3m",
+    "unipc",
+    "pndm",
+    "lcm",
+]
 Spacing = Literal["default", "karras", "exponential"]
 SPACINGS: tuple[Spacing, ...] = ("default", "karras", "exponential")
 DEFAULT_SAMPLER = "ddim"
@@ -34,11 +48,11 @@ class Sampler:
     noisy: bool = False
     eta: bool = False
 
-    def evaluations(self, steps: int) -> int:
-        """How often the network is evaluated for one image, guidance aside."""
+    def evaluations(self, steps: int, start: int = 0) -> int:
+        """How often the network is evaluated for one image that begins at step `start`."""
         if self.twice:
-            return 2 * steps - 1
-        return steps + (self.extra and steps > 1)
+            return 2 * (steps - start) - 1
+        return steps - start + (self.extra and steps > 1)
 
     @property
     def spacings(self) -> tuple[Spacing, ...]:

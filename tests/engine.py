@@ -10,8 +10,9 @@ import msgspec
 from fastapi.testclient import TestClient
 
 from app.engine.client import EngineClient
-from app.engine.job import Params
+from app.engine.job import Request, SamplingParams
 from app.engine.ledger import Limits
+from app.engine.pending import Watch
 from app.main import create_app
 from app.settings import Settings
 from tests.fakes import LOAD, FakeRunner, ThreadWorker
@@ -76,5 +77,7 @@ def worker_of(client: EngineClient) -> ThreadWorker:
     return client.supervisor.worker
 
 
-def begin(client: EngineClient, want: Params, **how: Any) -> "asyncio.Task[Any]":
-    return asyncio.create_task(client.generate(want, **how))
+def begin(
+    client: EngineClient, want: SamplingParams, watch: Watch | None = None, **how: Any
+) -> "asyncio.Task[Any]":
+    return asyncio.create_task(client.generate(Request(want, **how), watch))

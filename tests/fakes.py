@@ -6,20 +6,24 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from app.engine.costs import Bucket, Costs
-from app.engine.job import Image, ModelInfo, OutOfMemory, Params, Pixels
+from app.engine.errors import OutOfMemory
+from app.engine.job import Image, Job, Request, SamplingParams
+from app.engine.model_info import ModelInfo
 from app.engine.process import Process, WorkerProcess
+from app.engine.results import Pixels
 from app.engine.wire import Load
-from app.engine.worker import Mechanism, Worker
+from app.engine.worker import ModelRunner, Worker
+from models.conditioning import Classes, Condition
+from models.sizes import Sizes
 
 COSTS = Costs(tuple(Bucket(rows, 0.001 * (2 + rows / 2)) for rows in (1, 2, 4, 8)))
 INFO = ModelInfo(
     name="fake",
-    classes=("a", "b"),
-    null_class=2,
-    width=1,
-    height=1,
+    classes=Classes(("a", "b"), 2),
+    sizes=Sizes(1, 1),
     max_steps=1000,
     guidance_scale=1.0,
     digest="0" * 10,
@@ -114,7 +118,7 @@ class FakeRunner:
         if self._poison & set(seeds):
             raise RuntimeError("a bad row")
         for image in images:
-            assert self._steps[image.slot] == image.step, "the slot is another's"
+            assert self._steps[image.slot] == image.evaluation, "the slot is another's"
             self._steps[image.slot] += 1
         self.batches.append(seeds)
 
@@ -122,7 +126,7 @@ class FakeRunner:
         self._finishing += images
 
     def preview(self, images: Sequence[Image]) -> None:
-        self._wanted += [(image, image.step) for image in images]
+        self._wanted += [(image, image.evaluation) for image in images]
 
     def previewed(self, *, wait: bool) -> list[tuple[Image, int, Pixels]]:
         previews, self._previews = self._previews, []
@@ -147,7 +151,7 @@ class FakeRunner:
 class ThreadWorker(WorkerProcess):
     """A worker in a thread of the test: what it runs can be held, and looked at."""
 
-    def __init__(self, load: Load, runners: Callable[[Load], list[Mechanism]]) -> None:
+    def __init__(self, load: Load, runners: Callable[[Load], list[ModelRunner]]) -> None:
         self._runners = runners
         super().__init__(load)
 
@@ -172,7 +176,7 @@ class _Thread:
     pid = -1
 
     def __init__(
-        self, connection: socket.socket, runners: Callable[[Load], list[Mechanism]]
+        self, connection: socket.socket, runners: Callable[[Load], list[ModelRunner]]
     ) -> None:
         self._connection, self._killed = connection, threading.Event()
         self.worker = Worker(connection, runners, orphaned=lambda: self.worker.stop())
@@ -213,5 +217,27 @@ def pixel(seed: int) -> Pixels:
 
 def params(
     seed: int = 0, *, steps: int = 3, n: int = 1, model: str = "fake", scale: float = 1.0
-) -> Params:
-    return Params(model, 0, steps, scale, (0.0, 1.0), 0.0, seed, n)
+) -> SamplingParams:
+    return drawn(model, 0, steps, scale, (0.0, 1.0), 0.0, seed, n)
+
+
+def drawn(
+    model: str,
+    index: int | None,
+    steps: int,
+    scale: float,
+    interval: tuple[float, float],
+    eta: float,
+    seed: int,
+    n: int,
+    **more: Any,
+) -> SamplingParams:
+    """What draws images of a class, of one pixel where `more` does not say."""
+    size = {"width": 1, "height": 1} | more
+    condition = Condition(index)
+    return SamplingParams(model, condition, steps, scale, interval, eta, seed, n, **size)
+
+
+def job_of(number: int, want: SamplingParams, priority: int = 0, **more: Any) -> Job:
+    """A job that asks for this."""
+    return Job(number, Request(want, priority, **more))

@@ -6,8 +6,8 @@ import zlib
 
 from PIL import Image, PngImagePlugin
 
-from app.engine.job import Pixels
-from app.images import JPEG, WEBP, encode
+from app.engine.results import Pixels
+from app.files.formats import JPEG, WEBP, encode
 
 GREY = Pixels(8, 8, 1, bytes(64))
 TEXT = "a\nSteps: 2, Seed: 1"

@@ -11,23 +11,13 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from app.engine.job import (
-    NOBODY,
-    Asker,
-    DeadlineExceeded,
-    EngineUnavailable,
-    GenerationFailed,
-    ModelInfo,
-    Models,
-    Moved,
-    Params,
-    Preview,
-    Queued,
-    Result,
-)
+from app.engine.errors import DeadlineExceeded, EngineUnavailable, GenerationFailed
+from app.engine.job import Request
 from app.engine.ledger import Ledger, Limits, Stats
+from app.engine.model_info import ModelInfo, Models
+from app.engine.pending import Pending, Watch
 from app.engine.process import WorkerProcess
-from app.engine.request import Request, Watch
+from app.engine.results import Moved, Preview, Queued, Result
 from app.engine.supervisor import Supervisor
 from app.engine.watchdog import Upkeep
 from app.engine.wire import (
@@ -175,23 +165,14 @@ class EngineClient:
         self._fail_all("the engine stopped")
         await self.supervisor.close()
 
-    async def generate(
-        self,
-        params: Params,
-        *,
-        asker: Asker = NOBODY,
-        priority: int = 0,
-        timeout: float | None = None,
-        previews: int = 0,
-        watch: Watch | None = None,
-    ) -> Result:
-        """The images of a request, within `timeout` seconds, or within the limit if absent.
+    async def generate(self, request: Request, watch: Watch | None = None) -> Result:
+        """The images of a request, within its timeout, or within the limit if it has none.
 
-        `watch` is told what becomes of it meanwhile: `Queued` at once and `Moved` in step order, a
-        `Preview` of every image after each of `previews` steps, evenly spaced. Cancelling the
-        caller frees its slots after at most one more tick. Requests with equal parameters that are
-        in flight at once are computed once, unless a later one is more urgent, wants previews or
-        would wait longer for another client's than for its own.
+        `watch` is told what becomes of it meanwhile: `Queued` at once and `Moved` in order, and the
+        previews that it asks for. Cancelling the caller frees its slots after at most one more
+        tick. Requests with equal parameters that are in flight at once are computed once, unless a
+        later one is more urgent, wants previews or would wait longer for another client's than for
+        its own.
 
         Raises:
             EngineUnavailable: not loaded, or stopped before it was done.
@@ -201,79 +182,73 @@ class EngineClient:
         """
         if refusal := self.refusal:
             raise EngineUnavailable(refusal)
-        timeout = self._ledger.limits.seconds if timeout is None else timeout
+        timeout = self.timeout if request.timeout is None else request.timeout
         asked = time.monotonic()
-        request = self._ledger.equal(params, asker.client)
-        if request is None or request.priority < priority or previews:
-            work = params.work
-            self._ledger.admit(params, work, priority, timeout, asker.client)
-            request = self._submit(asker, params, work, priority, previews)
+        pending = self._ledger.equal(request)
+        if pending is None:
+            self._ledger.admit(request, timeout)
+            pending = self._submit(request)
         else:
             self.stats.shared += 1
-        request.waiters += 1
+        pending.waiters += 1
         if watch:
-            request.watches.append(watch)
-            watch(self._place(request))
+            pending.watches.append(watch)
+            watch(self._place(pending))
         try:
-            await asyncio.wait((request.answer,), timeout=timeout)
-            if not request.answer.done():
+            await asyncio.wait((pending.answer,), timeout=timeout)
+            if not pending.answer.done():
                 raise DeadlineExceeded(f"not done within {timeout:g} seconds")
-            done = request.answer.result()
+            done = pending.answer.result()
         finally:
-            request.waiters -= 1
+            pending.waiters -= 1
             if watch:
-                request.watches.remove(watch)
-            if not request.waiters and not request.answer.done():
-                self._abandon(request)
-        queue = max(request.began - asked, 0.0)
+                pending.watches.remove(watch)
+            if not pending.waiters and not pending.answer.done():
+                self._abandon(pending)
+        queue = max(pending.began - asked, 0.0)
         denoise = max(time.monotonic() - asked - queue - done.decoding, 0.0)
         return Result(done.images, queue, denoise, done.decoding)
 
-    def _place(self, request: Request) -> Queued:
+    def _place(self, pending: Pending) -> Queued:
         """Its place in the queue, if it waits."""
-        found = next(self._ledger.places(lambda other: other is request), None)
+        found = next(self._ledger.places(lambda other: other is pending), None)
         place = found[1] if found else Queued(0, 0.0)
-        request.place, request.placed = place.position, time.monotonic()
+        pending.place, pending.placed = place.position, time.monotonic()
         return place
 
-    def _submit(
-        self, asker: Asker, params: Params, work: int, priority: int, previews: int
-    ) -> Request:
+    def _submit(self, request: Request) -> Pending:
         answer = asyncio.get_running_loop().create_future()
-        request = Request(next(self._ids), asker, params, work, priority, previews, answer)
-        self._ledger.add(request)
+        pending = Pending(next(self._ids), request, request.params.work, answer)
+        self._ledger.add(pending)
         if self.supervisor.up and not self._ledger.suspects:
-            self._send(request)
-        return request
+            self._send(pending)
+        return pending
 
     def _send_waiting(self) -> None:
         """Send the unsent requests; those in flight at two deaths are sent alone, one by one."""
         if not self.supervisor.up:
             return
         requests = self._ledger.requests.values()
-        waiting = [request for request in requests if not request.sent]
+        waiting = [pending for pending in requests if not pending.sent]
         if suspects := list(self._ledger.suspects.values()):
-            waiting = [] if any(request.sent for request in requests) else suspects[:1]
-        for request in waiting:
-            self._send(request)
+            waiting = [] if any(pending.sent for pending in requests) else suspects[:1]
+        for pending in waiting:
+            self._send(pending)
 
-    def _send(self, request: Request) -> None:
-        request.sent = True
-        submit = Submit(
-            request.id, request.params, request.priority, request.previews, request.asker
-        )
-        self.supervisor.send(submit)
+    def _send(self, pending: Pending) -> None:
+        pending.sent = True
+        self.supervisor.send(Submit(pending.id, pending.request))
 
-    def _abandon(self, request: Request) -> None:
+    def _abandon(self, pending: Pending) -> None:
         """End a request that nobody waits for any more."""
-        request.answer.cancel()
-        if request.sent:
-            self.supervisor.send(Cancel(request.id))
-        self._forget(request)
+        pending.answer.cancel()
+        if pending.sent:
+            self.supervisor.send(Cancel(pending.id))
+        self._forget(pending)
 
-    def _forget(self, request: Request) -> None:
-        self._ledger.forget(request)
-        if request.suspect:  # others waited for its end
+    def _forget(self, pending: Pending) -> None:
+        self._ledger.forget(pending)
+        if pending.suspect:  # others waited for its end
             self._send_waiting()
 
     def _handle(self, event: Event) -> None:
@@ -287,8 +262,8 @@ class EngineClient:
             self._send_waiting()
         elif isinstance(event, Admitted):
             for job_id in event.job_ids:
-                if (request := self._ledger.requests.get(job_id)) and not request.riding:
-                    request.riding, request.began = True, time.monotonic()
+                if (pending := self._ledger.requests.get(job_id)) and not pending.riding:
+                    pending.riding, pending.began = True, time.monotonic()
         elif isinstance(event, Shown):
             self._show(event.job_id, event.previews)
         elif isinstance(event, Cancelled):
@@ -303,27 +278,27 @@ class EngineClient:
         """Forget a model that was left out, and refuse its requests."""
         loaded = [info for name, info in self.models.items() if name != event.model]
         self._ledger.models = Models(loaded, self.failed)
-        for request in list(self._ledger.requests.values()):
-            if request.params.model == event.model:
-                self._refuse(request, f"model {event.model!r} does not load: {event.reason}")
+        for pending in list(self._ledger.requests.values()):
+            if pending.params.model == event.model:
+                self._refuse(pending, f"model {event.model!r} does not load: {event.reason}")
 
     def _answer(self, event: Done | Failed) -> None:
-        request = self._ledger.requests.get(event.job_id)
-        if request is None:
+        pending = self._ledger.requests.get(event.job_id)
+        if pending is None:
             return
         if isinstance(event, Done):
-            request.answer.set_result(event)
+            pending.answer.set_result(event)
         else:
-            request.answer.set_exception(GenerationFailed(event.reason))
-        self._forget(request)
+            pending.answer.set_exception(GenerationFailed(event.reason))
+        self._forget(pending)
 
     def _show(self, job_id: int, previews: Sequence[Preview]) -> None:
         """Pass previews on, except those that were passed on before a worker died."""
-        if request := self._ledger.requests.get(job_id):
+        if pending := self._ledger.requests.get(job_id):
             for preview in previews:
-                if preview.step > request.shown.get(preview.image, 0):
-                    request.shown[preview.image] = preview.step
-                    request.tell(preview)
+                if preview.step > pending.shown.get(preview.image, 0):
+                    pending.shown[preview.image] = preview.step
+                    pending.tell(preview)
 
     def _note(self, progress: Progress) -> None:
         stats, now = self.stats, time.monotonic()
@@ -337,35 +312,35 @@ class EngineClient:
             stats.slowness += share * (news - stats.slowness)
         for job_id, previews in progress.previews.items():
             self._show(job_id, previews)
-        for job_id, steps in progress.steps.items():
-            if request := self._ledger.requests.get(job_id):
-                self._ledger.note(request, steps)
-                if steps > request.told:
-                    request.told = steps
-                    pace = (now - request.began) / steps
-                    left = pace * (request.all_steps - steps)
-                    request.tell(Moved(steps, request.all_steps, left))
+        for job_id, made in progress.evaluations.items():
+            if pending := self._ledger.requests.get(job_id):
+                self._ledger.note(pending, made)
+                if made > pending.told:
+                    pending.told = made
+                    pace = (now - pending.began) / made
+                    left = pace * (pending.all_evaluations - made)
+                    pending.tell(Moved(made, pending.all_evaluations, left))
 
-        def due(request: Request) -> bool:
-            return bool(request.watches) and now - request.placed >= _PLACE_SECONDS
+        def due(pending: Pending) -> bool:
+            return bool(pending.watches) and now - pending.placed >= _PLACE_SECONDS
 
-        for request, place in self._ledger.places(due):
-            if request.place != place.position:
-                request.place, request.placed = place.position, now
-                request.tell(place)
+        for pending, place in self._ledger.places(due):
+            if pending.place != place.position:
+                pending.place, pending.placed = place.position, now
+                pending.tell(place)
 
     def _bury(self) -> None:
         """The worker died: send its requests again, except a request that caused its death."""
         if self.supervisor.fault is not None:
             self._tell()
             self._fail_all(self.supervisor.fault)
-        for request in self._ledger.bury():
+        for pending in self._ledger.bury():
             told = "request %s was running alone at two deaths of the worker, and fails: %s"
-            log.error(told, request.asker.request_id, request.params)
-            request.answer.set_exception(
+            log.error(told, pending.asker.request_id, pending.params)
+            pending.answer.set_exception(
                 GenerationFailed("the worker died each time it ran this request")
             )
-            self._ledger.forget(request)
+            self._ledger.forget(pending)
         if self._ends < math.inf:
             self._turn_away()
 
@@ -373,20 +348,20 @@ class EngineClient:
         """Fail the requests that cannot be done before the server stops; the rest is faster."""
         left = self._ends - time.monotonic()
         outage = self.supervisor.outage
-        for request, seconds in list(self._ledger.late(left - outage)):
+        for pending, seconds in list(self._ledger.late(left - outage)):
             told = f"the server stops in {max(left, 0):.3g} s; this request would take about "
-            self._refuse(request, f"{told}{outage + seconds:.3g} s")
+            self._refuse(pending, f"{told}{outage + seconds:.3g} s")
         if not self.jobs:
             self.supervisor.retire()
 
-    def _refuse(self, request: Request, reason: str) -> None:
+    def _refuse(self, pending: Pending, reason: str) -> None:
         """End a request, wherever it is, for a reason outside it."""
-        if not request.answer.done():
-            request.answer.set_exception(EngineUnavailable(reason))
-        if request.sent:
-            self.supervisor.send(Cancel(request.id))
-        self._forget(request)
+        if not pending.answer.done():
+            pending.answer.set_exception(EngineUnavailable(reason))
+        if pending.sent:
+            self.supervisor.send(Cancel(pending.id))
+        self._forget(pending)
 
     def _fail_all(self, reason: str) -> None:
-        for request in list(self._ledger.requests.values()):
-            self._refuse(request, reason)
+        for pending in list(self._ledger.requests.values()):
+            self._refuse(pending, reason)

@@ -57,8 +57,8 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Load:
-    """What lies ahead of a new job: images, and their UNet evaluations still to be made."""
+class Ahead:
+    """What lies ahead of a new job: images, and their rows still to be run."""
 
     images: int
     rows: int
@@ -73,14 +73,21 @@ class Forecast:
 
 
 def forecast(
-    costs: Costs, ahead: Load, slots: int, *, steps: int, images: int, rows: int, slowness: float
+    costs: Costs,
+    ahead: Ahead,
+    slots: int,
+    *,
+    evaluations: int,
+    images: int,
+    rows: int,
+    slowness: float,
 ) -> Forecast:
     """When a job that comes now would have its slots, and when it would end.
 
     Slots come free at an even pace, but the first of them late, as images that began together leave
     together: as if a quarter of the slots more had to come free. While a job runs, it shares every
-    round of steps with what else is in flight. `rows` is the job's UNet evaluations; `slowness` is
-    what ticks took of late, by what the table says they take.
+    round of steps with what else is in flight. `rows` are the job's; `slowness` is what
+    ticks took of late, by what the table says they take.
     """
     rate = costs.best.rate / slowness
     over, late = max(ahead.images + images - slots, 0), slots / 4
@@ -88,18 +95,18 @@ def forecast(
     wait = ahead.rows / rate * share
     together = min(ahead.images, max(slots - images, 0))
     beside = together * (ahead.rows / ahead.images) if ahead.images else 0.0
-    # Each neighbour is there for as many steps as it has left, or as this job makes.
-    shared = min(beside, together * steps * 2) + rows
-    alone = slowness * solo(costs, steps=steps, rows=rows)
+    # Each neighbour is there for as many evaluations as it has left, or as this job has.
+    shared = min(beside, together * evaluations * 2) + rows
+    alone = slowness * solo(costs, evaluations=evaluations, rows=rows)
     return Forecast(wait, wait + max(alone, shared / rate))
 
 
-def solo(costs: Costs, *, steps: int, rows: int) -> float:
-    """Seconds a job takes alone on the device; a step with many rows takes several ticks."""
-    a_step = rows / steps
+def solo(costs: Costs, *, evaluations: int, rows: int) -> float:
+    """Seconds a job takes alone on the device; an evaluation with many rows takes several ticks."""
+    each = rows / evaluations
     most = costs.best.rows
-    whole, rest = divmod(a_step, most)
+    whole, rest = divmod(each, most)
     seconds = whole * costs.best.seconds
     if rest:
         seconds += costs.holding(round(rest) or 1).seconds
-    return steps * seconds
+    return evaluations * seconds

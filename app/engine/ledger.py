@@ -4,20 +4,15 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from app.engine.costs import Costs, Forecast, forecast, solo
-from app.engine.costs import Load as Ahead
-from app.engine.job import (
-    LONG,
-    DeadlineTooShort,
-    EngineBusy,
-    ModelInfo,
-    Params,
-    Queued,
-)
-from app.engine.request import Request
+from app.engine.costs import Ahead, Costs, Forecast, forecast, solo
+from app.engine.errors import DeadlineTooShort, EngineBusy
+from app.engine.job import LONG, Request, SamplingParams
+from app.engine.model_info import ModelInfo
+from app.engine.pending import Pending
+from app.engine.results import Queued
 from app.engine.shares import Shares
 from app.engine.wire import Load
 
@@ -81,83 +76,86 @@ class Ledger:
         self._load, self.limits = load, limits
         self.models: Mapping[str, ModelInfo] = {}
         self.stats = Stats()
-        self.requests: dict[int, Request] = {}
-        self.suspects: dict[int, Request] = {}  # of these, those that may be what kills workers
+        self.requests: dict[int, Pending] = {}
+        self.suspects: dict[int, Pending] = {}  # of these, those that may be what kills workers
         self._jobs, self._work = Shares(limits.jobs), Shares(limits.work)
         self._sums: dict[_Kind, _Sum] = defaultdict(_Sum)
-        self._equal: dict[Params, dict[str, Request]] = {}  # by client, the newest
+        self._equal: dict[SamplingParams, dict[str, Pending]] = {}  # by client, the newest
 
-    def equal(self, params: Params, client: str) -> Request | None:
-        """A request for the same pixels that comes no later than one of this client would.
+    def equal(self, request: Request) -> Pending | None:
+        """One for the same pixels that may answer this request as well; None if there is none.
 
-        It is the client's own newest request, or that of another client with no more work here than
-        this client would have.
+        It is no less urgent, and this one wants no previews. It comes no later than this one would:
+        it is the client's own newest, or that of another client with no more work here than this
+        client would have.
         """
-        same = self._equal.get(params, {})
-        if own := same.get(client):
-            return own
+        same = self._equal.get(request.params, {})
+        client = request.asker.client
         held = self._work.held
-        return next((r for r in same.values() if held(r.client) <= held(client) + r.work), None)
+        found = same.get(client) or next(
+            (p for p in same.values() if held(p.client) <= held(client) + p.work), None
+        )
+        if found is None or found.request.priority < request.priority or request.previews:
+            return None
+        return found
 
-    def add(self, request: Request) -> None:
+    def add(self, pending: Pending) -> None:
         """Add a request."""
-        self.requests[request.id] = request
-        self._equal.setdefault(request.params, {})[request.client] = request
-        self._charge(request, 1)
-        self.note(request, 0)
+        self.requests[pending.id] = pending
+        self._equal.setdefault(pending.params, {})[pending.client] = pending
+        self._charge(pending, 1)
+        self.note(pending, 0)
 
-    def forget(self, request: Request) -> None:
+    def forget(self, pending: Pending) -> None:
         """Remove a request that has ended."""
-        if self.requests.pop(request.id, None) is None:
+        if self.requests.pop(pending.id, None) is None:
             return
-        self.suspects.pop(request.id, None)
-        self._count(request, -request.counted)
-        self._charge(request, -1)
-        same = self._equal[request.params]
-        if same.get(request.client) is request:
-            del same[request.client]
+        self.suspects.pop(pending.id, None)
+        self._count(pending, -pending.counted)
+        self._charge(pending, -1)
+        same = self._equal[pending.params]
+        if same.get(pending.client) is pending:
+            del same[pending.client]
         if not same:
-            del self._equal[request.params]
+            del self._equal[pending.params]
 
-    def bury(self) -> list[Request]:
+    def bury(self) -> list[Pending]:
         """Count a worker's death against the requests that were running; return the culprits.
 
         If none was running, it counts against all that the worker had received. All are unsent now.
         """
         requests, self.stats.running = list(self.requests.values()), 0
         blamed = {r for r in requests if r.riding} or {r for r in requests if r.sent}
-        for request in requests:
-            if request in blamed:
-                request.deaths += 1
-            elif blamed and not request.suspect:
-                request.deaths = 0
-            request.sent = request.riding = False
-            self.note(request, 0)
-        self.suspects = {request.id: request for request in requests if request.suspect}
-        return [request for request in requests if request.deaths >= _CULPRIT]
+        for pending in requests:
+            if pending in blamed:
+                pending.deaths += 1
+            elif blamed and not pending.suspect:
+                pending.deaths = 0
+            pending.sent = pending.riding = False
+            self.note(pending, 0)
+        self.suspects = {pending.id: pending for pending in requests if pending.suspect}
+        return [pending for pending in requests if pending.deaths >= _CULPRIT]
 
-    def note(self, request: Request, steps: int) -> None:
-        """Note how many steps the images of a request have made together."""
-        request.steps = steps
-        self._count(request, request.rows_left - request.counted)
+    def note(self, pending: Pending, evaluations: int) -> None:
+        """Note how many evaluations the images of a request have had together."""
+        pending.evaluations = evaluations
+        self._count(pending, pending.rows_left - pending.counted)
 
-    def admit(
-        self, params: Params, work: int, priority: int, timeout: float, client: str = ""
-    ) -> None:
-        """Refuse a request that has no room, or cannot be done in time.
+    def admit(self, request: Request, timeout: float) -> None:
+        """Refuse a request that has no room, or cannot be done within `timeout` seconds.
 
         Raises:
             DeadlineTooShort: it takes longer even alone.
             EngineBusy: no room in its client's share, or not in time by what lies before it.
         """
-        costs = self._costs(params.model)
-        alone = solo(costs, steps=params.steps, rows=work)
+        params, client = request.params, request.asker.client
+        costs, work = self._costs(params.model), params.work
+        alone = solo(costs, evaluations=params.evaluations, rows=work)
         if alone > timeout:
             raise DeadlineTooShort(
                 f"timeout: {timeout:g} s is too short; the request takes about {alone:.2g} s alone"
             )
-        ahead = self._ahead(params, work, priority, client)
-        expected = self._forecast(params, ahead, images=params.n, work=work)
+        expected = self._forecast(params, self._ahead(request), images=params.n, work=work)
         if self.requests and expected.end > timeout:
             raise EngineBusy(
                 f"it would take about {expected.end:.3g} s now; its timeout is {timeout:g} s",
@@ -168,86 +166,88 @@ class Ledger:
             wait = _seconds(max(expected.wait, rows / costs.best.rate / 2))
             raise EngineBusy(self._full(client), wait)
 
-    def late(self, seconds: float) -> Iterator[tuple[Request, float]]:
+    def late(self, seconds: float) -> Iterator[tuple[Pending, float]]:
         """The requests that will not end within `seconds`, each with the seconds it would take.
 
         Requests that were yielded count as gone, so later ones are done sooner.
         """
         images: dict[tuple[str, bool], int] = defaultdict(int)  # that stay, by model and length
         rows = images.copy()
-        for request in sorted(self._in_turn(), key=lambda request: not request.riding):
-            model = request.params.model
-            before = [(model, long) for long in (False, True)[: 1 + request.long]]
+        for pending in sorted(self._in_turn(), key=lambda pending: not pending.riding):
+            model = pending.params.model
+            before = [(model, long) for long in (False, True)[: 1 + pending.long]]
             ahead = Ahead(sum(images[key] for key in before), sum(rows[key] for key in before))
-            end = self._left(request, ahead)
+            end = self._left(pending, ahead)
             if end > seconds:
-                yield request, end
+                yield pending, end
             else:
-                images[model, request.long] += request.params.n
-                rows[model, request.long] += request.rows_left
+                images[model, pending.long] += pending.params.n
+                rows[model, pending.long] += pending.rows_left
 
-    def _left(self, request: Request, ahead: Ahead) -> float:
+    def _left(self, pending: Pending, ahead: Ahead) -> float:
         """Seconds until a request ends, by what lies before it or, if that is less, by its pace."""
-        params, done = request.params, request.steps
-        left = replace(params, steps=max(params.steps - done // params.n, 1))
-        work = request.rows_left
-        foreseen = self._forecast(left, ahead, images=params.n, work=work).end
-        if not (request.riding and done):
+        params, done = pending.params, pending.evaluations
+        left = max(params.evaluations - done // params.n, 1)
+        foreseen = self._forecast(
+            params, ahead, images=params.n, work=pending.rows_left, evaluations=left
+        ).end
+        if not (pending.riding and done):
             return foreseen
-        pace = (time.monotonic() - request.began) / done
-        return min(foreseen, pace * (request.all_steps - done))
+        pace = (time.monotonic() - pending.began) / done
+        return min(foreseen, pace * (pending.all_evaluations - done))
 
-    def places(self, asked: Callable[[Request], bool]) -> Iterator[tuple[Request, Queued]]:
+    def places(self, asked: Callable[[Pending], bool]) -> Iterator[tuple[Pending, Queued]]:
         """The given requests that wait, the next one first, with their places in the model's queue.
 
         A long request comes after all that are before it, a short one only after short ones.
         """
-        if not any(asked(request) for request in self.requests.values()):
+        if not any(asked(pending) for pending in self.requests.values()):
             return
         images: dict[tuple[str, bool], int] = defaultdict(int)  # ahead, by model and length
         rows, waiting = images.copy(), images.copy()
-        for request in self._in_turn():
-            model, params = request.params.model, request.params
-            if not request.riding and asked(request):
-                before = [(model, long) for long in (False, True)[: 1 + request.long]]
+        for pending in self._in_turn():
+            model, params = pending.params.model, pending.params
+            if not pending.riding and asked(pending):
+                before = [(model, long) for long in (False, True)[: 1 + pending.long]]
                 ahead = Ahead(sum(images[key] for key in before), sum(rows[key] for key in before))
                 # Its first image has a slot before the others; that is when its first step is.
-                wait = self._forecast(params, ahead, images=1, work=request.work // params.n).wait
-                yield request, Queued(sum(waiting[key] for key in before), wait)
-            own = (model, request.long)
+                wait = self._forecast(params, ahead, images=1, work=pending.work // params.n).wait
+                yield pending, Queued(sum(waiting[key] for key in before), wait)
+            own = (model, pending.long)
             images[own] += params.n
-            rows[own] += request.counted
-            waiting[own] += not request.riding
+            rows[own] += pending.counted
+            waiting[own] += not pending.riding
 
-    def _in_turn(self) -> Sequence[Request]:
+    def _in_turn(self) -> Sequence[Pending]:
         """Requests in the order of their slots: one image of each client, then the next of each."""
-        requests = sorted(self.requests.values(), key=lambda r: (-r.priority, r.id))
+        requests = sorted(self.requests.values(), key=lambda r: (-r.request.priority, r.id))
         if self._jobs.clients < 2:
             return requests
         images: dict[tuple[str, str], int] = defaultdict(int)
         turns = []  # of each request, the images of its client that come first
-        for request in requests:
-            own = request.client, request.params.model
-            turns.append((images[own], -request.priority, request.id))
-            images[own] += request.params.n
+        for pending in requests:
+            own = pending.client, pending.params.model
+            turns.append((images[own], -pending.request.priority, pending.id))
+            images[own] += pending.params.n
         return [self.requests[number] for *_, number in sorted(turns)]
 
-    def _ahead(self, params: Params, work: int, priority: int, client: str) -> Ahead:
+    def _ahead(self, request: Request) -> Ahead:
         """What lies before a new request: its client's images, and as many of every other client.
 
         Long requests do not lie before a short one, nor do those of lower priority.
         """
-        own, others = _Sum(params.n, work), defaultdict[str, _Sum](_Sum)
+        params, client = request.params, request.asker.client
+        own, others = _Sum(params.n, params.work), defaultdict[str, _Sum](_Sum)
         for kind, held in self._sums.items():
-            if kind.model != params.model or kind.priority < priority:
+            if kind.model != params.model or kind.priority < request.priority:
                 continue
-            if kind.long and params.steps <= LONG:
+            if kind.long and params.evaluations <= LONG:
                 continue
             whose = own if kind.client == client else others[kind.client]
             whose.add(held.images, held.rows)
         images = sum(min(other.images, own.images) for other in others.values())
         rows = sum(min(other.rows, own.rows) for other in others.values())
-        return Ahead(own.images - params.n + images, own.rows - work + rows)
+        return Ahead(own.images - params.n + images, own.rows - params.work + rows)
 
     def _full(self, client: str) -> str:
         """Why there is no room for a client."""
@@ -264,28 +264,36 @@ class Ledger:
             f"{work.most(client)}"
         )
 
-    def _charge(self, request: Request, sign: int) -> None:
-        self._jobs.take(request.client, sign)
-        self._add(request, sign * request.params.n, 0)
+    def _charge(self, pending: Pending, sign: int) -> None:
+        self._jobs.take(pending.client, sign)
+        self._add(pending, sign * pending.params.n, 0)
 
-    def _count(self, request: Request, rows: int) -> None:
-        request.counted += rows
-        self._work.take(request.client, rows)
-        self._add(request, 0, rows)
+    def _count(self, pending: Pending, rows: int) -> None:
+        pending.counted += rows
+        self._work.take(pending.client, rows)
+        self._add(pending, 0, rows)
 
-    def _add(self, request: Request, images: int, rows: int) -> None:
-        kind = _Kind(request.client, request.params.model, request.priority, request.long)
+    def _add(self, pending: Pending, images: int, rows: int) -> None:
+        kind = _Kind(pending.client, pending.params.model, pending.request.priority, pending.long)
         held = self._sums[kind]
         held.add(images, rows)
         if not held.images:
             del self._sums[kind]
 
-    def _forecast(self, params: Params, ahead: Ahead, *, images: int, work: int) -> Forecast:
+    def _forecast(
+        self,
+        params: SamplingParams,
+        ahead: Ahead,
+        *,
+        images: int,
+        work: int,
+        evaluations: int | None = None,
+    ) -> Forecast:
         return forecast(
             self._costs(params.model),
             ahead,
             self._load.slots or self.models[params.model].slots,
-            steps=params.steps,
+            evaluations=evaluations or params.evaluations,
             images=images,
             rows=work,
             slowness=self.stats.slowness,

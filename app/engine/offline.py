@@ -2,24 +2,27 @@
 
 from collections.abc import Callable
 
-from app.engine.job import GenerationFailed, Job, OutOfMemory, Params, Pixels
+from app.engine.errors import GenerationFailed, OutOfMemory
+from app.engine.job import Job, Request, SamplingParams
+from app.engine.results import Pixels
 from app.engine.scheduler import Scheduler
-from app.engine.worker import Mechanism
+from app.engine.worker import ModelRunner
 
 _SLOTS = 64
 
 
 def draw(
-    runner: Mechanism, params: Params, tell: Callable[[int], object] = lambda _: None
+    runner: ModelRunner, params: SamplingParams, tell: Callable[[int], object] = lambda _: None
 ) -> list[Pixels]:
     """The images of a request, with the pixels that the server would send.
 
-    `tell` is called after each tick with the steps it made, of `params.steps` of each image.
+    `tell` is called after each tick with the evaluations it made; each image has
+    `params.evaluations` of them.
 
     Raises:
         GenerationFailed: out of memory even for one image, or an image is not finite.
     """
-    scheduler, job = Scheduler(min(params.n, _SLOTS), runner.info.costs), Job(0, params)
+    scheduler, job = Scheduler(min(params.n, _SLOTS), runner.info.costs), Job(0, Request(params))
     scheduler.submit(job)
     pending = 0
     while not job.ended:

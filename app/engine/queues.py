@@ -49,7 +49,7 @@ class Queues:
     def put(self, job: Job, now: int) -> None:
         """Let every image of a job wait."""
         queue = self._queues.setdefault(job.asker.client, _Queue())
-        heapq.heappush(queue.heaps[job.long], (now - AGING * job.priority, job.id, job))
+        heapq.heappush(queue.heaps[job.long], (now - AGING * job.request.priority, job.id, job))
 
     def take(self, now: int) -> Image | None:
         """Give a slot to the image whose turn it is, and return it; None if none may have one."""
@@ -101,8 +101,8 @@ class Queues:
     ) -> tuple[int, int, int]:
         """Orders the clients: by level, then by the slots they hold, then by how long they wait."""
         arrival, _, job = head
-        since = max(arrival + AGING * job.priority, queue.since)
-        level = job.priority + max(now - since, 0) // AGING
+        since = max(arrival + AGING * job.request.priority, queue.since)
+        level = job.request.priority + max(now - since, 0) // AGING
         return -level, self.slots.held(client), since
 
     def _hold(self, image: Image, amount: int) -> None:

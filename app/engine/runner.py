@@ -25,8 +25,11 @@ from app.engine.backends.measure import (
     measure,
 )
 from app.engine.costs import Costs
-from app.engine.job import DeviceLost, Image, ModelInfo, OutOfMemory, Pixels
+from app.engine.errors import DeviceLost, OutOfMemory
+from app.engine.job import Image
+from app.engine.model_info import ModelInfo
 from app.engine.parts import divide
+from app.engine.results import Pixels
 from app.engine.shares import with_reserve
 from app.engine.wire import Load
 from models.checkpoint import checkpoint_digest
@@ -34,6 +37,7 @@ from models.config import DDIMConfig
 from models.ddim import COEFFICIENTS, trajectory
 from models.pipeline import BLOCK_ROWS, LatentDiffusion, pick_device
 from models.preview import LatentPreview
+from models.sizes import Sizes
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +170,7 @@ class Runner:
     @torch.inference_mode()
     def preview(self, images: Sequence[Image]) -> None:
         """Keep the x0 of these images at the step begun last, for previews."""
-        self._wanted += [(image, image.step) for image in images]
+        self._wanted += [(image, image.evaluation) for image in images]
         self._collect()
 
     @torch.inference_mode()
@@ -305,10 +309,8 @@ class Runner:
         width, height = model.image_size
         return ModelInfo(
             name=self._name,
-            classes=model.classes.names,
-            null_class=model.classes.null,
-            width=width,
-            height=height,
+            classes=model.classes,
+            sizes=Sizes(width, height),
             max_steps=model.schedule.num_train_timesteps,
             guidance_scale=model.guidance_scale,
             digest=self._digest,
@@ -324,7 +326,7 @@ class Runner:
 
     def _step_of(self, image: Image) -> tuple[int, list[float]]:
         """The timestep and the coefficients of an image's next step."""
-        return self._taken[image.slot][image.step]
+        return self._taken[image.slot][image.evaluation]
 
     def _rows(self, images: Sequence[Image], size: int) -> Rows:
         """The tick as tensors on the CPU."""
@@ -336,7 +338,7 @@ class Runner:
         steps = [self._step_of(image) for image in images]
         unconditional = labels.null or 0
         classes = [
-            unconditional if (index := image.job.params.class_index) is None else index
+            unconditional if (index := image.job.params.condition.index) is None else index
             for image in images
         ]
         null = list(range(size))

@@ -2,16 +2,17 @@
 
 One scheduler serves one model. It owns a fixed number of slots, each room for one image; a request
 of n images takes n slots, one by one as they come free (queues.py says whose turn it is). A tick
-makes one step of the images it carries, one row for each and two for those that are guided.
+evaluates the network for the images it carries: one row for each, and two for those that are
+guided.
 
 Who rides: the images that have waited longest for a step; where there are several clients, the
 first of each, then the second of each, and so on, and of two that are equal the one whose client
 has had less: so each has an equal part of the rows as far as it wants it.
 
 Some ride before others: the images of light clients, who want no more than an equal part of a tick;
-and of either kind the short ones before those of more than `LONG` steps. Meanwhile a tick is kept
-to `SPARING` times what it would take for the first alone; but a quarter of its rows, and one image
-at least, are the others' own, so that they end as well.
+and of either kind the short ones before those of more than `LONG` evaluations. Meanwhile a tick is
+kept to `SPARING` times what it would take for the first alone; but a quarter of its rows, and one
+image at least, are the others' own, so that they end as well.
 
 An image that made its last step keeps its slot until it is decoded, which takes time between ticks:
 no more than `DECODED` a tick, and of other clients' one, while a light client is in flight.
@@ -22,8 +23,9 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from app.engine.costs import Costs
-from app.engine.job import Image, Job, Pixels, Status
+from app.engine.job import Image, Job, Status
 from app.engine.queues import Queues
+from app.engine.results import Pixels
 
 PATIENCE = 500  # ticks with fewer rows, after memory ran out, before more are tried again
 DECODED = 16  # at most this many images per tick: a block of the decoder
@@ -71,13 +73,13 @@ class Scheduler:
         return len(self._running) + len(self._made)
 
     @property
-    def steps(self) -> dict[int, int]:
-        """By job in flight, the steps its images have made, all together."""
+    def evaluations(self) -> dict[int, int]:
+        """By job in flight, the evaluations its images have had, all together."""
         made: dict[int, int] = {}
         for image in (*self._running.values(), *self._made, *self._decoding):
             job = image.job
-            begun = made.get(job.id, len(job.images) * job.params.steps)
-            made[job.id] = begun + image.step
+            begun = made.get(job.id, len(job.images) * job.params.evaluations)
+            made[job.id] = begun + image.evaluation
         return made
 
     def submit(self, job: Job) -> None:
@@ -102,9 +104,9 @@ class Scheduler:
         for image in plan.riding:
             if self._had:
                 self._had[image.job.asker.client] += image.rows
-            image.step += 1
+            image.evaluation += 1
             image.ridden = self.ticks
-            if image.step == image.job.params.steps:
+            if image.evaluation == image.job.params.evaluations:
                 self._made.append(self._running.pop(image.slot))
         self._recover()
         return self._leave()

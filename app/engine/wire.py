@@ -9,7 +9,9 @@ import struct
 
 import msgspec
 
-from app.engine.job import NOBODY, Asker, ModelInfo, Params, Pixels, Preview
+from app.engine.job import Request
+from app.engine.model_info import ModelInfo
+from app.engine.results import Pixels, Preview
 
 _LENGTH = struct.Struct("!I")
 _LONGEST = 1 << 30  # bytes of a message; sixteen images of 4096 x 4096 have 3/4 of it
@@ -43,10 +45,7 @@ class Submit(Message, frozen=True):
     """Take this request; one `Done`, `Failed` or `Cancelled` will answer it."""
 
     job_id: int
-    params: Params
-    priority: int
-    previews: int
-    asker: Asker = NOBODY
+    request: Request
 
 
 class Cancel(Message, frozen=True):
@@ -119,9 +118,9 @@ class Cancelled(Message, frozen=True):
 class Progress(Message, frozen=True):
     """What was done since the last report; sent a few times per second while there is work.
 
-    `seconds` is the time it took, `expected` the time that the table gives for these ticks. `steps`
-    holds, for every request in flight, the steps that its images have made together. `previews`
-    holds new previews by request, in step order.
+    `seconds` is the time it took, `expected` the time that the table gives for these ticks.
+    `evaluations` holds, for every request in flight, those that its images have had together.
+    `previews` holds new previews by request, in order.
     """
 
     ticks: int
@@ -130,7 +129,7 @@ class Progress(Message, frozen=True):
     seconds: float
     expected: float
     running: int
-    steps: dict[int, int]
+    evaluations: dict[int, int]
     previews: dict[int, list[Preview]]
 
 

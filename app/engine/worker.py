@@ -22,16 +22,10 @@ from typing import Protocol
 import msgspec
 
 from app.engine.costs import Costs
-from app.engine.job import (
-    DeviceLost,
-    Image,
-    Job,
-    ModelInfo,
-    OutOfMemory,
-    Pixels,
-    Preview,
-    preview_steps,
-)
+from app.engine.errors import DeviceLost, OutOfMemory
+from app.engine.job import Image, Job
+from app.engine.model_info import ModelInfo
+from app.engine.results import Pixels, Preview
 from app.engine.scheduler import Plan, Scheduler
 from app.engine.text import one_line
 from app.engine.wire import (
@@ -62,7 +56,7 @@ _POLL_SECONDS = 0.002  # between looks whether something was decoded
 _REPORT_SECONDS = 0.2  # every client that follows is woken by each: they cost a few percent
 
 
-class Mechanism(Protocol):
+class ModelRunner(Protocol):
     """The runner's interface for the loop: the tensors of one model, by slot."""
 
     info: ModelInfo
@@ -81,7 +75,7 @@ class Mechanism(Protocol):
         """Keep the x0 of these images at the step begun last, for previews."""
 
     def previewed(self, *, wait: bool) -> list[tuple[Image, int, Pixels]]:
-        """Previews of finished steps, each with its step; with `wait`, all that were kept."""
+        """Previews, each with the evaluation it is of; with `wait`, all that were kept."""
 
     def decode(self, images: Sequence[Image]) -> None:
         """Begin to decode images that have made their last step; their slots are free after."""
@@ -90,10 +84,10 @@ class Mechanism(Protocol):
         """Newly decoded images, or why one failed; with `wait`, block if any were begun."""
 
 
-Loader = Callable[[Load], list[Mechanism]]
+Loader = Callable[[Load], list[ModelRunner]]
 
 
-def load_runners(load: Load) -> list[Mechanism]:
+def load_runners(load: Load) -> list[ModelRunner]:
     """Open every model that `load` names, and warm it up."""
     from app.engine.runner import Runner  # PyTorch is loaded where it is used, and only there
 
@@ -108,7 +102,7 @@ class _Lane:
     """One model: its scheduler and its runner."""
 
     scheduler: Scheduler
-    runner: Mechanism
+    runner: ModelRunner
     costs: Costs
     decoding: int = 0
     sketched: dict[int, list[Preview]] = field(default_factory=dict)  # by job, not yet told
@@ -210,15 +204,8 @@ class Worker:
             if isinstance(command, Stop):
                 return False
             if isinstance(command, Submit):
-                shown = preview_steps(command.params.steps, command.previews)
-                job = Job(
-                    command.job_id,
-                    command.params,
-                    command.priority,
-                    shown,
-                    command.asker,
-                )
-                self._lanes[command.params.model].scheduler.submit(job)
+                job = Job(command.job_id, command.request)
+                self._lanes[job.params.model].scheduler.submit(job)
             elif isinstance(command, Cancel) and any(
                 lane.scheduler.cancel(command.job_id) for lane in self._lanes.values()
             ):
@@ -255,7 +242,7 @@ class Worker:
                 image.job.denoised = now
             lane.runner.decode(leaving)
             lane.decoding += len(leaving)
-        if shown := [image for image in plan.riding if image.step in image.job.previews]:
+        if shown := [image for image in plan.riding if image.evaluation in image.job.previews]:
             lane.runner.preview(shown)
 
     def _step(self, lane: _Lane, plan: Plan) -> bool:
@@ -308,8 +295,8 @@ class Worker:
 
     def _sketch(self, lane: _Lane, *, wait: bool) -> None:
         """Take previews from the runner; `wait` for all of them."""
-        for image, step, pixels in lane.runner.previewed(wait=wait):
-            shown = Preview(image.index, step, image.job.params.steps, pixels)
+        for image, evaluation, pixels in lane.runner.previewed(wait=wait):
+            shown = Preview(image.index, evaluation, image.job.params.evaluations, pixels)
             lane.sketched.setdefault(image.job.id, []).append(shown)
 
     def _report(self) -> None:
@@ -317,10 +304,10 @@ class Worker:
         now = time.perf_counter()
         if self._busy and now - self._reported < _REPORT_SECONDS:
             return
-        steps: dict[int, int] = {}
+        evaluations: dict[int, int] = {}
         previews: dict[int, list[Preview]] = {}
         for lane in self._lanes.values():
-            steps |= lane.scheduler.steps
+            evaluations |= lane.scheduler.evaluations
             self._sketch(lane, wait=False)
             previews |= lane.sketched
             lane.sketched.clear()
@@ -332,7 +319,7 @@ class Worker:
                 seconds=now - self._reported,
                 expected=self._expected,
                 running=sum(lane.scheduler.running for lane in self._lanes.values()),
-                steps=steps,
+                evaluations=evaluations,
                 previews=previews,
             )
         )

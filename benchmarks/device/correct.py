@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from app.engine.job import Params
+from app.engine.job import SamplingParams
 from app.engine.offline import draw
 from benchmarks.device.engine import Digits, Engine, open_digits, open_engine
 from benchmarks.device.findings import Findings, Row, Setting
@@ -37,7 +37,7 @@ def compare(
     setting: Setting,
     precision: Precision,
     labels: Row,
-    wanted: Sequence[Params],
+    wanted: Sequence[SamplingParams],
     expected: Made,
 ) -> Iterator[Row]:
     """One precision: what is used, what it draws, and what noise that is not finite does."""
@@ -55,7 +55,7 @@ def compare(
         findings.add("Memory", labels | {"GiB reserved so far": reserved_gib(setting)})
 
 
-def pixels(engine: Engine, wanted: Sequence[Params], expected: Made) -> Row:
+def pixels(engine: Engine, wanted: Sequence[SamplingParams], expected: Made) -> Row:
     """The same requests together, alone, and in another crowd; and beside both plain loops."""
     together = crowd(engine.runner, wanted, _SLOTS)
     alone = [[made.data for made in draw(engine.runner, params)] for params in wanted]
@@ -71,7 +71,7 @@ def pixels(engine: Engine, wanted: Sequence[Params], expected: Made) -> Row:
     }
 
 
-def poisoned(engine: Engine, wanted: Sequence[Params]) -> Row:
+def poisoned(engine: Engine, wanted: Sequence[SamplingParams]) -> Row:
     """The first request and the last have noise that is not finite; nobody else notices."""
     whole, bad = crowd(engine.runner, wanted, _SLOTS), {0, len(wanted) - 1}
     model = engine.model

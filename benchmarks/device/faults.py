@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from app.engine.backends.base import WHOLE, Part, Rows, Slots, device_errors
 from app.engine.backends.cuda import CudaGraphs
-from app.engine.job import DeviceLost
+from app.engine.errors import DeviceLost
 from benchmarks.device.engine import open_digits, open_engine
 from benchmarks.device.findings import Findings, Row, Setting
 from benchmarks.device.killing import kill_worker

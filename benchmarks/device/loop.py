@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from app.engine.job import Image, Job, OutOfMemory, Params, Pixels
+from app.engine.errors import OutOfMemory
+from app.engine.job import Image, Job, SamplingParams
+from app.engine.results import Pixels
 from app.engine.runner import Runner
 from app.engine.scheduler import Scheduler
 from benchmarks.device.findings import Row, Setting
@@ -72,7 +74,7 @@ class Loop:
 Made = list[list[bytes | str | None]]  # by request and image: pixels, or the reason why not
 
 
-def crowd(runner: Runner, wanted: Sequence[Params], slots: int) -> Made:
+def crowd(runner: Runner, wanted: Sequence[SamplingParams], slots: int) -> Made:
     """Draw all requests together, one more of them coming with every tick."""
     loop, jobs = Loop(runner, slots), [Job(k, params) for k, params in enumerate(wanted)]
     made: Made = [[None] * params.n for params in wanted]
@@ -85,7 +87,7 @@ def crowd(runner: Runner, wanted: Sequence[Params], slots: int) -> Made:
     return made
 
 
-def plain_loop(model: LatentDiffusion, params: Params) -> list[bytes | str | None]:
+def plain_loop(model: LatentDiffusion, params: SamplingParams) -> list[bytes | str | None]:
     """The pixels of the model's own loop, which the engine has to reproduce."""
     images = model.sample(
         [params.class_index] * params.n,
@@ -98,13 +100,13 @@ def plain_loop(model: LatentDiffusion, params: Params) -> list[bytes | str | Non
     return [pixels.numpy().tobytes() for pixels in to_uint8(images.cpu())]
 
 
-def requests(setting: Setting, count: int) -> list[Params]:
+def requests(setting: Setting, count: int) -> list[SamplingParams]:
     """Requests that differ in all that a request can say, always the same ones."""
     chance, wanted = random.Random(1), []
     for k in range(count):
         scale = chance.choice([1.0, 1.0, 2.5, 7.0])
         wanted.append(
-            Params(
+            SamplingParams(
                 model="model",
                 class_index=chance.randrange(10),
                 steps=chance.choice([2, 3] if setting.small else [5, 10, 20, 50]),
@@ -180,8 +182,8 @@ def pace_row(
     }
 
 
-def _params(stream: int, steps: Sequence[int]) -> Iterator[Params]:
+def _params(stream: int, steps: Sequence[int]) -> Iterator[SamplingParams]:
     for one in workload(stream, steps):
-        yield Params(
+        yield SamplingParams(
             "model", one.label, one.steps, one.guidance_scale, (0.0, 1.0), 0.0, one.seed, 1
         )

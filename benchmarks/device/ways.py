@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from app.engine.backends.base import Rows, Slots, advance, unet_network
-from app.engine.job import Image, Job, Params
+from app.engine.job import Image, Job, SamplingParams
 from benchmarks.device.engine import Engine, open_digits
 from benchmarks.device.findings import Row, Setting
 from benchmarks.device.machine import LAYOUTS
@@ -41,7 +41,7 @@ def unet(
 def riding(engine: Engine, rows: int) -> Call:
     """A step of as many guided images as a bucket holds."""
     scale, count = (3.0, rows // 2) if rows > 1 else (1.0, 1)
-    job = Job(0, Params("model", 7, 50, scale, (0.0, 1.0), 0.0, 0, count))
+    job = Job(0, SamplingParams("model", 7, 50, scale, (0.0, 1.0), 0.0, 0, count))
     images = [Image(job, k, (0, 0, k), slot=k) for k in range(count)]
     for image in images:
         engine.runner.start(image)

@@ -4,10 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.engine.costs import Bucket, Costs, Load, forecast, solo
-from app.engine.job import Job
+from app.engine.costs import Ahead, Bucket, Costs, forecast, solo
 from app.engine.scheduler import Scheduler
-from tests.fakes import params, pixel
+from tests.fakes import job_of, params, pixel
 
 # Rates 100, 160, 200, 250, 240: more than 16 rows are no faster.
 COSTS = Costs(
@@ -47,9 +46,9 @@ def test_a_bound_on_seconds_gives_way_to_the_least_rows() -> None:
 
 
 def test_alone_a_job_takes_its_steps() -> None:
-    assert solo(COSTS, steps=10, rows=10) == pytest.approx(10 * 0.01)
-    assert solo(COSTS, steps=10, rows=20) == pytest.approx(10 * 0.025)
-    assert solo(COSTS, steps=10, rows=10 * 36) == pytest.approx(10 * (2 * 0.064 + 0.025))
+    assert solo(COSTS, evaluations=10, rows=10) == pytest.approx(10 * 0.01)
+    assert solo(COSTS, evaluations=10, rows=20) == pytest.approx(10 * 0.025)
+    assert solo(COSTS, evaluations=10, rows=10 * 36) == pytest.approx(10 * (2 * 0.064 + 0.025))
 
 
 @settings(max_examples=60, deadline=None)
@@ -67,7 +66,7 @@ def test_a_forecast_is_right_within_a_factor_of_two(
     scheduler = Scheduler(slots, COSTS)
     wanted = [params(steps=s, n=n, scale=2.0 if guided else 1.0) for s, n, guided in (*before, job)]
     for i, want in enumerate(wanted):
-        scheduler.submit(Job(i, want))
+        scheduler.submit(job_of(i, want))
     last = len(wanted) - 1
     begun = ended = None
     while ended is None:
@@ -78,10 +77,10 @@ def test_a_forecast_is_right_within_a_factor_of_two(
         for image in scheduler.advance(plan):
             if scheduler.deliver(image, pixel(0)) and image.job.id == last:
                 ended = clock
-    ahead = Load(sum(w.n for w in wanted[:-1]), sum(w.work for w in wanted[:-1]))
+    ahead = Ahead(sum(w.n for w in wanted[:-1]), sum(w.work for w in wanted[:-1]))
     mine = wanted[-1]
     told = forecast(
-        COSTS, ahead, slots, steps=mine.steps, images=mine.n, rows=mine.work, slowness=1.0
+        COSTS, ahead, slots, evaluations=mine.steps, images=mine.n, rows=mine.work, slowness=1.0
     )
     a_round = mine.steps * COSTS.best.seconds
     assert ended / 2 - a_round <= told.end <= 2 * ended + a_round

@@ -23,8 +23,9 @@ import app.engine.backends.cuda as cuda
 import app.engine.runner as runners
 from app.engine.backends.base import Rows, Slots, advance, develop, unet_network
 from app.engine.backends.cuda import CudaGraphs
-from app.engine.job import DeviceLost, Job, Params, Pixels, preview_steps
+from app.engine.errors import DeviceLost
 from app.engine.offline import draw
+from app.engine.results import Pixels
 from app.engine.runner import Runner
 from app.engine.scheduler import Scheduler
 from app.engine.wire import pack
@@ -38,7 +39,7 @@ from models.vae import AutoencoderKL
 from tests.app.test_measure import plain
 from tests.app.test_runner import plain_x0, served, wanted
 from tests.fake_cuda import NAME, FakeCuda, installed
-from tests.fakes import LOAD
+from tests.fakes import LOAD, drawn, job_of
 from tests.tiny import SCHEDULE, UNET, VAE
 
 ROOM = 9_000_000  # bytes: for ticks of 32 rows of the tiny model
@@ -450,9 +451,9 @@ def test_a_preview_is_of_the_x0_of_its_step(
     alive: tuple[FakeCuda, Runner], tiny: LatentDiffusion
 ) -> None:
     device, runner = alive
-    want = Params("tiny", 1, 6, 2.5, (0.0, 1.0), 0.4, 7, 2)
+    want = drawn("tiny", 1, 6, 2.5, (0.0, 1.0), 0.4, 7, 2)
     scheduler = Scheduler(8, runner.info.costs)
-    scheduler.submit(Job(0, want, previews=preview_steps(want.steps, 2)))
+    scheduler.submit(job_of(0, want, previews=2))
     made: dict[tuple[int, int], Pixels] = {}
     while scheduler.jobs:
         plan = scheduler.plan()
@@ -461,7 +462,9 @@ def test_a_preview_is_of_the_x0_of_its_step(
         if plan.riding:
             runner.step(plan.riding, plan.rows)
             runner.decode(scheduler.advance(plan))
-            runner.preview([image for image in plan.riding if image.step in image.job.previews])
+            runner.preview(
+                [image for image in plan.riding if image.evaluation in image.job.previews]
+            )
         with torch.inference_mode():
             for image, step, pixels in runner.previewed(wait=False):
                 made[image.index, step] = pixels
@@ -499,7 +502,7 @@ def test_buckets_without_memory_are_left_out_and_the_rest_is_exact(
 ) -> None:
     """Where the estimate was wrong: 32 rows run out of it when they are tried."""
     monkeypatch.setattr(cuda, "fitting", lambda _: (4, 16, 32))
-    want = Params("tiny", 1, 4, 2.5, (0.0, 1.0), 0.4, 7, 3)
+    want = drawn("tiny", 1, 4, 2.5, (0.0, 1.0), 0.4, 7, 3)
     with opened(tiny_folder, 4_200_000) as (_, runner):
         assert runner.info.costs.buckets[-1].rows == 16
         assert [pixels.data for pixels in draw(runner, want)] == plain(runner, tiny, want)
@@ -575,7 +578,7 @@ def test_a_step_that_runs_out_of_memory_is_tried_with_fewer_rows(
     device, runner = alive
     backend = runner._backend
     assert isinstance(backend, CudaGraphs)
-    want = Params("tiny", 1, 5, 2.5, (0.0, 1.0), 0.4, 7, 13)
+    want = drawn("tiny", 1, 5, 2.5, (0.0, 1.0), 0.4, 7, 13)
     kept = backend._ticks.pop(32)
     monkeypatch.setattr(device, "capacity", device.used + 200_000)
     assert len(runner.info.costs.buckets) > 1

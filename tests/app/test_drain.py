@@ -7,11 +7,13 @@ import msgspec
 import pytest
 
 from app.engine.client import EngineClient
-from app.engine.job import NOBODY, EngineUnavailable
-from app.engine.ledger import Ledger, Request
+from app.engine.errors import EngineUnavailable
+from app.engine.job import Request
+from app.engine.ledger import Ledger
+from app.engine.pending import Pending
 from app.engine.watchdog import Upkeep
 from app.engine.wire import Load
-from app.engine.worker import Mechanism
+from app.engine.worker import ModelRunner
 from tests.engine import LIMITS, asynchronous, begin, running, until, worker_of
 from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker, params, pixel
 
@@ -36,7 +38,7 @@ async def test_what_cannot_be_done_before_the_server_stops_is_told_at_once() -> 
             )
         assert not client.ready
         with pytest.raises(EngineUnavailable, match="the server is stopping"):
-            await client.generate(params(50))
+            await client.generate(Request(params(50)))
         assert not any(task.done() for task in short)
         runner.gate.open()
         answers = await asyncio.gather(*short)
@@ -52,12 +54,16 @@ async def test_what_is_late_counts_as_gone_for_what_comes_after_it() -> None:
     ledger.models = {INFO.name: INFO}
     loop = asyncio.get_running_loop()
     first, second = (
-        Request(number, NOBODY, params(number, steps=1000), 1000, 0, 0, loop.create_future())
+        Pending(number, Request(params(number, steps=1000)), 1000, loop.create_future())
         for number in (1, 2)
     )
     ledger.add(second)
     ledger.add(first)
-    first.riding, first.steps, first.began = True, 500, time.monotonic() - 100  # no pace for now
+    first.riding, first.evaluations, first.began = (
+        True,
+        500,
+        time.monotonic() - 100,
+    )  # no pace for now
 
     def late(seconds: float) -> dict[int, float]:
         return {request.id: round(end, 3) for request, end in ledger.late(seconds)}
@@ -110,7 +116,7 @@ async def test_a_worker_that_dies_meanwhile_is_replaced_where_that_is_in_time() 
         runners: list[FakeRunner] = []
         started: list[Load] = []
 
-        def load(_: Load, runners: list[FakeRunner] = runners) -> list[Mechanism]:
+        def load(_: Load, runners: list[FakeRunner] = runners) -> list[ModelRunner]:
             time.sleep(1)
             runners.append(FakeRunner())
             if len(runners) == 1:

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from app.engine.client import EngineClient
-from app.engine.job import (
+from app.engine.errors import (
     DeadlineExceeded,
     DeadlineTooShort,
     EngineBusy,
     EngineUnavailable,
     GenerationFailed,
-    Image,
 )
+from app.engine.job import Image, Request
 from app.engine.ledger import Limits
 from app.engine.wire import Load
 from tests.engine import LIMITS, asynchronous, begin, running, until, worker_of
@@ -27,7 +27,7 @@ from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker, params, pixel
 async def test_everyone_gets_their_own_images() -> None:
     async with running(FakeRunner()) as client:
         wants = [params(seed, steps=1 + seed % 5, n=1 + seed % 3) for seed in range(30)]
-        answers = await asyncio.gather(*(client.generate(want) for want in wants))
+        answers = await asyncio.gather(*(client.generate(Request(want)) for want in wants))
     for want, answer in zip(wants, answers, strict=True):
         assert answer.images == tuple(pixel(want.seed_of(k)) for k in range(want.n))
 
@@ -52,7 +52,9 @@ async def test_models_keep_to_themselves() -> None:
     first, second = FakeRunner(), FakeRunner(other)
     async with running(first, second) as client:
         assert list(client.models) == ["fake", "other"]
-        await asyncio.gather(client.generate(params(1)), client.generate(params(2, model="other")))
+        await asyncio.gather(
+            client.generate(Request(params(1))), client.generate(Request(params(2, model="other")))
+        )
     assert {seed for batch in first.batches for seed in batch} == {1}
     assert {seed for batch in second.batches for seed in batch} == {2}
 
@@ -68,7 +70,7 @@ async def test_a_model_is_decoded_while_another_is_busy() -> None:
     async with running(FakeRunner(), busy) as client:
         long = begin(client, params(1, steps=1000, model="busy"))
         await until(lambda: busy.started)
-        assert (await client.generate(params(2))).images == (pixel(2),)
+        assert (await client.generate(Request(params(2)))).images == (pixel(2),)
         assert not long.done()
         long.cancel()
 
@@ -95,16 +97,16 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
         tasks = [begin(client, params(s)) for s in range(3)]
         await until(lambda: client.jobs == 3)
         with pytest.raises(EngineBusy, match=r"3 requests .* the limits are 3 and 300") as busy:
-            await client.generate(params(9))
+            await client.generate(Request(params(9)))
         assert 1 <= busy.value.retry_after <= 120
         runner.gate.open()
         await asyncio.gather(*tasks)
-        assert (await client.generate(params(9))).images == (pixel(9),)
+        assert (await client.generate(Request(params(9)))).images == (pixel(9),)
         runner.gate.hold()
         long = begin(client, params(1, steps=100, n=2))
         await until(lambda: client.jobs == 1)
         with pytest.raises(EngineBusy, match=r"1 requests of this client \(200 UNet"):
-            await client.generate(params(2, steps=101))
+            await client.generate(Request(params(2, steps=101)))
         runner.gate.open()
         await long
 
@@ -117,12 +119,12 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
         with pytest.raises(
             DeadlineTooShort, match=r"timeout: 1 s is too short; the request takes about 2\.5 s"
         ):
-            await client.generate(params(1, steps=1000), timeout=1)
+            await client.generate(Request(params(1, steps=1000), timeout=1))
         runner.gate.hold()
         tasks = [begin(client, params(s, steps=1000)) for s in range(8)]
         await until(lambda: client.jobs == 8)
         with pytest.raises(EngineBusy, match="its timeout is 3 s") as busy:
-            await client.generate(params(9, steps=1000), timeout=3)
+            await client.generate(Request(params(9, steps=1000), timeout=3))
         assert 1 <= busy.value.retry_after <= 120
         urgent = begin(client, params(9, steps=1000), timeout=3, priority=1)
         short = begin(client, params(9, steps=10), timeout=1)  # gets in beside long ones
@@ -203,7 +205,9 @@ async def _end_at(stage: str, end: str) -> None:
         runner.shutter.open()
         if before:
             await before
-        assert (await client.generate(params(3))).images == (pixel(3),), "the next one has the slot"
+        assert (await client.generate(Request(params(3)))).images == (pixel(3),), (
+            "the next one has the slot"
+        )
         assert sum(2 in batch for batch in runner.batches) <= rides + 1, "it rode on"
         await until(lambda: client.stats.cancelled == (stage != "decoding"))
         assert client.stats.cancel_ticks <= 1
@@ -243,7 +247,7 @@ async def test_an_image_that_is_not_finite_fails_alone() -> None:
         assert isinstance(bad, GenerationFailed)
         assert str(bad) == "an image is not finite"
         assert (tasks[0].result().images, tasks[2].result().images) == ((pixel(1),), (pixel(2),))
-        assert (await client.generate(params(3))).images == (pixel(3),)
+        assert (await client.generate(Request(params(3)))).images == (pixel(3),)
 
 
 @asynchronous
@@ -257,7 +261,7 @@ async def test_a_row_that_makes_a_step_raise_fails_alone() -> None:
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(answers.pop(2), GenerationFailed)
         assert [a.images for a in answers] == [(pixel(1),), (pixel(2),), (pixel(3),)]
-        assert (await client.generate(params(4))).images == (pixel(4),)
+        assert (await client.generate(Request(params(4)))).images == (pixel(4),)
 
 
 @asynchronous
@@ -265,12 +269,12 @@ async def test_memory_that_runs_out_is_not_noticed() -> None:
     runner = FakeRunner(memory=3)
     async with running(runner, slots=8) as client:
         wants = [params(s, steps=20, scale=2.0 if s % 2 else 1.0) for s in range(8)]
-        answers = await asyncio.gather(*(client.generate(want) for want in wants))
+        answers = await asyncio.gather(*(client.generate(Request(want)) for want in wants))
         assert [answer.images for answer in answers] == [(pixel(s),) for s in range(8)]
         runner.memory = 1
         with pytest.raises(GenerationFailed, match="out of memory"):
-            await client.generate(params(1, scale=2.0))
-        assert (await client.generate(params(2))).images == (pixel(2),)
+            await client.generate(Request(params(1, scale=2.0)))
+        assert (await client.generate(Request(params(2)))).images == (pixel(2),)
 
 
 @asynchronous
@@ -288,7 +292,7 @@ async def test_closing_ends_what_is_left() -> None:
             await task
         assert not client.ready
         with pytest.raises(EngineUnavailable):
-            await client.generate(params(1))
+            await client.generate(Request(params(1)))
 
 
 @asynchronous
@@ -303,5 +307,5 @@ async def test_a_model_that_does_not_load_is_reported() -> None:
     await told.wait()
     assert client.supervisor.fault == "unet/config.json: no such thing"
     with pytest.raises(EngineUnavailable, match="no such thing"):
-        await client.generate(params(1))
+        await client.generate(Request(params(1)))
     await client.close()

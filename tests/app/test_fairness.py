@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import httpx
 import pytest
 
-from app.engine.job import Asker, EngineBusy, Image
+from app.engine.errors import EngineBusy
+from app.engine.job import Asker, Image, Request
 from app.engine.ledger import Limits
 from app.main import create_app
 from app.settings import Settings
@@ -26,7 +27,7 @@ async def test_a_quiet_client_rides_beside_a_flood_of_any_length() -> None:
         flood = [begin(client, params(k, steps=90, n=16), asker=FLOOD) for k in range(0, 1600, 16)]
         await until(lambda: runner.started)
         with pytest.raises(EngineBusy, match="100 requests of this client"):
-            await client.generate(params(9), asker=FLOOD)
+            await client.generate(Request(params(9), asker=FLOOD))
         runner.gate.let(10)
         await until(lambda: len(runner.batches) == 10)
         quiet = begin(client, params(5000, steps=10), asker=QUIET)

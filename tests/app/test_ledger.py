@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.engine.costs import Bucket, Costs
-from app.engine.job import MAX_IMAGES, MAX_STEPS, Asker, DeadlineTooShort, EngineBusy, Job, Params
+from app.engine.errors import DeadlineTooShort, EngineBusy
+from app.engine.job import MAX_IMAGES, MAX_STEPS, Asker, Request, SamplingParams
 from app.engine.ledger import Ledger, Limits
-from app.engine.request import Request
+from app.engine.pending import Pending
 from app.engine.scheduler import Scheduler
 from app.engine.shares import Shares
-from tests.fakes import INFO, LOAD, params, pixel
+from tests.fakes import INFO, LOAD, drawn, job_of, params, pixel
 
 COSTS = Costs(
     tuple(Bucket(n, s) for n, s in ((1, 0.01), (4, 0.025), (8, 0.04), (16, 0.064), (32, 0.1333)))
@@ -27,19 +28,23 @@ def ledger(jobs: int = 512, work: int = 500_000, slots: int = 16) -> Ledger:
     return made
 
 
-def add(where: Ledger, client: str, want: Params, priority: int = 0) -> Request:
+def asked(want: SamplingParams, client: str, priority: int = 0) -> Request:
+    return Request(want, priority, asker=Asker(client))
+
+
+def add(where: Ledger, client: str, want: SamplingParams, priority: int = 0) -> Pending:
     number = max(where.requests, default=0) + 1
-    request = Request(number, Asker(client), want, want.work, priority, 0, None)  # type: ignore[arg-type]
+    request = Pending(number, asked(want, client, priority), want.work, None)  # type: ignore[arg-type]
     where.add(request)
     return request
 
 
-def fill(where: Ledger, client: str, want: Params) -> int:
+def fill(where: Ledger, client: str, want: SamplingParams) -> int:
     """Ask until it is refused; how often it was not."""
     count = 0
     while True:
         try:
-            where.admit(want, want.work, 0, 10**9, client)
+            where.admit(asked(want, client), 10**9)
         except EngineBusy:
             return count
         add(where, client, want)
@@ -91,7 +96,7 @@ def test_a_flood_leaves_room_for_others() -> None:
         match=r"512 requests of this client \(5120 UNet evaluations\) are waiting or running "
         "besides those of other clients; the limits are 414 and ",
     ):
-        where.admit(params(), 3, 0, 10**9, "flood")
+        where.admit(asked(params(), "flood"), 10**9)
 
 
 def test_a_flood_of_work_leaves_room_for_the_largest_request() -> None:
@@ -112,7 +117,7 @@ def test_where_even_the_reserve_is_taken_it_is_said() -> None:
     for client in "ab":
         assert fill(where, client, params()) == 1
     with pytest.raises(EngineBusy, match=r"2 requests of 2 clients \(6 .* limits are 2 and"):
-        where.admit(params(), 3, 0, 10**9, "c")
+        where.admit(asked(params(), "c"), 10**9)
 
 
 def test_what_is_done_and_what_has_ended_counts_no_more() -> None:
@@ -120,12 +125,12 @@ def test_what_is_done_and_what_has_ended_counts_no_more() -> None:
     first = add(where, "a", want)
     add(where, "a", want)
     with pytest.raises(EngineBusy):
-        where.admit(params(), 3, 0, 10**9, "a")
+        where.admit(asked(params(), "a"), 10**9)
     where.note(first, 8000)
-    where.admit(params(), 3, 0, 10**9, "a")
+    where.admit(asked(params(), "a"), 10**9)
     where.note(first, 0)  # the worker died
     with pytest.raises(EngineBusy):
-        where.admit(params(), 3, 0, 10**9, "a")
+        where.admit(asked(params(), "a"), 10**9)
     for request in list(where.requests.values()):
         where.forget(request)
         where.forget(request)  # a second time is nothing
@@ -144,15 +149,15 @@ def test_a_client_is_refused_by_what_lies_before_it_and_not_by_all_there_is(
     """Against the scheduler itself, with the table for a clock: within a factor of two."""
     where, scheduler, clock = ledger(), Scheduler(16, COSTS), 0.0
 
-    def wanted(steps: int, n: int, guided: bool) -> Params:
+    def wanted(steps: int, n: int, guided: bool) -> SamplingParams:
         return params(steps=steps, n=n, scale=2.0 if guided else 1.0)
 
     for number, flood in enumerate(floods):
         for one in flood:
             request = add(where, f"f{number}", wanted(*one))
-            scheduler.submit(Job(request.id, request.params, asker=Asker(request.client)))
+            scheduler.submit(job_of(request.id, request.params, asker=Asker(request.client)))
     want = wanted(*wish)
-    job = Job(10**6, want, asker=Asker("quiet"))
+    job = job_of(10**6, want, asker=Asker("quiet"))
     scheduler.submit(job)
     while not job.ended:
         plan = scheduler.plan()
@@ -160,10 +165,10 @@ def test_a_client_is_refused_by_what_lies_before_it_and_not_by_all_there_is(
         for image in scheduler.advance(plan):
             scheduler.deliver(image, pixel(0))
     a_round = want.steps * COSTS.best.seconds
-    where.admit(want, want.work, 0, 2 * clock + a_round, "quiet")
+    where.admit(asked(want, "quiet"), 2 * clock + a_round)
     if (short := clock / 2 - a_round) > 0:
         with pytest.raises((EngineBusy, DeadlineTooShort)):
-            where.admit(want, want.work, 0, short, "quiet")
+            where.admit(asked(want, "quiet"), short)
 
 
 @pytest.mark.parametrize("priority", [0, 10])
@@ -172,11 +177,11 @@ def test_a_queue_is_its_own_clients(priority: int) -> None:
     where, want = ledger(), params(steps=50)
     for _ in range(200):
         add(where, "flood", want, priority=priority)
-    where.admit(want, want.work, 0, 5, "quiet")
+    where.admit(asked(want, "quiet"), 5)
     with pytest.raises(EngineBusy, match="it would take about"):
-        where.admit(want, want.work, 0, 5, "flood")
+        where.admit(asked(want, "flood"), 5)
     if priority:
-        where.admit(want, want.work, priority + 1, 5, "flood")
+        where.admit(asked(want, "flood", priority + 1), 5)
 
 
 def test_places_follow_turns() -> None:
@@ -195,19 +200,19 @@ def test_places_follow_turns() -> None:
 def test_one_clients_equal_request_is_not_computed_in_the_queue_of_one_who_wants_more() -> None:
     where, want = ledger(), params(seed=5)
     first = add(where, "quiet", want)
-    assert where.equal(want, "quiet") is first
-    assert where.equal(want, "other") is first, "the other would come later"
+    assert where.equal(asked(want, "quiet")) is first
+    assert where.equal(asked(want, "other")) is first, "the other would come later"
     where.forget(first)
     for seed in range(10):
         add(where, "flood", params(seed))
-    assert where.equal(want, "quiet") is None
-    assert where.equal(want, "flood") is where.requests[6]
+    assert where.equal(asked(want, "quiet")) is None
+    assert where.equal(asked(want, "flood")) is where.requests[6]
     second = add(where, "quiet", want)
-    assert where.equal(want, "third") is second
-    assert where.equal(want, "flood") is where.requests[6]
+    assert where.equal(asked(want, "third")) is second
+    assert where.equal(asked(want, "flood")) is where.requests[6]
     for request in list(where.requests.values()):
         where.forget(request)
-    assert where.equal(want, "flood") is None
+    assert where.equal(asked(want, "flood")) is None
 
 
 @given(
@@ -219,7 +224,7 @@ def test_one_clients_equal_request_is_not_computed_in_the_queue_of_one_who_wants
 def test_the_work_of_a_request_is_the_rows_of_all_its_steps(
     steps: int, n: int, scale: float, interval: tuple[float, float]
 ) -> None:
-    want = Params("fake", 0, steps, scale, interval, 0.0, 0, n)
+    want = drawn("fake", 0, steps, scale, interval, 0.0, 0, n)
     assert want.work == n * sum(want.rows(step) for step in range(steps))
     kept = want.canonical(INFO)
     assert kept.work == want.work

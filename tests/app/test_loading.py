@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from app.engine.client import EngineClient
 from app.engine.wire import Load
-from app.engine.worker import Mechanism
+from app.engine.worker import ModelRunner
 from app.main import create_app
 from app.settings import Settings
 from tests.engine import LIMITS
@@ -54,7 +54,7 @@ class Loading:
 def loading() -> Iterator[Loading]:
     gate = threading.Event()
 
-    def load(_: Load) -> list[Mechanism]:
+    def load(_: Load) -> list[ModelRunner]:
         assert gate.wait(20)
         if made.error:
             raise ValueError(made.error)

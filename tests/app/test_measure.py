@@ -6,11 +6,13 @@ from torch import Tensor
 
 from app.engine.backends.eager import Eager
 from app.engine.backends.measure import agreeing, probed
-from app.engine.job import OutOfMemory, Params
+from app.engine.errors import OutOfMemory
+from app.engine.job import SamplingParams
 from app.engine.offline import draw
 from app.engine.runner import Runner
 from models.pipeline import LatentDiffusion, to_uint8
 from tests.app.test_runner import Strange
+from tests.fakes import drawn
 
 
 def made(value: float, *others: float, rows: int = 16) -> list[Tensor]:
@@ -58,17 +60,17 @@ def test_no_memory_for_any_size_is_told() -> None:
         probed((1, 2), probe, 1)
 
 
-def params(n: int) -> Params:
-    return Params("tiny", 1, 5, 2.5, (0.0, 1.0), 0.4, 7, n)
+def params(n: int) -> SamplingParams:
+    return drawn("tiny", 1, 5, 2.5, (0.0, 1.0), 0.4, 7, n)
 
 
-def plain(runner: Runner, model: LatentDiffusion, want: Params) -> list[bytes]:
+def plain(runner: Runner, model: LatentDiffusion, want: SamplingParams) -> list[bytes]:
     """The plain loop on the CPU, in the blocks that the runner says it is like."""
     stepping, decoding = (LatentDiffusion.__new__(LatentDiffusion) for _ in range(2))
     stepping.__dict__ |= model.__dict__ | {"_block_rows": runner.info.blocks[0]}
     decoding.__dict__ |= model.__dict__ | {"_block_rows": runner.info.blocks[1]}
     latents = stepping.denoise(
-        [want.class_index] * want.n,
+        [want.condition.index] * want.n,
         [want.seed_of(k) for k in range(want.n)],
         steps=want.steps,
         guidance_scale=want.guidance_scale,

@@ -7,25 +7,41 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import permalink
-from app.engine.job import MAX_SEED, ModelInfo, Params
+from app.engine.job import MAX_SEED, SamplingParams
+from app.engine.model_info import ModelInfo
 from app.errors import UnknownImage
-from app.permalink import entity_tag, image_id, params_of
-from tests.fakes import INFO
+from app.files import ids
+from app.files.ids import entity_tag, image_id, params_of
+from models.conditioning import Classes, Condition
+from models.sampling import SAMPLERS
+from models.sizes import Sizes
+from tests.fakes import INFO, drawn
 
+SIZES = Sizes(32, 32, step=8, least=16, most=64)
 ONE = dataclasses.replace(INFO, digest="ab" * 32)
-TWO = dataclasses.replace(INFO, name="two", digest="cd" * 32, null_class=None)
+TWO = dataclasses.replace(
+    INFO, name="two", digest="cd" * 32, classes=Classes(("a", "b")), sizes=SIZES
+)
 MODELS = {"fake": ONE, "two": TWO}
 fractions = st.floats(0, 1)
 
 
 @st.composite
-def wanted(draw: st.DrawFn) -> tuple[Params, ModelInfo]:
+def wanted(draw: st.DrawFn) -> tuple[SamplingParams, ModelInfo]:
     info = draw(st.sampled_from(list(MODELS.values())))
-    classes = [0, 1] if info.null_class is None else [None, 0, 1]
-    params = Params(
+    indices = [None, 0, 1] if info.classes.optional else [0, 1]
+    sampler = draw(st.sampled_from(list(SAMPLERS.values())))
+    sizes = [(info.sizes.width, info.sizes.height)]
+    if not info.sizes.fixed:
+        sizes += [(16, 64), (32, 40)]
+    width, height = draw(st.sampled_from(sizes))
+    params = SamplingParams(
         model=info.name,
-        class_index=draw(st.sampled_from(classes)),
+        condition=Condition(draw(st.sampled_from(indices))),
+        sampler=sampler.name,
+        spacing=draw(st.sampled_from(sampler.spacings)),
+        width=width,
+        height=height,
         steps=draw(st.integers(1, 1000)),
         guidance_scale=draw(st.floats(0, 30)),
         guidance_interval=tuple(sorted((draw(fractions), draw(fractions)))),  # type: ignore[arg-type]
@@ -37,11 +53,11 @@ def wanted(draw: st.DrawFn) -> tuple[Params, ModelInfo]:
 
 
 @given(wanted(), st.integers(0, 15))
-def test_an_id_stands_for_its_image(want: tuple[Params, ModelInfo], image: int) -> None:
+def test_an_id_stands_for_its_image(want: tuple[SamplingParams, ModelInfo], image: int) -> None:
     params, info = want
     image %= params.n
     name = image_id(params, image, info)
-    assert len(name) <= 80
+    assert len(name) <= 120
     assert name.replace("-", "").replace("_", "").isalnum()
     alone = dataclasses.replace(params, seed=params.seed_of(image), n=1)
     assert params_of(name, MODELS) == alone
@@ -55,7 +71,7 @@ def test_anything_else_is_no_id(name: str) -> None:
 
 @given(wanted(), st.data())
 def test_a_damaged_id_is_another_images_or_nobodys(
-    want: tuple[Params, ModelInfo], data: st.DataObject
+    want: tuple[SamplingParams, ModelInfo], data: st.DataObject
 ) -> None:
     """Whatever comes of it is named by that id: no image has two."""
     name = image_id(want[0], 0, want[1])
@@ -70,7 +86,7 @@ def test_a_damaged_id_is_another_images_or_nobodys(
 
 
 def test_an_id_is_nobodys_once_the_checkpoint_is_another() -> None:
-    params = Params("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
+    params = drawn("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
     name = image_id(params, 0, ONE)
     with pytest.raises(UnknownImage):
         params_of(name, {"fake": dataclasses.replace(ONE, digest="ef" * 32)})
@@ -80,12 +96,15 @@ def test_an_id_is_nobodys_once_the_checkpoint_is_another() -> None:
 
 @given(wanted(), st.tuples(fractions, fractions), st.integers(1, 40))
 def test_intervals_that_cover_the_same_steps_have_one_id(
-    want: tuple[Params, ModelInfo], interval: tuple[float, float], steps: int
+    want: tuple[SamplingParams, ModelInfo], interval: tuple[float, float], steps: int
 ) -> None:
     """Compared with the steps themselves; the name of an interval is one that covers the same."""
     given = dataclasses.replace(
         want[0],
-        class_index=0,
+        model="fake",
+        condition=Condition(0),
+        sampler="ddim",
+        spacing="default",
         steps=steps,
         guidance_scale=2.0,
         guidance_interval=(min(interval), max(interval)),
@@ -108,7 +127,7 @@ def test_intervals_that_cover_the_same_steps_have_one_id(
 
 
 def test_an_id_is_the_same_on_every_machine() -> None:
-    params = Params("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
+    params = drawn("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
     other = dataclasses.replace(ONE, backend="x", device="y", dtype="z", platform="w", exact=False)
     assert image_id(params, 0, other) == image_id(params, 0, ONE)
 
@@ -117,34 +136,34 @@ def test_a_tag_changes_with_the_code_and_with_nothing_beside_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Whatever version it calls itself; a tag of today is a tag of tomorrow."""
-    for name in ("app/permalink.py", "app/engine/runner.py", "models/ddim.py", "docs/api.md"):
+    for name in ("app/files/ids.py", "app/engine/runner.py", "models/ddim.py", "docs/api.md"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
     (tmp_path / "models/training").mkdir()
-    monkeypatch.setattr(permalink, "__file__", str(tmp_path / "app/permalink.py"))
-    source = permalink._source.__wrapped__
+    monkeypatch.setattr(ids, "__file__", str(tmp_path / "app/files/ids.py"))
+    source = ids._source.__wrapped__
     seen = {source()}
     (tmp_path / "docs/api.md").write_text("other words")
     (tmp_path / "models/training/loop.py").write_text("another loop")
     assert seen == {source()}
-    for name in ("app/engine/runner.py", "models/ddim.py", "app/images.py"):
+    for name in ("app/engine/runner.py", "models/ddim.py", "app/files/formats.py"):
         (tmp_path / name).write_text("another way")
         seen.add(source())
     (tmp_path / "models/ddim.py").rename(tmp_path / "models/ddpm.py")
     seen.add(source())
     assert len(seen) == 5
 
-    params = Params("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
-    monkeypatch.setattr(permalink, "_source", lambda: "one")
+    params = drawn("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
+    monkeypatch.setattr(ids, "_source", lambda: "one")
     tag = entity_tag(params, ONE, "image/png", marked=True)
     assert entity_tag(params, ONE, "image/png", marked=True) == tag
-    monkeypatch.setattr(permalink, "_source", lambda: "two")
+    monkeypatch.setattr(ids, "_source", lambda: "two")
     assert entity_tag(params, ONE, "image/png", marked=True) != tag
 
 
 def test_a_tag_changes_with_all_that_the_bytes_depend_on() -> None:
-    params = Params("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
+    params = drawn("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
     tags = [
         entity_tag(params, ONE, "image/png", marked=True),
         entity_tag(params, ONE, "image/webp", marked=True),

@@ -16,22 +16,16 @@ from app.engine.backends.eager import Eager
 from app.engine.backends.measure import NOT_FINITE
 from app.engine.backends.openvino import OpenVino, _Request
 from app.engine.costs import Bucket, Costs
-from app.engine.job import (
-    Asker,
-    DeviceLost,
-    Image,
-    Job,
-    OutOfMemory,
-    Params,
-    Pixels,
-    preview_steps,
-)
+from app.engine.errors import DeviceLost, OutOfMemory
+from app.engine.job import Asker, Image, SamplingParams
 from app.engine.offline import draw
 from app.engine.parts import divide
+from app.engine.results import Pixels
 from app.engine.runner import Runner
 from app.engine.scheduler import Scheduler
 from models.ddim import ddim_step, guide, trajectory
 from models.pipeline import LatentDiffusion, to_uint8
+from tests.fakes import drawn, job_of
 
 BACKENDS = {"eager": Eager, "openvino": OpenVino}
 
@@ -43,24 +37,24 @@ def runner(request: pytest.FixtureRequest, tiny: LatentDiffusion) -> Runner:
     return made
 
 
-def wanted(draw: random.Random, seed: int) -> Params:
+def wanted(draw: random.Random, seed: int) -> SamplingParams:
     scale = draw.choice([1.0, 1.0, 2.5, 7.0])
     interval = (0.0, 1.0) if scale == 1 else draw.choice([(0.0, 1.0), (0.2, 0.6), (0.5, 1.0)])
-    return Params(
-        model="tiny",
-        class_index=draw.choice([None, 0, 1, 2]) if scale == 1 else draw.randrange(3),
-        steps=draw.randint(1, 25),
-        guidance_scale=scale,
-        guidance_interval=interval,
-        eta=draw.choice([0.0, 0.0, 0.3, 1.0]),
-        seed=seed,
-        n=draw.choice([1, 1, 2, 5]),
+    return drawn(
+        "tiny",
+        draw.choice([None, 0, 1, 2]) if scale == 1 else draw.randrange(3),
+        draw.randint(1, 25),
+        scale,
+        interval,
+        draw.choice([0.0, 0.0, 0.3, 1.0]),
+        seed,
+        draw.choice([1, 1, 2, 5]),
     )
 
 
-def plain_loop(model: LatentDiffusion, want: Params) -> list[bytes]:
+def plain_loop(model: LatentDiffusion, want: SamplingParams) -> list[bytes]:
     images = model.sample(
-        [want.class_index] * want.n,
+        [want.condition.index] * want.n,
         [want.seed_of(k) for k in range(want.n)],
         steps=want.steps,
         guidance_scale=want.guidance_scale,
@@ -70,10 +64,10 @@ def plain_loop(model: LatentDiffusion, want: Params) -> list[bytes]:
     return [image.numpy().tobytes() for image in to_uint8(images)]
 
 
-def served(runner: Runner, wants: list[Params], slots: int) -> list[list[bytes]]:
+def served(runner: Runner, wants: list[SamplingParams], slots: int) -> list[list[bytes]]:
     """All requests at once, of three clients in turn, a new one coming each tick."""
     scheduler = Scheduler(slots, runner.info.costs)
-    jobs = [Job(i, want, asker=Asker("abc"[i % 3])) for i, want in enumerate(wants)]
+    jobs = [job_of(i, want, asker=Asker("abc"[i % 3])) for i, want in enumerate(wants)]
     waiting = list(jobs)
     while waiting or scheduler.jobs:
         if waiting:
@@ -105,8 +99,8 @@ def test_a_crowd_has_the_pixels_of_the_plain_loop(runner: Runner, tiny: LatentDi
 
 def test_a_last_step_is_seen_to_though_nobody_waits(runner: Runner) -> None:
     """As where another model is busy: no step of this one comes after it."""
-    want = Params("tiny", 1, 4, 2.0, (0.0, 1.0), 0.5, 7, 5)
-    scheduler, job = Scheduler(8, runner.info.costs), Job(1, want)
+    want = drawn("tiny", 1, 4, 2.0, (0.0, 1.0), 0.5, 7, 5)
+    scheduler, job = Scheduler(8, runner.info.costs), job_of(1, want)
     scheduler.submit(job)
     while scheduler.busy:
         plan = scheduler.plan()
@@ -163,8 +157,8 @@ def test_where_no_shape_is_exact_it_is_said(tiny: LatentDiffusion) -> None:
 def test_an_image_that_is_not_finite_fails_and_its_neighbours_are_whole(
     runner: Runner, tiny: LatentDiffusion
 ) -> None:
-    want = Params("tiny", 1, 3, 2.0, (0.0, 1.0), 0.5, 7, 5)
-    scheduler, job = Scheduler(8, runner.info.costs), Job(1, want)
+    want = drawn("tiny", 1, 3, 2.0, (0.0, 1.0), 0.5, 7, 5)
+    scheduler, job = Scheduler(8, runner.info.costs), job_of(1, want)
     scheduler.submit(job)
     made = {}
     while len(made) < want.n:
@@ -206,9 +200,9 @@ class Failing(Eager):
 def test_a_decoding_that_fails_takes_no_other_with_it(tiny: LatentDiffusion) -> None:
     backend = Failing(tiny)
     runner = Runner("tiny", tiny, "", backend, slots=8)
-    want = Params("tiny", 1, 1, 1.0, (0.0, 1.0), 0.0, 7, 5)
+    want = drawn("tiny", 1, 1, 1.0, (0.0, 1.0), 0.0, 7, 5)
     scheduler = Scheduler(8, runner.info.costs)
-    scheduler.submit(Job(1, want))
+    scheduler.submit(job_of(1, want))
     plan = scheduler.plan()
     for image in plan.admitted:
         runner.start(image)
@@ -241,7 +235,7 @@ def test_errors_of_a_device_are_told_apart(
     backend = Failing(tiny)
     runner = Runner("tiny", tiny, "", backend, slots=2)
     scheduler = Scheduler(2, runner.info.costs)
-    scheduler.submit(Job(1, Params("tiny", 1, 2, 1.0, (0.0, 1.0), 0.0, 7, 1)))
+    scheduler.submit(job_of(1, drawn("tiny", 1, 2, 1.0, (0.0, 1.0), 0.0, 7, 1)))
     plan = scheduler.plan()
     runner.start(plan.admitted[0])
     noise = runner._starting[plan.riding[0].slot]
@@ -263,7 +257,7 @@ def test_a_step_that_is_tried_again_has_the_same_noise(tiny: LatentDiffusion) ->
                 raise torch.OutOfMemoryError
             super().step(slots, rows, part)
 
-    want = Params("tiny", 1, 9, 2.0, (0.0, 1.0), 0.7, 7, 3)
+    want = drawn("tiny", 1, 9, 2.0, (0.0, 1.0), 0.7, 7, 3)
     runner = Runner("tiny", tiny, "", Once(tiny), slots=4)
     assert [pixels.data for pixels in draw(runner, want)] == plain_loop(tiny, want)
 
@@ -293,12 +287,11 @@ def test_auto_is_the_fastest_that_fits(tiny: LatentDiffusion) -> None:
 
 def test_a_preview_is_of_the_x0_of_its_step(runner: Runner, tiny: LatentDiffusion) -> None:
     """Beside others, with guidance and noise: what the plain loop has there, through the map."""
-    want = Params("tiny", 1, 6, 2.5, (0.0, 1.0), 0.4, 7, 2)
-    shown = preview_steps(want.steps, 2)
-    others = [Params("tiny", 0, 3 + k, 1.0, (0.0, 1.0), 0.0, 50 + k, 1) for k in range(4)]
+    want = drawn("tiny", 1, 6, 2.5, (0.0, 1.0), 0.4, 7, 2)
+    others = [drawn("tiny", 0, 3 + k, 1.0, (0.0, 1.0), 0.0, 50 + k, 1) for k in range(4)]
     scheduler = Scheduler(8, runner.info.costs)
     for number, params in enumerate([want, *others]):
-        scheduler.submit(Job(number, params, previews=shown if params is want else frozenset()))
+        scheduler.submit(job_of(number, params, previews=2 if params is want else 0))
     made: dict[tuple[int, int], Pixels] = {}
     while scheduler.jobs:
         plan = scheduler.plan()
@@ -307,7 +300,9 @@ def test_a_preview_is_of_the_x0_of_its_step(runner: Runner, tiny: LatentDiffusio
         if plan.riding:
             runner.step(plan.riding, plan.rows)
             runner.decode(scheduler.advance(plan))
-            runner.preview([image for image in plan.riding if image.step in image.job.previews])
+            runner.preview(
+                [image for image in plan.riding if image.evaluation in image.job.previews]
+            )
         for image, step, pixels in runner.previewed(wait=True):
             made[image.index, step] = pixels
         for image, result in runner.decoded(wait=not scheduler.busy):
@@ -320,7 +315,7 @@ def test_a_preview_is_of_the_x0_of_its_step(runner: Runner, tiny: LatentDiffusio
         assert max(abs(a - b) for a, b in zip(pixels.data, expected, strict=True)) <= 1
 
 
-def plain_x0(model: LatentDiffusion, want: Params, image: int, steps: int) -> Tensor:
+def plain_x0(model: LatentDiffusion, want: SamplingParams, image: int, steps: int) -> Tensor:
     """What one image's step went by, from the UNet, guidance and DDIM alone."""
     x, generator = model.start(want.seed_of(image))
     x = x[None]
@@ -329,7 +324,7 @@ def plain_x0(model: LatentDiffusion, want: Params, image: int, steps: int) -> Te
     for t, step in zip(timesteps[:steps], taken, strict=False):
         with torch.no_grad():
             times = torch.full((2,), t)
-            labels = torch.tensor([want.class_index, model.classes.null])
+            labels = torch.tensor([want.condition.index, model.classes.null])
             both = model.unet(torch.cat([x, x]), times, labels)
         output = guide(both[:1], both[1:], torch.tensor([want.guidance_scale]))
         noise = torch.randn(model.latent_shape, generator=generator)[None]
@@ -344,8 +339,8 @@ def plain_x0(model: LatentDiffusion, want: Params, image: int, steps: int) -> Te
 
 
 def image_of(slot: int, rows: int) -> Image:
-    params = Params("tiny", 1, 4, 1.0 if rows == 1 else 2.0, (0.0, 1.0), 0.0, slot, 1)
-    return Image(Job(slot, params), 0, (0, slot, 0), slot=slot)
+    params = drawn("tiny", 1, 4, 1.0 if rows == 1 else 2.0, (0.0, 1.0), 0.0, slot, 1)
+    return Image(job_of(slot, params), 0, (0, slot, 0), slot=slot)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -387,7 +382,7 @@ def test_parts_that_have_their_images_wait_for_no_other(tiny: LatentDiffusion) -
         order.append(part)
         return part
 
-    want = Params("tiny", 1, 6, 2.0, (0.0, 1.0), 0.5, 7, 4)
+    want = drawn("tiny", 1, 6, 2.0, (0.0, 1.0), 0.5, 7, 4)
     expected = draw(runner, want)
     backend.first = first  # type: ignore[method-assign]
     assert draw(runner, want) == expected
@@ -406,7 +401,7 @@ def test_a_part_that_fails_ends_the_process(
     monkeypatch.setattr("app.engine.backends.openvino._Request", Broken)
     runner = Runner("tiny", tiny, "", OpenVino(tiny), slots=8)
     with pytest.raises(DeviceLost, match="out of workspace"):
-        draw(runner, Params("tiny", 1, 3, 1.0, (0.0, 1.0), 0.0, 7, 1))
+        draw(runner, drawn("tiny", 1, 3, 1.0, (0.0, 1.0), 0.0, 7, 1))
 
 
 class Short(Eager):
@@ -426,9 +421,9 @@ def test_memory_that_runs_out_between_steps_loses_nothing(tick: int, tiny: Laten
     """Noise on its way into slots, and latents and x0 on their way out, are tried again."""
     backend = Short(tiny)
     runner = Runner("tiny", tiny, "", backend, slots=8)
-    want = Params("tiny", 1, 3, 2.0, (0.0, 1.0), 0.7, 7, 4)
+    want = drawn("tiny", 1, 3, 2.0, (0.0, 1.0), 0.7, 7, 4)
     expected = plain_loop(tiny, want)
-    scheduler, job = Scheduler(2, runner.info.costs), Job(0, want)
+    scheduler, job = Scheduler(2, runner.info.costs), job_of(0, want)
     scheduler.submit(job)
     made, ticks = {}, 0
     while not job.ended:
@@ -462,5 +457,5 @@ def test_what_is_done_at_once_is_due_at_once(tiny: LatentDiffusion) -> None:
 
     runner = Runner("tiny", tiny, "", Slow(tiny), slots=4)
     runner.info = replace(runner.info, costs=Costs((Bucket(16, 0.05),)))
-    draw(runner, Params("tiny", 1, 1, 1.0, (0.0, 1.0), 0.0, 7, 1))
+    draw(runner, drawn("tiny", 1, 1, 1.0, (0.0, 1.0), 0.0, 7, 1))
     assert runner.due < time.perf_counter()

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from app.engine.costs import Bucket, Costs
-from app.engine.job import LONG, Asker, Image, Job, Params, Status
+from app.engine.job import LONG, Asker, Image, Job, SamplingParams, Status
 from app.engine.queues import AGING
 from app.engine.scheduler import PATIENCE, Plan, Scheduler
-from tests.fakes import COSTS, params, pixel
+from tests.fakes import COSTS, drawn, job_of, params, pixel
 
 STEPS = st.sampled_from([1, 2, 3, 5, LONG, LONG + 1, LONG + 50])
 
@@ -52,7 +52,7 @@ class Machine(RuleBasedStateMachine):
     )
     def submit(self, steps: int, n: int, guided: bool, priority: int, client: str) -> Job:
         want = params(steps=steps, n=n, scale=2.0 if guided else 1.0)
-        job = Job(len(self.all), want, priority, asker=Asker(client))
+        job = job_of(len(self.all), want, priority, asker=Asker(client))
         self.all.append(job)
         self.scheduler.submit(job)
         return job
@@ -127,7 +127,7 @@ class Machine(RuleBasedStateMachine):
         """Of one client, inside a priority, and among short or long images, nobody overtakes."""
         order: dict[tuple[str, int, bool], list[tuple[int, int]]] = {}
         for image in self.admitted:
-            kind = (image.job.asker.client, image.job.priority, image.long)
+            kind = (image.job.asker.client, image.job.request.priority, image.long)
             line = order.setdefault(kind, [])
             line.append((image.job.id, image.index))
         assert all(line == sorted(line) for line in order.values())
@@ -153,7 +153,7 @@ TestMachine.settings = settings(max_examples=60, stateful_step_count=40, deadlin
 def test_images_are_admitted_in_order_as_slots_come_free() -> None:
     scheduler = Scheduler(2, COSTS)
     for i, steps in enumerate((2, 3, 1)):
-        scheduler.submit(Job(i, params(steps=steps)))
+        scheduler.submit(job_of(i, params(steps=steps)))
     rides = []
     while scheduler.busy:
         plan = scheduler.plan()
@@ -165,15 +165,15 @@ def test_images_are_admitted_in_order_as_slots_come_free() -> None:
 
 def test_a_short_request_leaves_before_a_long_one_that_came_first() -> None:
     scheduler = Scheduler(2, COSTS)
-    scheduler.submit(Job(1, params(steps=LONG)))
-    scheduler.submit(Job(2, params(steps=10)))
+    scheduler.submit(job_of(1, params(steps=LONG)))
+    scheduler.submit(job_of(2, params(steps=10)))
     ends = [tick(scheduler) for _ in range(LONG)]
     assert ends[9] == [2]
     assert ends[LONG - 1] == [1]
 
 
 def test_a_job_of_many_images_is_done_with_its_last() -> None:
-    scheduler, job = Scheduler(2, COSTS), Job(1, params(steps=1, n=5))
+    scheduler, job = Scheduler(2, COSTS), job_of(1, params(steps=1, n=5))
     scheduler.submit(job)
     assert [tick(scheduler) for _ in range(3)] == [[], [], [1]]
     assert job.status is Status.DONE
@@ -184,7 +184,7 @@ def test_a_job_of_many_images_is_done_with_its_last() -> None:
 @pytest.mark.parametrize("where", ["queued", "starting", "running", "decoding"])
 def test_a_job_can_be_cancelled_wherever_it_is(where: str) -> None:
     scheduler = Scheduler(2, COSTS)
-    job, other = Job(1, params(n=3, steps=2)), Job(2, params(steps=1))
+    job, other = job_of(1, params(n=3, steps=2)), job_of(2, params(steps=1))
     scheduler.submit(job)
     decoding: tuple[Image, ...] = ()
     if where in ("starting", "running", "decoding"):
@@ -207,12 +207,12 @@ def test_a_job_can_be_cancelled_wherever_it_is(where: str) -> None:
 def test_a_priority_is_worth_so_many_ticks_and_no_more() -> None:
     """A stream of urgent jobs delays a lowly one by the difference, and then it has its turn."""
     scheduler = Scheduler(1, COSTS)
-    scheduler.submit(Job(0, params(steps=1), priority=0))
-    scheduler.submit(Job(1, params(steps=1), priority=-1))
-    scheduler.submit(Job(2, params(steps=1), priority=1))
+    scheduler.submit(job_of(0, params(steps=1), priority=0))
+    scheduler.submit(job_of(1, params(steps=1), priority=-1))
+    scheduler.submit(job_of(2, params(steps=1), priority=1))
     ends: list[int] = []
     for i in range(3, 3 * AGING):
-        scheduler.submit(Job(i, params(steps=1), priority=0))
+        scheduler.submit(job_of(i, params(steps=1), priority=0))
         ends += tick(scheduler)
     assert ends[:2] == [2, 0]
     assert AGING <= ends.index(1) <= AGING + 3
@@ -223,11 +223,11 @@ def test_a_short_request_gets_in_while_long_ones_hold_the_slots(slots: int) -> N
     """And they end as well, though short ones keep coming."""
     scheduler = Scheduler(slots, COSTS)
     for i in range(2 * slots):
-        scheduler.submit(Job(i, params(steps=300, scale=2.0)))
+        scheduler.submit(job_of(i, params(steps=300, scale=2.0)))
     for _ in range(5):
         tick(scheduler)
     came, short, ended = scheduler.ticks, 10_000, set()
-    scheduler.submit(Job(short, params(steps=10)))
+    scheduler.submit(job_of(short, params(steps=10)))
     waits = []
     while scheduler.jobs:
         for done in tick(scheduler):
@@ -235,7 +235,7 @@ def test_a_short_request_gets_in_while_long_ones_hold_the_slots(slots: int) -> N
             if done == short and len(waits) < 300:
                 waits.append(scheduler.ticks - came)
                 came, short = scheduler.ticks, short + 1
-                scheduler.submit(Job(short, params(steps=10)))
+                scheduler.submit(job_of(short, params(steps=10)))
     assert max(waits) <= 11, "it rides every tick from the next one on"
     assert set(range(2 * slots)) <= ended
 
@@ -244,10 +244,10 @@ def test_a_tick_is_short_while_a_short_image_rides_with_long_ones() -> None:
     costs = Costs(tuple(Bucket(rows, 2 + rows / 2) for rows in (1, 2, 4, 8, 16, 32)))
     scheduler = Scheduler(32, costs, most=32)
     for i in range(28):
-        scheduler.submit(Job(i, params(steps=200)))
+        scheduler.submit(job_of(i, params(steps=200)))
     scheduler.advance(scheduler.plan())
     assert scheduler.plan().rows == 16
-    scheduler.submit(Job(100, params(steps=10, n=2)))
+    scheduler.submit(job_of(100, params(steps=10, n=2)))
     plan = scheduler.plan()
     assert plan.rows == 8, "the largest within twice the 3 seconds of two rows"
     assert [image.job.id for image in plan.riding][:2] == [100, 100]
@@ -263,7 +263,7 @@ def test_nobody_waits_long_for_a_step(wanted: list[tuple[int, bool]], most: int)
     for the long ones, whose part of a tick may be one image."""
     scheduler = Scheduler(12, COSTS, most=max(most, 2))
     for i, (steps, guided) in enumerate(wanted):
-        scheduler.submit(Job(i, params(steps=steps, scale=2.0 if guided else 1.0)))
+        scheduler.submit(job_of(i, params(steps=steps, scale=2.0 if guided else 1.0)))
     last: dict[int, int] = {}
     while scheduler.busy:
         plan = scheduler.plan()
@@ -278,7 +278,7 @@ def test_nobody_waits_long_for_a_step(wanted: list[tuple[int, bool]], most: int)
 def test_memory_that_runs_out_halves_the_rows_for_a_while() -> None:
     scheduler = Scheduler(10, COSTS)  # long images take eight of them
     for i in range(8):
-        scheduler.submit(Job(i, params(steps=1000)))
+        scheduler.submit(job_of(i, params(steps=1000)))
     assert scheduler.plan().rows == 8
     assert scheduler.stumble(scheduler.plan(), memory=True) is None
     sizes = []
@@ -305,7 +305,7 @@ def test_whatever_rides_a_step_that_never_succeeds_comes_down_to_one(
 ) -> None:
     scheduler = Scheduler(8, costs)
     for i, (steps, scale) in enumerate(wanted):
-        scheduler.submit(Job(i, params(steps=steps, scale=scale)))
+        scheduler.submit(job_of(i, params(steps=steps, scale=scale)))
     for left in range(len(wanted), 0, -1):
         for _ in range(10):
             if job := scheduler.stumble(scheduler.plan(), memory=memory):
@@ -317,7 +317,7 @@ def test_whatever_rides_a_step_that_never_succeeds_comes_down_to_one(
 
 def test_one_bad_row_is_found_and_the_others_go_on() -> None:
     scheduler, failed = Scheduler(8, COSTS), None
-    jobs = [Job(i, params(steps=2)) for i in range(8)]
+    jobs = [job_of(i, params(steps=2)) for i in range(8)]
     for job in jobs:
         scheduler.submit(job)
     for _ in range(20):
@@ -334,7 +334,7 @@ def test_one_bad_row_is_found_and_the_others_go_on() -> None:
 
 def test_guidance_costs_a_second_row_inside_its_interval() -> None:
     scheduler = Scheduler(1, COSTS)
-    scheduler.submit(Job(0, Params("fake", 0, 10, 3.0, (0.2, 0.55), 0.0, 0, 1)))
+    scheduler.submit(job_of(0, drawn("fake", 0, 10, 3.0, (0.2, 0.55), 0.0, 0, 1)))
     rows = []
     while scheduler.busy:
         plan = scheduler.plan()
@@ -362,15 +362,17 @@ DIGITS = Costs(
 class Crowd:
     """Clients who keep so many requests in the queue, and a clock that goes by the table."""
 
-    def __init__(self, scheduler: Scheduler, costs: Costs, wants: dict[str, tuple[Params, int]]):
+    def __init__(
+        self, scheduler: Scheduler, costs: Costs, wants: dict[str, tuple[SamplingParams, int]]
+    ):
         self.scheduler, self.costs, self.wants = scheduler, costs, wants
         self.clock, self.rows = 0.0, Counter[str]()
         self.waiting = Counter[str]()
         self.jobs = 0
 
-    def submit(self, client: str, want: Params, priority: int = 0) -> Job:
+    def submit(self, client: str, want: SamplingParams, priority: int = 0) -> Job:
         self.jobs += 1
-        job = Job(self.jobs, want, priority, asker=Asker(client))
+        job = job_of(self.jobs, want, priority, asker=Asker(client))
         self.scheduler.submit(job)
         return job
 
@@ -403,7 +405,9 @@ class Crowd:
 @pytest.mark.slow
 @pytest.mark.parametrize("flooders", [1, 3])
 @pytest.mark.parametrize("quiet", [params(steps=10, scale=2.0), params(steps=100, scale=2.0)])
-def test_a_quiet_client_is_as_good_as_alone(flood: Params, flooders: int, quiet: Params) -> None:
+def test_a_quiet_client_is_as_good_as_alone(
+    flood: SamplingParams, flooders: int, quiet: SamplingParams
+) -> None:
     """It gets a slot at the next tick, rides every one, and takes less than three times as long."""
     crowd = Crowd(Scheduler(64, DIGITS), DIGITS, {f"f{k}": (flood, 100) for k in range(flooders)})
     for _ in range(300):
@@ -554,8 +558,8 @@ def test_decoding_is_paced_and_no_one_waits_for_a_flood_of_it() -> None:
 def test_what_is_made_is_decoded_though_nothing_rides_any_more() -> None:
     scheduler = Scheduler(64, DIGITS)
     for k in range(30):
-        scheduler.submit(Job(k, params(steps=1)))
-    scheduler.submit(long := Job(99, params(steps=50)))
+        scheduler.submit(job_of(k, params(steps=1)))
+    scheduler.submit(long := job_of(99, params(steps=50)))
     scheduler.advance(scheduler.plan())
     scheduler.cancel(long.id)
     scheduler.audit()

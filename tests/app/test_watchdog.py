@@ -16,10 +16,12 @@ from fastapi.testclient import TestClient
 
 from app.engine import supervisor
 from app.engine.client import EngineClient
-from app.engine.job import Asker, DeadlineExceeded, EngineUnavailable, GenerationFailed, Moved
+from app.engine.errors import DeadlineExceeded, EngineUnavailable, GenerationFailed
+from app.engine.job import Asker, Request
+from app.engine.results import Moved
 from app.engine.watchdog import Upkeep, Watchdog
 from app.engine.wire import Load, Submit, pack
-from app.engine.worker import Mechanism, Worker
+from app.engine.worker import ModelRunner, Worker
 from app.main import create_app
 from app.settings import Settings
 from tests.engine import LIMITS, asynchronous, begin, until, worker_of
@@ -123,9 +125,9 @@ async def test_a_hang_is_noticed_though_every_client_leaves_before_it_is() -> No
         runners[0].gate.hold()
         while not client.supervisor.restarts:
             with contextlib.suppress(DeadlineExceeded):
-                await client.generate(params(1), timeout=0.05)
+                await client.generate(Request(params(1), timeout=0.05))
             await asyncio.sleep(0.02)  # nothing is waited for
-        assert (await client.generate(params(2))).images == (pixel(2),)
+        assert (await client.generate(Request(params(2)))).images == (pixel(2),)
 
 
 @asynchronous
@@ -161,12 +163,12 @@ async def test_a_request_at_which_every_worker_hangs_fails_alone(
 class Loaders:
     """What each model's opening does, by name, in each life of the worker: the last for good."""
 
-    def __init__(self, **lives: list[Callable[[], Mechanism]]) -> None:
+    def __init__(self, **lives: list[Callable[[], ModelRunner]]) -> None:
         self._lives = {name: iter(each) for name, each in lives.items()}
-        self._last: dict[str, Callable[[], Mechanism]] = {}
+        self._last: dict[str, Callable[[], ModelRunner]] = {}
         self.load = msgspec.structs.replace(LOAD, models={name: f"/x/{name}" for name in lives})
 
-    def __call__(self, load: Load) -> list[Mechanism]:
+    def __call__(self, load: Load) -> list[ModelRunner]:
         (name,) = load.models
         self._last[name] = next(self._lives[name], self._last.get(name, lambda: FakeRunner()))
         return [self._last[name]()]
@@ -178,18 +180,18 @@ class Loaders:
         return EngineClient(self.load, LIMITS, self.start, upkeep)
 
 
-def good(name: str) -> Callable[[], Mechanism]:
+def good(name: str) -> Callable[[], ModelRunner]:
     return lambda: FakeRunner(dataclasses.replace(INFO, name=name))
 
 
-def broken(name: str) -> Callable[[], Mechanism]:
-    def load() -> Mechanism:
+def broken(name: str) -> Callable[[], ModelRunner]:
+    def load() -> ModelRunner:
         raise ValueError(f"/x/{name}/unet/config.json: act_fn is\n'tanh'")
 
     return load
 
 
-def dead() -> Mechanism:
+def dead() -> ModelRunner:
     raise SystemExit
 
 
@@ -199,7 +201,7 @@ class Endless:
     def __init__(self) -> None:
         self.over = threading.Event()
 
-    def __call__(self) -> Mechanism:
+    def __call__(self) -> ModelRunner:
         self.over.wait(30)
         raise SystemExit
 
@@ -220,9 +222,9 @@ async def test_a_bad_model_does_not_keep_the_others_from_serving(
     await until(lambda: client.ready)
     assert list(client.models) == ["fake", "other"]
     assert client.failed == {"bad": "bad/unet/config.json: act_fn is 'tanh'"}
-    assert (await client.generate(params(1))).images == (pixel(1),)
+    assert (await client.generate(Request(params(1)))).images == (pixel(1),)
     with pytest.raises(EngineUnavailable, match="model 'bad' does not load: bad/unet"):
-        await client.generate(params(1, model="bad"))
+        await client.generate(Request(params(1, model="bad")))
     await client.close()
     logged = [record.getMessage() for record in caplog.records]
     assert "model bad is left out: /x/bad/unet/config.json: act_fn is 'tanh'" in logged
@@ -291,7 +293,7 @@ async def test_a_model_at_which_workers_die_is_left_out_after_three_tries() -> N
     await until(lambda: client.ready)
     assert client.supervisor.restarts == 3
     assert client.failed == {"deadly": "the worker died 3 times while loading it"}
-    assert (await client.generate(params(1))).images == (pixel(1),)
+    assert (await client.generate(Request(params(1)))).images == (pixel(1),)
     await client.close()
 
 
@@ -302,7 +304,7 @@ async def test_a_model_that_never_loads_is_left_out_at_the_deadline(endless: End
     await client.start()
     await until(lambda: client.ready)
     assert client.failed == {"endless": "the worker did not load within 1 s"}
-    assert (await client.generate(params(1))).images == (pixel(1),)
+    assert (await client.generate(Request(params(1)))).images == (pixel(1),)
     await client.close()
 
 
@@ -340,10 +342,10 @@ async def test_a_server_whose_models_all_fail_to_load_again_goes_on_trying() -> 
     with pytest.raises(EngineUnavailable, match="act_fn"):
         await task
     with pytest.raises(EngineUnavailable, match=r"the models are not loaded; fake: .*act_fn"):
-        await client.generate(params(1))
+        await client.generate(Request(params(1)))
     await until(lambda: client.ready)
     assert client.failed == {}
-    assert (await client.generate(params(1))).images == (pixel(1),)
+    assert (await client.generate(Request(params(1)))).images == (pixel(1),)
     held.gate.open()
     await client.close()
 
@@ -438,7 +440,7 @@ def test_a_line_about_a_step_that_fails_names_its_requests(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with alone(FakeRunner(poison=[7])) as (server, _):
-        server.sendall(pack(Submit(1, params(7), 0, 0, Asker("", "abc-1"))))
+        server.sendall(pack(Submit(1, Request(params(7), asker=Asker("", "abc-1")))))
         heard = b""
         while b"Failed" not in heard:
             heard += server.recv(4096)
@@ -449,7 +451,7 @@ def test_a_line_about_a_step_that_fails_names_its_requests(
 async def test_a_model_that_is_slow_to_decode_does_not_hold_up_another() -> None:
     slow, other = FakeRunner(), FakeRunner(dataclasses.replace(INFO, name="other"))
     load = msgspec.structs.replace(LOAD, models={"fake": "", "other": ""})
-    by_name: Mapping[str, Mechanism] = {"fake": slow, "other": other}
+    by_name: Mapping[str, ModelRunner] = {"fake": slow, "other": other}
     client = EngineClient(
         load, LIMITS, lambda load: ThreadWorker(load, lambda one: [by_name[next(iter(one.models))]])
     )

@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.engine import wire
-from app.engine.job import Params, Pixels, Preview
-from tests.fakes import INFO, LOAD
+from app.engine.job import Request
+from app.engine.results import Pixels, Preview
+from tests.fakes import INFO, LOAD, drawn
 
 PREVIEW = Preview(15, 7, 20, Pixels(1, 1, 1, b"\x07"))
 MESSAGES: list[wire.Command | wire.Event] = [
     LOAD,
-    wire.Submit(1, Params("m", None, 1000, 7.5, (0.25, 1.0), 0.5, 2**63 - 1, 16), -10, 3),
+    wire.Submit(1, Request(drawn("m", None, 1000, 7.5, (0.25, 1.0), 0.5, 2**63 - 1, 16), -10, 3)),
     wire.Cancel(2**40),
     wire.Stop(),
     wire.Loading("digits"),

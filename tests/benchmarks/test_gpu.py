@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from app.engine.backends.eager import Eager
-from app.engine.job import Params
 from app.engine.runner import Runner
 from benchmarks.device.exact import classes
 from benchmarks.device.findings import MISSING, Findings, Row, Setting, Tables
@@ -34,6 +33,7 @@ from benchmarks.device.tables import markdown
 from benchmarks.gpu import PARTS, part
 from models.library import find
 from models.pipeline import LatentDiffusion
+from tests.fakes import drawn
 
 pytestmark = pytest.mark.slow  # parts are processes
 
@@ -229,8 +229,8 @@ def runner() -> Runner:
 
 def test_a_crowd_is_drawn_as_the_plain_loop_draws(runner: Runner) -> None:
     wanted = [
-        Params("model", 3, 2, 3.0, (0.0, 1.0), 0.0, 1, 2),
-        Params("model", 5, 3, 1.0, (0.0, 1.0), 0.5, 9, 1),
+        drawn("model", 3, 2, 3.0, (0.0, 1.0), 0.0, 1, 2),
+        drawn("model", 5, 3, 1.0, (0.0, 1.0), 0.5, 9, 1),
     ]
     model = LatentDiffusion.open(find("digits"))
     assert crowd(runner, wanted, 4) == [plain_loop(model, params) for params in wanted]
@@ -240,5 +240,5 @@ def test_the_pace_row_leaves_nothing_behind(runner: Runner) -> None:
     """What comes afterwards gets its own images alone."""
     row = pace_row(SMALL, runner, 3, slots=4, ticks=5)
     assert row["in flight"] == 3
-    (made,) = crowd(runner, [Params("model", 3, 2, 1.0, (0.0, 1.0), 0.0, 1, 1)], 4)
+    (made,) = crowd(runner, [drawn("model", 3, 2, 1.0, (0.0, 1.0), 0.0, 1, 1)], 4)
     assert isinstance(made[0], bytes)

@@ -12,7 +12,7 @@ DEADLY = 666  # a seed
 
 
 def step(self: Runner, images: Sequence[Image], rows: int) -> None:
-    if any(image.job.params.seed == DEADLY and image.step == 3 for image in images):
+    if any(image.job.params.seed == DEADLY and image.evaluation == 3 for image in images):
         os.kill(os.getpid(), signal.SIGKILL)
     honest(self, images, rows)
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from app.engine.job import DeviceLost, OutOfMemory
+from app.engine.errors import DeviceLost, OutOfMemory
 from models.ddim import ddim_step, guide
 from models.pipeline import LatentDiffusion, to_uint8
 

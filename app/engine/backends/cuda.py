@@ -27,7 +27,7 @@ from app.engine.backends.base import (
     unet_network,
 )
 from app.engine.backends.compiling import compile_unet
-from app.engine.job import DeviceLost
+from app.engine.errors import DeviceLost
 from models.ddim import COEFFICIENTS
 from models.memory import activations, available
 from models.pipeline import LatentDiffusion

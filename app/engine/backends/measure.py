@@ -16,7 +16,7 @@ from torch import Tensor
 
 from app.engine.backends.base import Backend, Part, Rows, Slots, device_errors
 from app.engine.costs import Bucket, Costs
-from app.engine.job import OutOfMemory
+from app.engine.errors import OutOfMemory
 from models.ddim import coefficients, trajectory
 from models.pipeline import BLOCK_ROWS, LatentDiffusion
 from models.preview import LatentPreview

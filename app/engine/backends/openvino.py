@@ -28,7 +28,7 @@ from app.engine.backends.base import (
     update,
 )
 from app.engine.backends.winograd import Winograd
-from app.engine.job import DeviceLost
+from app.engine.errors import DeviceLost
 from models.machine import usable_cores
 from models.pipeline import LatentDiffusion
 

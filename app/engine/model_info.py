@@ -1,0 +1,56 @@
+"""What the server knows about the models it serves."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from app.engine.costs import Costs
+from app.engine.errors import EngineUnavailable
+from models.conditioning import Classes
+from models.sampling import DEFAULT_SAMPLER, DEFAULT_SPACING
+from models.sizes import Sizes
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What the server knows about a loaded model."""
+
+    name: str
+    classes: Classes
+    sizes: Sizes
+    max_steps: int
+    guidance_scale: float
+    digest: str  # SHA-256 of the checkpoint, hexadecimal
+    backend: str
+    device: str  # its kind: cpu, or a GPU's name
+    dtype: str  # or tf32: float32, of which products have ten bits of mantissa
+    exact: bool  # pixels do not depend on what shares the batch, as measured at warm-up
+    costs: Costs
+    sampler: str = DEFAULT_SAMPLER  # of requests that name none
+    spacing: str = DEFAULT_SPACING  # likewise, with that sampler
+    platform: str = ""  # processors, libraries and rounding: what pixels' last bits depend on
+    blocks: tuple[int, int] = (16, 16)  # rows of UNet and decoder whose last bits all ticks have
+    slots: int = 64  # images of one client in flight, where the settings do not say
+
+    @property
+    def hash(self) -> str:
+        """The digest as image tools write it: its first ten digits."""
+        return self.digest[:10]
+
+
+class Models(dict[str, ModelInfo]):
+    """The loaded models by name, the default first; `failed` says why others did not load.
+
+    Looking up a model that failed raises `EngineUnavailable`, and an unknown one KeyError.
+    """
+
+    def __init__(
+        self, loaded: Iterable[ModelInfo] = (), failed: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        super().__init__((info.name, info) for info in loaded)
+        self.failed = failed
+
+    def __missing__(self, name: str) -> ModelInfo:
+        if name in self.failed:
+            raise EngineUnavailable(f"model {name!r} does not load: {self.failed[name]}")
+        raise KeyError(name)
