@@ -229,7 +229,7 @@ class LatentDiffusion:
             if way.draws[i]:
                 drawn = [torch.randn(self.latent_shape, generator=draw) for _, draw in begun]
                 noise = torch.stack(drawn).to(self.device)
-            x, y, _ = step(x, output, coefficients[i].expand(rows, -1), history, noise)
+            x, y = step(x, output, coefficients[i].expand(rows, -1), history, noise)
             if history is not None and way.kept[i] < HISTORY:
                 history[:, way.kept[i]] = y
         return x

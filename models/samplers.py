@@ -112,8 +112,8 @@ def step(
     coefficients: Tensor,
     history: Tensor | None = None,
     noise: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The update that follows an evaluation: the next x, y, and the clean latent as seen now.
+) -> tuple[Tensor, Tensor]:
+    """The update that follows an evaluation: the next x, and y.
 
     Terms are added one by one in the order of the formula, so that a row has the same bits whether
     or not others of its batch have a history or noise: 0 times a finite number changes nothing.
@@ -125,15 +125,24 @@ def step(
         history: the rings of the rows, finite throughout; absent where no row remembers.
         noise: N(0, I), shaped as x, finite for every row; absent where no row draws.
     """
-    columns = coefficients.view(*coefficients.shape, *[1] * (x.dim() - 1)).unbind(1)
-    p, q, a, b, e, *c, d, clip, u, v = columns
+    p, q, a, b, e, *c, d, clip, _, _ = _columns(coefficients, x)
     y = torch.minimum(torch.maximum(p * x + q * output, -clip), clip)
-    x0 = torch.minimum(torch.maximum(u * x + v * output, -clip), clip)
     following = a * x + b * y + e * output
     if history is not None:
         for weight, remembered in zip(c, history.unbind(1), strict=True):
             following = following + weight * remembered
-    return following if noise is None else following + d * noise, y, x0
+    return following if noise is None else following + d * noise, y
+
+
+def clean(x: Tensor, output: Tensor, coefficients: Tensor) -> Tensor:
+    """The clean latent as an evaluation sees it, for previews; arguments as `step` has them."""
+    *_, clip, u, v = _columns(coefficients, x)
+    return torch.minimum(torch.maximum(u * x + v * output, -clip), clip)
+
+
+def _columns(coefficients: Tensor, like: Tensor) -> tuple[Tensor, ...]:
+    """Each column (B, 1, 1, 1), to multiply rows."""
+    return coefficients.view(*coefficients.shape, *[1] * (like.dim() - 1)).unbind(1)
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: Tensor) -> Tensor:

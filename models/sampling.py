@@ -50,9 +50,10 @@ class Sampler:
 
     def evaluations(self, steps: int, start: int = 0) -> int:
         """How often the network is evaluated for one image that begins at step `start`."""
+        left = steps - start
         if self.twice:
-            return 2 * (steps - start) - 1
-        return steps - start + (self.extra and steps > 1)
+            return 2 * left - 1
+        return left + (self.extra and left > 1)
 
     @property
     def spacings(self) -> tuple[Spacing, ...]:

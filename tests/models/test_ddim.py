@@ -50,7 +50,7 @@ def run(x: Tensor, steps: int, prediction: Prediction, eta: float = 0.0) -> Tens
     for (t, _), row in zip(timestep_pairs(CONFIG, steps), rows, strict=True):
         output = best_output(x, ALPHA_BAR[t], prediction)
         noise = torch.randn(x.shape, generator=draw, dtype=x.dtype) if eta else None
-        x, _, _ = step(x, output, row.expand(len(x), -1), noise=noise)
+        x, _ = step(x, output, row.expand(len(x), -1), noise=noise)
     return x
 
 
@@ -147,7 +147,7 @@ def test_clipping_bounds_the_clean_sample_and_keeps_eps() -> None:
     now, then = torch.tensor([0.25]), torch.tensor([0.81])
     row[:, [0, 1, 2, 3, 4, 8]] = equation_12(now, then, "epsilon", 0.0)
     row[:, COLUMNS.index("clip")] = 1.0
-    clipped, y, _ = step(x, output, row)
+    clipped, y = step(x, output, row)
     assert y.item() == 1
     assert clipped.item() == pytest.approx(0.9 * 1.0 + 0.19**0.5 * 0.5)
 

@@ -59,7 +59,7 @@ def test_sample_is_the_loop_over_its_parts(tiny: LatentDiffusion, sampler: str) 
             output = null + 2.5 * (conditional - null)
             noise = torch.randn(1, 2, 8, 8, generator=generator)
             row = way.coefficients[i : i + 1].float()
-            x, y, _ = step(x, output, row, history, noise)
+            x, y = step(x, output, row, history, noise)
             if way.kept[i] < HISTORY:
                 history[:, way.kept[i]] = y
         expected = tiny.vae.decode(x).clamp(-1, 1)

@@ -16,7 +16,16 @@ from torch import Tensor
 from models.asked import Options
 from models.config import DDIMConfig
 from models.pipeline import LatentDiffusion
-from models.samplers import COEFFICIENTS, COLUMNS, HISTORY, Trajectory, guide, step, trajectory
+from models.samplers import (
+    COEFFICIENTS,
+    COLUMNS,
+    HISTORY,
+    Trajectory,
+    clean,
+    guide,
+    step,
+    trajectory,
+)
 from models.sampling import SAMPLERS
 from models.schedule import NoiseLevels
 from models.schedulers import SchedulerConfig
@@ -74,7 +83,7 @@ def drawn(
     for i, t in enumerate(way.timesteps.tolist()):
         row = coefficients[i].expand(len(x), COEFFICIENTS)
         noise = noises[i] if way.draws[i] else None
-        x, y, _ = step(x, network(x, t), row, history if way.remembers else None, noise)
+        x, y = step(x, network(x, t), row, history if way.remembers else None, noise)
         if way.kept[i] < HISTORY:
             history[:, way.kept[i]] = y
     return x
@@ -386,8 +395,8 @@ def test_the_preview_is_the_clean_latent_as_it_is_seen(sampler: str) -> None:
     x = way.noise * x
     for i in range(len(way.timesteps)):
         row = way.coefficients[i : i + 1]
-        x, y, seen = step(x, known, row, history, noise if way.draws[i] else None)
-        torch.testing.assert_close(seen, known)
+        torch.testing.assert_close(clean(x, known, row), known)
+        x, y = step(x, known, row, history, noise if way.draws[i] else None)
         if way.kept[i] < HISTORY:
             history[:, way.kept[i]] = y
     away = (x - known).abs().max()
