@@ -14,6 +14,7 @@ Shapes: x, output and noise are (B, C, h, w), history is (B, HISTORY, C, h, w), 
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -22,16 +23,16 @@ from models import multistep, solvers
 from models.config import DDIMConfig, ScheduleConfig
 from models.sampling import DEFAULT_SPACING, Spacing
 from models.schedule import Level, NoiseLevels, alpha_bars, timestep_pairs
-from models.schedulers import (
+from models.scheduler_classes import (
     DPMSolverConfig,
     HeunConfig,
     LCMConfig,
     LMSConfig,
     MultistepConfig,
     PNDMConfig,
-    SchedulerConfig,
     UniPCConfig,
 )
+from models.schedulers import SchedulerConfig
 from models.solvers import HISTORY as HISTORY
 from models.solvers import Evaluation
 
@@ -54,13 +55,13 @@ class Trajectory:
     signal: float
     noise: float
 
-    @property
+    @cached_property
     def draws(self) -> list[bool]:
         """Which evaluations add noise."""
         drawn: list[bool] = (self.coefficients[:, COLUMNS.index("d")] != 0).tolist()
         return drawn
 
-    @property
+    @cached_property
     def remembers(self) -> bool:
         """Whether any evaluation reads the ring."""
         first = COLUMNS.index("c0")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.config import AutoencoderKLConfig, Config, DDIMConfig, UNet2DConfig
 from models.schedule import alpha_bars
-from models.schedulers import (
+from models.scheduler_classes import (
     DPMSolverConfig,
     EulerAncestralConfig,
     EulerConfig,

@@ -19,7 +19,8 @@ from models.pipeline import LatentDiffusion, pick_device, to_image, to_uint8
 from models.samplers import HISTORY, step, trajectory
 from models.sampling import SAMPLERS
 from models.schedule import add_noise
-from models.schedulers import DPMSolverConfig, SchedulerConfig
+from models.scheduler_classes import DPMSolverConfig
+from models.schedulers import SchedulerConfig
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
 from tests.tiny import SCHEDULE, UNET, VAE
