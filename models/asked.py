@@ -80,7 +80,7 @@ class Sampling:
     @property
     def evaluations(self) -> int:
         """How often the network is evaluated for one image, guidance aside."""
-        return SAMPLERS[self.sampler].evaluations(self.steps - self.start)
+        return SAMPLERS[self.sampler].evaluations(self.steps, self.start)
 
     def guided(self, evaluation: int) -> bool:
         """Whether one of the evaluations, counted from 0, is within the interval."""

@@ -46,6 +46,7 @@ from models.weight_files import (
 
 _CONFIG, _SCHEDULE = "config.json", "scheduler/scheduler_config.json"
 _MAX_SIDE = 2048  # pixels of an image
+_FAINTEST = 1e-30  # an alpha-bar whose inverse is a float32 still
 Network = TypeVar("Network", AutoencoderKL, UNet2D)
 
 
@@ -185,10 +186,11 @@ def _read_schedule(path: Path) -> tuple[SchedulerConfig, tuple[str, ...]]:
             f"allowed with prediction_type {prediction!r}: "
             f"{'above 0' if prediction == 'epsilon' else 'from 0'}, below 1"
         )
-    if not (alpha_bars(schedule.own, torch.float64)[:-1].diff() < 0).all():
+    exact = alpha_bars(schedule.own, torch.float64)[:-1]
+    if not ((exact.diff() < 0).all() and (exact[:-1] >= _FAINTEST).all()):
         raise ConfigError(
-            f"{path}: betas give neighbouring timesteps the same alpha-bar; allowed: each less "
-            "than the one before"
+            f"{path}: num_train_timesteps and betas give neighbours one alpha-bar, or one below "
+            f"{_FAINTEST:g} before the last; allowed: each above that, and below the one before"
         )
     return schedule, (*notes, *_remarks(schedule))
 

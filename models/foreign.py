@@ -1,8 +1,10 @@
 """Keys that other classes and versions of diffusers leave in a configuration without effect.
 
-diffusers passes over every key that a class does not know, typing errors among them. Here a key is
-passed over if it is in these tables, and only with a value that changes no pixel of ours; any other
-is an error. diffusers 0.42.1, and the files of versions since 0.0.4. Standard library only.
+diffusers passes over every key that a class does not know, typing errors among them. Here a key of
+a network is passed over if it is in these tables, and only with a value that changes no pixel of
+ours; any other is an error. A key of a scheduler that nobody knows is passed over as well, unless
+it is spelt almost as a known one. diffusers 0.42.1, and the files of versions since 0.0.4.
+Standard library only.
 """
 
 import difflib
@@ -14,7 +16,7 @@ from models.bounds import brief
 Allowed = tuple[object, ...] | None  # values that change nothing; None: all values
 _SHOWN = 4  # class names in a message
 
-# Those whose configuration DDIM can sample by: networks that predict epsilon, v or the sample at a
+# Those whose configuration can be sampled by: networks that predict epsilon, v or the sample at a
 # timestep of a schedule of betas. diffusers calls them compatible, and EDMEulerScheduler too, whose
 # networks are scaled otherwise and know no betas.
 SCHEDULERS = (

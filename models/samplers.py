@@ -14,6 +14,7 @@ Shapes: x, output and noise are (B, C, h, w), history is (B, HISTORY, C, h, w), 
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -22,16 +23,16 @@ from models import multistep, solvers
 from models.config import DDIMConfig, ScheduleConfig
 from models.sampling import DEFAULT_SPACING, Spacing
 from models.schedule import Level, NoiseLevels, alpha_bars, timestep_pairs
-from models.schedulers import (
+from models.scheduler_classes import (
     DPMSolverConfig,
     HeunConfig,
     LCMConfig,
     LMSConfig,
     MultistepConfig,
     PNDMConfig,
-    SchedulerConfig,
     UniPCConfig,
 )
+from models.schedulers import SchedulerConfig
 from models.solvers import HISTORY as HISTORY
 from models.solvers import Evaluation
 
@@ -54,13 +55,13 @@ class Trajectory:
     signal: float
     noise: float
 
-    @property
+    @cached_property
     def draws(self) -> list[bool]:
         """Which evaluations add noise."""
         drawn: list[bool] = (self.coefficients[:, COLUMNS.index("d")] != 0).tolist()
         return drawn
 
-    @property
+    @cached_property
     def remembers(self) -> bool:
         """Whether any evaluation reads the ring."""
         first = COLUMNS.index("c0")
@@ -166,9 +167,11 @@ def _levels(config: ScheduleConfig, steps: int, spacing: Spacing) -> list[Level]
     if isinstance(config, MultistepConfig):
         nearest = spacing == "karras" and not config.rounds_down
         levels = noise_levels.walk_whole(steps, spacing, nearest=nearest)
+        end = Level.of(0, noise_levels.lowest)
     else:
         levels = noise_levels.walk(steps, spacing)
-    return [*levels, _CLEAN if config.ends_clean else Level.of(0, noise_levels.lowest)]
+        end = Level(0, 1.0, noise_levels.lowest)  # k-diffusion ends in x / alpha
+    return [*levels, _CLEAN if config.ends_clean else end]
 
 
 _CLEAN = Level(-1, 1.0, 0.0)

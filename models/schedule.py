@@ -153,6 +153,11 @@ class NoiseLevels:
         """That of timestep 0."""
         return float(self._ratios[0])
 
+    @property
+    def highest(self) -> float:
+        """That of timestep T - 1."""
+        return float(self._ratios[-1])
+
     def at(self, ratio: float) -> float:
         """The timestep between those whose ratios are nearest, linear in the logarithm."""
         return float(np.interp(math.log(ratio), np.log(self._ratios), self._numbers))
@@ -181,7 +186,7 @@ class NoiseLevels:
         visited = [round(t) for t in fractional_timesteps(self._config, steps, points)]
         if spacing == "default":
             return [Level.of(t, float(self._ratios[t])) for t in visited]
-        placed = place(spacing, float(self._ratios[-1]), self.lowest, steps)
+        placed = place(spacing, self.highest, self.lowest, steps)
         whole = round if nearest else math.floor
         return [Level.of(whole(self.at(ratio)), ratio) for ratio in placed]
 
