@@ -32,6 +32,7 @@ from models.files import read_json, write_json
 from models.index import INDEX, ModelIndex
 from models.memory import MAX_PARAMETERS, activations, available, check_room, parameters
 from models.schedule import alpha_bars
+from models.schedulers import SchedulerConfig
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
 from models.weight_files import (
@@ -45,6 +46,7 @@ from models.weight_files import (
 
 _CONFIG, _SCHEDULE = "config.json", "scheduler/scheduler_config.json"
 _MAX_SIDE = 2048  # pixels of an image
+_FAINTEST = 1e-30  # an alpha-bar whose inverse is a float32 still
 Network = TypeVar("Network", AutoencoderKL, UNet2D)
 
 
@@ -54,7 +56,7 @@ class Checkpoint:
 
     vae: AutoencoderKL
     unet: UNet2D
-    schedule: DDIMConfig
+    schedule: SchedulerConfig
     classes: Classes
     guidance_scale: float
     notes: tuple[str, ...] = ()  # lines for the user: what was ignored, or assumed
@@ -172,29 +174,36 @@ def _digest(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def _read_schedule(path: Path) -> tuple[DDIMConfig, tuple[str, ...]]:
+def _read_schedule(path: Path) -> tuple[SchedulerConfig, tuple[str, ...]]:
     """A schedule whose steps are finite: they divide by 1 - alpha-bar and, for epsilon, by it."""
-    schedule, notes = DDIMConfig.read(path)
-    alpha_bar = alpha_bars(schedule)[:-1]
+    schedule, notes = SchedulerConfig.read(path)
+    prediction = schedule.own.prediction_type
+    alpha_bar = alpha_bars(schedule.own)[:-1]
     low, high = alpha_bar.min().item(), alpha_bar.max().item()
-    if not (0 <= low <= high < 1 and (low or schedule.prediction_type != "epsilon")):
+    if not (0 <= low <= high < 1 and (low or prediction != "epsilon")):
         raise ConfigError(
             f"{path}: num_train_timesteps and betas give alpha-bars from {low:g} to {high:g}; "
-            f"allowed with prediction_type {schedule.prediction_type!r}: "
-            f"{'above 0' if schedule.prediction_type == 'epsilon' else 'from 0'}, below 1"
+            f"allowed with prediction_type {prediction!r}: "
+            f"{'above 0' if prediction == 'epsilon' else 'from 0'}, below 1"
+        )
+    exact = alpha_bars(schedule.own, torch.float64)[:-1]
+    if not ((exact.diff() < 0).all() and (exact[:-1] >= _FAINTEST).all()):
+        raise ConfigError(
+            f"{path}: num_train_timesteps and betas give neighbours one alpha-bar, or one below "
+            f"{_FAINTEST:g} before the last; allowed: each above that, and below the one before"
         )
     return schedule, (*notes, *_remarks(schedule))
 
 
-def _remarks(schedule: DDIMConfig) -> list[str]:
+def _remarks(schedule: SchedulerConfig) -> list[str]:
     """What a schedule does that users of another sampler may not expect."""
-    remarks = []
-    if schedule.clip_sample:  # latents have a variance of 1; images were meant
-        limit = f"{schedule.clip_sample_range:g}"
+    remarks, own = [], schedule.own
+    if math.isfinite(own.clip):  # latents have a variance of 1; images were meant
+        limit = f"{own.clip:g}"
         remarks.append(
             f"clip_sample is true: predicted latents are kept within -{limit} to {limit}"
         )
-    if schedule.timestep_spacing == "linspace":  # models/schedule.py
+    if own.timestep_spacing == "linspace" and schedule.sampler in ("ddim", "pndm"):  # schedule.py
         remarks.append("timestep_spacing is linspace: steps differ a little from diffusers")
     return [f"{_SCHEDULE}: {remark}" for remark in remarks]
 
