@@ -125,13 +125,16 @@ class LatentDiffusion:
         latents = latents.to(self.device, self._vae_dtype)
         return self._in_blocks(self.vae.decode, latents).float()
 
-    def start(self, seed: int) -> tuple[Tensor, torch.Generator]:
+    def start(
+        self, seed: int, shape: tuple[int, int, int] | None = None
+    ) -> tuple[Tensor, torch.Generator]:
         """The initial noise of one image, (C, h, w) float32, and its generator for later noise.
 
-        Drawn on the CPU whatever the device, so a seed means the same noise everywhere.
+        `shape` is the model's own if absent. Drawn on the CPU whatever the device, so a seed means
+        the same noise everywhere.
         """
         generator = torch.Generator("cpu").manual_seed(seed)
-        return torch.randn(self.latent_shape, generator=generator), generator
+        return torch.randn(shape or self.latent_shape, generator=generator), generator
 
     def images(
         self,
