@@ -29,10 +29,11 @@ from models.config import (
 )
 from models.files import CheckpointError as CheckpointError  # what opening raises
 from models.files import read_json, write_json
-from models.index import INDEX, ModelIndex
+from models.index import INDEX, MAX_SIDE, ModelIndex
 from models.memory import MAX_PARAMETERS, activations, available, check_room, parameters
 from models.schedule import alpha_bars
 from models.schedulers import SchedulerConfig
+from models.sizes import Sizes
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
 from models.weight_files import (
@@ -45,7 +46,6 @@ from models.weight_files import (
 )
 
 _CONFIG, _SCHEDULE = "config.json", "scheduler/scheduler_config.json"
-_MAX_SIDE = 2048  # pixels of an image
 _FAINTEST = 1e-30  # an alpha-bar whose inverse is a float32 still
 Network = TypeVar("Network", AutoencoderKL, UNet2D)
 
@@ -60,6 +60,12 @@ class Checkpoint:
     classes: Classes
     guidance_scale: float
     notes: tuple[str, ...] = ()  # lines for the user: what was ignored, or assumed
+    sides: tuple[int, int] | None = None  # of images, the least and the most; the own size if None
+
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes of images that it may be asked for."""
+        return _sizes(self.unet.config, self.vae.config, self.sides)
 
 
 def open_checkpoint(
@@ -90,6 +96,10 @@ def open_checkpoint(
     except ValueError as error:
         raise ConfigError(f"{unet_path}: {error}") from error
     try:
+        _sizes(unet_config, vae_config, index.sides)
+    except ValueError as error:
+        raise ConfigError(f"{folder / INDEX}: {error}") from error
+    try:
         classes, class_notes = _classes(index.classes, unet_config.num_class_embeds)
     except ValueError as error:
         raise ConfigError(f"{folder / INDEX}: id2label: {error}") from error
@@ -103,7 +113,7 @@ def open_checkpoint(
     _fill(unet, unet_path.parent, device, dtype)
     weight_notes = [*_weight_notes(unet_path.parent), *_weight_notes(vae_path.parent)]
     notes = (*class_notes, *schedule_notes, *unet_notes, *vae_notes, *weight_notes)
-    return Checkpoint(vae, unet, schedule, classes, index.guidance_scale, notes)
+    return Checkpoint(vae, unet, schedule, classes, index.guidance_scale, notes, index.sides)
 
 
 def open_vae(
@@ -235,11 +245,31 @@ def _check_latents(unet: UNet2DConfig, vae: AutoencoderKLConfig) -> None:
         raise ValueError("sample_size is missing")
     if vae.mid_block_add_attention:
         check_positions(unet.sample_size, math.prod(unet.latent_size))
-    if (side := max(unet.latent_size) * vae.downscale) > _MAX_SIDE:
+    if (side := max(unet.latent_size) * vae.downscale) > MAX_SIDE:
         raise ValueError(
             f"sample_size is {unet.sample_size}, which makes images with a side of {side} pixels; "
-            f"allowed: up to {_MAX_SIDE}"
+            f"allowed: up to {MAX_SIDE}"
         )
+
+
+def _sizes(unet: UNet2DConfig, vae: AutoencoderKLConfig, sides: tuple[int, int] | None) -> Sizes:
+    """The sizes of images that a model may be asked for; raises `ValueError`."""
+    height, width = (side * vae.downscale for side in unet.latent_size)
+    if sides is None:
+        return Sizes(width, height)
+    least, most = sides
+    step = vae.downscale * 2 ** (len(unet.block_out_channels) - 1)
+    if not least <= min(width, height) <= max(width, height) <= most or least % step or most % step:
+        raise ValueError(
+            f"image_sides is {list(sides)}; allowed: two multiples of {step}, with the model's own "
+            f"{width}x{height} between them"
+        )
+    largest = most // vae.downscale
+    for level in unet.attending[:1]:
+        check_positions(f"up to {largest}", largest**2 // 4**level)
+    if vae.mid_block_add_attention:
+        check_positions(f"up to {largest}", largest**2)
+    return Sizes(width, height, step=step, least=least, most=most)
 
 
 def _vae_dtype(config: AutoencoderKLConfig, dtype: torch.dtype) -> torch.dtype:

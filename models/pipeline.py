@@ -43,6 +43,7 @@ class LatentDiffusion:
         self.denoiser = Denoiser(checkpoint.unet, checkpoint.classes)
         self.schedule, self.classes = checkpoint.schedule, checkpoint.classes
         self.guidance_scale, self.notes = checkpoint.guidance_scale, checkpoint.notes
+        self.sizes = checkpoint.sizes
         self.device, self.dtype = self.denoiser.device, self.denoiser.dtype
         self.precision = "tf32" if tf32 else str(self.dtype).removeprefix("torch.")
         self._vae_dtype = next(self.vae.parameters()).dtype

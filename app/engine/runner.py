@@ -8,6 +8,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,8 +33,6 @@ from app.engine.wire import Load
 from models.checkpoint import checkpoint_digest
 from models.memory import activations, available
 from models.pipeline import BLOCK_ROWS, LatentDiffusion, pick_device
-from models.sampling import SAMPLERS
-from models.sizes import Sizes
 
 log = logging.getLogger(__name__)
 
@@ -253,12 +252,12 @@ class Runner:
         model, costs = self._model, Costs(measured.buckets)
         platform = platform_of(model.device, self._backend.name)
         _, height, width = self._backend.shape
-        factor, sampler = model.vae.config.downscale, model.schedule.sampler
+        factor, schedule = model.vae.config.downscale, model.schedule
         return ModelInfo(
             name=self._name,
             classes=model.classes,
-            sizes=Sizes(width * factor, height * factor),
-            max_steps=model.schedule.num_train_timesteps,
+            sizes=replace(model.sizes, width=width * factor, height=height * factor),
+            max_steps=schedule.num_train_timesteps,
             guidance_scale=model.guidance_scale,
             digest=self._digest,
             backend=self._backend.name,
@@ -266,8 +265,9 @@ class Runner:
             dtype=self._backend.precision,
             exact=measured.exact,
             costs=costs,
-            sampler=sampler,
-            spacing=SAMPLERS[sampler].spacing(model.schedule.spacing),
+            sampler=schedule.sampler,
+            spacing=schedule.spacing,
+            samplers=schedule.samplers,
             platform=f"{platform}, rounding {measured.rounding}",
             blocks=measured.blocks,
             slots=self._asked or max(_SLOTS, costs.buckets[-1].rows),
