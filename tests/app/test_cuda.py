@@ -592,6 +592,21 @@ def test_memory_that_runs_out_in_a_capture_costs_its_bucket(
         assert device.faults == []
 
 
+def test_graphs_of_both_kinds_of_ticks_are_compared(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def otherwise(slots: Slots, rows: Rows, network: Any) -> None:
+        advance(slots, rows, network)
+        if len(rows.read) == 16 and not rows.plain:
+            slots.x.mul_(1 + 1e-6)
+
+    monkeypatch.setattr(cuda, "advance", otherwise)
+    monkeypatch.setattr(cuda, "fitting", lambda *_: (4, 16, 32))
+    with opened(tiny_folder) as (_, runner):
+        assert 16 not in {bucket.rows for bucket in runner.info.costs.buckets}
+        assert 32 in {bucket.rows for bucket in runner.info.costs.buckets}
+
+
 def test_decoding_without_memory_for_many_decodes_few(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,21 +13,25 @@ from PIL import Image
 
 from models.library import find
 from models.pipeline import LatentDiffusion, to_uint8
+from models.sampling import SAMPLERS
 from tests.e2e.live import engine
 
 REQUESTS = 120
+_HOW = ("steps", "sampler", "spacing", "guidance_scale", "eta")
 
 
 def wanted(chance: random.Random) -> list[dict[str, Any]]:
-    """Classes, seeds and numbers of images at random; settings from forty, so that the plain
-    loop can draw what shares one in a batch."""
+    """Classes, seeds and numbers of images at random; settings from forty or so, of every
+    sampler, so that the plain loop can draw what shares one in a batch."""
     settings = [
         {
             "steps": min(chance.randint(1, 40), chance.randint(1, 40)),
             "guidance_scale": chance.choice([1.0, 1.0, 1.1, round(chance.uniform(0, 6), 2)]),
-            "eta": chance.choice([0.0, 0.0, round(chance.random(), 2), 1.0]),
+            "sampler": sampler.name,
+            "spacing": chance.choice(sampler.spacings),
+            "eta": chance.choice([0.0, round(chance.random(), 2), 1.0]) if sampler.eta else 0.0,
         }
-        for _ in range(40)
+        for sampler in (SAMPLERS["ddim"], *SAMPLERS.values()) * 3
     ]
     return [
         chance.choice(settings)
@@ -90,14 +94,13 @@ def compare_with_the_plain_loop(bodies: list[dict[str, Any]], crowd: list[bytes]
     model = LatentDiffusion.open(find("digits"), block_rows=8)  # a group has few rows
     alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for i, body in enumerate(bodies):
-        alike[body["steps"], body["guidance_scale"], body["eta"]].append(i)
+        alike[tuple(body[name] for name in _HOW)].append(i)
     furthest = 0
-    for (steps, scale, eta), members in alike.items():
+    for how, members in alike.items():
         labels = [bodies[i]["class"] for i in members for _ in range(bodies[i]["n"])]
         seeds = [bodies[i]["seed"] + k for i in members for k in range(bodies[i]["n"])]
-        images = to_uint8(
-            model.sample(labels, seeds, steps=steps, guidance_scale=scale, eta=eta)
-        ).numpy()
+        options: Any = dict(zip(_HOW, how, strict=True))
+        images = to_uint8(model.sample(labels, seeds, **options)).numpy()
         made = np.concatenate([unzip(crowd[i]) for i in members])
         furthest = max(furthest, int(np.abs(made.astype(int) - images[..., 0]).max()))
     assert furthest <= 1, f"{furthest}/255 from the plain loop"
