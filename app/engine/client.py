@@ -11,13 +11,15 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from app.engine.costs import Costs
 from app.engine.errors import DeadlineExceeded, EngineUnavailable, GenerationFailed
 from app.engine.job import Request
-from app.engine.ledger import Ledger, Limits, Stats
-from app.engine.model_info import ModelInfo, Models
+from app.engine.ledger import Ledger, Limits
+from app.engine.model_info import LaneId, ModelInfo, Models
 from app.engine.pending import Pending, Watch
 from app.engine.process import WorkerProcess
 from app.engine.results import Moved, Preview, Queued, Result
+from app.engine.stats import Stats
 from app.engine.supervisor import Supervisor
 from app.engine.watchdog import Upkeep
 from app.engine.wire import (
@@ -37,7 +39,6 @@ from app.engine.wire import (
 
 log = logging.getLogger(__name__)
 
-_MOST_SLOWNESS = 10.0  # a longer stall is not the usual pace
 _SOON = 5  # seconds after which to try again, while models load
 _DRAIN_SECONDS = 0.05  # seconds between two checks whether all is done
 _PLACE_SECONDS = 1.0  # seconds between reports of places: each wakes every waiting client
@@ -115,9 +116,13 @@ class EngineClient:
         """Requests waiting or running."""
         return len(self._ledger.requests)
 
+    def costs(self, lane: LaneId) -> Costs:
+        """What ticks of a lane cost, as it learned from those it made; see `ModelInfo.lane`."""
+        return self._ledger.costs(lane)
+
     def rows(self, info: ModelInfo) -> int:
-        """The most UNet evaluations per tick of this model."""
-        return self._load.rows or info.costs.best.rows
+        """The most UNet evaluations per tick of this model at its own size."""
+        return self._load.rows or self.costs(info.lane).best.rows
 
     async def start(self) -> None:
         """Start to supervise a worker."""
@@ -257,7 +262,7 @@ class EngineClient:
             self._note(event)
         elif isinstance(event, Ready):
             self._ledger.models = Models(event.models, self.failed)
-            self.stats.slowness = 1.0
+            self.stats.renew()
             self._tell()
             self._send_waiting()
         elif isinstance(event, Admitted):
@@ -301,15 +306,8 @@ class EngineClient:
                     pending.tell(preview)
 
     def _note(self, progress: Progress) -> None:
-        stats, now = self.stats, time.monotonic()
-        stats.ticks += progress.ticks
-        stats.rows += progress.rows
-        stats.padding += progress.padding
-        stats.running = progress.running
-        if progress.expected:
-            share = min(progress.seconds, 1.0)  # a second's worth of news counts in full
-            news = min(progress.seconds / progress.expected, _MOST_SLOWNESS)
-            stats.slowness += share * (news - stats.slowness)
+        now = time.monotonic()
+        self.stats.note(progress)
         for job_id, previews in progress.previews.items():
             self._show(job_id, previews)
         for job_id, made in progress.evaluations.items():

@@ -1,12 +1,16 @@
 """What a tick costs, and what follows: how many rows it should have, and when a job will end.
 
-Standard library only. The table is measured when a model is warmed up.
+Standard library only. The table is measured when a model is warmed up, and then refined from the
+ticks that run (learning.py).
 """
 
 import functools
 from dataclasses import dataclass
 
-WORTHWHILE = 0.95  # of the best rate: a bucket that reaches it is as large as a tick should be
+# Of the best rate: a bucket that reaches it is as large as a tick should be. Not 0.95: what a tick
+# was measured to take is uncertain by 2 percent, and both together should stay within 5.
+WORTHWHILE = 0.97
+LONG = 0.25  # seconds; an image that takes longer alone gives way to shorter ones
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,10 @@ class Costs:
         """The smallest bucket that is nearly as fast as any: more rows only make ticks longer."""
         enough = WORTHWHILE * max(bucket.rate for bucket in self.buckets)
         return next(bucket for bucket in self.buckets if bucket.rate >= enough)
+
+    def times(self, factor: float) -> "Costs":
+        """The same buckets, each so many times as long."""
+        return Costs(tuple(Bucket(b.rows, factor * b.seconds) for b in self.buckets))
 
     def up_to(self, rows: int) -> "Costs":
         """The same without buckets of more rows, except the smallest."""
@@ -101,7 +109,7 @@ def forecast(
     return Forecast(wait, wait + max(alone, shared / rate))
 
 
-def solo(costs: Costs, *, evaluations: int, rows: int) -> float:
+def solo(costs: Costs, *, evaluations: float, rows: float) -> float:
     """Seconds a job takes alone on the device; an evaluation with many rows takes several ticks."""
     each = rows / evaluations
     most = costs.best.rows
@@ -110,3 +118,11 @@ def solo(costs: Costs, *, evaluations: int, rows: int) -> float:
     if rest:
         seconds += costs.holding(round(rest) or 1).seconds
     return evaluations * seconds
+
+
+def is_long(costs: Costs, *, evaluations: int, rows: float) -> bool:
+    """Whether an image with so many evaluations, and rows in all of them, takes longer than `LONG`.
+
+    The time is what it takes alone on the device.
+    """
+    return solo(costs, evaluations=evaluations, rows=rows) > LONG

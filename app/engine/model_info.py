@@ -3,12 +3,21 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 from app.engine.costs import Costs
 from app.engine.errors import EngineUnavailable
 from models.conditioning import Classes
 from models.sampling import DEFAULT_SAMPLER, DEFAULT_SPACING
 from models.sizes import Sizes
+
+
+class LaneId(NamedTuple):
+    """A model at one image size, in pixels: what is drawn in one lane (lane.py)."""
+
+    model: str
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -25,12 +34,17 @@ class ModelInfo:
     device: str  # its kind: cpu, or a GPU's name
     dtype: str  # or tf32: float32, of which products have ten bits of mantissa
     exact: bool  # pixels do not depend on what shares the batch, as measured at warm-up
-    costs: Costs
+    costs: Costs  # as measured at warm-up, at the model's own size
     sampler: str = DEFAULT_SAMPLER  # of requests that name none
     spacing: str = DEFAULT_SPACING  # likewise, with that sampler
     platform: str = ""  # processors, libraries and rounding: what pixels' last bits depend on
     blocks: tuple[int, int] = (16, 16)  # rows of UNet and decoder whose last bits all ticks have
     slots: int = 64  # images of one client in flight, where the settings do not say
+
+    @property
+    def lane(self) -> LaneId:
+        """The lane of its own size."""
+        return LaneId(self.name, self.sizes.width, self.sizes.height)
 
     @property
     def hash(self) -> str:

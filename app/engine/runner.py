@@ -42,7 +42,6 @@ from models.sizes import Sizes
 log = logging.getLogger(__name__)
 
 _DECODED = 8  # images that a part decodes before a step, at most; it ends the batch it is at
-_EARLY = 0.75  # of a tick: what comes until then rides in the next, which is planned meanwhile
 _NO_STEP = [0.0] * COEFFICIENTS  # of padding
 _SLOTS = 64  # where neither settings nor the largest bucket say more
 
@@ -75,7 +74,7 @@ class Runner:
         self._wanted: list[tuple[Image, int]] = []  # previews, with the step they are of
         self._unsketched: list[tuple[Image, int, Tensor]] = []  # their x0
         self._sketching: list[tuple[list[tuple[Image, int]], Decoding]] = []
-        self.due = 0.0  # when the next step should be planned; time.perf_counter()
+        self.begun = 0.0  # when the first part of the last step began; time.perf_counter()
         self.info = self._describe(UNMEASURED)
 
     @classmethod
@@ -96,6 +95,10 @@ class Runner:
             log.warning("%s: %s", name, note)
         backend = pick_backend(model, load.backend, compiled=load.compile)
         return cls(name, model, checkpoint_digest(folder), backend, load.slots)
+
+    def at(self, width: int, height: int) -> "Runner":
+        """A runner of another image size, not warm, over the same networks."""
+        raise ValueError(f"{self._name}: {width}x{height} is not a size of this model")
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -141,7 +144,7 @@ class Runner:
         drawn = [self._generators[image.slot] for image in images if image.job.params.eta]
         states = [generator.get_state() for generator in drawn]
         ticks = [self._rows(share, rows // count) for share in shares]  # while the last one runs
-        begun, early = False, _EARLY * self.info.costs.holding(rows).seconds
+        begun = False
         try:
             with device_errors():
                 if count != self._parts or self._mixed(shares):
@@ -152,7 +155,7 @@ class Runner:
                     self._backend.step(self._slots, ticks[part], Part(part, count))
                     self._aloft |= {image.slot: part for image in shares[part]}
                     if not begun:  # what is the first to begin is the first to end
-                        self.due = began + early
+                        self.begun = began
                     begun = True
         except Exception as error:  # it will be tried again, with the same noise
             if begun:
@@ -160,6 +163,17 @@ class Runner:
             for generator, state in zip(drawn, states, strict=True):
                 generator.set_state(state)
             raise
+
+    @torch.inference_mode()
+    def settle(self) -> None:
+        """Wait until the device has made the step begun last; decoding may go on.
+
+        Raises:
+            DeviceLost: it was not made.
+        """
+        with device_errors():
+            self._settle(range(self._parts))
+            self._backend.synchronize()
 
     @torch.inference_mode()
     def decode(self, images: Sequence[Image]) -> None:
