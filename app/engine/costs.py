@@ -104,9 +104,9 @@ def forecast(
     together = min(ahead.images, max(slots - images, 0))
     beside = together * (ahead.rows / ahead.images) if ahead.images else 0.0
     # Each neighbour is there for as many evaluations as it has left, or as this job has.
-    shared = min(beside, together * evaluations * 2) + rows
+    shared = min(beside, together * evaluations * 2)
     alone = slowness * solo(costs, evaluations=evaluations, rows=rows)
-    return Forecast(wait, wait + max(alone, shared / rate))
+    return Forecast(wait, wait + alone + shared / rate)
 
 
 def solo(costs: Costs, *, evaluations: float, rows: float) -> float:

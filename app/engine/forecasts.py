@@ -1,6 +1,7 @@
 """When requests will end, by what is known of every lane."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 
 from app.engine.costs import Ahead, Costs, Forecast, forecast, solo
 from app.engine.job import SamplingParams
@@ -8,12 +9,39 @@ from app.engine.model_info import LaneId, ModelInfo
 from app.engine.stats import Stats
 from app.engine.wire import Load
 
+_MEMORY = 10.0  # seconds after which a request that came counts 1/e in what is to come
+# What comes later to the same lane is served beside what runs, the long of it only in part. By
+# simulation (tests/app/test_lanes.py), so much of it is done before that ends.
+_LATER = 0.4
+_MOST_LATER = 0.9  # of the device: more comes than can be done, and waits
+_RESIDUAL = 0.25  # of another lane's tick, which may run when a request comes: half of it, at times
+_ROUNDS = 8  # of a fixed point
+
+
+class _Arrivals:
+    """Seconds of the device that are asked for per second."""
+
+    def __init__(self, now: float) -> None:
+        self._sum, self._at = 0.0, now
+
+    def add(self, seconds: float, now: float) -> None:
+        """So much was asked for."""
+        self._sum, self._at = self._kept(now) + seconds, now
+
+    def rate(self, now: float) -> float:
+        """What is asked for per second, of late."""
+        return self._kept(now) / _MEMORY
+
+    def _kept(self, now: float) -> float:
+        return self._sum * math.exp((self._at - now) / _MEMORY)
+
 
 class Forecasts:
     """Costs and forecasts by lane, for the buckets that the settings allow."""
 
-    def __init__(self, load: Load, stats: Stats) -> None:
-        self._load, self._stats = load, stats
+    def __init__(self, load: Load, stats: Stats, clock: Callable[[], float]) -> None:
+        self._load, self._stats, self._clock = load, stats, clock
+        self._arrivals: dict[LaneId, _Arrivals] = {}
         self.models: Mapping[str, ModelInfo] = {}
 
     def costs(self, lane: LaneId) -> Costs:
@@ -23,10 +51,14 @@ class Forecasts:
         if known and known.costs:
             costs = known.costs
         else:
-            costs = info.costs
             area = lane.width * lane.height / (info.sizes.width * info.sizes.height)
-            costs = costs if area == 1 else costs.times(area)
+            costs = info.costs if area == 1 else info.costs.times(area)
         return costs if self._load.rows is None else costs.up_to(self._load.rows)
+
+    def came(self, lane: LaneId, seconds: float) -> None:
+        """Note a request with so much work, in seconds of the device."""
+        now = self._clock()
+        self._arrivals.setdefault(lane, _Arrivals(now)).add(seconds, now)
 
     def forecast(
         self,
@@ -42,9 +74,8 @@ class Forecasts:
 
         `ahead` lies before them in their lane, `beside` is what other lanes have.
         """
-        lane = params.lane
         told = forecast(
-            self.costs(lane),
+            self.costs(params.lane),
             ahead,
             self._load.slots or self.models[params.model].slots,
             evaluations=evaluations or params.evaluations,
@@ -52,25 +83,38 @@ class Forecasts:
             rows=work,
             slowness=self._stats.slowness,
         )
-        others = [self._seconds(other, work) for other, work in beside.items()]
-        return Forecast(self._shared(lane, told.wait, others), self._shared(lane, told.end, others))
-
-    def _shared(self, lane: LaneId, seconds: float, others: list[float]) -> float:
-        """How long a lane takes for what would take so many seconds if it were the only one.
-
-        While it works, every other lane has as much time as it has, as long as there is something
-        to do (turns.py). What will come to the other lanes is not known; if they had more of the
-        device of late than their work explains, it goes on like that.
-        """
-        if not others:
-            return seconds
-        device, known = self._stats.slowness, self._stats.lanes.get(lane)
-        of_late = known.slowness / device if known else 1.0
-        return max(seconds + sum(min(other, seconds) for other in others), seconds * of_late)
+        now = self._clock()
+        rates = {lane: arrivals.rate(now) for lane, arrivals in self._arrivals.items()}
+        own = min(rates.pop(params.lane, 0.0), _MOST_LATER) if ahead.images else 0.0
+        others = [
+            (self._seconds(lane, work), rates.get(lane, 0.0), self._residual(lane, work))
+            for lane, work in beside.items()
+        ]
+        wait = _shared(told.wait, 0.0, others)  # who comes later waits longer
+        return Forecast(wait, wait + _shared(told.end - told.wait, _LATER * own, others))
 
     def _seconds(self, lane: LaneId, work: Ahead) -> float:
         """About how long the device has to do for a lane: all of its images, side by side."""
         evaluations = max(work.rows / max(work.images, 1), 1)
-        return self._stats.slowness * solo(
-            self.costs(lane), evaluations=evaluations, rows=work.rows
+        each = solo(self.costs(lane), evaluations=evaluations, rows=work.rows)
+        return self._stats.slowness * each
+
+    def _residual(self, lane: LaneId, work: Ahead) -> float:
+        """How long a tick of another lane, which is not interrupted, holds up a request."""
+        return _RESIDUAL * self.costs(lane).up_to(max(work.images, 1)).best.seconds
+
+
+def _shared(seconds: float, later: float, others: list[tuple[float, float, float]]) -> float:
+    """How long a lane takes for what takes so many seconds if nothing else comes or is there.
+
+    `later` is what comes to the lane meanwhile and is served before, in seconds per second. While
+    it works, every other lane has as much time as it has, as long as there is something to do
+    (turns.py). `others` are (seconds to do, seconds that come per second, the least it may take).
+    """
+    total = seconds
+    for _ in range(_ROUNDS):
+        mine = seconds + later * total
+        total = mine + sum(
+            min(work + rate * total, max(mine, least)) for work, rate, least in others
         )
+    return total

@@ -44,9 +44,12 @@ _Line = tuple[LaneId, bool]  # the requests of a lane that wait in one order: th
 class Ledger:
     """Requests waiting or running, in order of arrival."""
 
-    def __init__(self, load: Load, limits: Limits) -> None:
+    def __init__(
+        self, load: Load, limits: Limits, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.limits, self.stats, self._backlog = limits, Stats(), Backlog()
-        self._forecasts = Forecasts(load, self.stats)
+        self._clock = clock
+        self._forecasts = Forecasts(load, self.stats, clock)
         self.requests: dict[int, Pending] = {}
         self.suspects: dict[int, Pending] = {}  # of these, those that may be what kills workers
         self._jobs = Shares(limits.jobs)
@@ -91,6 +94,7 @@ class Ledger:
         self._equal.setdefault(pending.params, {})[pending.client] = pending
         self._charge(pending, 1)
         self.note(pending, 0)
+        self._forecasts.came(params.lane, pending.cost / _MICRO)
 
     def forget(self, pending: Pending) -> None:
         """Remove a request that has ended."""
@@ -139,14 +143,14 @@ class Ledger:
         alone = solo(costs, evaluations=params.evaluations, rows=work)
         if alone > timeout:
             raise DeadlineTooShort(
-                f"timeout: {timeout:g} s is too short; the request takes about {alone:.2g} s alone"
+                f"timeout: {timeout:g} s is too short; the request takes about {_told(alone)} alone"
             )
         ahead = self._backlog.ahead(request, long=self._is_long(params))
         beside = self._backlog.beside(params.lane)
         expected = self._forecasts.forecast(params, ahead, beside, images=params.n, work=work)
         if self.requests and expected.end > timeout:
             raise EngineBusy(
-                f"it would take about {expected.end:.3g} s now; its timeout is {timeout:g} s",
+                f"it would take about {_told(expected.end)} now; its timeout is {timeout:g} s",
                 _seconds(expected.end - timeout),
             )
         if not (self._jobs.fits(client) and self._work.fits(client, self._cost(params))):
@@ -181,7 +185,7 @@ class Ledger:
         ).end
         if not (pending.riding and done):
             return foreseen
-        pace = (time.monotonic() - pending.began) / done
+        pace = (self._clock() - pending.began) / done
         return min(foreseen, pace * (pending.all_evaluations - done))
 
     def places(self, asked: Callable[[Pending], bool]) -> Iterator[tuple[Pending, Queued]]:
@@ -224,15 +228,15 @@ class Ledger:
         if not jobs.held(client):
             return (
                 f"{jobs.taken} requests of {jobs.clients} clients "
-                f"({_told(work.taken)} of the device's time) "
-                f"are waiting or running; the limits are {jobs.total} and {_told(work.total)}"
+                f"({_told(work.taken / _MICRO)} of the device's time) "
+                f"are waiting or running; the limits are {jobs.total} and {_told(work.total / _MICRO)}"
             )
         share = "" if jobs.clients == 1 else " besides those of other clients"
         return (
             f"{jobs.held(client)} requests of this client "
-            f"({_told(work.held(client))} of the device's time) "
+            f"({_told(work.held(client) / _MICRO)} of the device's time) "
             f"are waiting or running{share}; the limits are {jobs.most(client)} and "
-            f"{_told(work.most(client))}"
+            f"{_told(work.most(client) / _MICRO)}"
         )
 
     def _charge(self, pending: Pending, sign: int) -> None:
@@ -268,6 +272,6 @@ def _before(pending: Pending) -> list[_Line]:
     return lines[: 1 + pending.long]
 
 
-def _told(work: int) -> str:
-    """Microseconds as text, in seconds."""
-    return f"{max(work, 0) / _MICRO:.3g} s"
+def _told(seconds: float) -> str:
+    """Seconds as text, with two digits that mean something."""
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{max(seconds, 0):.2g} s"

@@ -64,7 +64,7 @@ class Stop(Message, frozen=True):
 
 
 class Loading(Message, frozen=True):
-    """This model, or a lane of it, is being opened; sent at the beginning, and as a sign of life."""
+    """This model, or a lane of it, is opened: said as that begins, and as a sign of life."""
 
     model: str
 
