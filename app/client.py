@@ -19,14 +19,14 @@ from httpx_sse import ServerSentEvent, aconnect_sse, connect_sse
 from pydantic import ValidationError
 
 from app.errors import Problem
-from app.reports import ModelList, ModelOut
-from app.responses import (
+from app.schemas.responses import (
     CompletedEvent,
     GenerateResponse,
     PreviewEvent,
     ProgressEvent,
     QueuedEvent,
 )
+from app.schemas.status import ModelList, ModelOut
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _TIMEOUT = httpx.Timeout(30.0, read=None)  # how long drawing takes is the server's to bound

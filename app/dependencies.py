@@ -7,10 +7,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.crowd import client_of
-from app.drawing import Studio
 from app.engine.client import EngineClient
 from app.engine.job import Asker
+from app.generation import Studio
+from app.serving.crowd import client_of
 
 
 async def _engine(request: Request) -> EngineClient:

@@ -14,13 +14,11 @@ the route speaks: RFC 9457 problem details where it is ours.
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -33,8 +31,6 @@ from app.engine.errors import (
     GenerationFailed,
 )
 from app.engine.model_info import ModelInfo
-from app.proxies import route_path
-from app.routing import Handler, Route
 
 log = logging.getLogger(__name__)
 
@@ -174,53 +170,6 @@ def fault_of(error: Exception) -> Fault:
         title = HTTPStatus(error.status_code).phrase
         return Fault(error.status_code, title, error.detail, headers=dict(error.headers or {}))
     return Fault(500, "Internal server error", "the server failed; its log says why")
-
-
-def problem(fault: Fault) -> Response:
-    """A problem details response."""
-    return JSONResponse(
-        Problem.of(fault).model_dump(),
-        status_code=fault.status,
-        headers=dict(fault.headers),
-        media_type=MEDIA_TYPE,
-    )
-
-
-def install(app: FastAPI, allow: Callable[[str], set[str]] = lambda _: set()) -> None:
-    """Make every error problem details, but for those that a dialect's routes answer their way.
-
-    `allow` gives the methods of a path, because a route that does not match knows only its own.
-    """
-
-    async def answer(request: Request, error: Exception) -> Response:
-        fault = fault_of(error)
-        if fault.status == 405 and (methods := allow(route_path(request.scope))):
-            fault = replace(fault, headers={"Allow": ", ".join(sorted(methods))})
-        return problem(fault)
-
-    for kind in (RequestError, EngineError, RequestValidationError, HTTPException, Exception):
-        app.add_exception_handler(kind, answer)
-
-
-def enveloped(envelope: Callable[[Fault], Response]) -> type[Route]:
-    """A class of routes whose errors are answered in an envelope of their own."""
-
-    class EnvelopedRoute(Route):
-        def get_route_handler(self) -> Handler:
-            handle = super().get_route_handler()
-
-            async def handled(request: Request) -> Response:
-                try:
-                    return await handle(request)
-                except (RequestError, EngineError, RequestValidationError, HTTPException) as error:
-                    return envelope(fault_of(error))
-                except Exception as error:
-                    log.exception("a request failed because of a bug")
-                    return envelope(fault_of(error))
-
-            return handled
-
-    return EnvelopedRoute
 
 
 def _read(error: RequestValidationError) -> RequestError:

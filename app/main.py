@@ -7,27 +7,24 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 
-from app import document, errors, pages
+from app import openapi
 from app.engine.client import EngineClient
 from app.engine.ledger import Limits
 from app.engine.watchdog import Upkeep
 from app.engine.wire import Load
-from app.guard import OriginGuard
-from app.middleware import CancelOnDisconnect, RequestId
-from app.proxies import BehindProxy
-from app.routes import (
-    automatic1111,
-    automatic1111_lists,
-    generate,
-    huggingface,
-    openai,
-    openinference,
-    ops,
-    replicate,
-)
-from app.security import BodyLimit, TargetLimit
+from app.http import pages, problems
+from app.http.guard import OriginGuard
+from app.http.limits import BodyLimit, TargetLimit
+from app.http.middleware import CancelOnDisconnect, RequestId
+from app.http.proxies import BehindProxy
+from app.http.turns import TakeTurns
+from app.routes.automatic1111 import lists as automatic1111_lists
+from app.routes.automatic1111 import routes as automatic1111
+from app.routes.native import generate, huggingface, status
+from app.routes.openai import routes as openai
+from app.routes.openinference import routes as openinference
+from app.routes.replicate import routes as replicate
 from app.settings import Settings
-from app.turns import TakeTurns
 
 _ROUTES = (
     generate,
@@ -37,7 +34,7 @@ _ROUTES = (
     automatic1111_lists,
     replicate,
     openinference,
-    ops,
+    status,
 )
 _EXPOSED = (
     "Content-Disposition",
@@ -108,10 +105,10 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
         app.add_middleware(  # outermost: the client is the one that a trusted proxy names
             BehindProxy, trusted=settings.trusted_proxies, root_path=settings.root_path
         )
-    errors.install(app, lambda path: document.allowed_methods(app, path))
+    problems.install(app, lambda path: openapi.allowed_methods(app, path))
     for routes in _ROUTES:
         app.router.routes += routes.router.routes  # include_router would match each path twice
-    document.install(app, client)
+    openapi.install(app, client)
     pages.install(app)
     return app
 

@@ -11,8 +11,8 @@ from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.engine.job import MAX_IMAGES, MAX_PRIORITY, MAX_STEPS, MAX_TIMEOUT
-from app.origins import Access
-from app.proxies import PREFIX
+from app.http.origins import Access
+from app.http.proxies import PREFIX
 from models.bounds import brief
 from models.library import locate, split
 

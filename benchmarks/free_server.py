@@ -17,7 +17,7 @@ def main(checkout: str) -> None:
     from app.engine.process import WorkerProcess
     from app.engine.wire import Load
     from app.main import create_app
-    from app.server import Server
+    from app.serving.server import Server
     from app.settings import Settings
 
     settings = Settings()

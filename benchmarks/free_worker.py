@@ -11,15 +11,15 @@ from app.engine.job import Image
 from app.engine.model_info import ModelInfo
 from app.engine.results import Pixels
 from app.engine.worker import ModelRunner, main
+from models.conditioning import Classes
+from models.sizes import Sizes
 
 _SIZE, _PICTURES = 32, 64  # as those of the digits; pixels, pictures
 _TICK = 1e-4  # seconds of a row; so little that no deadline is in danger
 _INFO = ModelInfo(
     name="free",
-    classes=tuple("0123456789"),
-    null_class=10,
-    width=_SIZE,
-    height=_SIZE,
+    classes=Classes(tuple("0123456789"), 10),
+    sizes=Sizes(_SIZE, _SIZE),
     max_steps=1000,
     guidance_scale=3.0,
     digest="0" * 64,
@@ -47,7 +47,7 @@ class FreeRunner:
         pass
 
     def preview(self, images: Sequence[Image]) -> None:
-        self._wanted += [(image, image.step) for image in images]
+        self._wanted += [(image, image.evaluation) for image in images]
 
     def previewed(self, *, wait: bool) -> list[tuple[Image, int, Pixels]]:  # noqa: ARG002
         wanted, self._wanted = self._wanted, []

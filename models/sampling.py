@@ -9,6 +9,20 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+SamplerName = Literal[
+    "ddim",
+    "euler",
+    "euler_a",
+    "heun",
+    "lms",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_2s_a",
+    "dpmpp_3m",
+    "unipc",
+    "pndm",
+    "lcm",
+]
 Spacing = Literal["default", "karras", "exponential"]
 SPACINGS: tuple[Spacing, ...] = ("default", "karras", "exponential")
 DEFAULT_SAMPLER, DEFAULT_SPACING = "ddim", "default"

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+MAX_SIDE = 8192  # pixels; far more than any model is asked for
+
 
 @dataclass(frozen=True)
 class Sizes:

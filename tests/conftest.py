@@ -15,7 +15,7 @@ import torch
 from fastapi.testclient import TestClient
 
 import app.engine.backends  # noqa: F401  (before a test imports OpenVINO)
-from app.cli_drawing import open_runner
+from app.cli.opening import open_runner
 from app.main import create_app
 from app.settings import Settings
 from models.checkpoint import save_checkpoint
@@ -61,7 +61,8 @@ _open_runner = functools.cache(open_runner)
 @pytest.fixture
 def opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the command line has opened stays open: it takes seconds, and draws the same again."""
-    monkeypatch.setattr("app.cli_drawing.open_runner", _open_runner)
+    for command in ("sample", "verify"):
+        monkeypatch.setattr(f"app.cli.{command}.open_runner", _open_runner)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import zlib
 from PIL import Image, PngImagePlugin
 
 from app.engine.results import Pixels
-from app.images import JPEG, WEBP, encode
+from app.files.formats import JPEG, WEBP, encode
 
 GREY = Pixels(8, 8, 1, bytes(64))
 TEXT = "a\nSteps: 2, Seed: 1"

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from app.engine.job import MAX_SEED
-from app.images import JPEG, PNG, WEBP, encode, open_image
+from app.files.formats import JPEG, PNG, WEBP, encode, open_image
 from tests import hostile
 from tests.fakes import pixel
 
@@ -56,12 +56,12 @@ def test_info_says_what_was_really_used(server: TestClient) -> None:
     info = json.loads(body["info"])
     assert info["all_seeds"] == [1, 2]
     assert (info["seed"], info["steps"], info["cfg_scale"]) == (1, 2, 1.5)
-    assert (info["width"], info["height"], info["sampler_name"]) == (16, 16, "DDIM")
+    assert (info["width"], info["height"], info["sampler_name"]) == (16, 16, "Euler a")
     assert (info["sd_model_name"], info["sd_model_hash"]) == ("tiny", model["hash"])
     for text, image in zip(info["infotexts"], body["images"], strict=True):
         assert open_image(base64.b64decode(image)).parameters == text
     assert body["parameters"]["width"] == 16
-    assert body["parameters"]["sampler_name"] == "DDIM"
+    assert body["parameters"]["sampler_name"] == "Euler a"
 
 
 def test_what_is_left_out_or_null_is_the_models(server: TestClient) -> None:
@@ -217,8 +217,16 @@ def test_a_picture_that_says_nothing_and_what_is_none(server: TestClient) -> Non
 
 
 def test_what_clients_ask_for_before_they_begin(server: TestClient) -> None:
-    assert [item["name"] for item in server.get(f"{API}/samplers").json()] == ["DDIM"]
-    assert server.get(f"{API}/schedulers").json() == [{"name": "automatic", "label": "Automatic"}]
+    for item in server.get(f"{API}/samplers").json():  # whatever is listed can be asked for
+        for name in (item["name"], *item["aliases"]):
+            assert (
+                json.loads(txt2img(server, sampler_name=name)["info"])["sampler_name"]
+                == (item["name"])
+            )
+    for item in server.get(f"{API}/schedulers").json():
+        for name in (item["name"], item["label"]):
+            info = json.loads(txt2img(server, sampler_name="Euler", scheduler=name)["info"])
+            assert info["scheduler"] == item["label"]
     for path in ("upscalers", "latent-upscale-modes", "sd-vae", "loras", "prompt-styles"):
         assert server.get(f"{API}/{path}").json() == []
     assert server.get(f"{API}/scripts").json() == {"txt2img": [], "img2img": []}

@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from app.http.proxies import BehindProxy, route_path
 from app.main import create_app
-from app.proxies import BehindProxy, route_path
 from app.settings import Settings
 
 PROXY, STRANGER = "10.0.0.1", "192.0.2.9"

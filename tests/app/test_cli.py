@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from app.cli import cli
+from app.cli.main import cli
 from models.pipeline import LatentDiffusion, to_uint8
 
 pytestmark = pytest.mark.usefixtures("opened_once")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.console import share_cores
+from app.cli.console import share_cores
 
 ROOT = Path(__file__).parents[2]
 DARKROOM = (sys.executable, "-P", "-m", "app.cli")
@@ -50,7 +50,7 @@ def test_a_quota_bounds_threads(
     monkeypatch: pytest.MonkeyPatch, cores: int, threads: str | None
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(64), raising=False)
-    monkeypatch.setattr("app.console.usable_cores", lambda: cores)
+    monkeypatch.setattr("app.cli.console.usable_cores", lambda: cores)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     share_cores()
     assert os.environ.get("OMP_NUM_THREADS") == threads

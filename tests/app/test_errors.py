@@ -4,9 +4,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from app import errors
 from app.engine.errors import EngineBusy, EngineError
-from app.errors import STATUS, RequestError
+from app.errors import MEDIA_TYPE, STATUS, RequestError
+from app.http import problems
 
 
 def leaves(kind: type[Exception]) -> set[type[Exception]]:
@@ -22,7 +22,7 @@ def test_every_error_has_its_line_in_the_table() -> None:
 @pytest.fixture
 def client() -> TestClient:
     app = FastAPI()
-    errors.install(app)
+    problems.install(app)
 
     @app.get("/busy")
     def busy() -> None:
@@ -44,7 +44,7 @@ def test_a_full_queue_says_when_to_come_back(client: TestClient) -> None:
 def test_a_bug_tells_the_client_nothing_of_itself(client: TestClient) -> None:
     answer = client.get("/bug")
     assert answer.status_code == 500
-    assert answer.headers["content-type"] == errors.MEDIA_TYPE
+    assert answer.headers["content-type"] == MEDIA_TYPE
     assert "swordfish" not in answer.text
 
 

@@ -11,19 +11,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from app import drawing
-from app.drawing import Order, Studio
+from app import generation
 from app.engine.client import EngineClient
 from app.engine.errors import DeadlineTooShort, GenerationFailed
-from app.engine.job import preview_points
+from app.engine.job import Request, preview_points
 from app.engine.results import Moved, Pixels, Preview, Queued, Result
 from app.engine.wire import Load
+from app.generation import Studio
 from tests.engine import LIMITS, asynchronous, running, served, until, worker_of
 from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker, params, pixel
 
 
-async def told(studio: Studio, order: Order) -> list[Any]:
-    async with aclosing(studio.follow(order)) as updates:
+async def told(studio: Studio, request: Request) -> list[Any]:
+    async with aclosing(studio.generation(request).follow()) as updates:
         return [update async for news in updates for update in news]
 
 
@@ -32,7 +32,7 @@ async def test_everyone_is_told_of_their_own_in_order_and_of_one_end() -> None:
     async with running(FakeRunner(), slots=8) as client:
         studio = Studio(client, marked=True)
         orders = [
-            Order(params(100 * k, steps=20 + k, n=1 + k % 3), previews=k % 5) for k in range(20)
+            Request(params(100 * k, steps=20 + k, n=1 + k % 3), previews=k % 5) for k in range(20)
         ]
         answers = await asyncio.gather(*(told(studio, order) for order in orders))
     for order, updates in zip(orders, answers, strict=True):
@@ -57,7 +57,7 @@ async def test_everyone_is_told_of_their_own_in_order_and_of_one_end() -> None:
 async def test_a_single_image_is_never_shown_after_a_later_step_was_told() -> None:
     async with running(FakeRunner()) as client:
         studio = Studio(client, marked=True)
-        updates = await told(studio, Order(params(1, steps=1000), previews=16))
+        updates = await told(studio, Request(params(1, steps=1000), previews=16))
     steps = [update.step for update in updates if isinstance(update, Moved | Preview)]
     assert len(steps) >= 16
     assert steps == sorted(steps)
@@ -79,11 +79,11 @@ async def test_those_who_wait_are_told_their_place() -> None:
     async with running(runner, slots=1) as client:
         runner.gate.hold()
         studio = Studio(client, marked=True)
-        first = asyncio.create_task(told(studio, Order(params(1))))
+        first = asyncio.create_task(told(studio, Request(params(1))))
         await until(lambda: runner.started)
-        others = [asyncio.create_task(told(studio, Order(params(k)))) for k in (2, 3)]
+        others = [asyncio.create_task(told(studio, Request(params(k)))) for k in (2, 3)]
         await until(lambda: client.jobs == 3)
-        urgent = asyncio.create_task(told(studio, Order(params(4), priority=5)))
+        urgent = asyncio.create_task(told(studio, Request(params(4), priority=5)))
         await until(lambda: client.jobs == 4)
         runner.gate.open()
         answers = await asyncio.gather(first, *others, urgent)
@@ -97,7 +97,9 @@ async def test_closing_ends_the_request() -> None:
     runner = FakeRunner()
     async with running(runner) as client:
         runner.gate.hold()
-        async with aclosing(Studio(client, marked=True).follow(Order(params(1)))) as updates:
+        async with aclosing(
+            Studio(client, marked=True).generation(Request(params(1))).follow()
+        ) as updates:
             await anext(updates)
             await until(lambda: runner.started)
         assert client.jobs == 0
@@ -112,7 +114,7 @@ async def test_a_quiet_stream_gives_signs_of_life() -> None:
     async with running(runner) as client:
         runner.gate.hold()
         studio = Studio(client, marked=True, quiet=0.01)
-        async with aclosing(studio.follow(Order(params(1)))) as updates:
+        async with aclosing(studio.generation(Request(params(1))).follow()) as updates:
             assert isinstance((await anext(updates))[0], Queued)
             assert [await anext(updates) for _ in range(3)] == [()] * 3
             runner.gate.open()
@@ -125,8 +127,8 @@ async def test_what_is_refused_raises_at_once_and_what_fails_at_its_end() -> Non
     async with running(FakeRunner(poison=[7])) as client:
         studio = Studio(client, marked=True)
         with pytest.raises(DeadlineTooShort):
-            await anext(studio.follow(Order(params(1, steps=1000), timeout=0.01)))
-        async with aclosing(studio.follow(Order(params(7)))) as updates:
+            await anext(studio.generation(Request(params(1, steps=1000), timeout=0.01)).follow())
+        async with aclosing(studio.generation(Request(params(7))).follow()) as updates:
             assert isinstance((await anext(updates))[0], Queued)
             with pytest.raises(GenerationFailed):
                 await anext(updates)
@@ -148,7 +150,7 @@ async def test_after_a_worker_died_nothing_is_told_twice_and_nothing_left_out(
     await client.start()
     await until(lambda: client.ready)
     runners[0].gate.let(ticks)
-    order = Order(params(1, steps=100, n=n), previews=9)
+    order = Request(params(1, steps=100, n=n), previews=9)
     following = asyncio.create_task(told(Studio(client, marked=True), order))
     await until(lambda: len(runners[0].batches) == ticks)
     await asyncio.sleep(0.3)  # longer than the worker takes between reports
@@ -197,7 +199,7 @@ async def test_a_short_one_does_not_wait_behind_long_ones_nor_behind_another_mod
         ]
         tasks = []
         for number, want in enumerate(wanted, start=1):
-            tasks.append(asyncio.create_task(told(studio, Order(want))))
+            tasks.append(asyncio.create_task(told(studio, Request(want))))
             await until(lambda number=number: client.jobs == number)
             if number == 1:
                 await until(lambda: runner.started)
@@ -221,11 +223,11 @@ async def test_large_pictures_are_encoded_beside_the_event_loop(
         threads.append(threading.get_ident())
         return b"file"
 
-    monkeypatch.setattr(drawing, "encode", encode)
+    monkeypatch.setattr(generation, "encode", encode)
     async with running(FakeRunner()) as client:
-        studio, order = Studio(client, marked=True), Order(params(n=2))
+        drawn = Studio(client, marked=True).generation(Request(params(n=2)))
         for size in (8, 512):
             images = (Pixels(size, size, 3, bytes(3 * size * size)),) * 2
-            assert await studio.encode(order, Result(images, 0.0, 0.0, 0.0)) == [b"file"] * 2
+            assert await drawn.files(Result(images, 0.0, 0.0, 0.0)) == [b"file"] * 2
     own = threading.get_ident()
     assert [thread == own for thread in threads] == [True, True, False, False]

@@ -2,9 +2,10 @@
 
 import asyncio
 
-from app.drawing import Order, Studio
 from app.engine.client import EngineClient
+from app.engine.job import Request
 from app.engine.results import Preview, Result
+from app.generation import Studio
 from benchmarks.free_worker import FreeRunner
 from tests.engine import LIMITS, asynchronous
 from tests.fakes import LOAD, ThreadWorker, params
@@ -20,8 +21,8 @@ async def test_every_image_and_preview_comes() -> None:
         studio = Studio(client, marked=True)
 
         async def told(seed: int) -> list[object]:
-            order = Order(params(seed, steps=9, n=3, model="free", scale=3.0), previews=2)
-            return [update async for news in studio.follow(order) for update in news]
+            request = Request(params(seed, steps=9, n=3, model="free", scale=3.0), previews=2)
+            return [update async for news in studio.generation(request).follow() for update in news]
 
         drawn = await asyncio.gather(*(told(10 * k) for k in range(8)))
     finally:

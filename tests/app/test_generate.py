@@ -20,6 +20,7 @@ from app.engine.job import MAX_SEED
 from app.main import create_app
 from app.settings import Settings
 from models.pipeline import LatentDiffusion, to_uint8
+from models.sampling import SAMPLERS
 from tests.conftest import serving
 from tests.e2e import live
 
@@ -159,7 +160,7 @@ def assert_problem(answer: httpx.Response, status: int) -> dict[str, Any]:
         (
             "a/b~c",
             5,
-            "unknown field; allowed: class, steps, guidance_scale, guidance_interval, eta",
+            "unknown field; allowed: class, steps, sampler, spacing, guidance_scale",
         ),
     ],
 )
@@ -333,6 +334,15 @@ def test_where_nobody_loads_models_it_says_so(tiny_folder: Path) -> None:
 def test_models_says_what_a_request_may_ask(server: TestClient) -> None:
     (model,) = server.get("/models").json()["models"]
     assert model.pop("sha256").startswith(model.pop("hash"))
+    samplers = {sampler["name"]: sampler for sampler in model.pop("samplers")}
+    assert list(samplers) == list(SAMPLERS)
+    assert samplers["heun"] == {
+        "name": "heun",
+        "title": "Heun",
+        "spacings": ["default", "karras", "exponential"],
+        "eta": False,
+        "evaluations_per_step": 2,
+    }
     execution = model.pop("execution")
     ticks = execution.pop("ticks")
     assert execution.pop("rows") in [tick["rows"] for tick in ticks]
@@ -348,8 +358,16 @@ def test_models_says_what_a_request_may_ask(server: TestClient) -> None:
         "class_required": False,
         "width": 16,
         "height": 16,
+        "sizes": None,
         "limits": {"steps": 1000, "n": 16, "seed": MAX_SEED, "guidance_scale": 30.0},
-        "defaults": {"steps": 50, "guidance_scale": 1.5, "eta": 0.0, "n": 1},
+        "defaults": {
+            "steps": 50,
+            "sampler": "ddim",
+            "spacing": "default",
+            "guidance_scale": 1.5,
+            "eta": 0.0,
+            "n": 1,
+        },
     }
 
 

@@ -18,6 +18,7 @@ from starlette.types import Message
 
 from app.main import create_app
 from app.settings import Settings
+from models.conditioning import Classes
 from tests import hostile
 from tests.engine import asynchronous, running
 from tests.fakes import INFO, FakeRunner
@@ -225,7 +226,7 @@ async def send(app: FastAPI, sent: Sent) -> Got:
 @pytest.mark.filterwarnings("ignore:.*codec:DeprecationWarning")
 @asynchronous
 async def test_the_loop_is_never_busy_for_long_and_nothing_is_an_error_of_ours() -> None:
-    info = dataclasses.replace(INFO, classes=NAMES, null_class=1000)
+    info = dataclasses.replace(INFO, classes=Classes(NAMES, 1000))
     wrong: list[object] = []
     async with running(FakeRunner(info)) as engine:
         app = create_app(Settings(), engine)

@@ -194,6 +194,14 @@ def test_the_document_describes_the_body(server: TestClient) -> None:
     content = operation["requestBody"]["content"]["application/json"]
     parameters, null = content["schema"]["properties"]["parameters"]["anyOf"]
     assert null == {"type": "null"}
-    assert set(parameters["properties"]) == {"num_inference_steps", "guidance_scale", "seed", "eta"}
+    assert set(parameters["properties"]) == {
+        "num_inference_steps",
+        "guidance_scale",
+        "seed",
+        "eta",
+        "scheduler",
+        "width",
+        "height",
+    }
     for example in content["examples"].values():  # the documentation speaks of digits
         assert server.post(MODEL, json=example["value"] | {"inputs": "cat"}).status_code == 200

@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from app.engine.results import Pixels
-from app.images import (
+from app.files.formats import (
     FORMATS,
     JPEG,
     PNG,
     SOURCE_TYPE,
     WEBP,
     Format,
-    describe,
     encode,
     open_image,
-    read_description,
 )
+from app.files.parameters import describe, read_description
+from models.conditioning import Classes
 from tests.fakes import INFO, drawn
 
 PARAMS = drawn("fake", 0, 20, 1.1, (0.25, 1.0), 0.3, 2**63 - 1, 2)
@@ -108,7 +108,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 def test_any_class_and_any_model_are_read_back(
     name: str, model: str, scale: float, start: float
 ) -> None:
-    odd = dataclasses.replace(INFO, classes=(name, "b"), name=model)
+    odd = dataclasses.replace(INFO, classes=Classes((name, "b"), 2), name=model)
     exact = dataclasses.replace(PARAMS, guidance_scale=scale, guidance_interval=(start, 1.0))
     prompt, pairs = read_description(describe(exact, 0, odd))
     assert (prompt, pairs["Model"], float(pairs["CFG scale"])) == (name, model, scale)

@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from app.listening import CannotListen, listen, url_of
+from app.serving.listening import CannotListen, listen, url_of
 
 pytestmark = pytest.mark.platform  # not every machine has IPv6
 
@@ -78,7 +78,7 @@ def test_where_there_is_one_kind_of_address_that_is_enough(monkeypatch: pytest.M
             raise OSError(97, "Address family not supported by protocol")
         return real(family, *rest, **named)
 
-    monkeypatch.setattr("app.listening.socket.socket", only_ipv4)
+    monkeypatch.setattr("app.serving.listening.socket.socket", only_ipv4)
     with listening("localhost") as sockets:
         assert [each.getsockname()[0] for each in sockets] == ["127.0.0.1"]
     with pytest.raises(CannotListen, match="'::1' is not an address of this machine"):

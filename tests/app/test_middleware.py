@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from app import logs
-from app.middleware import CancelOnDisconnect, RequestId
+from app.http.middleware import CancelOnDisconnect, RequestId
+from app.serving import logs
 
 
 class Connection:

@@ -3,9 +3,9 @@
 import pytest
 from starlette.datastructures import Headers
 
-from app.answers import IMAGES, formats
 from app.errors import NotAcceptable
-from app.negotiation import all_lines, negotiate
+from app.http.negotiation import all_lines, negotiate
+from app.routes.native.answers import IMAGES, formats
 
 
 @pytest.mark.parametrize(

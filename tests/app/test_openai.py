@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from app.engine.job import MAX_SEED
 from app.engine.ledger import Limits
 from app.engine.scheduler import Image
-from app.images import open_image
+from app.files.formats import open_image
 from app.main import create_app
 from app.settings import Settings
 from tests.e2e.live import wait_until

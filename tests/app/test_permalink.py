@@ -7,15 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import permalink
 from app.engine.job import MAX_SEED, SamplingParams
 from app.engine.model_info import ModelInfo
 from app.errors import UnknownImage
-from app.permalink import entity_tag, image_id, params_of
+from app.files import ids
+from app.files.ids import entity_tag, image_id, params_of
+from models.conditioning import Classes, Condition
+from models.sampling import SAMPLERS
+from models.sizes import Sizes
 from tests.fakes import INFO, drawn
 
+SIZES = Sizes(32, 32, step=8, least=16, most=64)
 ONE = dataclasses.replace(INFO, digest="ab" * 32)
-TWO = dataclasses.replace(INFO, name="two", digest="cd" * 32, null_class=None)
+TWO = dataclasses.replace(
+    INFO, name="two", digest="cd" * 32, classes=Classes(("a", "b")), sizes=SIZES
+)
 MODELS = {"fake": ONE, "two": TWO}
 fractions = st.floats(0, 1)
 
@@ -23,10 +29,19 @@ fractions = st.floats(0, 1)
 @st.composite
 def wanted(draw: st.DrawFn) -> tuple[SamplingParams, ModelInfo]:
     info = draw(st.sampled_from(list(MODELS.values())))
-    classes = [0, 1] if info.null_class is None else [None, 0, 1]
+    indices = [None, 0, 1] if info.classes.optional else [0, 1]
+    sampler = draw(st.sampled_from(list(SAMPLERS.values())))
+    sizes = [(info.sizes.width, info.sizes.height)]
+    if not info.sizes.fixed:
+        sizes += [(16, 64), (32, 40)]
+    width, height = draw(st.sampled_from(sizes))
     params = SamplingParams(
         model=info.name,
-        class_index=draw(st.sampled_from(classes)),
+        condition=Condition(draw(st.sampled_from(indices))),
+        sampler=sampler.name,
+        spacing=draw(st.sampled_from(sampler.spacings)),
+        width=width,
+        height=height,
         steps=draw(st.integers(1, 1000)),
         guidance_scale=draw(st.floats(0, 30)),
         guidance_interval=tuple(sorted((draw(fractions), draw(fractions)))),  # type: ignore[arg-type]
@@ -42,7 +57,7 @@ def test_an_id_stands_for_its_image(want: tuple[SamplingParams, ModelInfo], imag
     params, info = want
     image %= params.n
     name = image_id(params, image, info)
-    assert len(name) <= 80
+    assert len(name) <= 120
     assert name.replace("-", "").replace("_", "").isalnum()
     alone = dataclasses.replace(params, seed=params.seed_of(image), n=1)
     assert params_of(name, MODELS) == alone
@@ -86,7 +101,10 @@ def test_intervals_that_cover_the_same_steps_have_one_id(
     """Compared with the steps themselves; the name of an interval is one that covers the same."""
     given = dataclasses.replace(
         want[0],
-        class_index=0,
+        model="fake",
+        condition=Condition(0),
+        sampler="ddim",
+        spacing="default",
         steps=steps,
         guidance_scale=2.0,
         guidance_interval=(min(interval), max(interval)),
@@ -118,18 +136,18 @@ def test_a_tag_changes_with_the_code_and_with_nothing_beside_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Whatever version it calls itself; a tag of today is a tag of tomorrow."""
-    for name in ("app/permalink.py", "app/engine/runner.py", "models/ddim.py", "docs/api.md"):
+    for name in ("app/files/ids.py", "app/engine/runner.py", "models/ddim.py", "docs/api.md"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
     (tmp_path / "models/training").mkdir()
-    monkeypatch.setattr(permalink, "__file__", str(tmp_path / "app/permalink.py"))
-    source = permalink._source.__wrapped__
+    monkeypatch.setattr(ids, "__file__", str(tmp_path / "app/files/ids.py"))
+    source = ids._source.__wrapped__
     seen = {source()}
     (tmp_path / "docs/api.md").write_text("other words")
     (tmp_path / "models/training/loop.py").write_text("another loop")
     assert seen == {source()}
-    for name in ("app/engine/runner.py", "models/ddim.py", "app/images.py"):
+    for name in ("app/engine/runner.py", "models/ddim.py", "app/files/formats.py"):
         (tmp_path / name).write_text("another way")
         seen.add(source())
     (tmp_path / "models/ddim.py").rename(tmp_path / "models/ddpm.py")
@@ -137,10 +155,10 @@ def test_a_tag_changes_with_the_code_and_with_nothing_beside_it(
     assert len(seen) == 5
 
     params = drawn("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
-    monkeypatch.setattr(permalink, "_source", lambda: "one")
+    monkeypatch.setattr(ids, "_source", lambda: "one")
     tag = entity_tag(params, ONE, "image/png", marked=True)
     assert entity_tag(params, ONE, "image/png", marked=True) == tag
-    monkeypatch.setattr(permalink, "_source", lambda: "two")
+    monkeypatch.setattr(ids, "_source", lambda: "two")
     assert entity_tag(params, ONE, "image/png", marked=True) != tag
 
 

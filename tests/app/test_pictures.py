@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import ExifTags, Image, WebPImagePlugin
 
-from app.chunks import Unreadable
 from app.engine.results import Pixels
-from app.exif import user_comment
-from app.images import FORMATS, JPEG, PNG, WEBP, Format, encode, open_image
-from app.pictures import MAX_BYTES, MAX_PIXELS, MAX_TEXT, inspect, read_file
+from app.files.chunks import Unreadable
+from app.files.exif import user_comment
+from app.files.formats import FORMATS, JPEG, PNG, WEBP, Format, encode, open_image
+from app.files.pictures import MAX_BYTES, MAX_PIXELS, MAX_TEXT, inspect, read_file
 from tests import hostile
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def test_eight_hostile_pictures_at_once_take_no_memory() -> None:
     code = """
 import resource
 from concurrent.futures import ThreadPoolExecutor
-from app.images import open_image
+from app.files.formats import open_image
 from tests import hostile
 
 def refused(content):

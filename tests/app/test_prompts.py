@@ -7,14 +7,15 @@ import unicodedata
 import pytest
 
 from app.errors import InvalidRequest
-from app.prompts import class_of
+from app.schemas.prompts import class_of
+from models.conditioning import Classes
 from tests.fakes import INFO
 
-DIGITS = dataclasses.replace(INFO, classes=tuple("0123456789"), null_class=10)
+DIGITS = dataclasses.replace(INFO, classes=Classes(tuple("0123456789"), 10))
 FRUITS = dataclasses.replace(
-    INFO, classes=("Apple", "Apple Red", "Pear", "Cherry, dark", "Crème"), null_class=None
+    INFO, classes=Classes(("Apple", "Apple Red", "Pear", "Cherry, dark", "Crème"))
 )
-NOTHING = dataclasses.replace(INFO, classes=(), null_class=None)
+NOTHING = dataclasses.replace(INFO, classes=Classes())
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_a_model_that_needs_a_class_refuses_an_empty_prompt() -> None:
 @pytest.mark.parametrize(("words", "count"), [(50, 30), (1, 60_000), (50, 4)])
 def test_an_error_is_short_whatever_classes_there_are(prompt: str, words: int, count: int) -> None:
     names = tuple(" ".join([str(k), *["name"] * words]) for k in range(count))
-    info = dataclasses.replace(INFO, classes=names, null_class=None)
+    info = dataclasses.replace(INFO, classes=Classes(names, None))
     with pytest.raises(InvalidRequest, match="a text that names one of: 0 name") as caught:
         class_of(prompt, info)
     assert len(str(caught.value)) < 600
@@ -86,12 +87,12 @@ def test_a_class_is_named_as_one_by_one_comparison_has_it() -> None:
     numbers = random.Random(3)
     for _ in range(500):
         classes = {" ".join(numbers.choices("abcd", k=numbers.randrange(1, 4))) for _ in range(6)}
-        info = dataclasses.replace(INFO, classes=tuple(sorted(classes)), null_class=None)
+        info = dataclasses.replace(INFO, classes=Classes(tuple(sorted(classes)), None))
         prompt = " ".join(numbers.sample("abcdx", numbers.randrange(1, 6)))
-        words = {name: set(name.split()) for name in info.classes}
-        found = [name for name in info.classes if words[name] <= set(prompt.split())]
+        words = {name: set(name.split()) for name in info.classes.names}
+        found = [name for name in info.classes.names if words[name] <= set(prompt.split())]
         best = [name for name in found if not any(words[name] < words[other] for other in found)]
-        if prompt in info.classes:
+        if prompt in info.classes.names:
             best = [prompt]
         if len(best) == 1:
             assert class_of(prompt, info) == best[0]
@@ -103,7 +104,7 @@ def test_a_class_is_named_as_one_by_one_comparison_has_it() -> None:
 def test_a_prompt_that_names_every_class_is_compared_with_few() -> None:
     """Every pair of ten thousand would be a hundred million comparisons."""
     names = tuple(f"{k} {k + 1}" for k in range(0, 1000, 2)) * 20
-    info = dataclasses.replace(INFO, classes=names, null_class=None)
+    info = dataclasses.replace(INFO, classes=Classes(names, None))
     with pytest.raises(InvalidRequest, match="names more than one class"):
         class_of(" ".join(map(str, range(1000))), info)
 
@@ -117,6 +118,6 @@ def test_a_prompt_has_so_many_characters_and_no_more() -> None:
 
 @pytest.mark.parametrize("prompt", ["café", "a café at night"])
 def test_prompts_compare_in_nfc(prompt: str) -> None:
-    info = dataclasses.replace(INFO, classes=("café", "tea"), null_class=2)
+    info = dataclasses.replace(INFO, classes=Classes(("café", "tea"), 2))
     for form in ("NFC", "NFD"):
         assert class_of(unicodedata.normalize(form, prompt), info) == "café"

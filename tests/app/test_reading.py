@@ -111,7 +111,7 @@ def test_only_what_is_told_is_guessed(server: TestClient, monkeypatch: pytest.Mo
     """`difflib` took 0.1 ms for each of thousands of fields; sixteen are told."""
     asked: list[str] = []
     monkeypatch.setattr(
-        "app.schemas.difflib.get_close_matches", lambda name, *_: asked.append(name) or []
+        "app.schemas.requests.difflib.get_close_matches", lambda name, *_: asked.append(name) or []
     )
     body = {f"guidance_scal{k}": 1 for k in range(3000)}
     answer = server.post("/generate", json=body)

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from app.engine.job import MAX_SEED
 from app.engine.ledger import Limits
-from app.images import open_image
+from app.files.formats import open_image
 from app.main import create_app
 from app.settings import Settings
 from tests.e2e.live import wait_until
@@ -140,10 +140,10 @@ def test_guidance_has_two_names(server: TestClient) -> None:
 
 
 def test_what_means_nothing_here_is_ignored_and_null_is_absent(server: TestClient) -> None:
-    others = {"aspect_ratio": "1:1", "go_fast": True, "scheduler": "K_EULER", "x": {"of": [1]}}
+    others = {"aspect_ratio": "1:1", "go_fast": True, "width": 512, "x": {"of": [1]}}
     body = create(server, **others)
     assert files_of(body) == [native(server)]
-    assert body["input"] == QUICK
+    assert body["input"] == QUICK | {"width": 512}
     names = {"guidance_scale", "guidance", "num_outputs", "output_format", "output_quality"}
     body = create(server, **dict.fromkeys(names))
     assert files_of(body) == [native(server)]

@@ -7,9 +7,10 @@ import pytest
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.testclient import TestClient
 
-from app.errors import InvalidRequest, enveloped, install
+from app.errors import InvalidRequest
+from app.http.problems import enveloped, install
+from app.http.routing import Route, Router
 from app.main import create_app
-from app.routing import Route, Router
 from app.settings import Settings
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
-from app.turns import Refusals, TakeTurns, Turns, client_of
+from app.http.turns import Refusals, TakeTurns, Turns, client_of
 from tests.engine import asynchronous
 
 pytestmark = pytest.mark.slow  # refusals that are late

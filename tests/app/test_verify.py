@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from fastapi.testclient import TestClient
 from PIL import Image, PngImagePlugin
 
-from app.cli import cli
-from app.images import FORMATS
+from app.cli.main import cli
+from app.files.formats import FORMATS
 from tests.engine import served
 from tests.fakes import FakeRunner
 
@@ -197,7 +197,7 @@ def test_a_picture_names_no_path(
     """Though the path is a model's: others wrote the picture."""
     monkeypatch.chdir(Path(__file__).parents[2])
     opened: list[Path] = []
-    monkeypatch.setattr("app.cli_drawing.open_runner", lambda folder, _: opened.append(folder))
+    monkeypatch.setattr("app.cli.verify.open_runner", lambda folder, _: opened.append(folder))
     given = str(tiny_folder) if name == "PATH" else name
     text = f"dog\nSteps: 4, Seed: 7, Model hash: 0, Model: {given}"
     result = verify(saved(Image.new("L", (16, 16)), tmp_path / "x.png", text))

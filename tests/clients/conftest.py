@@ -12,7 +12,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from app.images import open_image
+from app.files.formats import open_image
 
 FOLDER = Path(__file__).parent / "npm"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.images import open_image
+from app.files.formats import open_image
 from tests.clients.conftest import assert_same
 
 FAST = {"seed": 42, "num_inference_steps": 20}

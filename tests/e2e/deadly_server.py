@@ -6,7 +6,7 @@ from app.engine.client import EngineClient
 from app.engine.process import WorkerProcess
 from app.engine.wire import Load
 from app.main import create_app, create_engine
-from app.server import Server
+from app.serving.server import Server
 from app.settings import Settings
 
 COMMAND = (sys.executable, "-m", "tests.e2e.deadly_worker")

@@ -7,8 +7,8 @@ from contextlib import aclosing, closing
 import pytest
 
 from app.client import AsyncClient, Client, ServerError
-from app.images import open_image
-from app.responses import CompletedEvent, PreviewEvent, ProgressEvent, QueuedEvent
+from app.files.formats import open_image
+from app.schemas.responses import CompletedEvent, PreviewEvent, ProgressEvent, QueuedEvent
 from tests.e2e.live import engine, wait_until
 
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from app.images import SOURCE_TYPE, open_image
+from app.files.formats import SOURCE_TYPE, open_image
 
 SEVEN = {"class": "7", "steps": 10, "seed": 5}
 

@@ -8,11 +8,11 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from app.cli import cli
+from app.cli.main import cli
+from app.cli.verification import claim_of, compare, folder_of, params_of
 from app.engine.offline import draw
 from app.engine.runner import Runner
-from app.images import open_image
-from app.verification import claim_of, compare, folder_of, params_of
+from app.files.formats import open_image
 
 INPUT = {"prompt": "a 7", "seed": 42, "num_inference_steps": 12, "guidance_scale": 1.7}
 TXT2IMG = {"prompt": "a 7", "seed": 42, "steps": 12, "cfg_scale": 1.7}
@@ -67,7 +67,7 @@ PICTURES: dict[str, Callable[[str], bytes]] = {
 @pytest.fixture(scope="module")
 def runner(url: str) -> Runner:
     """As `darkroom verify` opens it, once for all."""
-    from app.cli_drawing import open_runner
+    from app.cli.opening import open_runner
 
     claim = claim_of(open_image(native(url, "image/png")))
     return open_runner(folder_of(claim, None), "auto")

@@ -17,7 +17,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save, save_file
 
-from app.cli import cli
+from app.cli.main import cli
 from app.engine.job import MAX_GUIDANCE_SCALE as MOST_ASKED_FOR
 from models.bounds import Length, Range
 from models.checkpoint import CheckpointError, checkpoint_digest, open_checkpoint, weights_digest

@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from app.cli import cli
+from app.cli.main import cli
 from models.config import ConfigError
 from models.training import classifier
 from models.training.recipe import Recipe

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from app.cli import cli
+from app.cli.main import cli
 
 pytestmark = pytest.mark.training
 RECIPE = """

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 from torch import Tensor
 
-from app.cli import cli
+from app.cli.main import cli
 from models.training.log import Log
 from models.training.loop import TrainingError, save_state
 from models.training.recipe import Optimisation

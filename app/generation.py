@@ -1,0 +1,141 @@
+"""One request on its way: from what is asked to images, and from images to files."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from app.engine.client import EngineClient
+from app.engine.job import MAX_PRIORITY, NOBODY, Asker, Request, SamplingParams
+from app.engine.model_info import ModelInfo
+from app.engine.pending import Watch
+from app.engine.results import Result, Update
+from app.errors import InvalidRequest
+from app.files.formats import PNG, Format, encode
+from app.files.parameters import describe
+
+_SMALL = 1 << 12  # bytes of pixels: a tenth of a millisecond as PNG, one as WebP
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What a route has before it knows what is asked: the engine, and who asks."""
+
+    engine: EngineClient
+    marked: bool  # files say how they were made
+    asker: Asker = NOBODY
+    max_priority: int = MAX_PRIORITY  # that a request may have
+    quiet: float = 15.0  # seconds of silence after which a stream sends a comment
+    waited: float = 0.0  # seconds, for the models to load
+
+    async def opened(self, timeout: float | None = None) -> "Studio":
+        """Itself, once requests are taken: while models load, a request waits for them.
+
+        Raises:
+            EngineUnavailable: not within `timeout` seconds, or the limit where absent; or never.
+        """
+        began, waits = time.monotonic(), self.engine.loading
+        await self.engine.loaded(self.engine.timeout if timeout is None else timeout)
+        return replace(self, waited=time.monotonic() - began) if waits else self
+
+    @property
+    def models(self) -> Mapping[str, ModelInfo]:
+        """The loaded models by name; the first is the default."""
+        return self.engine.models
+
+    def request(self, params: SamplingParams) -> Request:
+        """A request for these images, and no more than that."""
+        return Request(params, asker=self.asker)
+
+    def generation(self, request: Request) -> "Generation":
+        """A request, ready to be drawn.
+
+        Raises:
+            InvalidRequest: it may not have its priority here.
+            EngineUnavailable: its model did not load.
+        """
+        if request.priority > self.max_priority:
+            allowed = f"must be at most {self.max_priority} here (DARKROOM_MAX_PRIORITY)"
+            raise InvalidRequest({"priority": allowed})
+        if self.waited:  # a deadline counts from when the client asked
+            timeout = self.engine.timeout if request.timeout is None else request.timeout
+            request = replace(request, timeout=timeout - self.waited)
+        info = self.models[request.params.model]
+        return Generation(self.engine, request, info, self.marked, self.quiet)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One request, of one model."""
+
+    engine: EngineClient
+    request: Request
+    info: ModelInfo
+    marked: bool
+    quiet: float = 15.0
+
+    @property
+    def params(self) -> SamplingParams:
+        """What fixes its pixels."""
+        return self.request.params
+
+    async def draw(self, watch: Watch | None = None) -> Result:
+        """Its images. Cancel the task and its slots are free.
+
+        `watch` is told what becomes of it meanwhile.
+
+        Raises:
+            EngineError: it was refused, or failed.
+        """
+        seen = self.request if watch else replace(self.request, previews=0)
+        return await self.engine.generate(seen, watch)
+
+    async def follow(self) -> AsyncGenerator[Sequence[Update | Result], None]:
+        """What became of it since the last time, in order; the result is the last.
+
+        An empty sequence is a sign of life, sent from time to time. The first update comes at once.
+        If it is refused, that raises instead of it, and if it fails, instead of its result. Closing
+        this generator ends the request.
+        """
+        updates: list[Update] = []
+        changed = asyncio.Event()
+
+        def note(update: Update) -> None:
+            updates.append(update)
+            changed.set()
+
+        work = asyncio.create_task(self.draw(note))
+        work.add_done_callback(lambda _: changed.set())
+        try:
+            while not work.done():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self.quiet):
+                        await changed.wait()
+                changed.clear()
+                if updates or not work.done():
+                    news = tuple(updates)
+                    updates.clear()
+                    yield news
+            yield (await work,)
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    async def files(
+        self, result: Result, kind: Format = PNG, quality: int | None = None
+    ) -> list[bytes]:
+        """Every image as a file, in order; large ones are made in a thread of their own."""
+
+        def made() -> list[bytes]:
+            return [
+                encode(pixels, kind, self._parameters(k), quality)
+                for k, pixels in enumerate(result.images)
+            ]
+
+        if sum(len(pixels.data) for pixels in result.images) <= _SMALL:
+            return made()
+        return await asyncio.to_thread(made)
+
+    def _parameters(self, image: int) -> str | None:
+        return describe(self.params, image, self.info) if self.marked else None

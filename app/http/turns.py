@@ -1,0 +1,95 @@
+"""Clients take turns at the event loop.
+
+Most requests are answered, or refused, in one go of a millisecond. A client with hundreds of
+requests ready at once would make all others wait. A client that is refused and asks again at once
+would keep the processor busy with nothing else.
+"""
+
+import asyncio
+import time
+from collections import deque
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.serving.crowd import client_of
+
+_A_ROUND = 4  # requests begun each time around the event loop: a few milliseconds
+_REFUSALS_A_SECOND, _AT_ONCE = 100, 100  # of one client
+_MOST_CLIENTS = 4096  # clients whose refusals are counted
+
+
+class Turns:
+    """Lets a few pass each time around the event loop, one of each client, then the next of each.
+
+    If fewer come, nobody waits.
+    """
+
+    def __init__(self) -> None:
+        self._left = _A_ROUND
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+
+    async def take(self, client: str) -> None:
+        """Return when it is this client's turn."""
+        loop = asyncio.get_running_loop()
+        if self._left == _A_ROUND:
+            loop.call_soon(self._next_round)
+        if self._left:
+            self._left -= 1
+            return
+        turn = loop.create_future()
+        self._waiting.setdefault(client, deque()).append(turn)
+        await turn
+
+    def _next_round(self) -> None:
+        self._left = _A_ROUND
+        while self._left and self._waiting:
+            client = next(iter(self._waiting))
+            turns = self._waiting.pop(client)
+            turn = turns.popleft()
+            if turns:
+                self._waiting[client] = turns  # after all others
+            if not turn.done():  # its client may have left
+                turn.set_result(None)
+                self._left -= 1
+        if self._left < _A_ROUND:
+            asyncio.get_running_loop().call_soon(self._next_round)
+
+
+class Refusals:
+    """When a client may be told of its next refusal: some at once, then so many a second.
+
+    The generic cell rate algorithm (ITU-T I.371, annex A).
+    """
+
+    def __init__(self) -> None:
+        self._due: dict[str, float] = {}  # when the next would be due, were they evenly spaced
+
+    def delay(self, client: str, now: float) -> float:
+        """Seconds to wait with this one."""
+        if len(self._due) > _MOST_CLIENTS:
+            self._due = {client: due for client, due in self._due.items() if due > now}
+        due = max(self._due.get(client, now), now)
+        self._due[client] = due + 1 / _REFUSALS_A_SECOND
+        return max(due - now - _AT_ONCE / _REFUSALS_A_SECOND, 0.0)
+
+
+class TakeTurns:
+    """Begin requests in turn, and refuse no faster than is bearable."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app, self._turns, self._refusals = app, Turns(), Refusals()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request when it is its client's turn."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        client = client_of(scope["client"][0]) if scope.get("client") else ""
+        await self._turns.take(client)
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                await asyncio.sleep(self._refusals.delay(client, time.monotonic()))
+            await send(message)
+
+        await self._app(scope, receive, sent)

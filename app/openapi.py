@@ -1,0 +1,175 @@
+"""The OpenAPI document, put together: FastAPI's, with what it cannot know.
+
+Models that only descriptions name, and the classes of the models that are loaded.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+from starlette.routing import compile_path
+
+from app.engine.client import EngineClient
+from app.engine.job import MAX_SEED, SamplingParams
+from app.engine.model_info import ModelInfo
+from app.errors import Problem
+from app.files.ids import image_id
+from app.http.body import FORMS
+from app.http.vocabulary import HEADERS, TEMPLATE, problems
+from app.schemas.requests import GenerateRequest
+from app.schemas.responses import (
+    CompletedEvent,
+    GenerateResponse,
+    PreviewEvent,
+    ProgressEvent,
+    QueuedEvent,
+)
+
+_NAMED = (
+    CompletedEvent,
+    GenerateRequest,
+    GenerateResponse,
+    PreviewEvent,
+    Problem,
+    ProgressEvent,
+    QueuedEvent,
+)
+_MODEL_OF = {  # the part of a path that names a model
+    "/models/{name}": "name",
+    "/v1/models/{model}": "model",
+    "/v1/models/{owner}/{name}": "name",
+    "/v1/models/{owner}/{name}/predictions": "name",
+    "/v1/models/{owner}/{name}/versions": "name",
+    "/v1/models/{owner}/{name}/versions/{version}": "name",
+    "/v2/models/{name}": "name",
+    "/v2/models/{name}/ready": "name",
+}
+
+
+def install(app: FastAPI, engine: EngineClient) -> None:
+    """Let the application complete its document, with the models that are loaded by then."""
+    made: dict[tuple[ModelInfo, ...], dict[str, Any]] = {}
+
+    def complete() -> dict[str, Any]:
+        loaded = tuple(engine.models.values())
+        if loaded not in made:
+            made.clear()
+            made[loaded] = _document(app, loaded)
+            _bound_priorities(made[loaded], app.state.settings.max_priority)
+        return made[loaded]
+
+    app.openapi = complete  # type: ignore[method-assign]
+
+
+def allowed_methods(app: FastAPI, path: str) -> set[str]:
+    """The methods that a path has, by the document; none where it has no such path."""
+    return {
+        method.upper()
+        for template, operations in app.openapi()["paths"].items()
+        if compile_path(template)[0].fullmatch(path)
+        for method in operations
+    }
+
+
+def _document(app: FastAPI, models: Sequence[ModelInfo]) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Duplicate Operation ID")  # of GET and HEAD, see below
+        described = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            tags=app.openapi_tags,
+            servers=[{"url": "/"}],
+            license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        )
+    document: dict[str, Any] = _whole(described)
+    named = [(model, "validation") for model in _NAMED]
+    schemas = models_json_schema(named, by_alias=True, ref_template=TEMPLATE)[1]["$defs"]  # type: ignore[arg-type]
+    components = document["components"]
+    components["schemas"] |= schemas
+    for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own shape of a 422
+        components["schemas"].pop(unused, None)
+    components["headers"] = HEADERS
+    document["security"] = []
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]  # FastAPI's guess; ours are said where they are
+            if "4XX" not in operation["responses"]:
+                operation["responses"]["403"] = problems(403)[403]  # of http/guard.py
+        if head := operations.get("head"):
+            head["operationId"] += "Head"
+            head["summary"] = "The headers of the answer to GET, without its body"
+            for response in head["responses"].values():
+                response.pop("content", None)
+                response.pop("links", None)
+    if models:
+        _name_classes(document, models)
+        for method in ("get", "head"):
+            name = document["paths"]["/images/{name}"][method]["parameters"][0]
+            name["example"] = image_id(_example(models[0]), 0, models[0]) + ".png"
+    return document
+
+
+def _whole(part: Any) -> Any:
+    """A copy whose whole numbers are integers: FastAPI makes every bound a float.
+
+    As a float, the largest seed is 2^63, which is one too many.
+    """
+    if isinstance(part, dict):
+        return {key: _whole(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_whole(value) for value in part]
+    if isinstance(part, float) and part.is_integer():
+        return min(int(part), MAX_SEED)
+    return part
+
+
+def _example(info: ModelInfo) -> SamplingParams:
+    wanted = {"class": 0 if info.classes.names else None, "seed": 1}
+    return GenerateRequest.parse(wanted).to_params({info.name: info})
+
+
+def _name_classes(document: dict[str, Any], models: Sequence[ModelInfo]) -> None:
+    """Say of a request's fields what they may be with the models that are loaded."""
+    fields = document["components"]["schemas"]["GenerateRequest"]["properties"]
+    names = [info.name for info in models]
+    most = max(len(info.classes.names) for info in models)
+    classes = {name: None for info in models for name in info.classes.names}
+    labels = list(classes | {str(k): None for k in range(most)})
+    allowed: list[dict[str, Any]] = []
+    if most:
+        allowed.append({"type": "string", "enum": labels})
+        allowed.append({"type": "integer", "minimum": 0, "maximum": most - 1})
+    if any(info.classes.optional for info in models):
+        allowed.append({"type": "null"})
+    fields["class"]["anyOf"] = allowed
+    fields["model"]["anyOf"][0]["enum"] = names
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path" and parameter["name"] == _MODEL_OF.get(path):
+                    parameter["schema"]["enum"] = names
+    for schemas in _as_text(document):
+        schemas["model"]["enum"] = [*names, ""]
+        schemas["class"]["enum"] = [*labels, ""]
+
+
+def _bound_priorities(document: dict[str, Any], most: int) -> None:
+    """Say what priority a request may have here."""
+    document["components"]["schemas"]["GenerateRequest"]["properties"]["priority"]["maximum"] = most
+    for schemas in _as_text(document):
+        schemas["priority"]["anyOf"][0]["maximum"] = most
+
+
+def _as_text(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The fields of a request, by name, wherever they are described as text: queries and forms."""
+    generate = document["paths"]["/generate"]
+    for method in ("get", "head"):
+        yield {field["name"]: field["schema"] for field in generate[method]["parameters"]}
+    for form in FORMS:
+        yield generate["post"]["requestBody"]["content"][form]["schema"]["properties"]

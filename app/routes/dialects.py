@@ -1,0 +1,71 @@
+"""From a dialect's values to a request: lenient in, the native request underneath."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.engine.job import Request
+from app.errors import InvalidRequest
+from app.generation import Studio
+from app.schemas.prompts import class_of
+from app.schemas.requests import GenerateRequest
+from app.schemas.samplers import sampler_of, spacing_of
+from models.sampling import SAMPLERS
+
+
+def to_request(
+    studio: Studio,
+    prompt: str,
+    values: Mapping[str, Any],
+    names: Mapping[str, str],
+    *,
+    prompt_field: str = "prompt",
+    within: str = "",
+) -> Request:
+    """What a dialect asks for, as the engine takes it.
+
+    Clients send fields that they do not care about, so some mean nothing where a native request
+    would be refused: a size to a model that has one, eta or a spacing to a sampler that takes none.
+
+    Args:
+        studio: who asks, and the models that are loaded.
+        prompt: names a class, where the model has classes.
+        values: native field -> value, samplers and spacings by any name they have; None is left
+            out, and so is a seed of -1.
+        names: native field -> what the dialect calls it, for errors.
+        prompt_field: what the dialect calls the prompt.
+        within: the object that has the values, where they are not at the top of the body.
+
+    Raises:
+        UnknownModel, InvalidRequest: in the dialect's names.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    if given.get("seed") == -1:  # random, to those who take it from Stable Diffusion
+        del given["seed"]
+    model = studio.models.get(str(given.get("model", next(iter(studio.models)))))
+    try:
+        given |= _sampling(given)
+        if model is not None:  # else the request says that it is unknown
+            given["class"] = class_of(prompt, model, prompt_field)
+            sampler = SAMPLERS[given.get("sampler") or model.sampler]
+            ignored = {
+                "eta": not sampler.eta,
+                "spacing": given.get("spacing") not in sampler.spacings,
+                "width": model.sizes.fixed,
+                "height": model.sizes.fixed,
+            }
+            given = {name: value for name, value in given.items() if not ignored.get(name)}
+        request = GenerateRequest.parse(given, strict=False)
+        return request.to_request(studio.models, studio.asker)
+    except InvalidRequest as error:
+        wrong = {names.get(name, name): detail for name, detail in error.wrong.items()}
+        raise InvalidRequest(wrong, "" if prompt_field in wrong else within) from error
+
+
+def _sampling(given: Mapping[str, Any]) -> dict[str, str | None]:
+    """Our names of the sampler and of the spacing; a spacing may be part of a sampler's name."""
+    named: dict[str, str | None] = {}
+    if "sampler" in given:
+        named["sampler"], named["spacing"] = sampler_of(given["sampler"], "sampler")
+    if "spacing" in given:
+        named["spacing"] = spacing_of(given["spacing"], "spacing") or named.get("spacing")
+    return named

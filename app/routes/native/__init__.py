@@ -1,0 +1,1 @@
+"""The native API, and Hugging Face's, which shares its answers."""

@@ -1,0 +1,82 @@
+"""/generate and /images: the native API."""
+
+from fastapi import Request, Response
+
+from app.dependencies import early_studio, studio_of
+from app.errors import UnknownImage
+from app.files.formats import FORMATS, format_of
+from app.files.ids import params_of
+from app.http import sse
+from app.http.body import gather, read_body
+from app.http.negotiation import all_lines, negotiate
+from app.http.routing import Router
+from app.routes.native import docs, huggingface
+from app.routes.native.answers import (
+    IMAGES,
+    answer,
+    describing,
+    preferred,
+    recall,
+    without_body,
+)
+from app.schemas.requests import GenerateRequest
+
+router = Router(tags=["generate"])
+
+
+@router.post("/generate", **docs.GENERATE)
+async def generate(request: Request) -> Response:
+    """Draw `n` images of a class. The same request gives the same pixels every time.
+
+    A body with `inputs` is read as Hugging Face's clients write it.
+    """
+    studio = early_studio(request)
+    values, text = await read_body(request)
+    if "inputs" in values and not text:
+        studio = await studio.opened()
+        asked = huggingface.to_request(values, studio)
+    else:
+        wanted = GenerateRequest.parse(values, strict=not text, models=studio.models)
+        studio = await studio.opened(wanted.timeout)
+        asked = wanted.to_request(studio.models, studio.asker)
+    generation = studio.generation(asked)
+    return await answer(generation, request, preferred(request, asked.params.n))
+
+
+@router.api_route("/generate", methods=["GET", "HEAD"], **docs.GENERATE_BY_QUERY)
+async def generate_by_query(request: Request) -> Response:
+    """As POST, from a query. With a seed, a repeated request can get 304: see `ETag`.
+
+    What it means may change with the server's default model; `Content-Location` does not.
+    """
+    studio = early_studio(request)
+    values = gather(request.query_params.multi_items())
+    wanted = GenerateRequest.parse(values, strict=False, models=studio.models)
+    studio = await studio.opened(wanted.timeout)
+    generation = studio.generation(wanted.to_request(studio.models, studio.asker))
+    media_type = preferred(request, wanted.n)
+    streamed = media_type == sse.MEDIA_TYPE
+    if wanted.seed is not None and not streamed:
+        return await recall(generation, request, media_type, immutable=False)
+    if request.method == "HEAD":
+        headers = describing(generation, request, media_type)
+        headers |= sse.HEADERS if streamed else {"Cache-Control": "no-store"}
+        return without_body(headers | {"Content-Type": media_type})
+    return await answer(generation, request, media_type)
+
+
+@router.api_route("/images/{name}", methods=["GET", "HEAD"], **docs.IMAGE)
+async def recall_image(request: Request, name: str) -> Response:
+    """The image of an id, drawn again: `{id}.png`, `.webp` or `.jpg`, or what `Accept` asks for."""
+    studio = await studio_of(request)
+    stem, dot, extension = name.partition(".")
+    params = params_of(stem, studio.models)
+    if not dot:
+        media_type = negotiate(all_lines(request.headers, "accept"), IMAGES)
+    elif kind := format_of(extension):
+        media_type = kind.media_type
+    else:
+        allowed = ", ".join(kind.extension for kind in FORMATS)
+        raise UnknownImage(f"images cannot be made as {extension[:20]!r}; allowed: {allowed}")
+    generation = studio.generation(studio.request(params))
+    return await recall(generation, request, media_type, immutable=True)

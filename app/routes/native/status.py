@@ -1,0 +1,78 @@
+"""The loaded models, the state of the engine, and the two probes."""
+
+import dataclasses
+
+from fastapi import Response
+
+from app.dependencies import EngineDep
+from app.http.routing import Router
+from app.http.vocabulary import WRONG
+from app.schemas.status import EngineOut, FailedModel, Health, ModelList, ModelOut
+
+router = Router(tags=["operations"])
+
+
+@router.get(
+    "/models",
+    operation_id="listModels",
+    summary="List the loaded models with classes, limits and defaults",
+    responses=WRONG,
+)
+async def models(engine: EngineDep) -> ModelList:
+    """Every loaded model; requests that name none get the one marked default."""
+    return ModelList(
+        models=[
+            ModelOut.of(info, default=i == 0, rows=engine.rows(info))
+            for i, info in enumerate(engine.models.values())
+        ],
+        failed=[FailedModel(name=name, reason=reason) for name, reason in engine.failed.items()],
+    )
+
+
+@router.get(
+    "/engine",
+    operation_id="readEngine",
+    summary="Describe the state of the engine",
+    responses=WRONG,
+)
+async def state(engine: EngineDep) -> EngineOut:
+    """Counts since the server started."""
+    worker = engine.supervisor.worker
+    return EngineOut(
+        ready=engine.ready,
+        worker_pid=worker and worker.process.pid,
+        restarts=engine.supervisor.restarts,
+        jobs=engine.jobs,
+        **dataclasses.asdict(engine.stats),
+    )
+
+
+@router.get(
+    "/livez",
+    operation_id="readLiveness",
+    summary="Check that the server answers",
+    responses=WRONG,
+)
+async def livez() -> Health:
+    """Always 200: a server that cannot say this should be restarted."""
+    return Health(status="alive")
+
+
+@router.get("/health", operation_id="readHealth", summary="The same as /livez", responses=WRONG)
+async def health() -> Health:
+    """The name that most probes ask for; `/readyz` says whether requests are served."""
+    return Health(status="alive")
+
+
+@router.get(
+    "/readyz",
+    operation_id="readReadiness",
+    summary="Check that requests are served",
+    responses={503: {"model": Health, "description": "Not ready."}, **WRONG},
+)
+async def readyz(engine: EngineDep, response: Response) -> Health:
+    """200 once the models are loaded, 503 while they are not."""
+    if engine.ready:
+        return Health(status="ready")
+    response.status_code = 503
+    return Health(status="not ready")

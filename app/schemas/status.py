@@ -1,0 +1,189 @@
+"""What the server says of itself: its models, its engine, its health."""
+
+from pydantic import BaseModel, Field
+
+from app.engine.job import DEFAULT_STEPS, MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SEED, MAX_STEPS
+from app.engine.model_info import ModelInfo
+from models.sampling import SAMPLERS, Sampler
+from models.sizes import Sizes
+
+
+class Limits(BaseModel):
+    """The largest values a request may ask a model for."""
+
+    steps: int
+    n: int = MAX_IMAGES
+    seed: int = MAX_SEED
+    guidance_scale: float = MAX_GUIDANCE_SCALE
+
+
+class Defaults(BaseModel):
+    """What a request gets for fields it leaves out."""
+
+    steps: int
+    sampler: str
+    spacing: str
+    guidance_scale: float
+    eta: float = 0.0
+    n: int = 1
+
+
+class TickOut(BaseModel):
+    """What a step of so many rows takes."""
+
+    rows: int = Field(description="UNet evaluations: one per image, or two if it is guided.")
+    milliseconds: float
+    rows_per_second: float
+
+
+class ExecutionOut(BaseModel):
+    """What runs the model, and how fast it was when measured at the start."""
+
+    backend: str
+    device: str = Field(description="`cpu`, or the GPU's name.")
+    dtype: str
+    exact: bool = Field(
+        description="Whether pixels were measured to be the same whatever shares the batch."
+    )
+    rows: int = Field(description="UNet evaluations per tick when there is enough to do.")
+    ticks: list[TickOut]
+
+
+class SizesOut(BaseModel):
+    """Sides of images, in pixels."""
+
+    least: int
+    most: int
+    step: int
+
+    @classmethod
+    def of(cls, sizes: Sizes) -> "SizesOut | None":
+        """What a model allows besides its own size."""
+        if sizes.fixed:
+            return None
+        return cls(least=sizes.least, most=sizes.most, step=sizes.step)
+
+
+class SamplerOut(BaseModel):
+    """A way from noise to an image."""
+
+    name: str
+    title: str = Field(description="What AUTOMATIC1111 calls it.")
+    spacings: list[str]
+    eta: bool = Field(description="Whether it takes `eta`.")
+    evaluations_per_step: int = Field(description="How often a step evaluates the network.")
+
+    @classmethod
+    def of(cls, sampler: Sampler) -> "SamplerOut":
+        """Describe a sampler."""
+        return cls(
+            name=sampler.name,
+            title=sampler.title,
+            spacings=list(sampler.spacings),
+            eta=sampler.eta,
+            evaluations_per_step=2 if sampler.twice else 1,
+        )
+
+
+SAMPLERS_OUT = [SamplerOut.of(sampler) for sampler in SAMPLERS.values()]
+
+
+class ModelOut(BaseModel):
+    """A loaded model."""
+
+    name: str
+    default: bool = Field(description="Whether requests without a model get this one.")
+    classes: list[str] = Field(
+        description="Class names in order of index; empty if there are none."
+    )
+    class_required: bool
+    width: int
+    height: int
+    sizes: SizesOut | None = Field(description="Other sizes it can draw; null if there are none.")
+    samplers: list[SamplerOut]
+    hash: str = Field(description="The first ten digits of `sha256`.")
+    sha256: str = Field(description="SHA-256 of the checkpoint: configurations and weights.")
+    limits: Limits
+    defaults: Defaults
+    execution: ExecutionOut
+
+    @classmethod
+    def of(cls, info: ModelInfo, *, default: bool, rows: int) -> "ModelOut":
+        """Describe a loaded model."""
+        return cls(
+            name=info.name,
+            default=default,
+            classes=list(info.classes.names),
+            class_required=not info.classes.optional,
+            width=info.sizes.width,
+            height=info.sizes.height,
+            sizes=SizesOut.of(info.sizes),
+            samplers=SAMPLERS_OUT,
+            hash=info.hash,
+            sha256=info.digest,
+            limits=Limits(steps=min(MAX_STEPS, info.max_steps)),
+            defaults=Defaults(
+                steps=min(DEFAULT_STEPS, info.max_steps),
+                sampler=info.sampler,
+                spacing=info.spacing,
+                guidance_scale=info.guidance_scale,
+            ),
+            execution=ExecutionOut(
+                backend=info.backend,
+                device=info.device,
+                dtype=info.dtype,
+                exact=info.exact,
+                rows=rows,
+                ticks=[
+                    TickOut(
+                        rows=bucket.rows,
+                        milliseconds=round(bucket.seconds * 1000, 3),
+                        rows_per_second=round(bucket.rate, 1),
+                    )
+                    for bucket in info.costs.buckets
+                ],
+            ),
+        )
+
+
+class FailedModel(BaseModel):
+    """A model that was to be loaded, and is not."""
+
+    name: str
+    reason: str
+
+
+class ModelList(BaseModel):
+    """What is loaded, and what should be."""
+
+    models: list[ModelOut]
+    failed: list[FailedModel] = Field(
+        [], description="Models that did not load; the log says more."
+    )
+
+
+class EngineOut(BaseModel):
+    """What the engine has done since the server started, and is at now."""
+
+    ready: bool
+    worker_pid: int | None
+    restarts: int
+    jobs: int = Field(description="Requests waiting or running.")
+    running: int = Field(description="Slots in use.")
+    ticks: int
+    rows: int = Field(description="UNet evaluations made.")
+    padding: int = Field(description="Empty rows that were run to fill a bucket.")
+    shared: int = Field(description="Requests answered by an equal one that was in flight.")
+    cancelled: int
+    cancel_ticks: int = Field(
+        description="The most ticks from a client's disconnect until its slots were free."
+    )
+    slowness: float = Field(
+        description="How long recent ticks took, divided by what was measured at the start."
+    )
+
+
+class Health(BaseModel):
+    """A probe's answer."""
+
+    status: str
