@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from app.engine.costs import Bucket, Costs
-from app.engine.job import Image, Job, Request
+from app.engine.job import Image, Request
 from app.engine.lane import Ended, Lane
 from app.engine.lanes import Lanes
 from app.engine.model_info import ModelInfo
@@ -83,7 +83,7 @@ class SimulatedRunner:
     def preview(self, images: Sequence[Image]) -> None:
         raise NotImplementedError
 
-    def previewed(self, *, wait: bool) -> list[tuple[Image, int, Pixels]]:  # noqa: ARG002
+    def previewed(self, *, wait: bool) -> list[tuple[Image, int, Pixels]]:
         return []
 
     def decode(self, images: Sequence[Image]) -> None:
@@ -168,13 +168,11 @@ class Engine:
     def lane(self, model: str) -> Lane:
         return next(lane for lane in self.lanes if lane.id.model == model)
 
+    def lane_at(self, side: int) -> Lane:
+        return next(lane for lane in self.lanes if lane.id.width == side)
+
 
 def jitter(seed: int, spread: float) -> Callable[[], float]:
     """Noise as on a machine with other things to do: ticks are longer, by `spread` on average."""
     chance = random.Random(seed)
     return lambda: 1 + chance.expovariate(1 / spread)
-
-
-def job_ended(end: Ended) -> Job:
-    assert end.reason is None
-    return end.job

@@ -307,7 +307,7 @@ class EngineClient:
 
     def _note(self, progress: Progress) -> None:
         now = time.monotonic()
-        self.stats.note(progress)
+        self._ledger.heard(progress)
         for job_id, previews in progress.previews.items():
             self._show(job_id, previews)
         for job_id, made in progress.evaluations.items():

@@ -7,29 +7,29 @@ from app.engine.costs import Ahead, Costs, Forecast, forecast, solo
 from app.engine.job import SamplingParams
 from app.engine.model_info import LaneId, ModelInfo
 from app.engine.stats import Stats
-from app.engine.wire import Load
+from app.engine.wire import Load, Progress
 
-_MEMORY = 10.0  # seconds after which a request that came counts 1/e in what is to come
+_MEMORY = 10.0  # seconds after which what a lane did counts 1/e in what it is taken to go on doing
 # What comes later to the same lane is served beside what runs, the long of it only in part. By
 # simulation (tests/app/test_lanes.py), so much of it is done before that ends.
-_LATER = 0.4
+_LATER = 0.35
 _MOST_LATER = 0.9  # of the device: more comes than can be done, and waits
 _RESIDUAL = 0.25  # of another lane's tick, which may run when a request comes: half of it, at times
 _ROUNDS = 8  # of a fixed point
 
 
-class _Arrivals:
-    """Seconds of the device that are asked for per second."""
+class _Recent:
+    """Seconds of the device that a lane had per second, of late."""
 
     def __init__(self, now: float) -> None:
         self._sum, self._at = 0.0, now
 
     def add(self, seconds: float, now: float) -> None:
-        """So much was asked for."""
+        """It had so many more."""
         self._sum, self._at = self._kept(now) + seconds, now
 
     def rate(self, now: float) -> float:
-        """What is asked for per second, of late."""
+        """Seconds per second."""
         return self._kept(now) / _MEMORY
 
     def _kept(self, now: float) -> float:
@@ -41,7 +41,7 @@ class Forecasts:
 
     def __init__(self, load: Load, stats: Stats, clock: Callable[[], float]) -> None:
         self._load, self._stats, self._clock = load, stats, clock
-        self._arrivals: dict[LaneId, _Arrivals] = {}
+        self._recent: dict[LaneId, _Recent] = {}
         self.models: Mapping[str, ModelInfo] = {}
 
     def costs(self, lane: LaneId) -> Costs:
@@ -55,10 +55,11 @@ class Forecasts:
             costs = info.costs if area == 1 else info.costs.times(area)
         return costs if self._load.rows is None else costs.up_to(self._load.rows)
 
-    def came(self, lane: LaneId, seconds: float) -> None:
-        """Note a request with so much work, in seconds of the device."""
+    def note(self, progress: Progress) -> None:
+        """Note what the lanes had of the device."""
         now = self._clock()
-        self._arrivals.setdefault(lane, _Arrivals(now)).add(seconds, now)
+        for lane in progress.lanes:
+            self._recent.setdefault(lane.lane, _Recent(now)).add(lane.expected, now)
 
     def forecast(
         self,
@@ -84,7 +85,7 @@ class Forecasts:
             slowness=self._stats.slowness,
         )
         now = self._clock()
-        rates = {lane: arrivals.rate(now) for lane, arrivals in self._arrivals.items()}
+        rates = {lane: recent.rate(now) for lane, recent in self._recent.items()}
         own = min(rates.pop(params.lane, 0.0), _MOST_LATER) if ahead.images else 0.0
         others = [
             (self._seconds(lane, work), rates.get(lane, 0.0), self._residual(lane, work))

@@ -22,6 +22,7 @@ _KEPT = 8  # times per bucket; the second lowest of eight counts, the lowest of 
 _APART = 0.5  # seconds between two that are kept: a burst of noise should not fill the memory
 _TRIALS = 0.01  # of the time
 _TICKS = 2  # of a trial: the second is measured, with a tick of its own kind before it
+_OFFERS = 200  # ticks that may pass before a trial is made; then another bucket has its turn
 
 
 class Learning:
@@ -34,6 +35,7 @@ class Learning:
         self._seen = dict(self._kept)  # when one was kept, or a trial ended
         self._clock = self._budget = 0.0
         self._trying, self._left = 0, 0  # a bucket, and ticks of its trial still to be made
+        self._offers = 0  # ticks since it was chosen
 
     def ran(self, rows: int) -> None:
         """Note that a tick of a bucket was begun."""
@@ -46,7 +48,7 @@ class Learning:
         self._budget -= seconds
         self._left -= 1
         if not self._left:
-            self._trying, self._seen[rows] = 0, self._clock
+            self._end_trial()
 
     def learn(self, rows: int, seconds: float) -> bool:
         """Note what a tick of a bucket took, with nothing beside it; whether `costs` changed."""
@@ -60,8 +62,11 @@ class Learning:
     def trial(self, wanted: int, most: int | None) -> int:
         """A bucket to try in the next tick, if so many rows are wanted; 0 if there is none.
 
-        `most` bounds the rows.
+        `most` bounds the rows. It is not always taken: nobody should be held up by it.
         """
+        self._offers += 1
+        if self._trying and self._offers > _OFFERS:
+            self._end_trial()
         if not self._trying:
             others = [
                 bucket
@@ -70,8 +75,12 @@ class Learning:
             ]
             oldest = min(others, key=lambda b: (self._seen[b.rows], -b.rows), default=None)
             if oldest is not None and self._budget >= _TICKS * oldest.seconds:
-                self._trying, self._left = oldest.rows, _TICKS
+                self._trying, self._left, self._offers = oldest.rows, _TICKS, 0
         return self._trying if self._trying <= wanted else 0
+
+    def _end_trial(self) -> None:
+        self._seen[self._trying] = self._clock
+        self._trying = 0
 
     def _consistent(self) -> Costs:
         """The table, in which a tick of fewer rows never takes longer than one of more rows.

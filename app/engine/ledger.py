@@ -16,7 +16,7 @@ from app.engine.pending import Pending
 from app.engine.results import Queued
 from app.engine.shares import Shares
 from app.engine.stats import Stats
-from app.engine.wire import Load
+from app.engine.wire import Load, Progress
 
 _MAX_RETRY_AFTER = 120  # seconds; the OpenAI SDK, for one, gives up on longer waits
 
@@ -69,6 +69,11 @@ class Ledger:
         """What a lane's ticks cost, as far as it is known."""
         return self._forecasts.costs(lane)
 
+    def heard(self, progress: Progress) -> None:
+        """Note what the worker did."""
+        self.stats.note(progress)
+        self._forecasts.note(progress)
+
     def equal(self, request: Request) -> Pending | None:
         """One for the same pixels that may answer this request as well; None if there is none.
 
@@ -94,7 +99,6 @@ class Ledger:
         self._equal.setdefault(pending.params, {})[pending.client] = pending
         self._charge(pending, 1)
         self.note(pending, 0)
-        self._forecasts.came(params.lane, pending.cost / _MICRO)
 
     def forget(self, pending: Pending) -> None:
         """Remove a request that has ended."""
@@ -228,15 +232,15 @@ class Ledger:
         if not jobs.held(client):
             return (
                 f"{jobs.taken} requests of {jobs.clients} clients "
-                f"({_told(work.taken / _MICRO)} of the device's time) "
-                f"are waiting or running; the limits are {jobs.total} and {_told(work.total / _MICRO)}"
+                f"({_work(work.taken)} of the device's time) "
+                f"are waiting or running; the limits are {jobs.total} and {_work(work.total)}"
             )
         share = "" if jobs.clients == 1 else " besides those of other clients"
         return (
             f"{jobs.held(client)} requests of this client "
-            f"({_told(work.held(client) / _MICRO)} of the device's time) "
+            f"({_work(work.held(client))} of the device's time) "
             f"are waiting or running{share}; the limits are {jobs.most(client)} and "
-            f"{_told(work.most(client) / _MICRO)}"
+            f"{_work(work.most(client))}"
         )
 
     def _charge(self, pending: Pending, sign: int) -> None:
@@ -275,3 +279,8 @@ def _before(pending: Pending) -> list[_Line]:
 def _told(seconds: float) -> str:
     """Seconds as text, with two digits that mean something."""
     return f"{seconds:.0f} s" if seconds >= 10 else f"{max(seconds, 0):.2g} s"
+
+
+def _work(work: int) -> str:
+    """Microseconds as text."""
+    return _told(work / _MICRO)

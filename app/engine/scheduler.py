@@ -203,7 +203,7 @@ class Scheduler:
         groups = self._groups(waiting, self._light)
         if trial and len(groups) == 1 and trial <= min(sum(wanted), self._memory):
             riding = _share(groups, trial)
-            if not self._made and all(image.left > _TRIAL for image in riding):
+            if riding and not self._made and all(image.left > _TRIAL for image in riding):
                 return riding, trial
         least = sum(group[0].rows for group in groups) if len(groups) > 1 else max(wanted)
         most = max(self._cap, least)

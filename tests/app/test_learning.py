@@ -113,9 +113,7 @@ def test_a_single_time_that_is_far_too_short_changes_nothing_for_long() -> None:
     st.lists(st.floats(0.001, 1.0), min_size=8, max_size=8),
     st.lists(st.tuples(st.sampled_from(list(DIGITS)), st.floats(0.001, 1.0)), max_size=60),
 )
-def test_more_rows_never_take_less_time(
-    prior: list[float], times: list[tuple[int, float]]
-) -> None:
+def test_more_rows_never_take_less_time(prior: list[float], times: list[tuple[int, float]]) -> None:
     """Whatever was measured; and the buckets are always those that there were."""
     learning = Learning(Costs(tuple(map(Bucket, DIGITS, prior))))
     for rows, seconds in times:
@@ -135,6 +133,16 @@ def test_what_cannot_be_filled_is_not_tried() -> None:
         assert learning.trial(1000, 8) <= 8
         learning.ran(8)
     assert learning.trial(3, 8) <= 3
+
+
+def test_a_bucket_that_never_has_its_turn_holds_up_no_other() -> None:
+    """As one row does where every image takes two."""
+    learning, tried = Learning(TRUE), set()
+    for _ in range(20_000):
+        rows = learning.trial(1000, None)
+        learning.ran(rows if rows > 8 else 48)
+        tried.add(rows)
+    assert tried == {0, *DIGITS} - {48}
 
 
 def test_where_more_rows_gain_nothing_the_smallest_bucket_is_kept() -> None:

@@ -96,7 +96,7 @@ def test_a_flood_leaves_room_for_others() -> None:
     with pytest.raises(
         EngineBusy,
         match=r"512 requests of this client \(20 s of the device's time\) are waiting or running "
-        "besides those of other clients; the limits are 414 and 1993 s",
+        "besides those of other clients; the limits are 414 and 1996 s",
     ):
         where.admit(asked(params(), "flood"), 10**9)
 

@@ -338,6 +338,22 @@ def test_one_bad_row_is_found_and_the_others_go_on() -> None:
     assert [job.status for job in jobs] == [Status.DONE] * 5 + [Status.FAILED] + [Status.DONE] * 2
 
 
+def test_a_bucket_is_tried_where_it_can_be_filled_and_holds_up_nobody() -> None:
+    scheduler = Scheduler(16, COSTS)
+    for i in range(3):
+        scheduler.submit(job_of(i, params(steps=9, scale=2.0)))
+    assert scheduler.plan(trial=8).rows != 8, "there are six rows"
+    plan = scheduler.plan(trial=2)
+    assert (plan.rows, len(plan.riding)) == (2, 1)
+    assert scheduler.plan(trial=1).riding, "no image has one row"
+    scheduler.submit(job_of(4, params(steps=2)))
+    scheduler.plan()
+    assert scheduler.plan(trial=1).rows != 1, "its last step is too near"
+    scheduler.submit(job_of(5, params(steps=500)))
+    scheduler.plan()
+    assert scheduler.plan(trial=2).rows != 2, "short ones ride before a long one"
+
+
 def test_guidance_costs_a_second_row_inside_its_interval() -> None:
     scheduler = Scheduler(1, COSTS)
     scheduler.submit(job_of(0, drawn("fake", 0, 10, 3.0, (0.2, 0.55), 0.0, 0, 1)))
