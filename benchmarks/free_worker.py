@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from app.engine.costs import Bucket, Costs
 from app.engine.job import Image
 from app.engine.model_info import ModelInfo
+from app.engine.model_runner import ModelRunner
 from app.engine.results import Pixels
-from app.engine.worker import ModelRunner, main
+from app.engine.worker import main
 from models.conditioning import Classes
 from models.sizes import Sizes
 

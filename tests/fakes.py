@@ -11,8 +11,8 @@ from typing import Any
 from app.engine.costs import Bucket, Costs, is_long
 from app.engine.errors import OutOfMemory
 from app.engine.job import Image, Job, Request, SamplingParams
-from app.engine.lane import ModelRunner
 from app.engine.model_info import ModelInfo
+from app.engine.model_runner import ModelRunner
 from app.engine.process import Process, WorkerProcess
 from app.engine.results import Pixels
 from app.engine.wire import Load

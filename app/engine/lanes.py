@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 
 from app.engine.errors import DeviceLost, OutOfMemory
 from app.engine.job import Request
-from app.engine.lane import Lane, ModelRunner
+from app.engine.lane import Lane
 from app.engine.model_info import LaneId
+from app.engine.model_runner import ModelRunner
 from app.engine.text import one_line
 from app.engine.turns import Turns
 

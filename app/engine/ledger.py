@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.engine.backlog import Backlog
-from app.engine.costs import Ahead, Costs, is_long, solo
+from app.engine.costs import Ahead, Costs, Forecast, is_long, solo
 from app.engine.errors import DeadlineTooShort, EngineBusy
 from app.engine.forecasts import Forecasts
 from app.engine.job import Request, SamplingParams
@@ -143,15 +143,13 @@ class Ledger:
             EngineBusy: no room in its client's share, or not in time by what lies before it.
         """
         params, client = request.params, request.asker.client
-        costs, work = self.costs(params.lane), params.work
-        alone = solo(costs, evaluations=params.evaluations, rows=work)
+        costs = self.costs(params.lane)
+        alone = solo(costs, evaluations=params.evaluations, rows=params.work)
         if alone > timeout:
             raise DeadlineTooShort(
                 f"timeout: {timeout:g} s is too short; the request takes about {_told(alone)} alone"
             )
-        ahead = self._backlog.ahead(request, long=self._is_long(params))
-        beside = self._backlog.beside(params.lane)
-        expected = self._forecasts.forecast(params, ahead, beside, images=params.n, work=work)
+        expected = self.expected(request)
         if self.requests and expected.end > timeout:
             raise EngineBusy(
                 f"it would take about {_told(expected.end)} now; its timeout is {timeout:g} s",
@@ -161,6 +159,13 @@ class Ledger:
             held = (self._work.held(client) or self._work.taken) / _MICRO
             wait = _seconds(max(expected.wait, held / 2))
             raise EngineBusy(self._full(client), wait)
+
+    def expected(self, request: Request) -> Forecast:
+        """When a request that comes now would have its slots, and when it would end."""
+        params = request.params
+        ahead = self._backlog.ahead(request, long=self._is_long(params))
+        beside = self._backlog.beside(params.lane)
+        return self._forecasts.forecast(params, ahead, beside, images=params.n, work=params.work)
 
     def late(self, seconds: float) -> Iterator[tuple[Pending, float]]:
         """The requests that will not end within `seconds`, each with the seconds it would take.

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from app.engine.errors import GenerationFailed
 from app.engine.job import Request, SamplingParams
-from app.engine.lane import Lane, ModelRunner
+from app.engine.lane import Lane
+from app.engine.model_runner import ModelRunner
 from app.engine.results import Pixels
 
 _SLOTS = 64

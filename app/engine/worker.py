@@ -14,38 +14,36 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
 from app.engine.errors import DeviceLost
-from app.engine.lane import Ended, ModelRunner
+from app.engine.lane import Ended
 from app.engine.lanes import Lanes
+from app.engine.model_runner import ModelRunner
 from app.engine.results import Preview
+from app.engine.sender import Sender
 from app.engine.wire import (
     Admitted,
     Cancel,
     Cancelled,
     Command,
     Done,
-    Event,
     Failed,
     LeftOut,
     Load,
-    Loading,
     Progress,
     Ready,
     Shown,
     Stop,
     Submit,
-    pack,
     read_command,
 )
 
 log = logging.getLogger(__name__)
 
-_BEAT_SECONDS = 0.5
 _POLL_SECONDS = 0.001  # between looks whether something was decoded
 _REPORT_SECONDS = 0.2  # every client that follows is woken by each: they cost a few percent
 
@@ -74,7 +72,7 @@ class Worker:
         self, connection: socket.socket, load: Loader, orphaned: Callable[[], None]
     ) -> None:
         self._connection, self._load, self._orphaned = connection, load, orphaned
-        self._writing = threading.RLock()  # while it loads, two threads do
+        self._server = Sender(connection)
         self._inbox: queue.SimpleQueue[tuple[Command, int]] = queue.SimpleQueue()
         self._lanes = Lanes()
         self._reported = 0.0  # when progress was; time.perf_counter()
@@ -90,7 +88,7 @@ class Worker:
         if not self._lanes:
             return
         gc.freeze()  # what is loaded stays, so garbage collection need not search it
-        self._emit(Ready(tuple(lane.runner.info for lane in self._lanes)))
+        self._server.emit(Ready(tuple(lane.runner.info for lane in self._lanes)))
         while self._receive():
             self._make_lanes()
             self._tick()
@@ -112,7 +110,7 @@ class Worker:
 
     def _open(self, load: Load) -> None:
         """Load one model after the other; leave out those that do not load."""
-        with self._signs_of_life() as opening:
+        with self._server.signs_of_life() as opening:
             for name, folder in load.models.items():
                 opening(name)
                 try:
@@ -120,36 +118,10 @@ class Worker:
                 except DeviceLost:  # another process may load it
                     raise
                 except Exception as error:  # the server reports every failure to load
-                    self._emit(LeftOut(name, _reason(error)))
+                    self._server.emit(LeftOut(name, _reason(error)))
                     continue
                 for runner in runners:
                     self._lanes.add(runner)
-
-    @contextlib.contextmanager
-    def _signs_of_life(self) -> Iterator[Callable[[str], None]]:
-        """Say at intervals what model is being opened, which is to be named first."""
-        opening, over = "", threading.Event()
-
-        def beat() -> None:
-            while not over.wait(_BEAT_SECONDS):
-                with self._writing:
-                    self._emit(Loading(opening))
-
-        def name(model: str) -> None:
-            nonlocal opening
-            with self._writing:  # after this, no sign of life may name the model before
-                opening = model
-                self._emit(Loading(model))
-            if not beats.is_alive():
-                beats.start()
-
-        beats = threading.Thread(target=beat, name="heartbeat", daemon=True)
-        try:
-            yield name
-        finally:
-            over.set()
-            if beats.is_alive():
-                beats.join()
 
     def _receive(self) -> bool:
         """Take the commands that come until the next tick is due; false at `Stop`.
@@ -168,7 +140,7 @@ class Worker:
             if isinstance(command, Submit):
                 self._lanes.submit(command.job_id, command.request)
             elif isinstance(command, Cancel) and self._lanes.cancel(command.job_id):
-                self._emit(Cancelled(command.job_id, self._lanes.ticks - came))
+                self._server.emit(Cancelled(command.job_id, self._lanes.ticks - came))
         return True
 
     def _before_due(self) -> tuple[Command, int] | None:
@@ -191,11 +163,11 @@ class Worker:
     def _make_lanes(self) -> None:
         """Make the lanes that requests wait for, as far as there is room."""
         while wanted := self._lanes.missing():
-            with self._signs_of_life() as opening:
+            with self._server.signs_of_life() as opening:
                 opening(wanted.model)
                 failed = self._lanes.open(wanted)
             for job_id, reason in failed:
-                self._emit(Failed(job_id, reason))
+                self._server.emit(Failed(job_id, reason))
             self._reported = time.perf_counter()  # that time is not slowness of ticks
 
     def _tick(self) -> None:
@@ -205,7 +177,7 @@ class Worker:
             return
         plan = lane.plan()
         if plan.admitted:
-            self._emit(Admitted(tuple({image.job.id: None for image in plan.admitted})))
+            self._server.emit(Admitted(tuple({image.job.id: None for image in plan.admitted})))
         self._end(lane.run(plan, alone=self._lanes.alone(lane)))
 
     def _deliver(self) -> None:
@@ -218,12 +190,12 @@ class Worker:
         for end in ended:
             job = end.job
             if end.previews:
-                self._emit(Shown(job.id, end.previews))
+                self._server.emit(Shown(job.id, end.previews))
             if end.reason is not None:
-                self._emit(Failed(job.id, end.reason))
+                self._server.emit(Failed(job.id, end.reason))
             else:
                 images = tuple(job.images[k] for k in range(job.params.n))
-                self._emit(Done(job.id, images, time.perf_counter() - job.denoised))
+                self._server.emit(Done(job.id, images, time.perf_counter() - job.denoised))
 
     def _report(self) -> None:
         """Report what was done, at intervals, and once more when all is done."""
@@ -236,13 +208,8 @@ class Worker:
             evaluations |= lane.scheduler.evaluations
             previews |= lane.previews()
         progress = tuple(lane.progress() for lane in self._lanes)
-        self._emit(Progress(now - self._reported, progress, evaluations, previews))
+        self._server.emit(Progress(now - self._reported, progress, evaluations, previews))
         self._reported = now
-
-    def _emit(self, event: Event) -> None:
-        # If this fails, the server is gone, and `orphaned` ends this process.
-        with self._writing, contextlib.suppress(OSError):
-            self._connection.sendall(pack(event))
 
 
 def _reason(error: Exception) -> str:

@@ -17,8 +17,8 @@ from app.engine.errors import (
     GenerationFailed,
 )
 from app.engine.job import Image, Request, SamplingParams
-from app.engine.lane import ModelRunner
 from app.engine.ledger import Limits
+from app.engine.model_runner import ModelRunner
 from app.engine.watchdog import Upkeep
 from app.engine.wire import Load
 from tests.engine import LIMITS, asynchronous, begin, running, until, worker_of

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import pytest
 
-from app.engine.errors import EngineBusy, EngineError, OutOfMemory
+from app.engine.errors import EngineBusy, OutOfMemory
 from app.engine.job import Asker, Request
 from app.engine.lane import Ended
 from app.engine.ledger import Ledger, Limits
@@ -118,20 +118,11 @@ class Served:
         self.engine.came, self.engine.answered = self._come, self._answered
         self.told: dict[int, tuple[float, float]] = {}  # when it came, when it should end
         self.right: list[tuple[str, float, float]] = []  # model, seconds foretold, seconds
-        self.refused = 0
         self.reported = device.now
 
     def _come(self, number: int, request: Request) -> None:
         self._report()
-        low, high = 0.0, 10_000.0  # the least timeout with which it is taken
-        while high - low > 0.002 * high:
-            middle = (low + high) / 2
-            try:
-                self.ledger.admit(request, middle)
-                high = middle
-            except EngineError:
-                low = middle
-        self.told[number] = self.device.now, high
+        self.told[number] = self.device.now, self.ledger.expected(request).end
         self.ledger.add(Pending(number, request, request.params.work, None))  # type: ignore[arg-type]
 
     def _answered(self, end: Ended) -> None:
