@@ -27,6 +27,7 @@ from app.schemas.responses import (
     QueuedEvent,
 )
 from app.schemas.status import ModelList, ModelOut
+from models.sampling import SamplerName, Spacing
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _TIMEOUT = httpx.Timeout(30.0, read=None)  # how long drawing takes is the server's to bound
@@ -46,11 +47,15 @@ class Wanted(TypedDict, total=False):
 
     class_: str | int | None
     steps: int
+    sampler: SamplerName | None
+    spacing: Spacing | None
     guidance_scale: float | None
     guidance_interval: tuple[float, float]
     eta: float
     seed: int | None
     n: int
+    width: int | None
+    height: int | None
     model: str | None
     priority: int
     timeout: float | None

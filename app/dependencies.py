@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from app.engine.client import EngineClient
 from app.engine.job import Asker
 from app.generation import Studio
-from app.serving.crowd import client_of
+from app.http.crowd import client_of
 
 
 async def _engine(request: Request) -> EngineClient:

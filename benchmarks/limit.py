@@ -15,10 +15,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from app.engine.job import Image, Job, SamplingParams
+from app.engine.job import Image, Job, Request
 from app.engine.runner import Runner
 from app.engine.wire import Load
-from benchmarks.device.loop import closed_loop
+from benchmarks.device.loop import asked_of_digits, closed_loop
 from benchmarks.peers.sampling import Digits, best_device
 from benchmarks.workload import STEPS
 from models.library import find
@@ -79,8 +79,8 @@ def ours() -> dict[str, float]:
     runner.warm_up()
     speeds = {}
     for bucket in runner.info.costs.buckets:
-        params = SamplingParams(folder.name, 7, 50, 3.0, (0.0, 1.0), 0.0, 0, bucket.rows // 2)
-        job = Job(0, params)
+        params = asked_of_digits(7, 50, 3.0, n=bucket.rows // 2)
+        job = Job(0, Request(params))
         images = [Image(job, k, (0, 0, k), slot=k) for k in range(params.n)]
         for image in images:
             runner.start(image)
@@ -93,7 +93,7 @@ def ours() -> dict[str, float]:
         ) -> None:
             now = next(steps)
             for image in images:
-                image.step = now
+                image.evaluation = now
             runner.step(images, rows)
 
         speeds[str(bucket.rows)] = bucket.rows * calls_per_second(step)

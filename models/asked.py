@@ -1,6 +1,6 @@
 """The arguments that `sample` allows, checked in one place, before anything is drawn.
 
-Whole numbers and fractions may be NumPy's or those of a tensor. Standard library only.
+Whole numbers and fractions may be NumPy's or those of a tensor.
 """
 
 import numbers
@@ -8,47 +8,84 @@ import operator
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 from models.bounds import Length, Range, brief, check
+from models.sampling import SAMPLERS, Spacing
+from models.schedulers import SchedulerConfig
 
 MAX_SEED = 2**63 - 1
+DEFAULT_STEPS = 50
 _MAX_SCALE = 1e6  # a service's limit on guidance is far lower
 _Fraction = Annotated[float, Range(0, 1)]
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How images are drawn; see `LatentDiffusion.sample`."""
+class Options(TypedDict, total=False):
+    """How images are drawn; each may be left out. See `LatentDiffusion.sample`."""
 
     steps: int
+    sampler: str | None
+    spacing: str | None
+    guidance_scale: float | None
+    guidance_interval: tuple[float, float]
+    eta: float
+    start: int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are drawn, checked and complete."""
+
+    steps: int
+    sampler: str
+    spacing: Spacing
     guidance_scale: Annotated[float, Range(0, _MAX_SCALE)]
     guidance_interval: Annotated[tuple[_Fraction, ...], Length(2, 2)]
-    eta: _Fraction
+    eta: float
+    start: int
 
     @classmethod
     def of(
-        cls, *, steps: Any, guidance_scale: Any, guidance_interval: Any, eta: Any, timesteps: int
+        cls,
+        scheduler: SchedulerConfig,
+        own_scale: float,
+        *,
+        steps: Any = DEFAULT_STEPS,
+        sampler: Any = None,
+        spacing: Any = None,
+        guidance_scale: Any = None,
+        guidance_interval: Any = (0.0, 1.0),
+        eta: Any = 0.0,
+        start: Any = 0,
     ) -> "Sampling":
-        """Check all of them, for a model with this many timesteps; raises `ValueError`."""
+        """Check `Options` for a model with this scheduler and guidance; raises `ValueError`."""
         interval = guidance_interval
         if isinstance(interval, Iterable) and not isinstance(interval, str):
             interval = tuple(map(_plain, interval))
-        asked = cls(_plain(steps), _plain(guidance_scale), interval, _plain(eta))
-        check("steps", asked.steps, Annotated[int, Range(1, timesteps)])
-        for name in ("guidance_scale", "guidance_interval", "eta"):
-            check(name, getattr(asked, name), cls.__annotations__[name])
-        start, end = asked.guidance_interval
-        if start > end:
+        name = scheduler.sampler if sampler is None else sampler
+        if spacing is None and name in SAMPLERS:
+            spacing = SAMPLERS[name].spacing(scheduler.spacing)
+        scale = own_scale if guidance_scale is None else _plain(guidance_scale)
+        asked = cls(_plain(steps), name, spacing, scale, interval, _plain(eta), _plain(start))
+        scheduler.check(asked.sampler, asked.steps, asked.spacing, asked.eta, asked.start)
+        for key in ("guidance_scale", "guidance_interval"):
+            check(key, getattr(asked, key), cls.__annotations__[key])
+        first, last = asked.guidance_interval
+        if first > last:
             raise ValueError(
                 f"guidance_interval is {brief(interval)}; it must begin before it ends"
             )
         return asked
 
-    def guided(self, step: int) -> bool:
-        """Whether step 0..steps-1 is within the interval."""
-        start, end = self.guidance_interval
-        return start <= step / self.steps < end
+    @property
+    def evaluations(self) -> int:
+        """How often the network is evaluated for one image, guidance aside."""
+        return SAMPLERS[self.sampler].evaluations(self.steps, self.start)
+
+    def guided(self, evaluation: int) -> bool:
+        """Whether one of the evaluations, counted from 0, is within the interval."""
+        first, last = self.guidance_interval
+        return first <= evaluation / self.evaluations < last
 
 
 def read_labels(labels: Any) -> list[str | int | None]:

@@ -29,9 +29,11 @@ from models.config import (
 )
 from models.files import CheckpointError as CheckpointError  # what opening raises
 from models.files import read_json, write_json
-from models.index import INDEX, ModelIndex
+from models.index import INDEX, MAX_SIDE, ModelIndex
 from models.memory import MAX_PARAMETERS, activations, available, check_room, parameters
 from models.schedule import alpha_bars
+from models.schedulers import SchedulerConfig
+from models.sizes import Sizes
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
 from models.weight_files import (
@@ -44,7 +46,7 @@ from models.weight_files import (
 )
 
 _CONFIG, _SCHEDULE = "config.json", "scheduler/scheduler_config.json"
-_MAX_SIDE = 2048  # pixels of an image
+_FAINTEST = 1e-30  # an alpha-bar whose inverse is a float32 still
 Network = TypeVar("Network", AutoencoderKL, UNet2D)
 
 
@@ -54,10 +56,16 @@ class Checkpoint:
 
     vae: AutoencoderKL
     unet: UNet2D
-    schedule: DDIMConfig
+    schedule: SchedulerConfig
     classes: Classes
     guidance_scale: float
     notes: tuple[str, ...] = ()  # lines for the user: what was ignored, or assumed
+    sides: tuple[int, int] | None = None  # of images, the least and the most; the own size if None
+
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes of images that it may be asked for."""
+        return _sizes(self.unet.config, self.vae.config, self.sides)
 
 
 def open_checkpoint(
@@ -88,6 +96,10 @@ def open_checkpoint(
     except ValueError as error:
         raise ConfigError(f"{unet_path}: {error}") from error
     try:
+        _sizes(unet_config, vae_config, index.sides)
+    except ValueError as error:
+        raise ConfigError(f"{folder / INDEX}: {error}") from error
+    try:
         classes, class_notes = _classes(index.classes, unet_config.num_class_embeds)
     except ValueError as error:
         raise ConfigError(f"{folder / INDEX}: id2label: {error}") from error
@@ -101,7 +113,7 @@ def open_checkpoint(
     _fill(unet, unet_path.parent, device, dtype)
     weight_notes = [*_weight_notes(unet_path.parent), *_weight_notes(vae_path.parent)]
     notes = (*class_notes, *schedule_notes, *unet_notes, *vae_notes, *weight_notes)
-    return Checkpoint(vae, unet, schedule, classes, index.guidance_scale, notes)
+    return Checkpoint(vae, unet, schedule, classes, index.guidance_scale, notes, index.sides)
 
 
 def open_vae(
@@ -172,29 +184,36 @@ def _digest(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def _read_schedule(path: Path) -> tuple[DDIMConfig, tuple[str, ...]]:
+def _read_schedule(path: Path) -> tuple[SchedulerConfig, tuple[str, ...]]:
     """A schedule whose steps are finite: they divide by 1 - alpha-bar and, for epsilon, by it."""
-    schedule, notes = DDIMConfig.read(path)
-    alpha_bar = alpha_bars(schedule)[:-1]
+    schedule, notes = SchedulerConfig.read(path)
+    prediction = schedule.own.prediction_type
+    alpha_bar = alpha_bars(schedule.own)[:-1]
     low, high = alpha_bar.min().item(), alpha_bar.max().item()
-    if not (0 <= low <= high < 1 and (low or schedule.prediction_type != "epsilon")):
+    if not (0 <= low <= high < 1 and (low or prediction != "epsilon")):
         raise ConfigError(
             f"{path}: num_train_timesteps and betas give alpha-bars from {low:g} to {high:g}; "
-            f"allowed with prediction_type {schedule.prediction_type!r}: "
-            f"{'above 0' if schedule.prediction_type == 'epsilon' else 'from 0'}, below 1"
+            f"allowed with prediction_type {prediction!r}: "
+            f"{'above 0' if prediction == 'epsilon' else 'from 0'}, below 1"
+        )
+    exact = alpha_bars(schedule.own, torch.float64)[:-1]
+    if not ((exact.diff() < 0).all() and (exact[:-1] >= _FAINTEST).all()):
+        raise ConfigError(
+            f"{path}: num_train_timesteps and betas give neighbours one alpha-bar, or one below "
+            f"{_FAINTEST:g} before the last; allowed: each above that, and below the one before"
         )
     return schedule, (*notes, *_remarks(schedule))
 
 
-def _remarks(schedule: DDIMConfig) -> list[str]:
+def _remarks(schedule: SchedulerConfig) -> list[str]:
     """What a schedule does that users of another sampler may not expect."""
-    remarks = []
-    if schedule.clip_sample:  # latents have a variance of 1; images were meant
-        limit = f"{schedule.clip_sample_range:g}"
+    remarks, own = [], schedule.own
+    if math.isfinite(own.clip):  # latents have a variance of 1; images were meant
+        limit = f"{own.clip:g}"
         remarks.append(
             f"clip_sample is true: predicted latents are kept within -{limit} to {limit}"
         )
-    if schedule.timestep_spacing == "linspace":  # models/schedule.py
+    if own.timestep_spacing == "linspace" and schedule.sampler in ("ddim", "pndm"):  # schedule.py
         remarks.append("timestep_spacing is linspace: steps differ a little from diffusers")
     return [f"{_SCHEDULE}: {remark}" for remark in remarks]
 
@@ -226,11 +245,31 @@ def _check_latents(unet: UNet2DConfig, vae: AutoencoderKLConfig) -> None:
         raise ValueError("sample_size is missing")
     if vae.mid_block_add_attention:
         check_positions(unet.sample_size, math.prod(unet.latent_size))
-    if (side := max(unet.latent_size) * vae.downscale) > _MAX_SIDE:
+    if (side := max(unet.latent_size) * vae.downscale) > MAX_SIDE:
         raise ValueError(
             f"sample_size is {unet.sample_size}, which makes images with a side of {side} pixels; "
-            f"allowed: up to {_MAX_SIDE}"
+            f"allowed: up to {MAX_SIDE}"
         )
+
+
+def _sizes(unet: UNet2DConfig, vae: AutoencoderKLConfig, sides: tuple[int, int] | None) -> Sizes:
+    """The sizes of images that a model may be asked for; raises `ValueError`."""
+    height, width = (side * vae.downscale for side in unet.latent_size)
+    if sides is None:
+        return Sizes(width, height)
+    least, most = sides
+    step = vae.downscale * 2 ** (len(unet.block_out_channels) - 1)
+    if not least <= min(width, height) <= max(width, height) <= most or least % step or most % step:
+        raise ValueError(
+            f"image_sides is {list(sides)}; allowed: two multiples of {step}, with the model's own "
+            f"{width}x{height} between them"
+        )
+    largest = most // vae.downscale
+    for level in unet.attending[:1]:
+        check_positions(f"up to {largest}", largest**2 // 4**level)
+    if vae.mid_block_add_attention:
+        check_positions(f"up to {largest}", largest**2)
+    return Sizes(width, height, step=step, least=least, most=most)
 
 
 def _vae_dtype(config: AutoencoderKLConfig, dtype: torch.dtype) -> torch.dtype:

@@ -6,6 +6,7 @@ file, the key and what is allowed: a model that opens is a model that is compute
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,25 +227,17 @@ class UNet2DConfig(Config):
 
 
 @dataclass(frozen=True)
-class DDIMConfig(Config):
-    """diffusers `DDIMScheduler`: the noise schedule and how samplers step through it."""
-
-    class_name: ClassVar[str] = "DDIMScheduler"
+class ScheduleConfig(Config):
+    """What every scheduler of diffusers has: the noise schedule, and where samplers look at it."""
 
     num_train_timesteps: Timesteps = 1000
     beta_start: Beta = 0.0001
     beta_end: Beta = 0.02
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
     trained_betas: Annotated[tuple[Beta, ...], Length(1, 10_000)] | None = None
-    clip_sample: bool = True
-    clip_sample_range: Factor = 1.0
-    set_alpha_to_one: bool = True
     steps_offset: Annotated[int, Range(0, 10_000)] = 0
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
-    thresholding: Literal[False] = False
-    dynamic_thresholding_ratio: Annotated[float, Range(0, 1)] = 0.995
-    sample_max_value: Factor = 1.0
-    timestep_spacing: Literal["leading", "trailing", "linspace"] = "leading"
+    timestep_spacing: Literal["leading", "trailing", "linspace"] = "linspace"
     rescale_betas_zero_snr: bool = False
 
     def __post_init__(self) -> None:
@@ -265,6 +258,46 @@ class DDIMConfig(Config):
                 "rescale_betas_zero_snr with prediction_type 'epsilon' has no finite first step; "
                 "allowed with it: 'v_prediction', 'sample'"
             )
+
+    @property
+    def clip(self) -> float:
+        """The bound on |x0|."""
+        return math.inf
+
+    @property
+    def ends_clean(self) -> bool:
+        """Whether the last step ends without noise, and not at timestep 0."""
+        return True
+
+
+@dataclass(frozen=True)
+class ClippedConfig(ScheduleConfig):
+    """Those that may bound x0."""
+
+    clip_sample: bool = False
+    clip_sample_range: Factor = 1.0
+
+    @property
+    def clip(self) -> float:
+        return self.clip_sample_range if self.clip_sample else math.inf
+
+
+@dataclass(frozen=True)
+class DDIMConfig(ClippedConfig):
+    """diffusers `DDIMScheduler`: what is trained with, and saved."""
+
+    class_name: ClassVar[str] = "DDIMScheduler"
+
+    timestep_spacing: Literal["leading", "trailing", "linspace"] = "leading"
+    clip_sample: bool = True
+    set_alpha_to_one: bool = True
+    thresholding: Literal[False] = False
+    dynamic_thresholding_ratio: Annotated[float, Range(0, 1)] = 0.995
+    sample_max_value: Factor = 1.0
+
+    @property
+    def ends_clean(self) -> bool:
+        return self.set_alpha_to_one
 
 
 def check_positions(sample_size: object, count: int) -> None:

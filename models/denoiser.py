@@ -3,10 +3,11 @@
 This is the only place that knows whether a network takes classes or nothing at all.
 """
 
+import copy
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.conditioning import Classes, Condition
 from models.unet import UNet2D
@@ -51,6 +52,21 @@ class Denoiser:
             torch.stack([sides[side] for sides in given]).to(self.device)
             for given in zip(*encoded, strict=True)
         )
+
+    def time_features(self, t: Tensor) -> Tensor:
+        """What the network's time embedding reads for timesteps (B,): (B, dim) float32.
+
+        Sines are computed in float64: those of float32 may round the last numbers of a tensor,
+        which do not fill a vector register, in another way than the others.
+        """
+        made: Tensor = self.unet.time_features(t, within=torch.float64)
+        return made
+
+    def without_time_features(self) -> UNet2D:
+        """The same network, which reads time features (B, dim) in place of timesteps."""
+        bare = copy.copy(self.unet)
+        bare._modules = {**self.unet._modules, "time_features": nn.Identity()}
+        return bare
 
     def __call__(self, x: Tensor, t: Tensor, *conditioning: Tensor) -> Tensor:
         """The network's prediction, (B, C, h, w) float32.

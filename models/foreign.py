@@ -1,11 +1,14 @@
 """Keys that other classes and versions of diffusers leave in a configuration without effect.
 
-diffusers passes over every key that a class does not know, typing errors among them. Here a key is
-passed over if it is in these tables, and only with a value that changes no pixel of ours; any other
-is an error. diffusers 0.42.1, and the files of versions since 0.0.4. Standard library only.
+diffusers passes over every key that a class does not know, typing errors among them. Here a key of
+a network is passed over if it is in these tables, and only with a value that changes no pixel of
+ours; any other is an error. A key of a scheduler that nobody knows is passed over as well, unless
+it is spelt almost as a known one. diffusers 0.42.1, and the files of versions since 0.0.4.
+Standard library only.
 """
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from models.bounds import brief
@@ -13,7 +16,7 @@ from models.bounds import brief
 Allowed = tuple[object, ...] | None  # values that change nothing; None: all values
 _SHOWN = 4  # class names in a message
 
-# Those whose configuration DDIM can sample by: networks that predict epsilon, v or the sample at a
+# Those whose configuration can be sampled by: networks that predict epsilon, v or the sample at a
 # timestep of a schedule of betas. diffusers calls them compatible, and EDMEulerScheduler too, whose
 # networks are scaled otherwise and know no betas.
 SCHEDULERS = (
@@ -31,6 +34,7 @@ SCHEDULERS = (
     "KDPM2AncestralDiscreteScheduler",
     "DEISMultistepScheduler",
     "UniPCMultistepScheduler",
+    "LCMScheduler",
     "SASolverScheduler",
     "DDIMParallelScheduler",
     "DDPMParallelScheduler",
@@ -42,46 +46,22 @@ _REASONS = {
     "VQModel": "its latents are entries of a codebook",
 }
 _FIXED = (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")
-_SCHEDULER: Mapping[str, Allowed] = {
+_OF_THE_NETWORK: Mapping[str, Allowed] = {  # whatever the class of the scheduler
     "variance_type": _FIXED,  # if it is learned, the network has twice the channels
     "timestep_type": ("discrete",),  # otherwise the network reads the logarithm of a noise level
     "use_flow_sigmas": (False,),
     "predict_epsilon": (True,),  # before prediction_type; False meant "sample"
     "timestep_values": (None,),
-    **dict.fromkeys(  # how other samplers choose and make their steps
-        [
-            "algorithm_type",
-            "corrector_order",
-            "disable_corrector",
-            "euler_at_final",
-            "final_sigmas_type",
-            "flow_shift",
-            "interpolation_type",
-            "lambda_min_clipped",
-            "lower_order_final",
-            "noise_sampler_seed",
-            "original_inference_steps",
-            "predict_x0",
-            "predictor_order",
-            "shift_terminal",
-            "sigma_max",
-            "sigma_min",
-            "skip_prk_steps",
-            "solver_order",
-            "solver_p",
-            "solver_type",
-            "tau_func",
-            "tensor_format",
-            "time_shift_type",
-            "timestep_scaling",
-            "use_beta_sigmas",
-            "use_dynamic_shifting",
-            "use_exponential_sigmas",
-            "use_karras_sigmas",
-            "use_lu_lambdas",
-        ]
-    ),
 }
+_OF_SOLVERS = (  # that are read as DDIM, and of old versions
+    "corrector_order",
+    "noise_sampler_seed",
+    "predictor_order",
+    "tau_func",
+    "tensor_format",
+)
+_CLOSE = 0.75  # as difflib measures it: most of a key's letters in their order
+_MOST_UNKNOWN = 16
 _UNET: Mapping[str, Allowed] = {  # of UNet2DConditionModel
     **dict.fromkeys(  # of cross-attention, which no block of UNet2DModel has
         [
@@ -121,7 +101,7 @@ _VAE: Mapping[str, Allowed] = {
     "use_slicing": None,  # in how many parts, not what
     "use_tiling": None,
 }
-_TABLES = {"DDIMScheduler": _SCHEDULER, "UNet2DModel": _UNET, "AutoencoderKL": _VAE}
+_TABLES = {"UNet2DModel": _UNET, "AutoencoderKL": _VAE}
 
 
 def allowed_classes(class_name: str) -> tuple[str, ...]:
@@ -143,29 +123,59 @@ def check_class(key: str, found: object, class_name: str) -> None:
 
 
 def sift(class_name: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """A configuration without its foreign keys, and their names in order.
-
-    Values that their class took by default are left out as well, where a file names them: diffusers
-    lets another class take its own default.
+    """A network's configuration without its foreign keys, and their names in order.
 
     Raises:
         ValueError: a foreign key with a value that would change what is drawn.
     """
-    default = values.get("_use_default_values")
-    unset = {key for key in default if isinstance(key, str)} if isinstance(default, list) else ()
     table, own, passed = _TABLES.get(class_name, {}), {}, []
     for key, value in values.items():
-        if key in unset:
-            continue
         if key not in table:
             own[key] = value
             continue
-        allowed = table[key]
-        if allowed is not None and not any(_same(value, other) for other in allowed):
-            listed = ", ".join("null" if other is None else repr(other) for other in allowed)
-            raise ValueError(f"{key} is {brief(value)}; allowed: {listed}")
+        _check(key, value, table[key])
         passed.append(key)
     return own, tuple(sorted(passed))
+
+
+def sift_scheduler(
+    values: Mapping[str, Any], own: Collection[str], others: Collection[str]
+) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
+    """Split a scheduler's file: what its class reads, what others read, and what it has no use for.
+
+    Values that their class took by default are left out, where a file names them: diffusers lets
+    another class take its own default. A key that no class knows is of no use, as in diffusers; but
+    one that is spelt almost as a known one stays among the first, to be refused.
+
+    Args:
+        values: the file.
+        own: the keys of its class.
+        others: the keys of all classes that are built.
+
+    Raises:
+        ValueError: a value that would change what is drawn, or very many unknown keys.
+    """
+    default = values.get("_use_default_values")
+    unset = {key for key in default if isinstance(key, str)} if isinstance(default, list) else ()
+    given = {k: v for k, v in values.items() if not k.startswith("_") and k not in unset}
+    known = {*others, *_OF_THE_NETWORK, *_OF_SOLVERS}
+    unknown = [key for key in given if key not in known]
+    if len(unknown) > _MOST_UNKNOWN:
+        raise ValueError(f"has {len(unknown)} unknown keys; allowed: up to {_MOST_UNKNOWN}")
+    for key in _OF_THE_NETWORK.keys() & given.keys():
+        _check(key, given[key], _OF_THE_NETWORK[key])
+    misspelt = {key for key in unknown if difflib.get_close_matches(key[:40], known, 1, _CLOSE)}
+    read = {key: given[key] for key in given if key in own or key in misspelt}
+    passed = sorted(brief(key) if key in unknown else key for key in given if key not in read)
+    foreign = {key: given[key] for key in given if key in others and key not in own}
+    return read, foreign, tuple(passed)
+
+
+def _check(key: str, value: object, allowed: Allowed) -> None:
+    if allowed is None or any(_same(value, other) for other in allowed):
+        return
+    listed = ", ".join("null" if other is None else repr(other) for other in allowed)
+    raise ValueError(f"{key} is {brief(value)}; allowed: {listed}")
 
 
 def _same(value: object, other: object) -> bool:

@@ -1,17 +1,19 @@
-"""`model_index.json`: the components of a model folder, its classes, its default guidance."""
+"""`model_index.json`: the components of a model folder, its classes, guidance and image sizes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from models.bounds import brief
+from models.bounds import Length, Range, brief, check
 from models.conditioning import MAX_CLASSES, MAX_GUIDANCE_SCALE, class_names
 from models.config import ConfigError
 from models.files import CheckpointError, read_json, write_json
 from models.foreign import check_class
 
 INDEX = "model_index.json"
+MAX_SIDE = 2048  # pixels of an image
+Side = Annotated[int, Range(1, MAX_SIDE)]
 _KNOWN = {"vae": "AutoencoderKL", "unet": "UNet2DModel", "scheduler": "DDIMScheduler"}
 _LDM_VAE = "vqvae"  # what diffusers' LDMPipeline calls its autoencoder, of whatever class
 
@@ -23,6 +25,7 @@ class ModelIndex:
     classes: tuple[str, ...] = ()
     guidance_scale: float = 1.0
     vae: str = "vae"  # the component, and its folder
+    sides: tuple[int, int] | None = None  # of images, the least and the most; the own size if None
 
     @classmethod
     def read(cls, folder: Path) -> "ModelIndex":
@@ -53,9 +56,15 @@ class ModelIndex:
                 f"{path}: guidance_scale is {brief(scale)}; "
                 f"allowed: a number from 0 to {MAX_GUIDANCE_SCALE}"
             )
+        sides = values.get("image_sides")
+        try:
+            check("image_sides", sides, Annotated[tuple[Side, ...], Length(2, 2)] | None)
+        except ValueError as error:
+            raise ConfigError(f"{path}: {error}") from error
         try:
             labels = values.get("id2label")
-            return cls(() if labels is None else _names(labels), float(scale), vae)
+            names = () if labels is None else _names(labels)
+            return cls(names, float(scale), vae, None if sides is None else (sides[0], sides[1]))
         except ValueError as error:
             raise ConfigError(f"{path}: id2label {error}") from error
 
@@ -65,6 +74,8 @@ class ModelIndex:
         values |= {name: ["diffusers", known] for name, known in _KNOWN.items()}
         values["id2label"] = {str(i): name for i, name in enumerate(self.classes)}
         values["guidance_scale"] = self.guidance_scale
+        if self.sides is not None:
+            values["image_sides"] = list(self.sides)
         write_json(folder / INDEX, values)
 
 

@@ -1,5 +1,6 @@
 """How much memory a model needs, estimated before any is taken, and how much is available."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,35 +20,53 @@ def parameters(network: nn.Module) -> int:
     return sum(weight.numel() for weight in network.parameters())
 
 
-def activations(unet: UNet2DConfig, vae: AutoencoderKLConfig, rows: int) -> int:
+def activations(
+    unet: UNet2DConfig,
+    vae: AutoencoderKLConfig,
+    rows: int,
+    latent_size: tuple[int, int] | None = None,
+) -> int:
     """Bytes that `rows` images need besides the weights: a rough estimate, rather too high.
 
     Denoising, decoding, and the fit of the previews follow each other. Attention is counted
     without the matrix of all pairs of positions, which no kernel in use keeps.
+
+    Args:
+        unet, vae: the networks.
+        rows: images at once.
+        latent_size: (height, width) of their latents; the UNet's own if absent.
     """
-    height, width = unet.latent_size
-    area, last = height * width, len(vae.block_out_channels) - 1
+    area = math.prod(latent_size or unet.latent_size)
+    fit = area * (9 * vae.latent_channels + 1) * 2 * _BYTES  # models/preview.py; it is in float64
+    return rows * max(denoising(unet, latent_size), decoding(vae, area), fit)
+
+
+def denoising(unet: UNet2DConfig, latent_size: tuple[int, int] | None = None) -> int:
+    """Bytes of the maps that the UNet has at once for one row, as `activations` counts them."""
     wide = [*unet.block_out_channels[:1], *unet.block_out_channels, *unet.block_out_channels[-1:]]
     skipped = [
         max(width, below) + max(width, above)
         for above, width, below in zip(wide, wide[1:], wide[2:], strict=False)
     ]
-    denoise = _values(
+    return _BYTES * _values(
         unet.block_out_channels,
-        area,
+        math.prod(latent_size or unet.latent_size),
         stages=2 * unet.layers_per_block + 3,  # down, the middle's two, up
         inputs=[6 * channels for channels in skipped],  # copies, and what they are made of
         attending=unet.attending,
     )
-    decode = _values(
+
+
+def decoding(vae: AutoencoderKLConfig, area: int) -> int:
+    """Bytes of the maps that the decoder has at once for a latent of `area` positions."""
+    last = len(vae.block_out_channels) - 1
+    return _BYTES * _values(
         vae.block_out_channels,
         area * vae.downscale**2,
         stages=vae.layers_per_block + 1,
         inputs=[4 * max(vae.block_out_channels[i : i + 2]) for i in range(last + 1)],
         attending=[last] if vae.mid_block_add_attention else [],
     )
-    fit = area * (9 * vae.latent_channels + 1) * 2  # models/preview.py; it is in float64
-    return rows * _BYTES * max(denoise, decode, fit)
 
 
 def _values(

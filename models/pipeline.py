@@ -5,20 +5,20 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, Unpack
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from models.asked import Sampling, read_labels, read_seeds
+from models.asked import Options, Sampling, read_labels, read_seeds
 from models.bounds import brief
 from models.checkpoint import Checkpoint, open_checkpoint
 from models.conditioning import Condition
-from models.ddim import ddim_step, guide, trajectory
 from models.denoiser import Conditioning, Denoiser
 from models.library import locate
 from models.precision import set_precision
+from models.samplers import HISTORY, guide, step, trajectory
 
 # Kernels choose their summation order by the shape of the batch, so a row's last bits depend on how
 # many rows ride with it. UNet and decoder always run on blocks of exactly `block_rows` rows, short
@@ -43,6 +43,7 @@ class LatentDiffusion:
         self.denoiser = Denoiser(checkpoint.unet, checkpoint.classes)
         self.schedule, self.classes = checkpoint.schedule, checkpoint.classes
         self.guidance_scale, self.notes = checkpoint.guidance_scale, checkpoint.notes
+        self.sizes = checkpoint.sizes
         self.device, self.dtype = self.denoiser.device, self.denoiser.dtype
         self.precision = "tf32" if tf32 else str(self.dtype).removeprefix("torch.")
         self._vae_dtype = next(self.vae.parameters()).dtype
@@ -124,23 +125,22 @@ class LatentDiffusion:
         latents = latents.to(self.device, self._vae_dtype)
         return self._in_blocks(self.vae.decode, latents).float()
 
-    def start(self, seed: int) -> tuple[Tensor, torch.Generator]:
-        """The initial noise of one image, (C, h, w) float32, and its generator for DDIM's noise.
+    def start(
+        self, seed: int, shape: tuple[int, int, int] | None = None
+    ) -> tuple[Tensor, torch.Generator]:
+        """The initial noise of one image, (C, h, w) float32, and its generator for later noise.
 
-        Drawn on the CPU whatever the device, so a seed means the same noise everywhere.
+        `shape` is the model's own if absent. Drawn on the CPU whatever the device, so a seed means
+        the same noise everywhere.
         """
         generator = torch.Generator("cpu").manual_seed(seed)
-        return torch.randn(self.latent_shape, generator=generator), generator
+        return torch.randn(shape or self.latent_shape, generator=generator), generator
 
     def images(
         self,
         labels: Sequence[str | int | None],
         seeds: Sequence[int] | None = None,
-        *,
-        steps: int = 50,
-        guidance_scale: float | None = None,
-        guidance_interval: tuple[float, float] = (0.0, 1.0),
-        eta: float = 0.0,
+        **options: Unpack[Options],
     ) -> list[Image.Image]:
         """Draw as `sample` does, as PIL images; `image.info["seed"]` is the seed of each.
 
@@ -149,39 +149,33 @@ class LatentDiffusion:
         """
         asked = read_labels(labels)
         own = read_seeds(seeds, len(asked))
-        made = self.sample(
-            asked,
-            own,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            guidance_interval=guidance_interval,
-            eta=eta,
-        )
-        return [to_image(pixels, seed) for pixels, seed in zip(to_uint8(made), own, strict=True)]
+        made = to_uint8(self.sample(asked, own, **options))
+        return [to_image(pixels, seed) for pixels, seed in zip(made, own, strict=True)]
 
     @torch.inference_mode()
     def sample(
         self,
         labels: Sequence[str | int | None],
         seeds: Sequence[int] | None = None,
-        *,
-        steps: int = 50,
-        guidance_scale: float | None = None,
-        guidance_interval: tuple[float, float] = (0.0, 1.0),
-        eta: float = 0.0,
+        **options: Unpack[Options],
     ) -> Tensor:
-        """Draw one image per label. DDIM, Song et al. 2021, eq. 12; guidance, Ho & Salimans 2022.
+        """Draw one image per label, with guidance, Ho & Salimans 2022.
 
         Args:
             labels: class names or indices; None for no class (guidance then changes nothing).
             seeds: one per label, 0 to 2^63 - 1; random if absent (`images` says which they were).
-            steps: 1 to T.
-            guidance_scale: 1 is none, 0 draws no class; up to a million. The model's own default if
-                absent.
-            guidance_interval: the part of the way that is guided, as fractions of the steps: step i
-                is if start <= i / steps < end. After Kynkaanniemi et al. 2024, who bound the noise
-                level where this bounds the step.
-            eta: 0 deterministic to 1 ancestral.
+            options: these, of which each may be left out:
+
+                steps: 1 to T; 50.
+                sampler: one of `schedule.samplers`; the model's own.
+                spacing: how noise levels are placed, one of the sampler's `spacings`; the model's
+                    own, where the sampler takes it.
+                guidance_scale: 1 is none, 0 draws no class; up to a million; the model's own.
+                guidance_interval: the part of the way that is guided, as fractions of the
+                    evaluations: evaluation i of E is if begin <= i / E < end; all of it. After
+                    Kynkaanniemi et al. 2024, who bound the noise level where this bounds the step.
+                eta: 0 deterministic to 1 ancestral, for `ddim` alone; 0.
+                start: how many steps are left out at the noisy end; 0.
 
         Returns:
             Images in [-1, 1], (B, C, H, W) float32.
@@ -189,15 +183,7 @@ class LatentDiffusion:
         Raises:
             ValueError: an argument is none of these; or an image is not finite.
         """
-        x = self.denoise(
-            labels,
-            seeds,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            guidance_interval=guidance_interval,
-            eta=eta,
-        )
-        images = self.decode(x)
+        images = self.decode(self.denoise(labels, seeds, **options))
         if not images.isfinite().all():
             raise ValueError("an image is not finite")
         return images.clamp(-1, 1)
@@ -208,42 +194,55 @@ class LatentDiffusion:
         labels: Sequence[str | int | None],
         seeds: Sequence[int] | None = None,
         *,
-        steps: int,
-        guidance_scale: float | None = None,
-        guidance_interval: tuple[float, float] = (0.0, 1.0),
-        eta: float = 0.0,
+        latents: Tensor | None = None,
+        **options: Unpack[Options],
     ) -> Tensor:
-        """The first half of `sample`: scaled latents, (B, C, h, w) float32."""
+        """The first half of `sample`: scaled latents, (B, C, h, w) float32.
+
+        `latents`, of the same shape, are what a way with a `start` begins from under its noise;
+        zeros if absent.
+        """
         conditions = [Condition(self.classes.index(label)) for label in read_labels(labels)]
         seeds = read_seeds(seeds, len(conditions))
-        asked = Sampling.of(
-            steps=steps,
-            guidance_scale=self.guidance_scale if guidance_scale is None else guidance_scale,
-            guidance_interval=guidance_interval,
-            eta=eta,
-            timesteps=self.schedule.num_train_timesteps,
+        asked = Sampling.of(self.schedule, self.guidance_scale, **options)
+        begun = [self.start(seed) for seed in seeds]
+        way = trajectory(
+            self.schedule,
+            asked.sampler,
+            asked.steps,
+            spacing=asked.spacing,
+            eta=asked.eta,
+            start=asked.start,
         )
+        x = way.noise * torch.stack([noise for noise, _ in begun]).to(self.device)
+        if latents is not None:
+            x = way.signal * self._checked(latents, len(begun)) + x
         rows = len(conditions)
         own, null = (self.denoiser.gather(conditions, side) for side in (0, 1))
         both = tuple(torch.cat(sides) for sides in zip(own, null, strict=True))
         scales = torch.full((rows,), asked.guidance_scale, device=self.device)
-        starts = [self.start(seed) for seed in seeds]
-        x = torch.stack([noise for noise, _ in starts]).to(self.device)
-        clip = self.schedule.clip_sample_range if self.schedule.clip_sample else None
-        visited, taken = trajectory(self.schedule, asked.steps, asked.eta)
-        taken = taken.float().to(self.device)
-        for i, t in enumerate(visited):
+        history = x.new_zeros(rows, HISTORY, *self.latent_shape) if way.remembers else None
+        coefficients = way.coefficients.float().to(self.device)
+        for i, t in enumerate(way.timesteps.tolist()):
             if asked.guided(i) and asked.guidance_scale != 1 and self.classes.null is not None:
                 output = self._predict(torch.cat([x, x]), t, both)
                 output = guide(output[:rows], output[rows:], scales)
             else:
                 output = self._predict(x, t, own)
             noise = None
-            if asked.eta:
-                drawn = [torch.randn(self.latent_shape, generator=draw) for _, draw in starts]
+            if way.draws[i]:
+                drawn = [torch.randn(self.latent_shape, generator=draw) for _, draw in begun]
                 noise = torch.stack(drawn).to(self.device)
-            x, _ = ddim_step(x, output, taken[i].expand(rows, -1), noise=noise, clip=clip)
+            x, y = step(x, output, coefficients[i].expand(rows, -1), history, noise)
+            if history is not None and way.kept[i] < HISTORY:
+                history[:, way.kept[i]] = y
         return x
+
+    def _checked(self, latents: Tensor, rows: int) -> Tensor:
+        shape = (rows, *self.latent_shape)
+        if tuple(latents.shape) != shape:
+            raise ValueError(f"latents have the shape {tuple(latents.shape)}; allowed: {shape}")
+        return latents.to(self.device, torch.float32)
 
     def _predict(self, x: Tensor, t: float, conditioning: Conditioning) -> Tensor:
         """The network's output for rows at one timestep, (B, C, h, w) float32."""

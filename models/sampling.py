@@ -25,7 +25,8 @@ SamplerName = Literal[
 ]
 Spacing = Literal["default", "karras", "exponential"]
 SPACINGS: tuple[Spacing, ...] = ("default", "karras", "exponential")
-DEFAULT_SAMPLER, DEFAULT_SPACING = "ddim", "default"
+DEFAULT_SAMPLER = "ddim"
+DEFAULT_SPACING: Spacing = "default"
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Sampler:
 
     `title` is AUTOMATIC1111's name for it. `twice`: it evaluates the network twice per step, except
     in the last; `extra`: once more in its first. `spaced`: it walks noise levels, so that `spacing`
-    can place them; otherwise it walks timesteps. `noisy`: its steps add noise; `eta`: they add as
-    much as eta says.
+    can place them; otherwise it walks timesteps. `inherits`: it takes the model's own spacing where
+    none is asked for. `noisy`: its steps add noise; `eta`: they add as much as eta says.
     """
 
     name: str
@@ -43,19 +44,25 @@ class Sampler:
     twice: bool = False
     extra: bool = False
     spaced: bool = True
+    inherits: bool = True
     noisy: bool = False
     eta: bool = False
 
     def evaluations(self, steps: int, start: int = 0) -> int:
         """How often the network is evaluated for one image that begins at step `start`."""
+        left = steps - start
         if self.twice:
-            return 2 * (steps - start) - 1
-        return steps - start + (self.extra and steps > 1)
+            return 2 * left - 1
+        return left + (self.extra and left > 1)
 
     @property
     def spacings(self) -> tuple[Spacing, ...]:
         """Those it can be asked for."""
         return SPACINGS if self.spaced else SPACINGS[:1]
+
+    def spacing(self, own: Spacing) -> Spacing:
+        """What is meant where none is asked for, by a model whose own is this."""
+        return own if self.spaced and self.inherits else DEFAULT_SPACING
 
 
 SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
@@ -64,12 +71,12 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         for sampler in (
             Sampler("ddim", "DDIM", spaced=False, eta=True),
             Sampler("euler", "Euler"),
-            Sampler("euler_a", "Euler a", noisy=True),
+            Sampler("euler_a", "Euler a", inherits=False, noisy=True),
             Sampler("heun", "Heun", twice=True),
             Sampler("lms", "LMS"),
             Sampler("dpmpp_2m", "DPM++ 2M"),
             Sampler("dpmpp_2m_sde", "DPM++ 2M SDE", noisy=True),
-            Sampler("dpmpp_2s_a", "DPM++ 2S a", twice=True, noisy=True),
+            Sampler("dpmpp_2s_a", "DPM++ 2S a", twice=True, inherits=False, noisy=True),
             Sampler("dpmpp_3m", "DPM++ 3M"),
             Sampler("unipc", "UniPC"),
             Sampler("pndm", "PLMS", extra=True, spaced=False),

@@ -6,6 +6,7 @@ import click
 
 from app.cli.console import FiniteRange, Numbers, one_line
 from models.library import find
+from models.sampling import SAMPLERS, SPACINGS, Spacing
 
 _EPILOG_TRAIN = """\b
 Examples:
@@ -136,12 +137,18 @@ def train_diffusion_command(
 @click.option(
     "--guidance-scale", type=Numbers(float), help="Comma-separated. [default: the model's]"
 )
+@click.option("--sampler", type=click.Choice(list(SAMPLERS)), help="[default: the model's]")
+@click.option(
+    "--spacing",
+    type=click.Choice(SPACINGS),
+    help="How noise levels are spaced. [default: the model's]",
+)
 @click.option(
     "--eta",
     type=FiniteRange(0, 1),
     default=0.0,
     show_default=True,
-    help="0 is DDIM, 1 ancestral.",
+    help="Noise of ddim: 0 for none, 1 for as much as DDPM.",
 )
 @click.option(
     "--seed",
@@ -159,6 +166,8 @@ def evaluate(
     samples: int,
     steps: list[int],
     guidance_scale: list[float] | None,
+    sampler: str | None,
+    spacing: Spacing | None,
     eta: float,
     seed: int,
     out: Path | None,
@@ -191,6 +200,8 @@ def evaluate(
             data_dir,
             samples=samples,
             settings=settings,
+            sampler=sampler,
+            spacing=spacing,
             eta=eta,
             seed=seed,
             cache=default_folder(),
@@ -200,7 +211,8 @@ def evaluate(
             click.echo(f"{len(report.rows) - 2} of {len(settings)} settings measured", err=True)
         click.echo(report.to_table())
         click.echo(
-            f"\n{samples} samples; classifier {report.classifier}, "
+            f"\n{report.sampler}, spacing {report.spacing}; {samples} samples; "
+            f"classifier {report.classifier}, "
             f"{report.classifier_accuracy:.2%} right on {report.held_out} real test images; "
             f"real training images through the VAE: {report.reconstruction_psnr:.1f} dB"
         )

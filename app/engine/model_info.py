@@ -8,7 +8,7 @@ from typing import NamedTuple
 from app.engine.costs import Costs
 from app.engine.errors import EngineUnavailable
 from models.conditioning import Classes
-from models.sampling import DEFAULT_SAMPLER, DEFAULT_SPACING
+from models.sampling import DEFAULT_SAMPLER, DEFAULT_SPACING, SAMPLERS, Spacing
 from models.sizes import Sizes
 
 
@@ -36,7 +36,8 @@ class ModelInfo:
     exact: bool  # pixels do not depend on what shares the batch, as measured at warm-up
     costs: Costs  # as measured at warm-up, at the model's own size
     sampler: str = DEFAULT_SAMPLER  # of requests that name none
-    spacing: str = DEFAULT_SPACING  # likewise, with that sampler
+    spacing: Spacing = DEFAULT_SPACING  # of the checkpoint; a sampler takes it where it can
+    samplers: tuple[str, ...] = tuple(SAMPLERS)  # those that it can be drawn with
     platform: str = ""  # processors, libraries and rounding: what pixels' last bits depend on
     blocks: tuple[int, int] = (16, 16)  # rows of UNet and decoder whose last bits all ticks have
     slots: int = 64  # images of one client in flight, where the settings do not say

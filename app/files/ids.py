@@ -82,7 +82,7 @@ def params_of(name: str, models: Mapping[str, ModelInfo]) -> SamplingParams:
 
 def _params(asked: _Asked, info: ModelInfo) -> SamplingParams | None:
     """What an id asks of a model; None if a request could not."""
-    condition, sampler = Condition(asked.class_index), SAMPLERS.get(asked.sampler)
+    condition = Condition(asked.class_index)
     allowed = (
         0 <= asked.seed <= MAX_SEED
         and 1 <= asked.steps <= min(MAX_STEPS, info.max_steps)
@@ -90,8 +90,8 @@ def _params(asked: _Asked, info: ModelInfo) -> SamplingParams | None:
         and 0 <= asked.scale <= MAX_GUIDANCE_SCALE
         and 0 <= asked.eta <= 1
         and 0 <= asked.start <= asked.end <= 1
-        and sampler is not None
-        and asked.spacing in sampler.spacings
+        and asked.sampler in info.samplers
+        and asked.spacing in SAMPLERS[asked.sampler].spacings
     )
     if not allowed:
         return None

@@ -9,7 +9,7 @@ import secrets
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.serving import logs
+from app.http import logs
 
 _PLAIN = re.compile(rb"[!-~]{1,128}")
 

@@ -11,7 +11,7 @@ from collections import deque
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.serving.crowd import client_of
+from app.http.crowd import client_of
 
 _A_ROUND = 4  # requests begun each time around the event loop: a few milliseconds
 _REFUSALS_A_SECOND, _AT_ONCE = 100, 100  # of one client

@@ -1,1 +1,1 @@
-"""One router a subject."""
+"""The APIs: one folder each."""

@@ -27,7 +27,7 @@ from app.engine.model_info import ModelInfo
 from app.errors import LONGEST_NAME, MOST_ERRORS, InvalidRequest, model_of
 from app.schemas.prompts import asked_of
 from models.conditioning import Condition
-from models.sampling import DEFAULT_SPACING, SAMPLERS, SamplerName, Spacing
+from models.sampling import SAMPLERS, SamplerName, Spacing
 from models.sizes import MAX_SIDE
 
 _RANDOM_SEEDS = 2**32  # short enough to read aloud, and exact in JavaScript
@@ -215,13 +215,14 @@ class GenerateRequest(BaseModel):
 
     def _sampler(self, info: ModelInfo) -> tuple[str, str]:
         """The sampler, and the spacing of its steps."""
-        sampler = SAMPLERS[self.sampler or info.sampler]
+        name = self.sampler or info.sampler
+        if name not in info.samplers:
+            allowed = ", ".join(info.samplers)
+            raise InvalidRequest({"sampler": f"must be one of {allowed} for model {info.name!r}"})
+        sampler = SAMPLERS[name]
         if self.eta and not sampler.eta:
             raise InvalidRequest({"eta": f"must be 0 with sampler {sampler.name!r}"})
-        spacing = self.spacing
-        if spacing is None:  # the model's own, where this sampler can have it
-            own = info.spacing in sampler.spacings
-            return sampler.name, info.spacing if own else DEFAULT_SPACING
+        spacing = self.spacing or sampler.spacing(info.spacing)
         if spacing not in sampler.spacings:
             allowed = " or ".join(map(repr, sampler.spacings))
             raise InvalidRequest({"spacing": f"must be {allowed} with sampler {sampler.name!r}"})

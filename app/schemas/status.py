@@ -85,9 +85,6 @@ class SamplerOut(BaseModel):
         )
 
 
-SAMPLERS_OUT = [SamplerOut.of(sampler) for sampler in SAMPLERS.values()]
-
-
 class ModelOut(BaseModel):
     """A loaded model."""
 
@@ -118,14 +115,14 @@ class ModelOut(BaseModel):
             width=info.sizes.width,
             height=info.sizes.height,
             sizes=SizesOut.of(info.sizes),
-            samplers=SAMPLERS_OUT,
+            samplers=[SamplerOut.of(SAMPLERS[name]) for name in info.samplers],
             hash=info.hash,
             sha256=info.digest,
             limits=Limits(steps=min(MAX_STEPS, info.max_steps)),
             defaults=Defaults(
                 steps=min(DEFAULT_STEPS, info.max_steps),
                 sampler=info.sampler,
-                spacing=info.spacing,
+                spacing=SAMPLERS[info.sampler].spacing(info.spacing),
                 guidance_scale=info.guidance_scale,
             ),
             execution=ExecutionOut(

@@ -12,7 +12,7 @@ import httptools
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from app.serving.crowd import Crowd, client_of
+from app.http.crowd import Crowd, client_of
 from app.serving.parting import Parting
 
 _MOST_WAITING = 16  # requests behind the one that is served

@@ -16,7 +16,7 @@ from uvicorn.server import ServerState
 
 from app.engine.outgoing import Outgoing
 from app.errors import MEDIA_TYPE, Fault, Problem
-from app.serving.crowd import Bounds
+from app.http.crowd import Bounds
 
 _LINGER_SECONDS, _LINGER_BYTES = 1.0, 1 << 20  # of input after a refusal, which is thrown away
 

@@ -19,9 +19,9 @@ from fastapi import FastAPI
 from app.engine.client import EngineClient
 from app.engine.errors import EngineUnavailable
 from app.engine.model_info import ModelInfo
-from app.serving import logs
+from app.http import logs
+from app.http.crowd import Bounds, Crowd, most_connections
 from app.serving.connection import Connection
-from app.serving.crowd import Bounds, Crowd, most_connections
 from app.serving.listening import listen, url_of
 from app.settings import Settings
 

@@ -21,9 +21,11 @@ class Digits(LatentDiffusion):
 
     bad: frozenset[int] = frozenset()
 
-    def start(self, seed: int) -> tuple[Tensor, torch.Generator]:
+    def start(
+        self, seed: int, shape: tuple[int, int, int] | None = None
+    ) -> tuple[Tensor, torch.Generator]:
         """As the model itself, unless the seed is bad."""
-        noise, generator = super().start(seed)
+        noise, generator = super().start(seed, shape)
         return torch.full_like(noise, torch.nan) if seed in self.bad else noise, generator
 
 

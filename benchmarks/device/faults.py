@@ -24,8 +24,8 @@ from benchmarks.device.names import FAULTS
 from benchmarks.device.place import device, on_device
 from benchmarks.device.precision import FLOAT16, FLOAT32
 from benchmarks.servers import call
-from models.ddim import COEFFICIENTS
 from models.memory import activations
+from models.samplers import COEFFICIENTS
 
 _NEEDS = 10.0  # seconds for one fault
 _REAL = ("the device is lost", "there is little memory")
@@ -119,16 +119,15 @@ def failing_capture(setting: Setting) -> Row:
     model = open_digits(setting, FLOAT32)
     model.unet.register_forward_pre_hook(read_back)
     backend = CudaGraphs(model, compiled=False)
-    slots, places = Slots.of(4, model), torch.arange(2)
+    slots, places = Slots.of(4, model.denoiser, model.latent_shape), torch.arange(2)
     rows = Rows(
         read=places,
         write=places,
-        t=places,
-        label=places,
+        side=torch.zeros_like(places),
+        t=places.float(),
         null=places,
         scale=torch.ones(2),
-        steps=torch.zeros(2, COEFFICIENTS),
-        noise=None,
+        coefficients=torch.zeros(2, COEFFICIENTS),
     )
     try:
         with device_errors():

@@ -17,6 +17,7 @@ from models.checkpoint import Checkpoint
 from models.conditioning import Classes
 from models.config import AutoencoderKLConfig, DDIMConfig, UNet2DConfig
 from models.pipeline import LatentDiffusion
+from models.schedulers import SchedulerConfig
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
 
@@ -41,7 +42,9 @@ _SMALL_UNET = UNet2DConfig(
     up_block_types=("UpBlock2D", "AttnUpBlock2D"),
     attention_head_dim=8,
 )
-_SCHEDULE = DDIMConfig(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+_SCHEDULE = SchedulerConfig.of(
+    DDIMConfig(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+)
 
 
 _VAE = AutoencoderKLConfig(

@@ -4,18 +4,21 @@ import itertools
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from app.engine.errors import OutOfMemory
-from app.engine.job import Image, Job, SamplingParams
+from app.engine.job import Image, Job, Request, SamplingParams
 from app.engine.results import Pixels
 from app.engine.runner import Runner
 from app.engine.scheduler import Scheduler
 from benchmarks.device.findings import Row, Setting
 from benchmarks.workload import STEPS, workload
+from models.conditioning import Condition
 from models.pipeline import LatentDiffusion, to_uint8
+from models.sampling import SAMPLERS
 
 _WARMUP = 0.4  # seconds
+_SIDE = 32  # pixels of a digit
 
 
 @dataclass
@@ -76,7 +79,7 @@ Made = list[list[bytes | str | None]]  # by request and image: pixels, or the re
 
 def crowd(runner: Runner, wanted: Sequence[SamplingParams], slots: int) -> Made:
     """Draw all requests together, one more of them coming with every tick."""
-    loop, jobs = Loop(runner, slots), [Job(k, params) for k, params in enumerate(wanted)]
+    loop, jobs = Loop(runner, slots), [Job(k, Request(params)) for k, params in enumerate(wanted)]
     made: Made = [[None] * params.n for params in wanted]
     waiting = list(jobs)
     while waiting or loop.scheduler.jobs or loop.pending:
@@ -90,12 +93,15 @@ def crowd(runner: Runner, wanted: Sequence[SamplingParams], slots: int) -> Made:
 def plain_loop(model: LatentDiffusion, params: SamplingParams) -> list[bytes | str | None]:
     """The pixels of the model's own loop, which the engine has to reproduce."""
     images = model.sample(
-        [params.class_index] * params.n,
+        [params.condition.index] * params.n,
         [params.seed_of(k) for k in range(params.n)],
         steps=params.steps,
+        sampler=params.sampler,
+        spacing=params.spacing,
         guidance_scale=params.guidance_scale,
         guidance_interval=params.guidance_interval,
         eta=params.eta,
+        start=params.start,
     )
     return [pixels.numpy().tobytes() for pixels in to_uint8(images.cpu())]
 
@@ -106,18 +112,37 @@ def requests(setting: Setting, count: int) -> list[SamplingParams]:
     for k in range(count):
         scale = chance.choice([1.0, 1.0, 2.5, 7.0])
         wanted.append(
-            SamplingParams(
-                model="model",
-                class_index=chance.randrange(10),
-                steps=chance.choice([2, 3] if setting.small else [5, 10, 20, 50]),
-                guidance_scale=scale,
-                guidance_interval=chance.choice([(0.0, 1.0), (0.2, 0.6)]),
+            asked_of_digits(
+                chance.randrange(10),
+                chance.choice([2, 3] if setting.small else [5, 10, 20, 50]),
+                scale,
+                interval=chance.choice([(0.0, 1.0), (0.2, 0.6)]),
                 eta=chance.choice([0.0, 0.0, 0.3, 1.0]),
                 seed=1000 * k,
                 n=chance.choice([1, 1, 2, 5]),
             )
         )
+        sampler = chance.choice(list(SAMPLERS.values()))
+        if sampler.name != wanted[-1].sampler:
+            spacing = chance.choice(sampler.spacings)
+            wanted[-1] = replace(wanted[-1], sampler=sampler.name, spacing=spacing, eta=0.0)
     return wanted
+
+
+def asked_of_digits(
+    label: int,
+    steps: int,
+    guidance_scale: float,
+    *,
+    seed: int = 0,
+    n: int = 1,
+    interval: tuple[float, float] = (0.0, 1.0),
+    eta: float = 0.0,
+) -> SamplingParams:
+    """What draws digits."""
+    return SamplingParams(
+        "model", Condition(label), steps, guidance_scale, interval, eta, seed, n, _SIDE, _SIDE
+    )
 
 
 @dataclass(frozen=True)
@@ -150,11 +175,11 @@ def closed_loop(
     params = _params(in_flight, steps)
     images, counted, began = 0, ticks is not None, time.perf_counter()
     for _ in range(in_flight):
-        loop.scheduler.submit(Job(next(numbers), next(params)))
+        loop.scheduler.submit(Job(next(numbers), Request(next(params))))
     while True:
         for _ in loop.tick():
             images += 1
-            loop.scheduler.submit(Job(next(numbers), next(params)))
+            loop.scheduler.submit(Job(next(numbers), Request(next(params))))
         passed = time.perf_counter() - began
         if not counted and passed > _WARMUP:
             counted, began = True, time.perf_counter()
@@ -184,6 +209,4 @@ def pace_row(
 
 def _params(stream: int, steps: Sequence[int]) -> Iterator[SamplingParams]:
     for one in workload(stream, steps):
-        yield SamplingParams(
-            "model", one.label, one.steps, one.guidance_scale, (0.0, 1.0), 0.0, one.seed, 1
-        )
+        yield asked_of_digits(one.label, one.steps, one.guidance_scale, seed=one.seed)

@@ -6,10 +6,11 @@ from functools import partial
 
 import torch
 
-from app.engine.backends.base import Rows, Slots, advance, unet_network
-from app.engine.job import Image, Job, SamplingParams
+from app.engine.backends.base import Rows, Slots, advance
+from app.engine.job import Image, Job, Request
 from benchmarks.device.engine import Engine, open_digits
 from benchmarks.device.findings import Row, Setting
+from benchmarks.device.loop import asked_of_digits
 from benchmarks.device.machine import LAYOUTS
 from benchmarks.device.precision import Precision, loosen
 from benchmarks.device.timing import (
@@ -19,8 +20,8 @@ from benchmarks.device.timing import (
     speed,
     timed,
 )
-from models.ddim import COEFFICIENTS
 from models.pipeline import LatentDiffusion
+from models.samplers import COEFFICIENTS
 
 
 def unet(
@@ -41,7 +42,7 @@ def unet(
 def riding(engine: Engine, rows: int) -> Call:
     """A step of as many guided images as a bucket holds."""
     scale, count = (3.0, rows // 2) if rows > 1 else (1.0, 1)
-    job = Job(0, SamplingParams("model", 7, 50, scale, (0.0, 1.0), 0.0, 0, count))
+    job = Job(0, Request(asked_of_digits(7, 50, scale, n=count)))
     images = [Image(job, k, (0, 0, k), slot=k) for k in range(count)]
     for image in images:
         engine.runner.start(image)
@@ -50,28 +51,27 @@ def riding(engine: Engine, rows: int) -> Call:
     def step() -> None:
         now = next(steps)
         for image in images:
-            image.step = now
+            image.evaluation = now
         engine.runner.step(images, rows)
 
     return step
 
 
 def tick(model: LatentDiffusion, size: int, device: str) -> Call:
-    """A tick as the backends run it, guidance and DDIM included."""
-    slots, network = Slots.of(size + 2, model), unet_network(model)
+    """A tick as the backends run it, guidance and update included."""
+    slots = Slots.of(size + 2, model.denoiser, model.latent_shape)
     slots.x.normal_()
     index = torch.arange(size, device=device)
     rows = Rows(
         read=index,
         write=index,
-        t=index * 7 % 1000,
-        label=index % 10,
+        side=torch.zeros_like(index),
+        t=(index * 7 % 1000).float(),
         null=index,
         scale=torch.ones(size, device=device),
-        steps=torch.rand(size, COEFFICIENTS, device=device),
-        noise=None,
+        coefficients=torch.rand(size, COEFFICIENTS, device=device),
     )
-    return lambda: advance(slots, rows, network, model)
+    return lambda: advance(slots, rows, model.denoiser)
 
 
 def eager(setting: Setting, precision: Precision, sizes: Sequence[int]) -> Iterator[Row]:

@@ -10,6 +10,7 @@ from models.checkpoint import Checkpoint, open_vae, save_checkpoint, weights_dig
 from models.conditioning import Classes
 from models.pipeline import LatentDiffusion
 from models.schedule import add_noise, alpha_bars, velocity
+from models.schedulers import SchedulerConfig
 from models.training.data import load_both
 from models.training.latents import LatentCache, cache_latents
 from models.training.log import describe, say
@@ -66,7 +67,8 @@ class DiffusionTask:
         """Samples, one class a column."""
         assert isinstance(network, UNet2D)
         scale = self._options.guidance_scale
-        checkpoint = Checkpoint(self._vae, network, self._schedule, self._classes, scale)
+        schedule = SchedulerConfig.of(self._schedule)
+        checkpoint = Checkpoint(self._vae, network, schedule, self._classes, scale)
         labels: list[str | int | None] = list(self._classes.names[:20]) or [None] * 8
         seeds = list(range(len(labels) * _GRID_ROWS))
         images = LatentDiffusion(checkpoint).sample(

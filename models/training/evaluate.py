@@ -8,13 +8,14 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from models.asked import Options, Sampling
 from models.pipeline import LatentDiffusion
-from models.schedule import timestep_pairs
 from models.training.classifier import Judge, train_judge
 from models.training.data import load_both
 from models.training.images import Images
@@ -49,6 +50,8 @@ class Report:
     samples: int
     seed: int
     eta: float
+    sampler: str
+    spacing: str
     classifier: str
     classifier_accuracy: float
     held_out: int  # real test images that the classifier was measured on
@@ -86,14 +89,15 @@ def evaluate(
     *,
     samples: int,
     settings: Sequence[tuple[int, float]],
-    eta: float = 0.0,
     seed: int = 0,
     cache: Path,
+    **how: Unpack[Options],
 ) -> Iterator[Report]:
     """Measure a model; yields the report as it grows, one more (steps, guidance) at a time.
 
     The real set is a random sample of the test images, at most `samples` of them; generated images
-    are equally many of each class.
+    are equally many of each class. `how` are options of `LatentDiffusion.sample`, beside steps and
+    guidance: `sampler`, `spacing`, `eta`.
 
     Raises:
         DataError: the data set is not there.
@@ -109,8 +113,8 @@ def evaluate(
             f"{samples} samples, {len(train)} training and {len(test)} test images; "
             f"at least {_MIN_SAMPLES} of each are needed"
         )
-    for steps, _ in settings:
-        timestep_pairs(model.schedule, steps)  # refuses a wrong count before anything is measured
+    for steps, _ in settings:  # refuses what cannot be drawn before anything is measured
+        drawn = Sampling.of(model.schedule, 1.0, **{**how, "steps": steps})
     judge = train_judge(train, cache, model.device)
     _, answers = judge.measure(test.scaled())
     real, _ = judge.measure(_some(test, samples, "real")[0])
@@ -125,13 +129,15 @@ def evaluate(
     ]
     asked = torch.arange(samples) % max(len(train.classes), 1)
     for steps, scale in settings:
-        made = _sample(model, asked, samples, steps, scale, eta, seed)
+        made = _sample(model, asked, samples, steps, scale, seed, how)
         wanted = asked if model.classes.names else None
         rows.append(_row("generated", judge, made, wanted, real, steps, scale))
         yield Report(
             samples,
             seed,
-            eta,
+            drawn.eta,
+            drawn.sampler,
+            drawn.spacing,
             judge.digest,
             accuracy,
             len(test),
@@ -186,8 +192,8 @@ def _sample(
     samples: int,
     steps: int,
     scale: float,
-    eta: float,
     seed: int,
+    how: Options,
 ) -> Tensor:
     parts = []
     name = f"{steps} steps, guidance {scale:g}"
@@ -195,8 +201,7 @@ def _sample(
         labels = asked[first : first + _CHUNK].tolist() if model.classes.names else None
         count = min(_CHUNK, samples - first)
         seeds = [seed + first + i for i in range(count)]
-        made = model.sample(
-            labels or [None] * count, seeds, steps=steps, guidance_scale=scale, eta=eta
-        )
+        options: Options = {**how, "steps": steps, "guidance_scale": scale}
+        made = model.sample(labels or [None] * count, seeds, **options)
         parts.append(made.cpu())
     return torch.cat(parts)

@@ -14,9 +14,9 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from app.http.crowd import Bounds, Crowd
 from app.http.middleware import CancelOnDisconnect
 from app.serving.connection import Connection
-from app.serving.crowd import Bounds, Crowd
 
 pytestmark = pytest.mark.slow  # many wait for a limit on time
 

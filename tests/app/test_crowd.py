@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass, field
 
-from app.serving.crowd import Bounds, Crowd
+from app.http.crowd import Bounds, Crowd
 
 BOUNDS = Bounds(connections=50, head_bytes=1, head_seconds=1, body_seconds=1, answer_seconds=1)
 

@@ -7,7 +7,7 @@ import contextlib
 import random
 import socket
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import app.engine.backends.compiling as compiling
 import app.engine.backends.cuda as cuda
 import app.engine.runner as runners
-from app.engine.backends.base import Rows, Slots, advance, develop, unet_network
+from app.engine.backends.base import Rows, Slots, advance, develop
 from app.engine.backends.cuda import CudaGraphs
 from app.engine.errors import DeviceLost
 from app.engine.offline import draw
@@ -31,9 +31,9 @@ from app.engine.scheduler import Scheduler
 from app.engine.wire import pack
 from app.engine.worker import Worker
 from models.checkpoint import save_checkpoint
-from models.ddim import COEFFICIENTS
 from models.layers import ResnetBlock
 from models.pipeline import LatentDiffusion, to_uint8
+from models.samplers import COEFFICIENTS, COLUMNS, HISTORY
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
 from tests.app.test_measure import plain
@@ -112,21 +112,36 @@ def alive(tiny_folder: Path) -> Iterator[tuple[FakeCuda, Runner]]:
 # The backend alone: ticks and decodings against the same on the CPU.
 
 
-def a_tick(size: int, *, noisy: bool, slots: int, draw: torch.Generator) -> Rows:
+SLOTS = 6
+# What a tick has besides latents; the plain one has nothing.
+PLAIN, WHOLE, NOISY, REMEMBERING = "", "noise history", "noise", "history"
+
+
+def a_tick(size: int, has: str, draw: torch.Generator) -> Rows:
     """A tick whose every number matters: guided, and each row otherwise."""
 
     def pick(most: int) -> Tensor:
         return torch.randint(most, (size,), generator=draw)
 
+    coefficients = torch.rand(size, COEFFICIENTS, generator=draw)
+    noise = torch.randn(size, 2, 8, 8, generator=draw) if "noise" in has else None
+    kept = torch.randperm((SLOTS - 1) * HISTORY, generator=draw)[:size]
+    for name in COLUMNS:  # a row without noise or history has no factor for it
+        if (name == "d" and noise is None) or (
+            name[0] == "c" and name[1:].isdigit() and "hist" not in has
+        ):
+            coefficients[:, COLUMNS.index(name)] = 0
     return Rows(
-        read=torch.randperm(slots, generator=draw)[:size],
-        write=torch.randperm(slots, generator=draw)[:size],
-        t=pick(950),
-        label=pick(4),
+        read=torch.randperm(SLOTS - 1, generator=draw)[:size],  # nobody reads the waste
+        write=torch.randperm(SLOTS, generator=draw)[:size],
+        side=pick(2),
+        t=pick(950) + torch.rand(size, generator=draw),
         null=torch.randperm(size, generator=draw),
         scale=torch.rand(size, generator=draw) * 5,
-        steps=torch.rand(size, COEFFICIENTS, generator=draw),
-        noise=torch.randn(size, 2, 8, 8, generator=draw) if noisy else None,
+        coefficients=coefficients,
+        kept=kept if "history" in has else None,
+        noise=noise,
+        shown=bool(has),
     )
 
 
@@ -138,17 +153,26 @@ class Life:
         self.device, self.on_cpu = device, on_cpu
         self.model = LatentDiffusion.open(folder, device=GPU)
         self.backend: CudaGraphs = kind(self.model, compiled=False)
-        self.ours, self.theirs = Slots.of(6, self.model), Slots.of(6, on_cpu)
+        self.ours, self.theirs = (
+            Slots.of(SLOTS, opened.denoiser, opened.latent_shape) for opened in (self.model, on_cpu)
+        )
         self.draw = torch.Generator().manual_seed(3)
-        x = torch.randn(self.theirs.x.shape, generator=self.draw)
-        self.ours.x.copy_(x.to(GPU))
-        self.theirs.x.copy_(x)
+        self.fill(range(SLOTS))
         self.decoded: list[tuple[Tensor, Tensor]] = []
         self.wrong: list[str] = []
 
-    def step(self, size: int, *, noisy: bool) -> None:
-        rows = a_tick(size, noisy=noisy, slots=6, draw=self.draw)
-        advance(self.theirs, rows, unet_network(self.on_cpu), self.on_cpu)
+    def fill(self, slots: Sequence[int]) -> None:
+        """Let other images begin in these slots."""
+        count, places = len(slots), torch.tensor(slots)
+        x = torch.randn(count, 2, 8, 8, generator=self.draw)
+        classes = torch.randint(4, (count, 2), generator=self.draw)
+        self.theirs.fill(places, x, (classes,))
+        send = self.backend.send
+        self.ours.fill(send(places), send(x), (send(classes),))
+
+    def step(self, size: int, has: str = PLAIN) -> None:
+        rows = a_tick(size, has, self.draw)
+        advance(self.theirs, rows, self.on_cpu.denoiser)
         self.backend.step(self.ours, rows)
 
     def decode(self, count: int, *, keep: bool = False) -> tuple[Any, Tensor, Tensor]:
@@ -175,6 +199,7 @@ class Life:
         self.backend.synchronize()
         self.compare("x", self.ours.x, self.theirs.x)
         self.compare("x0", self.ours.x0, self.theirs.x0)
+        self.compare("history", self.ours.history[:-1], self.theirs.history[:-1])
         for given, before in self.decoded:
             self.compare("latents that were given", given, before)
 
@@ -189,8 +214,9 @@ class Life:
 
     def begin(self) -> None:
         """The first ticks and images."""
-        self.step(3, noisy=False)
-        self.step(3, noisy=True)
+        self.step(3)
+        for has in (WHOLE, NOISY, REMEMBERING, PLAIN):
+            self.step(3, has)
         self.collect(self.decode(1, keep=True), ask=True)
         self.look()
 
@@ -198,21 +224,22 @@ class Life:
         """Out of memory in a warm run, and in the capture."""
         for when in (2, 4):
             self.fails_once(2, torch.OutOfMemoryError("CUDA out of memory"), when=when)
-            self.step(3, noisy=True)
-        self.step(2, noisy=True)
-        self.step(2, noisy=False)
+            self.step(3, WHOLE)
+        self.step(2, WHOLE)
+        self.step(2)
         self.look()
 
     def work(self) -> None:
         """Ticks and decodings beside each other; the host never waits without sleeping."""
         before, at_home = self.device.spins, self.device.replayed.count(self.device.home)
         for k in range(3):
-            self.step(3, noisy=k == 0)
+            self.step(3, WHOLE if k == 0 else PLAIN)
             first = self.decode(1)
-            self.step(3, noisy=k == 1)
+            self.fill([k, k + 2])
+            self.step(3, NOISY if k == 1 else PLAIN)
             second = self.decode(1)
             images = self.backend.fetch(self.backend.send(torch.ones(1, 1, 4, 4)))
-            self.step(3, noisy=k == 2)
+            self.step(3, REMEMBERING if k == 2 else PLAIN)
             self.collect(second, ask=False)
             self.collect(first, ask=True)
             self.compare("fetched", images.images()[0], torch.full((1, 4, 4, 1), 255).byte())
@@ -234,12 +261,13 @@ class Life:
             return network(*inputs)
 
         self.backend._network = failing
-        before = self.ours.x.clone()
-        rows = a_tick(size, noisy=True, slots=6, draw=self.draw)
+        before = self.ours.x.clone(), self.ours.history.clone()
+        rows = a_tick(size, WHOLE, self.draw)
         with pytest.raises(type(error)):
             self.backend.step(self.ours, rows)
         self.backend._network = network
-        self.compare("x after a failure", self.ours.x, before.cpu())
+        self.compare("x after a failure", self.ours.x, before[0].cpu())
+        self.compare("history after a failure", self.ours.history, before[1].cpu())
 
 
 def test_every_step_and_image_is_the_cpu_s(
@@ -250,49 +278,77 @@ def test_every_step_and_image_is_the_cpu_s(
     assert device.current is device.home
 
 
-FIELDS = ("read", "write", "t", "label", "null", "scale", "steps", "noise")
+FIELDS = ("read", "write", "side", "null", "kept", "t", "scale", "coefficients", "noise")
 FILLED = "            if value is not None:\n"
+BOTH = "(self._feed.plain(size), self._feed.whole(size))"
+GIVEN = "functools.partial(advance, slots, rows"
 DECODED = "            pixels, sums = develop(vae.decode(static.to(dtype)).float())\n"
+NOISE_SENT = (
+    "            self._noise_there[:size].copy_(self._noise_here[:size], non_blocking=True)\n"
+)
+LAST = "        if rows.noise is not None:\n" + NOISE_SENT
 SENT = "        self._there[:words].copy_(self._here[:words], non_blocking=True)\n"
 RECORDED = "        self._copied.record()\n"
 MUTANTS: dict[str, tuple[str, str]] = {
     # A forgotten field.
     **{
-        f"{name} is not filled in": (FILLED, FILLED.replace(":", f" and field.name != {name!r}:"))
+        f"{name} is not filled in": (FILLED, FILLED.replace(":", f" and name != {name!r}:"))
         for name in FIELDS
     },
     "coefficients are where noise is": (
-        "steps=steps.view(size, COEFFICIENTS)",
-        "steps=noise[: steps.numel()].view(size, COEFFICIENTS)",
+        "coefficients=coefficients.view(size, COEFFICIENTS)",
+        "coefficients=noise[: coefficients.numel()].view(size, COEFFICIENTS)",
     ),
-    "noise is not sent": ("noisy=rows.noise is not None)", "noisy=False)"),
+    "a tick without history keeps some": (
+        "place.fill_(waste * HISTORY)",
+        "place",
+    ),
+    "noise is not sent": (NOISE_SENT, "            pass\n"),
     "no number is sent": (SENT, ""),
     # An input that is not static, or a place that is not kept.
     "inputs made anew": (
-        "return self._rows(self._there, size)",
-        "return self._rows(self._there.clone(), size)",
+        "return self._rows(self._there, self._noise_there, size)",
+        "return self._rows(self._there.clone(), self._noise_there, size)",
+    ),
+    "noise where other numbers were": (
+        "noise=noise[:size],",
+        "noise=words.view(torch.float32)[: size * 128].view(size, 2, 8, 8),",
     ),
     "noise made anew": (
-        "in (replace(noisy, noise=None), noisy)",
-        "in (replace(noisy, noise=None), replace(noisy, noise=noisy.noise.clone()))",
+        BOTH,
+        "(self._feed.plain(size), replace(self._feed.whole(size), "
+        "noise=self._feed.whole(size).noise.clone()))",
     ),
     "a scale made anew": (
-        "in (replace(noisy, noise=None), noisy)",
-        "in (replace(noisy, noise=None, scale=noisy.scale.clone()), noisy)",
+        BOTH,
+        "(replace(self._feed.plain(size), scale=self._feed.plain(size).scale.clone()), "
+        "self._feed.whole(size))",
     ),
+    "plain ticks add noise": (BOTH, "(self._feed.whole(size), self._feed.whole(size))"),
     "latents made anew": (
         "static = self._model.vae, latents.clone()",
         "static = self._model.vae, latents",
     ),
     "latents not copied": ("        self.latents.copy_(latents)\n", ""),
-    "slots made anew": (
-        "partial(advance, slots, rows",
-        "partial(advance, Slots(slots.x.clone(), slots.x0), rows",
+    **{
+        f"{name} made anew": (
+            GIVEN,
+            GIVEN.replace("slots", f"replace(slots, {name}={made})"),
+        )
+        for name, made in {
+            "x": "slots.x.clone()",
+            "history": "slots.history.clone()",
+            "conditioning": "tuple(side.clone() for side in slots.conditioning)",
+        }.items()
+    },
+    "slots not put back": ("                state.copy_(values)\n", "                pass\n"),
+    "history not put back": ("slots.x, slots.x0, slots.history\n", "slots.x, slots.x0\n"),
+    "a tick not replayed": (
+        "if rows.plain else tick.whole).replay()",
+        "if rows.plain else tick.whole)",
     ),
-    "slots not put back": ("            slots.x.copy_(before[0])\n", ""),
-    "a tick not replayed": ("self._ticks[size][noisy].replay()", "self._ticks[size][noisy]"),
     "a decoding not replayed": ("        self.graph.replay()\n", ""),
-    "always without noise": ("[noisy].replay()", "[0].replay()"),
+    "always without noise": ("(tick.plain if rows.plain else tick.whole)", "tick.plain"),
     # A value that the host reads or makes while a graph is captured.
     **{
         f"{name} in a capture": (DECODED, DECODED + f"            {line}\n")
@@ -327,8 +383,8 @@ MUTANTS: dict[str, tuple[str, str]] = {
     "warm runs not waited for": ("            home.wait_stream(self.stream)\n", ""),
     "the buffer not waited for": ("            self._feed.wait()\n", "            pass\n"),
     "a buffer's event too early": (
-        SENT + RECORDED,
-        RECORDED + SENT,
+        SENT + LAST + RECORDED,
+        RECORDED + SENT + LAST,
     ),
     "images not waited for": ("        self._event.synchronize()\n", ""),
     "images' event not recorded": ("    event.record()\n", ""),
@@ -337,7 +393,7 @@ MUTANTS: dict[str, tuple[str, str]] = {
         "    event.record(torch.cuda.default_stream())\n",
     ),
     "one recorder": (
-        "self._decode_recorder = _Recorder(torch.cuda.Stream(model.device))",
+        "self._decode_recorder = _Recorder(torch.cuda.Stream(device))",
         "self._decode_recorder = self._tick_recorder",
     ),
     "one pool": (
@@ -352,11 +408,19 @@ MUTANTS: dict[str, tuple[str, str]] = {
     "graphs not kept": ("        self._graphs.append(graph)\n", ""),
     # Waits that hold up the host.
     "a copy that waits": ("(self._here[:words], non_blocking=True)", "(self._here[:words])"),
+    "noise that waits": (
+        "(self._noise_here[:size], non_blocking=True)",
+        "(self._noise_here[:size])",
+    ),
     "images that are waited for": ("copy_(part, non_blocking=True)", "copy_(part)"),
     "images not pinned": ("dtype=part.dtype, pin_memory=True", "dtype=part.dtype"),
     "numbers not pinned": (
         "torch.empty(words, dtype=torch.int64, pin_memory=True)",
         "torch.empty(words, dtype=torch.int64)",
+    ),
+    "noise not pinned": (
+        "torch.empty(most, *shape, pin_memory=True)",
+        "torch.empty(most, *shape)",
     ),
     "not pinned to send": ("values.pin_memory().to(", "values.to("),
     "spinning for ticks": (
@@ -403,7 +467,7 @@ def test_a_capture_that_fails_ends_the_process(
 
     life.backend._network = waiting
     with torch.inference_mode(), pytest.raises(DeviceLost, match=r"not captured: .*not permitted"):
-        life.step(2, noisy=False)
+        life.step(2)
     assert device.current is device.home, "which a capture that fails does not see to itself"
 
 
@@ -413,7 +477,7 @@ def test_a_warm_run_that_fails_does_not(
     life = Life(device, small_folder, small, CudaGraphs)
     with torch.inference_mode():
         life.fails_once(2, RuntimeError("shapes do not match"), when=2)
-        life.step(2, noisy=True)
+        life.step(2, WHOLE)
         life.backend.synchronize()
         life.compare("x", life.ours.x, life.theirs.x)
     assert life.wrong + device.faults == []
@@ -439,7 +503,7 @@ def test_a_crowd_has_the_pixels_of_the_plain_loop(
     """Bit for bit, alone and in company, with guidance and noise or without."""
     device, runner = alive
     chance = random.Random(1)
-    wants = [wanted(chance, 1000 * i) for i in range(8)]
+    wants = [wanted(chance, 1000 * i, tiny.schedule.samplers) for i in range(12)]
     crowd = served(runner, wants, slots=7)
     for want, images in zip(wants, crowd, strict=True):
         assert [pixels.data for pixels in draw(runner, want)] == images
@@ -474,11 +538,11 @@ def test_a_preview_is_of_the_x0_of_its_step(
     for image, step, pixels in runner.previewed(wait=True):
         made[image.index, step] = pixels
     assert sorted(made) == [(image, step) for image in range(2) for step in (2, 4)]
-    assert runner._sketch is not None
+    assert runner._previews.map is not None
     with torch.inference_mode():
         for (image, step), pixels in made.items():
             x0 = plain_x0(tiny, want, image, step).to(GPU)
-            expected = to_uint8(runner._sketch(x0)).cpu().numpy().tobytes()
+            expected = to_uint8(runner._previews.map(x0)).cpu().numpy().tobytes()
             assert max(abs(a - b) for a, b in zip(pixels.data, expected, strict=True)) <= 1
     assert device.faults == []
 
@@ -488,20 +552,20 @@ def test_memory_decides_the_buckets_and_the_largest_bucket_the_slots(
 ) -> None:
     with installed(1 << 40):
         model = LatentDiffusion.open(tiny_folder, device=GPU)
-        assert cuda.fitting(model)[-1] == 512
+        assert cuda.fitting(model, model.latent_shape)[-1] == 512
         backend = CudaGraphs(model, compiled=False)
         runner = Runner("tiny", model, "", backend, slots=None)
         assert runner._slots.x.shape[0] == 642, "with a reserve of a quarter, and two more"
     with installed(1 << 21):
         model = LatentDiffusion.open(tiny_folder, device=GPU, block_rows=1)
-        assert cuda.fitting(model) == (1, 2, 4)
+        assert cuda.fitting(model, model.latent_shape) == (1, 2, 4)
 
 
 def test_buckets_without_memory_are_left_out_and_the_rest_is_exact(
     tiny_folder: Path, tiny: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the estimate was wrong: 32 rows run out of it when they are tried."""
-    monkeypatch.setattr(cuda, "fitting", lambda _: (4, 16, 32))
+    monkeypatch.setattr(cuda, "fitting", lambda *_: (4, 16, 32))
     want = drawn("tiny", 1, 4, 2.5, (0.0, 1.0), 0.4, 7, 3)
     with opened(tiny_folder, 4_200_000) as (_, runner):
         assert runner.info.costs.buckets[-1].rows == 16
@@ -518,7 +582,7 @@ def test_memory_that_runs_out_in_a_capture_costs_its_bucket(
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(cuda, "advance", short)
-    monkeypatch.setattr(cuda, "fitting", lambda _: (1, 16, 32))
+    monkeypatch.setattr(cuda, "fitting", lambda *_: (1, 16, 32))
     with installed() as device:
         model = LatentDiffusion.open(tiny_folder, device=GPU)
         runner = Runner("tiny", model, "", CudaGraphs(model, compiled=False), 4)
@@ -537,9 +601,9 @@ def test_decoding_without_memory_for_many_decodes_few(
         return develop(images)
 
     monkeypatch.setattr(cuda, "develop", short)
-    monkeypatch.setattr(cuda, "fitting", lambda _: (16,))
+    monkeypatch.setattr(cuda, "fitting", lambda *_: (16,))
     with opened(tiny_folder) as (_, runner):
-        assert runner._decode_buckets[-1] == runner.info.blocks[1] == 4
+        assert runner._decoder.buckets[-1] == runner.info.blocks[1] == 4
 
 
 def test_no_memory_even_for_one_row_is_told(
@@ -562,13 +626,13 @@ def test_previews_are_fitted_in_the_memory_that_there_is(
         return made
 
     measure = runners.measure
-    monkeypatch.setattr(cuda, "fitting", lambda _: (16,))
+    monkeypatch.setattr(cuda, "fitting", lambda *_: (16,))
     monkeypatch.setattr(runners, "measure", measured)
     with installed(ROOM) as device:
         load = msgspec.structs.replace(LOAD, device=GPU)
         runner = Runner.open("tiny", tiny_folder, load)
         runner.warm_up()
-        assert runner._sketch is not None
+        assert runner._previews.map is not None
 
 
 def test_a_step_that_runs_out_of_memory_is_tried_with_fewer_rows(
@@ -591,7 +655,7 @@ def test_a_step_that_runs_out_of_memory_is_tried_with_fewer_rows(
 def test_a_closed_backend_leaves_no_memory_behind(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda, "fitting", lambda _: (16,))
+    monkeypatch.setattr(cuda, "fitting", lambda *_: (16,))
     with installed(ROOM) as device:
         load = msgspec.structs.replace(LOAD, device=GPU)
         runner = Runner.open("tiny", tiny_folder, load)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from app.http import logs
 from app.http.middleware import CancelOnDisconnect, RequestId
-from app.serving import logs
 
 
 class Connection:

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import wait
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from app.engine.backends.base import WHOLE, Decoding, Part, Rows, Slots
+from app.engine.backends.base import WHOLE, Backend, Decoding, Part, Rows, Slots
 from app.engine.backends.choice import pick_backend
 from app.engine.backends.eager import Eager
 from app.engine.backends.measure import NOT_FINITE
@@ -23,8 +23,10 @@ from app.engine.parts import divide
 from app.engine.results import Pixels
 from app.engine.runner import Runner
 from app.engine.scheduler import Scheduler
-from models.ddim import ddim_step, guide, trajectory
+from models.asked import Options
 from models.pipeline import LatentDiffusion, to_uint8
+from models.samplers import clean, guide, step, trajectory
+from models.sampling import SAMPLERS
 from tests.fakes import drawn, job_of
 
 BACKENDS = {"eager": Eager, "openvino": OpenVino}
@@ -37,31 +39,47 @@ def runner(request: pytest.FixtureRequest, tiny: LatentDiffusion) -> Runner:
     return made
 
 
-def wanted(draw: random.Random, seed: int) -> SamplingParams:
-    scale = draw.choice([1.0, 1.0, 2.5, 7.0])
-    interval = (0.0, 1.0) if scale == 1 else draw.choice([(0.0, 1.0), (0.2, 0.6), (0.5, 1.0)])
+def wanted(chance: random.Random, seed: int, samplers: Sequence[str] = ("ddim",)) -> SamplingParams:
+    """A request that differs from others in all that one can say."""
+    scale = chance.choice([1.0, 1.0, 2.5, 7.0])
+    interval = (0.0, 1.0) if scale == 1 else chance.choice([(0.0, 1.0), (0.2, 0.6), (0.5, 1.0)])
+    sampler, steps = SAMPLERS[chance.choice(samplers)], chance.choice([1, 2, 3, 4, 6, 9, 14])
+    steps = steps // 2 + 1 if sampler.twice else steps
     return drawn(
         "tiny",
-        draw.choice([None, 0, 1, 2]) if scale == 1 else draw.randrange(3),
-        draw.randint(1, 25),
+        chance.choice([None, 0, 1, 2]) if scale == 1 else chance.randrange(3),
+        steps,
         scale,
         interval,
-        draw.choice([0.0, 0.0, 0.3, 1.0]),
+        chance.choice([0.0, 0.0, 0.3, 1.0]) if sampler.eta else 0.0,
         seed,
-        draw.choice([1, 1, 2, 5]),
+        chance.choice([1, 1, 2, 5]),
+        sampler=sampler.name,
+        spacing=chance.choice(sampler.spacings),
+        start=chance.choice([0, 0, chance.randrange(steps)]),
     )
 
 
 def plain_loop(model: LatentDiffusion, want: SamplingParams) -> list[bytes]:
-    images = model.sample(
-        [want.condition.index] * want.n,
-        [want.seed_of(k) for k in range(want.n)],
-        steps=want.steps,
-        guidance_scale=want.guidance_scale,
-        guidance_interval=want.guidance_interval,
-        eta=want.eta,
-    )
+    images = model.sample(*labels_and_seeds(want), **options(want))
     return [image.numpy().tobytes() for image in to_uint8(images)]
+
+
+def labels_and_seeds(want: SamplingParams) -> tuple[list[int | None], list[int]]:
+    return [want.condition.index] * want.n, [want.seed_of(k) for k in range(want.n)]
+
+
+def options(want: SamplingParams) -> Options:
+    """As the plain loop takes them."""
+    return {
+        "steps": want.steps,
+        "sampler": want.sampler,
+        "spacing": want.spacing,
+        "guidance_scale": want.guidance_scale,
+        "guidance_interval": want.guidance_interval,
+        "eta": want.eta,
+        "start": want.start,
+    }
 
 
 def served(runner: Runner, wants: list[SamplingParams], slots: int) -> list[list[bytes]]:
@@ -86,15 +104,112 @@ def served(runner: Runner, wants: list[SamplingParams], slots: int) -> list[list
 
 @pytest.mark.slow
 def test_a_crowd_has_the_pixels_of_the_plain_loop(runner: Runner, tiny: LatentDiffusion) -> None:
-    """Bit for bit alone and in company; and the plain loop's, to the bit where it is eager."""
+    """Whatever their samplers: bit for bit alone and in company, and the eager plain loop's."""
     chance = random.Random(1)
-    wants = [wanted(chance, 1000 * i) for i in range(25)]
-    crowd = served(runner, wants, slots=11)
-    most = 0 if runner.info.backend == "eager" else 1
-    for want, images in zip(wants, crowd, strict=True):
-        assert [pixels.data for pixels in draw(runner, want)] == images
-        for ours, theirs in zip(images, plain_loop(tiny, want), strict=True):
-            assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) <= most, want
+    wants = [wanted(chance, 1000 * i, tiny.schedule.samplers) for i in range(300)]
+    assert {want.sampler for want in wants} == set(SAMPLERS)
+    for want, images in zip(wants, served(runner, wants, slots=11), strict=True):
+        if runner.info.backend == "eager":
+            assert images == plain_loop(tiny, want), want
+        else:
+            assert [pixels.data for pixels in draw(runner, want)] == images, want
+            if want.sampler == "ddim":
+                for ours, theirs in zip(images, plain_loop(tiny, want), strict=True):
+                    assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) <= 1, want
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_draws_in_company_what_the_plain_loop_draws(
+    sampler: str, tiny: LatentDiffusion
+) -> None:
+    runner = Runner("tiny", tiny, "", Eager(tiny), slots=8)
+    mine = drawn("tiny", 1, 5, 2.5, (0.0, 1.0), 0.0, 7, 2, sampler=sampler)
+    beside = [
+        drawn("tiny", 0, 4, 1.0, (0.0, 1.0), 0.6, 50, 1),
+        drawn("tiny", 2, 6, 2.0, (0.0, 0.5), 0.0, 60, 1, sampler="dpmpp_3m", spacing="karras"),
+    ]
+    wants = [mine, *beside]
+    assert served(runner, wants, slots=8) == [plain_loop(tiny, want) for want in wants]
+
+
+def test_a_slot_has_nothing_left_of_its_last_owner(tiny: LatentDiffusion) -> None:
+    """Who comes after an image that is not finite, and reads a history, draws as ever."""
+    runner = Runner("tiny", tiny, "", Eager(tiny), slots=1)
+    want = drawn("tiny", 1, 4, 2.0, (0.0, 1.0), 0.0, 7, 1, sampler="dpmpp_2m")
+    expected = plain_loop(tiny, want)
+    runner._slots.history.fill_(torch.nan)
+    runner._slots.history[-2:] = 0  # of padding, which nothing writes
+    assert [pixels.data for pixels in draw(runner, want)] == expected
+
+
+class Seen(Eager):
+    """Remembers its ticks."""
+
+    def __init__(self, model: LatentDiffusion) -> None:
+        super().__init__(model)
+        self.ticks: list[Rows] = []
+
+    def step(self, slots: Slots, rows: Rows, part: Part = WHOLE) -> None:
+        self.ticks.append(rows)
+        super().step(slots, rows, part)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "eta", "noise", "history"),
+    [
+        ("ddim", 0.0, False, False),
+        ("ddim", 0.5, True, False),
+        ("euler", 0.0, False, False),
+        ("dpmpp_2m", 0.0, False, True),
+    ],
+)
+def test_a_tick_has_no_more_than_its_images_use(
+    sampler: str, eta: float, noise: bool, history: bool, tiny: LatentDiffusion
+) -> None:
+    """A tick of plain DDIM makes the latents alone."""
+    backend = Seen(tiny)
+    want = drawn("tiny", 1, 4, 2.0, (0.0, 1.0), eta, 7, 1, sampler=sampler)
+    draw(Runner("tiny", tiny, "", backend, slots=1), want)
+    assert [tick.noise is not None for tick in backend.ticks] == [noise] * 3 + [False]
+    assert {tick.kept is not None for tick in backend.ticks} == {history}
+    assert not any(tick.shown for tick in backend.ticks)
+
+
+@pytest.mark.parametrize("kind", [Eager, pytest.param(OpenVino, marks=pytest.mark.slow)])
+def test_another_size_has_slots_of_its_own_and_the_plain_loop_s_pixels(
+    kind: Callable[[LatentDiffusion], Backend], tiny: LatentDiffusion
+) -> None:
+    usual = Runner("tiny", tiny, "", kind(tiny), slots=4)
+    wide = usual.at(32, 24)
+    wide.warm_up()
+    assert (wide.info.sizes.width, wide.info.sizes.height) == (32, 24)
+    assert (usual.info.sizes.width, usual.info.sizes.height) == tiny.image_size
+    want = drawn("tiny", 1, 3, 2.0, (0.0, 1.0), 0.3, 7, 2, width=32, height=24)
+    wider = LatentDiffusion.__new__(Wider)
+    wider.__dict__ |= tiny.__dict__
+    for ours, theirs in zip(draw(wide, want), plain_loop(wider, want), strict=True):
+        assert (ours.width, ours.height) == (32, 24)
+        assert max(abs(a - b) for a, b in zip(ours.data, theirs, strict=True)) <= (kind is OpenVino)
+    again = drawn("tiny", 1, 3, 2.0, (0.0, 1.0), 0.3, 7, 2)
+    if kind is Eager:
+        assert [pixels.data for pixels in draw(usual, again)] == plain_loop(tiny, again)
+
+
+class Wider(LatentDiffusion):
+    """The plain loop at another size."""
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        return 2, 12, 16
+
+
+@pytest.mark.parametrize("size", [(33, 16), (16, 18), (0, 16), (2, 2)])
+def test_a_size_that_the_networks_cannot_make_is_refused(
+    size: tuple[int, int], tiny: LatentDiffusion
+) -> None:
+    runner = Runner("tiny", tiny, "", Eager(tiny), slots=1)
+    with pytest.raises(ValueError, match=f"size is {size[0]}x{size[1]}; allowed: multiples of 4"):
+        runner.at(*size)
 
 
 def test_a_last_step_is_seen_to_though_nobody_waits(runner: Runner) -> None:
@@ -167,7 +282,7 @@ def test_an_image_that_is_not_finite_fails_and_its_neighbours_are_whole(
             runner.start(image)
             if image.index in (1, 4):
                 noise = torch.full(tiny.latent_shape, torch.nan if image.index == 1 else torch.inf)
-                runner._starting[image.slot] = noise
+                runner._starting[image.slot] = noise, runner._starting[image.slot][1]
         if plan.riding:
             runner.step(plan.riding, plan.rows)
             runner.decode(scheduler.advance(plan))
@@ -238,7 +353,7 @@ def test_errors_of_a_device_are_told_apart(
     scheduler.submit(job_of(1, drawn("tiny", 1, 2, 1.0, (0.0, 1.0), 0.0, 7, 1)))
     plan = scheduler.plan()
     runner.start(plan.admitted[0])
-    noise = runner._starting[plan.riding[0].slot]
+    noise, _ = runner._starting[plan.riding[0].slot]
     backend.error = raised
     with pytest.raises(becomes):
         runner.step(plan.riding, plan.rows)
@@ -266,7 +381,7 @@ def test_a_step_that_is_tried_again_has_the_same_noise(tiny: LatentDiffusion) ->
     ("name", "dtype", "message"),
     [
         ("cuda-graphs", torch.float32, "needs a GPU"),
-        ("openvino", torch.bfloat16, "runs only float32, and only on the CPU"),
+        ("openvino", torch.float16, "runs only float32 and bfloat16, and only on the CPU"),
     ],
 )
 def test_a_backend_that_does_not_fit_is_refused(
@@ -303,38 +418,32 @@ def test_a_preview_is_of_the_x0_of_its_step(runner: Runner, tiny: LatentDiffusio
             runner.preview(
                 [image for image in plan.riding if image.evaluation in image.job.previews]
             )
-        for image, step, pixels in runner.previewed(wait=True):
-            made[image.index, step] = pixels
+        for image, evaluation, pixels in runner.previewed(wait=True):
+            made[image.index, evaluation] = pixels
         for image, result in runner.decoded(wait=not scheduler.busy):
             assert isinstance(result, Pixels)
             scheduler.deliver(image, result)
-    assert sorted(made) == [(image, step) for image in range(2) for step in (2, 4)]
-    assert runner._sketch is not None
-    for (image, step), pixels in made.items():
-        expected = to_uint8(runner._sketch(plain_x0(tiny, want, image, step))).numpy().tobytes()
+    assert sorted(made) == [(image, evaluation) for image in range(2) for evaluation in (2, 4)]
+    assert runner._previews.map is not None
+    for (image, evaluation), pixels in made.items():
+        x0 = plain_x0(tiny, want, image, evaluation)
+        expected = to_uint8(runner._previews.map(x0)).numpy().tobytes()
         assert max(abs(a - b) for a, b in zip(pixels.data, expected, strict=True)) <= 1
 
 
 def plain_x0(model: LatentDiffusion, want: SamplingParams, image: int, steps: int) -> Tensor:
-    """What one image's step went by, from the UNet, guidance and DDIM alone."""
+    """What one image's evaluation saw, from the UNet, guidance and the update alone."""
     x, generator = model.start(want.seed_of(image))
-    x = x[None]
-    x0 = x
-    timesteps, taken = trajectory(model.schedule, want.steps, want.eta)
-    for t, step in zip(timesteps[:steps], taken, strict=False):
+    way = trajectory(model.schedule, want.sampler, want.steps, eta=want.eta)
+    x, x0 = way.noise * x[None], x[None]
+    for t, row in zip(way.timesteps[:steps].float(), way.coefficients.float(), strict=False):
         with torch.no_grad():
-            times = torch.full((2,), t)
             labels = torch.tensor([want.condition.index, model.classes.null])
-            both = model.unet(torch.cat([x, x]), times, labels)
+            both = model.unet(torch.cat([x, x]), t.expand(2), labels)
         output = guide(both[:1], both[1:], torch.tensor([want.guidance_scale]))
         noise = torch.randn(model.latent_shape, generator=generator)[None]
-        x, x0 = ddim_step(
-            x,
-            output,
-            step[None].float(),
-            noise=noise,
-            clip=model.schedule.clip_sample_range if model.schedule.clip_sample else None,
-        )
+        x0 = clean(x, output, row[None])
+        x, _ = step(x, output, row[None], noise=noise)
     return x0
 
 

@@ -1,15 +1,19 @@
 """A request's sampler and spacing, in the native API and by the names of others."""
 
 import base64
+import dataclasses
 import itertools
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from app.client import Wanted
 from app.errors import InvalidRequest
+from app.schemas.requests import GenerateRequest
 from app.schemas.samplers import sampler_of, spacing_of
 from models.sampling import SAMPLERS, SPACINGS
+from tests.fakes import INFO
 
 ASKED = {"class": "cat", "steps": 3, "seed": 1}
 PAIRS = [(sampler.name, spacing) for sampler in SAMPLERS.values() for spacing in sampler.spacings]
@@ -102,6 +106,22 @@ def test_what_cannot_be_is_told_by_its_field(
     (error,) = answer.json()["errors"]
     assert error["pointer"] == f"#/{field}"
     assert detail in error["detail"]
+
+
+def test_the_python_client_knows_every_field_of_a_request() -> None:
+    fields = set(GenerateRequest.model_fields)
+    assert set(Wanted.__annotations__) == fields
+
+
+def test_a_sampler_that_the_model_cannot_use_is_refused() -> None:
+    info = dataclasses.replace(INFO, samplers=("ddim", "euler"))
+    for sampler in info.samplers:
+        asked = GenerateRequest.parse({"sampler": sampler, "class": 0})
+        assert asked.to_params({"fake": info}).sampler == sampler
+    with pytest.raises(
+        InvalidRequest, match="sampler: must be one of ddim, euler for model 'fake'"
+    ):
+        GenerateRequest.parse({"sampler": "heun", "class": 0}).to_params({"fake": info})
 
 
 def test_every_dialect_means_the_same_sampler(server: TestClient) -> None:

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from app.engine.backends.winograd import Winograd, same, strided, toom_cook, upsampled
+from models.conditioning import Classes
 from models.config import UNet2DConfig
+from models.denoiser import Denoiser
 from models.unet import UNet2D
 from tests.tiny import UNET
 
@@ -84,14 +86,13 @@ def test_it_predicts_what_the_unet_predicts_and_rows_do_not_meet(name: str) -> N
     unet = UNet2D(config).eval()
     for weight in unet.parameters():  # as after training: nothing is zero or one
         torch.nn.init.normal_(weight, std=0.2)
-    size = config.sample_size
-    x = torch.randn(6, config.in_channels, size, size)
-    inputs = [x, torch.tensor([0, 1, 500, 998, 999, 3])]
-    if config.num_class_embeds:
-        inputs.append(torch.tensor([0, 1, 2, 3, 0, 1]))
+    x = torch.randn(6, config.in_channels, *config.latent_size)
+    t = torch.tensor([0, 1.25, 500, 998.7, 999, 3.5])
+    classes = [torch.tensor([0, 1, 2, 3, 0, 1])] if config.num_class_embeds else []
     with torch.inference_mode():
-        expected = unet(*inputs).numpy()
-    run = Compiled(Winograd(unet, 1000))
+        expected = unet(x, t, *classes).numpy()
+    inputs = [x, Denoiser(unet, Classes()).time_features(t), *classes]
+    run = Compiled(Winograd(unet, config.latent_size))
     six = run(*inputs)
     np.testing.assert_allclose(six, expected, atol=3e-5 * np.abs(expected).max())
     two = run(*(tensor[2:4] for tensor in inputs))
@@ -113,5 +114,15 @@ def test_it_predicts_what_the_unet_predicts_and_rows_do_not_meet(name: str) -> N
 )
 def test_what_it_has_no_form_for_is_refused(change: dict[str, Any]) -> None:
     config: UNet2DConfig = dataclasses.replace(UNET, **change)
-    with pytest.raises(ValueError, match=r"form|sample_size|padding"):
-        Winograd(UNet2D(config), 1000)
+    with pytest.raises(ValueError, match=r"form|latents are|padding"):
+        Winograd(UNet2D(config), config.latent_size)
+
+
+def test_time_features_do_not_depend_on_their_place_and_are_the_eager_network_s() -> None:
+    """In a tensor of any length: its last numbers may not fill a vector register."""
+    unet = UNet2D(dataclasses.replace(UNET, block_out_channels=(20, 32)))
+    denoiser, t = Denoiser(unet, Classes()), torch.rand(64, dtype=torch.float64).float() * 999
+    together = denoiser.time_features(t)
+    alone = torch.cat([denoiser.time_features(one[None]) for one in t])
+    assert torch.equal(together, alone)
+    torch.testing.assert_close(together, unet.time_features(t), rtol=0, atol=1e-6)

@@ -41,7 +41,7 @@ def edit_weights(path: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -
 def test_what_was_saved_opens_as_it_was(folder: Path) -> None:
     checkpoint = open_checkpoint(folder)
     assert (checkpoint.vae.config, checkpoint.unet.config) == (VAE, UNET)
-    assert checkpoint.schedule == SCHEDULE
+    assert checkpoint.schedule.own == SCHEDULE
     assert checkpoint.classes.names == ("cat", "dog", "3")
     assert checkpoint.classes.null == 3
     assert checkpoint.guidance_scale == 1.5
@@ -185,6 +185,18 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an empty list of betas": (
         lambda f: edit_json(f / "scheduler/scheduler_config.json", trained_betas=[]),
         r"scheduler_config.json: trained_betas has 0 values",
+    ),
+    "betas that leave two timesteps alike": (
+        lambda f: edit_json(
+            f / SCHEDULER, trained_betas=[0.01] * 999 + [1e-18], rescale_betas_zero_snr=False
+        ),
+        r"scheduler_config.json: num_train_timesteps and betas give neighbours one alpha-bar",
+    ),
+    "betas that leave nothing long before the end": (
+        lambda f: edit_json(
+            f / SCHEDULER, trained_betas=[0.5] * 1000, rescale_betas_zero_snr=False
+        ),
+        r"scheduler_config.json: num_train_timesteps and betas .* below 1e-30 before the last",
     ),
     "guidance that is no number": (
         lambda f: edit_json(f / "model_index.json", guidance_scale=float("nan")),

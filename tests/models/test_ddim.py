@@ -11,8 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.ddim import Prediction, coefficients, ddim_step, guide, sigma
+from models.config import DDIMConfig
+from models.samplers import COEFFICIENTS, COLUMNS, step, trajectory
 from models.schedule import alpha_bars, timestep_pairs, velocity
+from models.schedulers import SchedulerConfig
+from models.solvers import Prediction
 from tests.tiny import SCHEDULE
 
 PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction", "sample")
@@ -37,13 +40,17 @@ def best_output(x: Tensor, alpha_bar: Tensor, prediction: Prediction) -> Tensor:
     return {"epsilon": eps, "sample": x0, "v_prediction": velocity(x0, eps, alpha_bar)}[prediction]
 
 
+def table(config: DDIMConfig, steps: int, eta: float = 0.0) -> Tensor:
+    return trajectory(SchedulerConfig.of(config), "ddim", steps, eta=eta).coefficients
+
+
 def run(x: Tensor, steps: int, prediction: Prediction, eta: float = 0.0) -> Tensor:
     draw = torch.Generator().manual_seed(1)
-    for t, t_prev in timestep_pairs(CONFIG, steps):
+    rows = table(replace(CONFIG, prediction_type=prediction), steps, eta)
+    for (t, _), row in zip(timestep_pairs(CONFIG, steps), rows, strict=True):
         output = best_output(x, ALPHA_BAR[t], prediction)
         noise = torch.randn(x.shape, generator=draw, dtype=x.dtype) if eta else None
-        step = coefficients(ALPHA_BAR[t], ALPHA_BAR[t_prev], prediction, eta)
-        x, _ = ddim_step(x, output, step.expand(len(x), -1), noise=noise)
+        x, _ = step(x, output, row.expand(len(x), -1), noise=noise)
     return x
 
 
@@ -78,9 +85,9 @@ def test_many_steps_carry_every_quantile_to_the_data() -> None:
 def test_eta_one_spreads_as_its_recursion_says() -> None:
     """A step is affine in x and adds noise, so the variance follows var' = k^2 var + sigma^2."""
     variance = 1.0
-    for t, t_prev in timestep_pairs(CONFIG, 50):
+    noises = table(CONFIG, 50, 1.0)[:, COLUMNS.index("d")]
+    for (t, t_prev), std in zip(timestep_pairs(CONFIG, 50), noises, strict=True):
         now, then = ALPHA_BAR[t], ALPHA_BAR[t_prev]
-        std = sigma(now, then, 1.0)
         direction = (1 - then - std**2).sqrt()
         k = ((now * then).sqrt() * S**2 + (1 - now).sqrt() * direction) / spread(now) ** 2
         variance = float(k**2 * variance + std**2)
@@ -97,42 +104,55 @@ def test_sigma_of_eta_one_is_that_of_the_ddpm_posterior() -> None:
     now, then = ALPHA_BAR[1:1000], ALPHA_BAR[0:999]
     beta = 1 - now / then
     expected = ((1 - then) / (1 - now) * beta).sqrt()
-    torch.testing.assert_close(sigma(now, then, 1.0), expected)
+    noises = table(CONFIG, 1000, 1.0)[:, COLUMNS.index("d")]
+    torch.testing.assert_close(noises.flip(0)[1:], expected)
 
 
-def test_rows_do_not_see_each_other() -> None:
-    draw = torch.Generator().manual_seed(0)
-    x, output, noise = torch.randn(3, 6, 2, 4, 4, generator=draw)
-    now, then = (
-        alpha_bars(SCHEDULE)[[999, 800, 600, 400, 200, 0]],
-        alpha_bars(SCHEDULE)[[700, 400, 599, 0, 100, -1]],
-    )
-    etas = [0.0, 0.5, 1.0, 0.0, 0.3, 1.0]
-    steps = torch.stack(
-        [coefficients(now[i], then[i], "v_prediction", eta) for i, eta in enumerate(etas)]
-    )
-    together, _ = ddim_step(x, output, steps, noise=noise)
-    for i in range(6):
-        row = slice(i, i + 1)
-        alone, _ = ddim_step(x[row], output[row], steps[row], noise=noise[row] if etas[i] else None)
-        assert torch.equal(together[row], alone)
+def equation_12(now: Tensor, then: Tensor, prediction: Prediction, eta: float) -> Tensor:
+    """(p, q, a, b, e, d) of Song et al. 2021, eq. 12 and 16, on tensors."""
+    signal, noise = now.sqrt(), (1 - now).sqrt()
+    zero, one = torch.zeros_like(signal), torch.ones_like(signal)
+    p, q, u, v = {
+        "epsilon": (1 / signal, -noise / signal, zero, one),
+        "v_prediction": (signal, -noise, noise, signal),
+        "sample": (zero, one, 1 / noise, -signal / noise),
+    }[prediction]
+    std = eta * ((1 - then) / (1 - now) * (1 - now / then)).clamp(min=0).sqrt()
+    direction = (1 - then - std**2).clamp(min=0).sqrt()
+    return torch.stack([p, q, direction * u, then.sqrt(), direction * v, std], dim=-1)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("eta", [0.0, 0.37, 1.0])
+def test_in_float32_a_step_is_equation_12_to_the_last_bit(
+    prediction: Prediction, eta: float
+) -> None:
+    """Images that were drawn before there were other samplers are drawn again as they were."""
+    zero = prediction != "epsilon"
+    for spacing in ("leading", "trailing", "linspace"):
+        config = replace(SCHEDULE, prediction_type=prediction, rescale_betas_zero_snr=zero)
+        config = replace(config, timestep_spacing=spacing, set_alpha_to_one=spacing != "leading")
+        for steps in (1, 2, 7, 20, 27, 48, 50, 999):
+            pairs = torch.tensor(timestep_pairs(config, steps))
+            now, then = alpha_bars(config, torch.float64)[pairs].unbind(1)
+            made = table(config, steps, eta).float()
+            expected = equation_12(now, then, prediction, eta).float()
+            assert torch.equal(made[:, [0, 1, 2, 3, 4, COLUMNS.index("d")]], expected)
+            assert not made[:, [COLUMNS.index(f"c{k}") for k in range(3)]].any()
 
 
 def test_clipping_bounds_the_clean_sample_and_keeps_eps() -> None:
     x, output = torch.full((1, 1, 1, 1), 4.0), torch.full((1, 1, 1, 1), 0.5)
+    row = torch.zeros(1, COEFFICIENTS)
     now, then = torch.tensor([0.25]), torch.tensor([0.81])
-    clipped, _ = ddim_step(x, output, coefficients(now, then, "epsilon"), clip=1.0)
+    row[:, [0, 1, 2, 3, 4, 8]] = equation_12(now, then, "epsilon", 0.0)
+    row[:, COLUMNS.index("clip")] = 1.0
+    clipped, y = step(x, output, row)
+    assert y.item() == 1
     assert clipped.item() == pytest.approx(0.9 * 1.0 + 0.19**0.5 * 0.5)
 
 
-def test_pure_noise_has_a_finite_first_step_for_v_and_sample() -> None:
-    zero, later = torch.zeros(2), torch.full((2,), 0.5)
-    for prediction in PREDICTIONS[1:]:
-        for eta in (0.0, 1.0):
-            assert coefficients(zero, later, prediction, eta).isfinite().all()
-
-
-def test_guidance_by_hand() -> None:
-    conditional, unconditional = torch.full((3, 1, 1, 1), 2.0), torch.full((3, 1, 1, 1), 1.0)
-    guided = guide(conditional, unconditional, torch.tensor([0.0, 1.0, 3.0]))
-    assert guided.flatten().tolist() == [1.0, 2.0, 4.0]
+def test_the_bound_is_that_of_the_configuration() -> None:
+    for clip, bound in ((True, 0.7), (False, float("inf"))):
+        config = replace(SCHEDULE, clip_sample=clip, clip_sample_range=0.7)
+        assert (table(config, 4)[:, COLUMNS.index("clip")] == bound).all()

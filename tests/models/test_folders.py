@@ -14,9 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from app.engine.runner import Runner
 from app.engine.wire import Load
-from models.checkpoint import checkpoint_digest, weights_digest
-from models.config import DDIMConfig
+from models.checkpoint import CheckpointError, checkpoint_digest, weights_digest
 from models.pipeline import LatentDiffusion
+from models.sampling import SAMPLERS
+from models.schedulers import SchedulerConfig
+from tests.models.diffusing import CLASSES, SETTLED, run
 from tests.models.hostile import changed
 from tests.tiny import UNET, VAE
 
@@ -139,10 +141,20 @@ def with_vqvae(folder: Path) -> None:
 
 FOLDERS: dict[str, Callable[[Path], Any]] = {
     "as diffusers writes it, no id2label": lambda _: None,
-    "DDPM": scheduled("DDPMScheduler", clip_sample=False, prediction_type="v_prediction"),
     "PNDM of Stable Diffusion 1": scheduled("PNDMScheduler", skip_prk_steps=True, steps_offset=1),
     "Euler": scheduled("EulerDiscreteScheduler", num_train_timesteps=8, use_karras_sigmas=True),
+    "Euler a": scheduled("EulerAncestralDiscreteScheduler", timestep_spacing="trailing"),
+    "Heun": scheduled("HeunDiscreteScheduler", use_exponential_sigmas=True),
+    "LMS": scheduled("LMSDiscreteScheduler", use_karras_sigmas=True),
     "DPM-Solver++": scheduled("DPMSolverMultistepScheduler", timestep_spacing="trailing"),
+    "DPM-Solver++ 3M Karras": scheduled(
+        "DPMSolverMultistepScheduler", solver_order=3, use_karras_sigmas=True
+    ),
+    "DPM-Solver++ SDE": scheduled(
+        "DPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++", euler_at_final=True
+    ),
+    "UniPC": scheduled("UniPCMultistepScheduler", solver_order=3, final_sigmas_type="sigma_min"),
+    "LCM": scheduled("LCMScheduler", original_inference_steps=40, clip_sample=True),
     "DDIM from DDPM": ddim_from("DDPMScheduler", variance_type="fixed_large"),
     "DDIM from PNDM": ddim_from("PNDMScheduler", set_alpha_to_one=False, steps_offset=1),
     "DDIM from Euler": ddim_from("EulerDiscreteScheduler", timestep_spacing="leading"),
@@ -170,13 +182,20 @@ def drawn(folder: Path, seed: int, steps: int, label: int) -> torch.Tensor:
             ).eval()
         )
     unet, vae = networks
-    scheduler = diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
-    scheduler.set_timesteps(steps)
-    x = torch.randn(1, *[2, 8, 8], generator=torch.Generator().manual_seed(seed))
+    kind = json.loads((folder / SCHEDULER).read_text())["_class_name"]
+    scheduler = getattr(diffusers, kind).from_pretrained(folder, subfolder="scheduler")
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise() -> torch.Tensor:
+        return torch.randn(1, 2, 8, 8, generator=generator)
+
+    def network(x: torch.Tensor, t: float) -> torch.Tensor:
+        # As a tensor: diffusers makes a whole number of anything else.
+        output: torch.Tensor = unet(x, torch.tensor(t), class_labels=torch.tensor([label])).sample
+        return output
+
     with torch.inference_mode():
-        for t in scheduler.timesteps:
-            output = unet(x, t, class_labels=torch.tensor([label])).sample
-            x = scheduler.step(output, t, x).prev_sample
+        x, _ = run(scheduler, steps, network, noise(), noise)
         image: torch.Tensor = vae.decode(x / vae.config.scaling_factor).sample
     return image.clamp(-1, 1)
 
@@ -246,34 +265,168 @@ def test_a_whole_pipeline_of_diffusers_draws_the_same(written: Path, tmp_path: P
     assert abs(ours - expected).max() <= TOLERANCE
 
 
+REAL = json.loads((Path(__file__).parent / "scheduler_configs.json").read_text())
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_scheduler_of_a_real_folder_draws_what_diffusers_draws(name: str, folder: Path) -> None:
+    """Of models that many people have, at few steps and at more."""
+    config = REAL[name]["config"]
+    (folder / SCHEDULER).write_text(json.dumps(config))
+    changed("model_index.json", scheduler=["diffusers", config["_class_name"]])(folder)
+    model = LatentDiffusion.open(folder)
+    for steps in (1, 4, 11):
+        if steps == 1 and model.schedule.own.timestep_spacing == "linspace":
+            continue  # diffusers begins at the clean end
+        expected = drawn(folder, seed=3, steps=steps, label=1)
+        made = model.sample(["1"], [3], steps=steps)
+        assert (made - expected).norm() / expected.norm() <= 1e-4, steps
+
+
+def test_ddpm_is_ddim_with_eta_one(folder: Path) -> None:
+    """Its steps add no noise in the last, and what they add is of the smaller variance."""
+    scheduled("DDPMScheduler", clip_sample=False)(folder)
+    expected = drawn(folder, seed=3, steps=8, label=1)
+    made = LatentDiffusion.open(folder).sample(["1"], [3], steps=8, eta=1.0)
+    assert (made - expected).norm() / expected.norm() <= TOLERANCE
+
+
 KINDS = [kind for kind in diffusers.DDIMScheduler._compatibles if kind != "EDMEulerScheduler"]
+KINDS += ["SASolverScheduler", "DDPMParallelScheduler", "LCMScheduler"]
+NEEDED: dict[str, dict[str, Any]] = {"PNDMScheduler": {"skip_prk_steps": True}}
+# Every class here takes what is of the network; what a solver cannot do, it does as another.
+OURS = {"rescale_betas_zero_snr", "solver_type", "algorithm_type", "disable_corrector"}
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of NumPy, inside diffusers
-@pytest.mark.parametrize("kind", [*KINDS, "SASolverScheduler", "DDPMParallelScheduler"])
-def test_ddim_reads_what_every_compatible_scheduler_saves(kind: str, folder: Path) -> None:
-    """As `DDIMScheduler.from_config` reads that file, every key of it."""
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of NumPy, about what KDPM2 gives it
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_sampler_reads_the_file_of_every_class_as_its_own_does(
+    kind: str, folder: Path
+) -> None:
+    """As `OtherClass.from_config` reads that file, every key of it."""
     if kind == "DPMSolverSDEScheduler":  # it cannot be made without another package
         (folder / SCHEDULER).write_text(json.dumps({"_class_name": kind, **BETAS}))
     else:
-        scheduled(kind)(folder)
-    theirs = diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler").config
-    ours, notes = DDIMConfig.read(folder / SCHEDULER)
-    for name, value in keywords(ours).items():
-        assert value == theirs[name], name
-    read = f"scheduler/scheduler_config.json: {kind} is read as DDIMScheduler"
-    assert kind == "DDIMScheduler" or read in notes
+        scheduled(kind, **NEEDED.get(kind, {}))(folder)
+    ours, notes = SchedulerConfig.read(folder / SCHEDULER)
+    file = json.loads((folder / SCHEDULER).read_text())
+    for sampler, name in CLASSES.items():
+        settled = SETTLED.get(sampler, {})
+        theirs = getattr(diffusers, name).from_config({**file, **settled}).config
+        for key, value in keywords(ours.config(sampler)).items():
+            assert key in OURS or value == theirs[key], (sampler, key)
+    assert ours.samplers == tuple(SAMPLERS)
+    known = kind in CLASSES.values()
+    assert known or f"{SCHEDULER}: {kind} is read as DDIMScheduler" in notes
+    assert known or ours.sampler == "ddim"
     LatentDiffusion.open(folder)
+
+
+@pytest.mark.parametrize("sampler", CLASSES)
+def test_a_sampler_that_is_asked_for_reads_the_file_as_its_own_class(
+    sampler: str, folder: Path
+) -> None:
+    """The file is of another class, and leaves out what both have a default for."""
+    write = "DDIMScheduler" if CLASSES[sampler] == "EulerDiscreteScheduler" else None
+    config = {"_class_name": write or "EulerDiscreteScheduler", **BETAS, "use_karras_sigmas": True}
+    (folder / SCHEDULER).write_text(json.dumps(config))
+    made = LatentDiffusion.open(folder).sample(["1"], [3], steps=8, sampler=sampler)
+    kind = getattr(diffusers, CLASSES[sampler])
+    kind.from_config({**config, **SETTLED.get(sampler, {})}).save_pretrained(folder / "scheduler")
+    expected = drawn(folder, seed=3, steps=8, label=1)
+    assert (made - expected).norm() / expected.norm() <= 1e-4
 
 
 def test_values_that_were_defaults_are_not_taken_over(folder: Path) -> None:
     """A configuration written by hand from `scheduler.config` says which ones were."""
-    config = dict(diffusers.PNDMScheduler(**BETAS).config)
+    config = dict(diffusers.PNDMScheduler(**BETAS, skip_prk_steps=True).config)
+    config["_class_name"] = "PNDMScheduler"
     assert "set_alpha_to_one" in config["_use_default_values"]
     (folder / SCHEDULER).write_text(json.dumps(config))
     assert config["set_alpha_to_one"] is False
     assert diffusers.DDIMScheduler.from_config(config).config.set_alpha_to_one is True
-    assert DDIMConfig.read(folder / SCHEDULER)[0].set_alpha_to_one is True
+    read, _ = SchedulerConfig.read(folder / SCHEDULER)
+    assert not read.own.ends_clean
+    assert read.config("ddim").ends_clean
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "beta sigmas": ("Euler", {"use_beta_sigmas": True}, "use_beta_sigmas is True; allowed: False"),
+    "sigmas by logarithm": ("Euler", {"interpolation_type": "log_linear"}, "interpolation_type is"),
+    "a lowest level": ("Euler", {"sigma_min": 0.1}, "sigma_min is 0.1; allowed: null"),
+    "a highest level": ("LMS", {"sigma_max": 14.6}, "sigma_max is 14.6; allowed: null"),
+    "both spacings": (
+        "Heun",
+        {"use_karras_sigmas": True, "use_exponential_sigmas": True},
+        "use_karras_sigmas and use_exponential_sigmas are both true",
+    ),
+    "Lu's lambdas": ("DPM", {"use_lu_lambdas": True}, "use_lu_lambdas is True; allowed: False"),
+    "another algorithm": ("DPM", {"algorithm_type": "dpmsolver"}, "algorithm_type is 'dpmsolver'"),
+    "order 1": ("DPM", {"solver_order": 1}, "solver_order is 1; allowed: 2, 3"),
+    "an SDE of order 3": (
+        "DPM",
+        {"solver_order": 3, "algorithm_type": "sde-dpmsolver++"},
+        "solver_order is 3; allowed with algorithm_type sde-dpmsolver\\+\\+: 2",
+    ),
+    "clipped lambdas": ("DPM", {"lambda_min_clipped": -5.1}, "lambda_min_clipped is -5.1"),
+    "thresholding": ("UniPC", {"thresholding": True}, "thresholding is True; allowed: False"),
+    "order 4": ("UniPC", {"solver_order": 4}, "solver_order is 4; allowed: .*1 to 3"),
+    "no corrector": ("UniPC", {"disable_corrector": [0]}, "disable_corrector has 1 values"),
+    "noise prediction": ("UniPC", {"predict_x0": False}, "predict_x0 is False; allowed: True"),
+    "a predictor": ("UniPC", {"solver_p": {}}, "solver_p is {}; allowed: null"),
+    "Runge-Kutta steps": ("PNDM", {"skip_prk_steps": False}, "skip_prk_steps is False; allowed"),
+    "Runge-Kutta by default": ("PNDM", {}, "skip_prk_steps is False; allowed: True"),
+    "noise levels for timesteps": (
+        "Euler",
+        {"timestep_type": "continuous"},
+        "timestep_type is 'continuous'; allowed: 'discrete'",
+    ),
+    "more to distil than timesteps": (
+        "LCM",
+        {"original_inference_steps": 2000},
+        "original_inference_steps is 2000; num_train_timesteps is 1000",
+    ),
+    "a key that is spelt almost as another": (
+        "Euler",
+        {"use_kerras_sigmas": True},
+        "unknown key 'use_kerras_sigmas' for EulerDiscreteScheduler; known: use_karras_sigmas",
+    ),
+    "a key of a later version of the family": (
+        "Euler",
+        {"use_cosine_sigmas": True},
+        "unknown key 'use_cosine_sigmas' for EulerDiscreteScheduler",
+    ),
+    "many unknown keys": ("Euler", {f"mine_{i}": 1 for i in range(17)}, "has 17 unknown keys"),
+}
+FULL = {"Euler": "EulerDiscrete", "LMS": "LMSDiscrete", "Heun": "HeunDiscrete"} | {
+    "DPM": "DPMSolverMultistep",
+    "UniPC": "UniPCMultistep",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_value_that_would_change_the_picture_is_refused_by_name(name: str, folder: Path) -> None:
+    kind, values, message = REFUSED[name]
+    config = {"_class_name": f"{FULL.get(kind, kind)}Scheduler", **BETAS, **values}
+    (folder / SCHEDULER).write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=rf"scheduler_config\.json: .*{message}"):
+        LatentDiffusion.open(folder)
+
+
+def test_what_another_class_would_not_draw_leaves_the_model_its_own(folder: Path) -> None:
+    """Beta sigmas change nothing for DDIM; a sampler that reads them cannot be asked for."""
+    changed(SCHEDULER, use_beta_sigmas=True)(folder)
+    model = LatentDiffusion.open(folder)
+    assert model.schedule.samplers == ("ddim", "euler_a", "dpmpp_2s_a", "pndm", "lcm")
+    with pytest.raises(ValueError, match="sampler is 'euler'; allowed with this model: ddim, "):
+        model.sample(["1"], [3], steps=2, sampler="euler")
+
+
+def test_a_key_that_nobody_knows_is_noted_as_diffusers_does(written: Path, folder: Path) -> None:
+    changed(SCHEDULER, my_note="trained twice", colour=0.5)(folder)
+    model, plain = LatentDiffusion.open(folder), LatentDiffusion.open(written)
+    assert f"{SCHEDULER}: without effect here: 'colour', 'my_note'" in model.notes
+    assert torch.equal(model.sample([2], [1], steps=2), plain.sample([2], [1], steps=2))
 
 
 UNCHANGING: dict[str, dict[str, Any]] = {

@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 
-from models.checkpoint import CheckpointError, checkpoint_digest
+from models.checkpoint import CheckpointError, checkpoint_digest, open_checkpoint
 from models.pipeline import LatentDiffusion
+from models.samplers import COLUMNS, trajectory
+from models.sampling import SAMPLERS
+from models.schedulers import _ALL_KEYS, _KINDS
 from tests.models.hostile import INDEX, SCHEDULE, UNET, VAE, WEIGHTS
 
 ROUNDS = int(os.environ.get("FUZZ_FOLDERS", "150"))
 LITTLE = (0, 1, 2, 3, 4, 8, 16, 32, 0.5, 1.0, "", None, True, False, [], {}, [1], [8, 8], [16, 32])
 LARGE = (-1, 1e-300, 1e308, float("nan"), float("inf"), 2**31, 2**63, 10**30, "x" * 10**5, [[]])
 VALUES: tuple[Any, ...] = (*LITTLE, *LARGE)
+WORDS = ("zero", "sigma_min", "midpoint", "heun", "bh1", "trailing", "leading", "linspace")
 
 
 def other_value(draw: random.Random, path: Path) -> None:
@@ -77,3 +81,34 @@ def test_changed_at_random(tiny_folder: Path, tmp_path: Path) -> None:
             assert model.denoise([label], [1], steps=steps).shape[0] == 1, f"seed {seed}"
         shutil.rmtree(folder)
     assert ROUNDS // 2 < refused < ROUNDS
+
+
+def test_schedulers_of_every_class_changed_at_random(tiny_folder: Path, tmp_path: Path) -> None:
+    """Keys of any class with any value: drawn by every sampler that it leaves, or refused."""
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "copy"))
+    keys, kinds = sorted(_ALL_KEYS), sorted(_KINDS)
+    refused = 0
+    for seed in range(ROUNDS):
+        draw = random.Random(seed)
+        values: dict[str, Any] = {"_class_name": draw.choice(kinds), "skip_prk_steps": True}
+        values["prediction_type"] = draw.choice(("epsilon", "v_prediction", "sample"))
+        for key in draw.sample(keys, draw.choice((1, 1, 2, 4))):
+            values[key] = draw.choice((*VALUES, *WORDS))
+        (folder / SCHEDULE).write_text(json.dumps(values))
+        try:
+            checkpoint = open_checkpoint(folder)
+        except CheckpointError as error:
+            refused += 1
+            message = str(error).replace(str(folder), "")
+            assert message.isprintable(), f"seed {seed}: {message!r}"
+            assert len(message) <= 300, f"seed {seed}: {message}"
+            continue
+        schedule = checkpoint.schedule
+        assert schedule.sampler in schedule.samplers, f"seed {seed}"
+        for sampler in schedule.samplers:
+            spacing = SAMPLERS[sampler].spacing(schedule.spacing)
+            steps = min(draw.choice((1, 2, 5, 40)), schedule.num_train_timesteps)
+            way = trajectory(schedule, sampler, steps, spacing=spacing)
+            numbers = way.coefficients.float()[:, [column != "clip" for column in COLUMNS]]
+            assert numbers.isfinite().all(), f"seed {seed}: {sampler}"
+    assert ROUNDS // 10 < refused < ROUNDS

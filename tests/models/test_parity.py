@@ -10,8 +10,17 @@ import torch
 from torch import Tensor
 
 from models.config import AutoencoderKLConfig, Config, DDIMConfig, UNet2DConfig
-from models.ddim import coefficients, ddim_step
-from models.schedule import alpha_bars, timestep_pairs
+from models.schedule import alpha_bars
+from models.scheduler_classes import (
+    DPMSolverConfig,
+    EulerAncestralConfig,
+    EulerConfig,
+    HeunConfig,
+    LCMConfig,
+    LMSConfig,
+    PNDMConfig,
+    UniPCConfig,
+)
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
 from tests.tiny import SCHEDULE, UNET, VAE
@@ -33,6 +42,11 @@ def keywords(config: Config) -> dict[str, Any]:
         (AutoencoderKLConfig, diffusers.AutoencoderKL),
         (UNet2DConfig, diffusers.UNet2DModel),
         (DDIMConfig, diffusers.DDIMScheduler),
+        (EulerConfig, diffusers.EulerDiscreteScheduler),
+        (EulerAncestralConfig, diffusers.EulerAncestralDiscreteScheduler),
+        (DPMSolverConfig, diffusers.DPMSolverMultistepScheduler),
+        (UniPCConfig, diffusers.UniPCMultistepScheduler),
+        (LCMConfig, diffusers.LCMScheduler),
     ],
 )
 def test_configurations_have_the_keys_and_defaults_of_diffusers(
@@ -43,7 +57,26 @@ def test_configurations_have_the_keys_and_defaults_of_diffusers(
         for name, parameter in inspect.signature(theirs.__init__).parameters.items()
         if name != "self"
     }
-    assert keywords(config()) == expected
+    assert keywords(config()) == {**expected, **CHANGED.get(config, {})}
+
+
+CHANGED: dict[type[Config], dict[str, Any]] = {UniPCConfig: {"disable_corrector": ()}}
+
+
+@pytest.mark.parametrize(
+    ("config", "theirs"),
+    [
+        (PNDMConfig, diffusers.PNDMScheduler),
+        (LMSConfig, diffusers.LMSDiscreteScheduler),
+        (HeunConfig, diffusers.HeunDiscreteScheduler),
+    ],
+)
+def test_zero_terminal_snr_is_a_key_of_every_class(config: type[Config], theirs: Any) -> None:
+    """It is of the network, so that these samplers have to know it as well."""
+    parameters = inspect.signature(theirs.__init__).parameters
+    expected = {name: parameters[name].default for name in parameters if name != "self"}
+    ours = {field.name: field.default for field in fields(config)}
+    assert ours == {**expected, "rescale_betas_zero_snr": False}
 
 
 VAES = {
@@ -159,49 +192,3 @@ def test_alpha_bars(change: dict[str, Any], zero_snr: bool) -> None:
         values["trained_betas"] = list(config.trained_betas)
     theirs = diffusers.DDIMScheduler(**values)
     torch.testing.assert_close(alpha_bars(config)[:-1], theirs.alphas_cumprod, rtol=1e-6, atol=0)
-
-
-# Step counts at which diffusers' stride t - T // n is the list's own next timestep.
-STEPS = {"trailing": (4, 5, 8, 10, 20, 25, 50), "leading": (1, 3, 7, 10, 30, 50)}
-
-
-@pytest.mark.parametrize("eta", [0.0, 0.7])
-@pytest.mark.parametrize("spacing", ["trailing", "leading"])
-@pytest.mark.slow
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_whole_trajectories(prediction: Any, spacing: Any, eta: float) -> None:
-    """A small network stands in for the model, so that every step feeds the next."""
-    torch.manual_seed(0)
-    config = replace(
-        SCHEDULE,
-        prediction_type=prediction,
-        timestep_spacing=spacing,
-        rescale_betas_zero_snr=prediction != "epsilon" and spacing == "trailing",
-        steps_offset=1 if spacing == "leading" else 0,
-        set_alpha_to_one=spacing == "trailing",
-    )
-    network = UNet2D(UNET).eval()
-    labels = torch.tensor([1, 2])
-    alpha_bar = alpha_bars(config)
-    theirs = diffusers.DDIMScheduler(**keywords(config))
-    for steps in STEPS[spacing]:
-        x = expected = torch.randn(2, 2, 8, 8)
-        theirs.set_timesteps(steps)
-        pairs = timestep_pairs(config, steps)
-        assert [t for t, _ in pairs] == theirs.timesteps.tolist()
-        if steps > 30:
-            continue  # nothing new happens on a longer way
-        with torch.inference_mode():
-            for t, t_prev in pairs:
-                noise, times = torch.randn_like(x), torch.full((2,), t)
-                x, _ = ddim_step(
-                    x,
-                    network(x, times, labels),
-                    coefficients(alpha_bar[times], alpha_bar[[t_prev] * 2], prediction, eta),
-                    noise=noise if eta else None,
-                )
-                output = network(expected, times, labels)
-                expected = theirs.step(
-                    output, t, expected, eta=eta, variance_noise=noise if eta else None
-                ).prev_sample
-        assert relative(x, expected) <= TOLERANCE, steps

@@ -3,7 +3,7 @@
 import copy
 import math
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 import torch
 
+from models.asked import Options
 from models.checkpoint import Checkpoint
 from models.conditioning import Classes
-from models.ddim import coefficients, ddim_step
+from models.config import ScheduleConfig
 from models.pipeline import LatentDiffusion, pick_device, to_image, to_uint8
-from models.schedule import alpha_bars, timestep_pairs
+from models.samplers import HISTORY, step, trajectory
+from models.sampling import SAMPLERS
+from models.schedule import add_noise
+from models.scheduler_classes import DPMSolverConfig
+from models.schedulers import SchedulerConfig
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
 from tests.tiny import SCHEDULE, UNET, VAE
@@ -30,24 +35,100 @@ def test_an_image_is_the_same_bits_in_any_company(tiny: LatentDiffusion) -> None
         assert torch.equal(together[i], alone[0])
 
 
-def test_sample_is_the_loop_over_its_parts(tiny: LatentDiffusion) -> None:
+def test_every_sampler_draws_the_same_bits_in_any_company(tiny: LatentDiffusion) -> None:
+    for sampler, about in SAMPLERS.items():
+        spacing = about.spacings[-1]
+        how: Options = {"steps": 5, "sampler": sampler, "spacing": spacing, "guidance_scale": 2.0}
+        together = tiny.sample(["cat", "dog", None], [1, 2, 3], **how)
+        assert torch.equal(together[1], tiny.sample(["dog"], [2], **how)[0])
+        assert together.std() > 0.01
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "lms", "dpmpp_2m_sde"])
+def test_sample_is_the_loop_over_its_parts(tiny: LatentDiffusion, sampler: str) -> None:
     """The same image from the networks called by hand, to rounding."""
+    eta = 0.3 if sampler == "ddim" else 0.0
+    way = trajectory(tiny.schedule, sampler, 6, eta=eta)
     generator = torch.Generator().manual_seed(7)
-    x = torch.randn(1, 2, 8, 8, generator=generator)
-    alpha_bar = alpha_bars(SCHEDULE)
+    x = way.noise * torch.randn(1, 2, 8, 8, generator=generator)
+    history = torch.zeros(1, HISTORY, 2, 8, 8)
     with torch.inference_mode():
-        for t, t_prev in timestep_pairs(SCHEDULE, 6):
-            noise = torch.randn(1, 2, 8, 8, generator=generator)
+        for i, t in enumerate(way.timesteps.tolist()):
             times = torch.full((1,), t)
             conditional = tiny.unet(x, times, torch.tensor([1]))
             null = tiny.unet(x, times, torch.tensor([3]))
             output = null + 2.5 * (conditional - null)
-            now, then = alpha_bar[[t]], alpha_bar[[t_prev]]
-            step = coefficients(now, then, "v_prediction", eta=0.3)
-            x, _ = ddim_step(x, output, step, noise=noise)
+            noise = torch.randn(1, 2, 8, 8, generator=generator)
+            row = way.coefficients[i : i + 1].float()
+            x, y = step(x, output, row, history, noise)
+            if way.kept[i] < HISTORY:
+                history[:, way.kept[i]] = y
         expected = tiny.vae.decode(x).clamp(-1, 1)
-    made = tiny.sample(["dog"], [7], steps=6, guidance_scale=2.5, eta=0.3)
+    made = tiny.sample(["dog"], [7], steps=6, guidance_scale=2.5, eta=eta, sampler=sampler)
     torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_start_leaves_out_steps_and_begins_under_the_noise_there(
+    tiny: LatentDiffusion, sampler: str
+) -> None:
+    latents = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(1))
+    seen: list[tuple[float, torch.Tensor]] = []
+    watched = copy.copy(tiny)
+    predict = watched._predict
+
+    def watch(x: torch.Tensor, t: float, *others: Any) -> torch.Tensor:
+        seen.append((t, x[:2].clone()))
+        return predict(x, t, *others)
+
+    watched._predict = watch  # type: ignore[method-assign]
+    how: Options = {"steps": 8, "sampler": sampler, "start": 5}
+    made = watched.denoise(["cat", "dog"], [4, 5], latents=latents, **how)
+    noise = torch.stack([tiny.start(seed)[0] for seed in (4, 5)])
+    way = trajectory(tiny.schedule, sampler, 8, start=5)
+    assert len(seen) == len(way.timesteps) == SAMPLERS[sampler].evaluations(3)
+    expected = add_noise(latents, noise, torch.tensor(way.signal**2))
+    torch.testing.assert_close(seen[0][1], expected, rtol=1e-5, atol=1e-6)
+    assert [t for t, _ in seen] == way.timesteps.tolist()
+    assert made.isfinite().all()
+    assert not torch.equal(made, tiny.denoise(["cat", "dog"], [4, 5], **how))
+    with pytest.raises(ValueError, match=r"latents have the shape \(1, .*allowed: \(2, 2, 8, 8\)"):
+        tiny.denoise(["cat", "dog"], [4, 5], latents=latents[:1], **how)
+
+
+def test_guidance_is_bounded_by_evaluations(tiny: LatentDiffusion) -> None:
+    """Heun has 7 in 4 steps: the first half are evaluations 0 to 3, of which a step has two."""
+    calls: list[int] = []
+    watched = copy.copy(tiny)
+    predict = watched._predict
+
+    def watch(x: torch.Tensor, *others: Any) -> torch.Tensor:
+        calls.append(len(x))
+        return predict(x, *others)
+
+    watched._predict = watch  # type: ignore[method-assign]
+    watched.denoise(["cat"], [1], steps=4, sampler="heun", guidance_interval=(0.0, 0.5))
+    assert calls == [2, 2, 2, 2, 1, 1, 1]
+
+
+def test_the_own_sampler_and_spacing_are_what_is_drawn_by_default(tiny: LatentDiffusion) -> None:
+    config = DPMSolverConfig(**{**asdict(PLAIN), "use_karras_sigmas": True})
+    model = copy.copy(tiny)
+    model.schedule = SchedulerConfig.of(config)
+    assert (model.schedule.sampler, model.schedule.spacing) == ("dpmpp_2m", "karras")
+    drawn = model.sample(["cat"], [1], steps=4)
+    named = model.sample(["cat"], [1], steps=4, sampler="dpmpp_2m", spacing="karras")
+    assert torch.equal(drawn, named)
+    for other in ({"spacing": "default"}, {"sampler": "euler"}, {"sampler": "ddim"}):
+        assert not torch.equal(drawn, model.sample(["cat"], [1], steps=4, **other))
+    # Euler's class reads the file's spacing, Euler a's does not, and DDIM has none.
+    for sampler, spacing in (("euler", "karras"), ("euler_a", "default"), ("ddim", "default")):
+        made = model.sample(["cat"], [1], steps=4, sampler=sampler)
+        again = model.sample(["cat"], [1], steps=4, sampler=sampler, spacing=spacing)
+        assert torch.equal(made, again)
+
+
+PLAIN = ScheduleConfig(beta_schedule="scaled_linear", prediction_type="v_prediction")
 
 
 def test_seed_class_steps_guidance_and_eta_each_matter(tiny: LatentDiffusion) -> None:
@@ -72,7 +153,8 @@ def test_guidance_changes_nothing_without_a_class(tiny: LatentDiffusion) -> None
 def test_an_unconditional_model_samples() -> None:
     torch.manual_seed(0)
     unet = UNet2D(replace(UNET, num_class_embeds=None)).eval()
-    model = LatentDiffusion(Checkpoint(AutoencoderKL(VAE).eval(), unet, SCHEDULE, Classes(), 1.0))
+    schedule = SchedulerConfig.of(SCHEDULE)
+    model = LatentDiffusion(Checkpoint(AutoencoderKL(VAE).eval(), unet, schedule, Classes(), 1.0))
     assert model.sample([None], [0], steps=2).shape == (1, 1, 16, 16)
     with pytest.raises(ValueError, match="no classes"):
         model.sample([0], [0], steps=2)
@@ -97,6 +179,22 @@ WRONG: dict[str, tuple[list[Any], Any, dict[str, Any], str]] = {
     "too many steps": (["cat"], [1], {"steps": 1001}, "steps is 1001"),
     "half a step": (["cat"], [1], {"steps": 2.5}, "steps is 2.5; allowed: int"),
     "a truth for steps": (["cat"], [1], {"steps": True}, "steps is True"),
+    "unknown sampler": (["cat"], [1], {"sampler": "plms"}, "sampler is 'plms'; allowed with this"),
+    "a number for a sampler": (["cat"], [1], {"sampler": 3}, "sampler is 3; allowed"),
+    "unknown spacing": (
+        ["cat"],
+        [1],
+        {"sampler": "lms", "spacing": "x"},
+        "spacing is 'x'; allowed",
+    ),
+    "no spacing of DDIM": (
+        ["cat"],
+        [1],
+        {"spacing": "karras"},
+        "'karras'; allowed with ddim: default",
+    ),
+    "no eta of Euler": (["cat"], [1], {"sampler": "euler", "eta": 1}, "allowed with euler: 0"),
+    "nothing left": (["cat"], [1], {"steps": 2, "start": 2}, "start is 2; allowed: 0 to 1"),
     "negative eta": (["cat"], [1], {"eta": -0.1}, "eta is -0.1; allowed: 0 to 1"),
     "eta above 1": (["cat"], [1], {"eta": 1.1}, "eta is 1.1"),
     "eta is no number": (["cat"], [1], {"eta": math.nan}, "eta is nan"),

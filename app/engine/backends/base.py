@@ -2,22 +2,24 @@
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from app.engine.errors import DeviceLost, OutOfMemory
-from models.ddim import ddim_step, guide
-from models.pipeline import LatentDiffusion, to_uint8
+from models.denoiser import Conditioning, Denoiser
+from models.pipeline import to_uint8
+from models.samplers import HISTORY, clean, guide, step
 
 # What says that there is no memory, besides the classes for it. cuDNN looks for a way to compute a
 # convolution, and leaves out those that need more memory than there is.
 _NO_MEMORY = ("out of memory", "allocate memory", "_ALLOC_FAILED", "unable to find an engine")
 
-# (rows of latents, (B, C, h, w) float32; timesteps (B,); labels (B,)) -> prediction, float32.
-Network = Callable[[Tensor, Tensor, Tensor], Tensor]
+# As `Denoiser`: latents (B, C, h, w), timesteps (B,), conditionings -> prediction, float32.
+Network = Callable[..., Tensor]
+Shape = tuple[int, int, int]  # (C, h, w) of one latent
 
 
 class TooLittleMemory(ValueError):
@@ -26,16 +28,37 @@ class TooLittleMemory(ValueError):
 
 @dataclass(frozen=True)
 class Slots:
-    """Room for the images in flight, (slots, C, h, w) float32 each, on the device."""
+    """Room for the images in flight, on the device: what of them outlasts a tick.
 
-    x: Tensor  # latents
-    x0: Tensor  # the clean latents that the last step predicted
+    The last slot is for what nobody reads.
+    """
+
+    x: Tensor  # latents, (slots, C, h, w) float32
+    x0: Tensor  # likewise, the clean latents that the last step shown predicted
+    history: Tensor  # (slots, HISTORY, C, h, w) float32: what their samplers remember
+    conditioning: Conditioning  # both sides of what the network reads, each (slots, 2, ...)
 
     @classmethod
-    def of(cls, count: int, model: LatentDiffusion) -> "Slots":
+    def of(cls, count: int, denoiser: Denoiser, shape: Shape) -> "Slots":
         """Empty slots, `count` of them."""
-        x = torch.zeros(count, *model.latent_shape, device=model.device)
-        return cls(x, torch.zeros_like(x))
+        x = torch.zeros(count, *shape, device=denoiser.device)
+        history = torch.zeros(count, HISTORY, *shape, device=denoiser.device)
+        return cls(x, torch.zeros_like(x), history, denoiser.blank(count))
+
+    @property
+    def waste(self) -> int:
+        """The slot that nobody reads."""
+        return len(self.x) - 1
+
+    def fill(self, places: Tensor, x: Tensor, conditioning: Conditioning) -> None:
+        """Let images begin: (n,) int64 slots, their first latents, both sides of what they read.
+
+        The history is emptied: the last owner's may not be finite, and no factor makes that zero.
+        """
+        self.x.index_copy_(0, places, x)
+        self.history.index_fill_(0, places, 0.0)
+        for mine, given in zip(self.conditioning, conditioning, strict=True):
+            mine.index_copy_(0, places, given)
 
 
 @dataclass(frozen=True)
@@ -54,22 +77,36 @@ class Rows:
     """A tick, or one part of it, of R rows; every tensor has R entries.
 
     Rows 0..I-1 are the images that ride. Then come the second, unconditional rows of the guided
-    images. The rest is padding. Only the first I rows are written back.
+    images. The rest is padding, whose coefficients are zero. Only the first I rows are written
+    back.
     """
 
-    read: Tensor  # int64: the slot whose latent the row reads
-    write: Tensor  # int64: the slot it is written to; for padding, one that nobody reads
-    t: Tensor  # int64 timesteps
-    label: Tensor  # int64 classes
+    read: Tensor  # int64: the slot whose latent, history and conditioning the row reads
+    write: Tensor  # int64: the slot it is written to; the waste for all but images
+    side: Tensor  # int64: the side of the conditioning, 0 conditional and 1 unconditional
+    t: Tensor  # float32 timesteps
     null: Tensor  # int64: the row with this image's unconditional prediction; its own where none
     scale: Tensor  # float32 guidance scales
-    steps: Tensor  # (R, 6) float32: the coefficients of the rows' steps; see models.ddim
-    noise: Tensor | None  # (R, C, h, w) float32; None where no step adds any
+    coefficients: Tensor  # (R, COEFFICIENTS) float32; see models.samplers
+    # int64: where what the row's sampler remembers is kept, slot * HISTORY + place in the ring, in
+    # the waste if nowhere. None where no row of the tick reads or keeps any.
+    kept: Tensor | None = None
+    noise: Tensor | None = None  # (R, C, h, w) float32; None where no step adds any
+    shown: bool = False  # whether x0 is kept
 
-    def to(self, device: torch.device) -> "Rows":
+    @property
+    def plain(self) -> bool:
+        """Whether the tick changes nothing but the latents, and without noise."""
+        return self.kept is None and self.noise is None and not self.shown
+
+    def to(self, device: torch.device) -> Self:
         """The same on a device."""
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in tensors.items() if v is not None})
+        moved: dict[str, Any] = {
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
 
 class Decoding(Protocol):
@@ -83,15 +120,24 @@ class Decoding(Protocol):
 
 
 class Backend(Protocol):
-    """Runs steps and decodes on one device.
+    """Runs steps and decodes on one device, for latents of one shape.
 
     What is begun on one part of it is done in order; parts wait for each other only where the
     caller makes them.
     """
 
     name: str
+    precision: str  # of the network's arithmetic, such as float32 or tf32
+    shape: Shape
     buckets: tuple[int, ...]  # numbers of rows it can run a tick with, ascending
     decode_buckets: tuple[int, ...]
+
+    def at(self, shape: Shape, /) -> "Backend":
+        """The same networks for latents of another shape.
+
+        Raises:
+            ValueError: there is no memory for it.
+        """
 
     def prepare(self) -> None:
         """Prepare every bucket; otherwise each is prepared when it is first used."""
@@ -128,19 +174,19 @@ class InOrder:
     """Where the device itself does in order whatever it is given: one part, nothing to wait for."""
 
     def parts(self, _bucket: int) -> int:
-        """One."""
+        """A tick is run whole."""
         return 1
 
     def first(self, parts: Collection[int]) -> int:
-        """The only one."""
+        """The only part there is."""
         return next(iter(parts))
 
     def done(self, _part: int) -> bool:
-        """True: `settle` never waits."""
+        """At any time, because `settle` never waits."""
         return True
 
     def settle(self, _part: int) -> None:
-        """Nothing: what is begun next, comes after."""
+        """Return at once: what is begun next comes after."""
 
 
 @dataclass(frozen=True)
@@ -150,33 +196,34 @@ class Decoded:
     made: tuple[Tensor, Tensor]
 
     def done(self) -> bool:
-        """True."""
+        """From the beginning."""
         return True
 
     def images(self) -> tuple[Tensor, Tensor]:
-        """What was made."""
+        """The pixels and sums that were given."""
         return self.made
 
 
-def advance(slots: Slots, rows: Rows, network: Network, model: LatentDiffusion) -> None:
-    """One tick: a UNet row for every row, guidance, then DDIM; eq. 12 of Song et al. 2021."""
+def advance(slots: Slots, rows: Rows, network: Network) -> None:
+    """One tick: the network for every row, guidance, then the sampler's step."""
     latents = slots.x[rows.read]
-    update(slots, rows, latents, network(latents, rows.t, rows.label), model)
+    update(slots, rows, latents, network(latents, rows.t, *conditioning(slots, rows)))
 
 
-def update(
-    slots: Slots, rows: Rows, latents: Tensor, output: Tensor, model: LatentDiffusion
-) -> None:
-    """The rest of a tick, after the UNet's forward pass."""
+def conditioning(slots: Slots, rows: Rows) -> Conditioning:
+    """What the network reads for these rows, each tensor (R, ...)."""
+    return tuple(sides[rows.read, rows.side] for sides in slots.conditioning)
+
+
+def update(slots: Slots, rows: Rows, latents: Tensor, output: Tensor) -> None:
+    """The rest of a tick, after the network's forward pass."""
     output = guide(output, output[rows.null], rows.scale)
-    schedule = model.schedule
-    slots.x[rows.write], slots.x0[rows.write] = ddim_step(
-        latents,
-        output,
-        rows.steps,
-        noise=rows.noise,
-        clip=schedule.clip_sample_range if schedule.clip_sample else None,
-    )
+    history = None if rows.kept is None else slots.history[rows.read]
+    slots.x[rows.write], y = step(latents, output, rows.coefficients, history, rows.noise)
+    if rows.kept is not None:
+        slots.history.flatten(0, 1)[rows.kept] = y
+    if rows.shown:
+        slots.x0[rows.write] = clean(latents, output, rows.coefficients)
 
 
 def develop(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,16 +234,14 @@ def develop(images: Tensor) -> tuple[Tensor, Tensor]:
     return to_uint8(images), images.double().flatten(1).sum(dim=1)
 
 
-def unet_network(model: LatentDiffusion) -> Network:
-    """The model's UNet in its own dtype, called with float32 latents."""
-    unet, labelled = model.unet, model.unet.class_embedding is not None
+def useful(sizes: Collection[int], each: int, enough: int) -> tuple[int, ...]:
+    """The sizes of a batch, ascending, that rows of `each` bytes of maps make not too large.
 
-    def network(latents: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        inputs = latents.to(model.dtype), t
-        output: Tensor = unet(*inputs, label) if labelled else unet(*inputs)
-        return output.to(torch.float32)
-
-    return network
+    With `enough` bytes every unit of the device has work: more rows only take longer. The smallest
+    size is always among them. It depends on nothing that is measured.
+    """
+    smallest, *more = sorted(sizes)
+    return smallest, *(size for size in more if size * each <= enough)
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""A CUDA graph for every bucket: UNet, guidance and DDIM update in one launch.
+"""CUDA graphs for every bucket: network, guidance and update in one launch.
 
 A graph repeats the launches that were made while it was captured, with the same addresses: what it
 reads has its place, and nothing in it may come from the host or go there. The host runs one tick
@@ -7,9 +7,10 @@ that it does not hold up the ticks.
 """
 
 import functools
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,25 +21,28 @@ from app.engine.backends.base import (
     InOrder,
     Part,
     Rows,
+    Shape,
     Slots,
     advance,
     develop,
     out_of_memory,
-    unet_network,
+    useful,
 )
 from app.engine.backends.compiling import compile_unet
 from app.engine.errors import DeviceLost
-from models.ddim import COEFFICIENTS
-from models.memory import activations, available
+from models.memory import activations, available, decoding, denoising
 from models.pipeline import LatentDiffusion
+from models.samplers import COEFFICIENTS, HISTORY
 
 Made = TypeVar("Made")
 Images = tuple[Tensor, Tensor]  # pixels and sums, as `develop` makes them
 
 _BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _SHARE = 2  # one bucket may take this part of the free memory; the decoder and other models follow
+_ENOUGH = 16 << 30  # bytes of maps in a batch
 _WARM_RUNS = 3  # before a capture; libraries choose their kernels and allocate in them
-_INTEGERS = ("read", "write", "t", "label", "null")  # fields of Rows, int64
+_INTEGERS = ("read", "write", "side", "null", "kept")  # fields of Rows, int64
+_FLOATS = ("t", "scale", "coefficients", "noise")  # float32
 
 
 class CudaGraphs(InOrder):
@@ -55,18 +59,33 @@ class CudaGraphs(InOrder):
             # Only here: compiled group norm keeps this layout, PyTorch's own gives it up each time.
             model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             compile_unet(model.unet, model.device)
-        self.buckets = fitting(model)
-        self._model, self._network = model, unet_network(model)
-        self._feed = _Feed(self.buckets[-1], model)
-        self._ticks: dict[int, tuple[torch.cuda.CUDAGraph, torch.cuda.CUDAGraph]] = {}
+        self._model, self.precision, self._network = model, model.precision, model.denoiser
+        self._open(model.latent_shape)
+
+    def at(self, shape: Shape) -> Self:
+        """Graphs of their own, over the same networks."""
+        made = object.__new__(type(self))
+        made.name, made.precision = self.name, self.precision
+        made._model, made._network = self._model, self._network
+        made._open(shape)
+        return made
+
+    def _open(self, shape: Shape) -> None:
+        """Make room for latents of this shape; what is captured comes later."""
+        device = self._model.device
+        self.shape, self.buckets = shape, fitting(self._model, shape)
+        each = decoding(self._model.vae.config, math.prod(shape[1:]))
+        self.decode_buckets = useful(type(self).decode_buckets, each, _ENOUGH)
+        self._feed = _Feed(self.buckets[-1], shape, device)
+        self._ticks: dict[int, _Tick] = {}
         self._decoders: dict[int, _Decoder] = {}
         # What runs beside a tick shares nothing with it. Ticks go first: a graph's kernels have the
         # priority of the stream that they were captured on.
-        self._tick_recorder = _Recorder(torch.cuda.Stream(model.device, priority=-1))
-        self._decode_recorder = _Recorder(torch.cuda.Stream(model.device))
+        self._tick_recorder = _Recorder(torch.cuda.Stream(device, priority=-1))
+        self._decode_recorder = _Recorder(torch.cuda.Stream(device))
 
     def prepare(self) -> None:
-        """Nothing: buckets are captured when they are first run."""
+        """Return at once: buckets are captured when they are first run."""
 
     def send(self, values: Tensor) -> Tensor:
         """From pinned memory, without waiting for it."""
@@ -74,12 +93,13 @@ class CudaGraphs(InOrder):
 
     def step(self, slots: Slots, rows: Rows, _part: Part = WHOLE) -> None:
         """Enqueue one step; waits only for the tick before this one."""
-        size, noisy = len(rows.read), rows.noise is not None
-        self._feed.send(rows)
+        size = len(rows.read)
+        self._feed.send(rows, slots.waste)
         try:
             if size not in self._ticks:
                 self._ticks[size] = self._capture(slots, size)
-            self._ticks[size][noisy].replay()
+            tick = self._ticks[size]
+            (tick.plain if rows.plain else tick.whole).replay()
         finally:
             self._feed.wait()
 
@@ -101,20 +121,19 @@ class CudaGraphs(InOrder):
         """Wait for the device."""
         torch.cuda.synchronize(self._model.device)
 
-    def _capture(
-        self, slots: Slots, size: int
-    ) -> tuple[torch.cuda.CUDAGraph, torch.cuda.CUDAGraph]:
-        """One tick of `size` rows, without noise and with; the feed has valid numbers."""
-        noisy = self._feed.rows(size)
-        before, made = (slots.x.clone(), slots.x0.clone()), []
+    def _capture(self, slots: Slots, size: int) -> "_Tick":
+        """Ticks of `size` rows; the feed has valid numbers."""
+        states = slots.x, slots.x0, slots.history
+        before = [state.clone() for state in states]
         try:
-            for rows in (replace(noisy, noise=None), noisy):
-                call = functools.partial(advance, slots, rows, self._network, self._model)
-                made.append(self._tick_recorder.record(call)[0])
+            plain, whole = (
+                self._tick_recorder.record(functools.partial(advance, slots, rows, self._network))
+                for rows in (self._feed.plain(size), self._feed.whole(size))
+            )
         finally:
-            slots.x.copy_(before[0])
-            slots.x0.copy_(before[1])
-        return made[0], made[1]
+            for state, values in zip(states, before, strict=True):
+                state.copy_(values)
+        return _Tick(plain[0], whole[0])
 
     def _capture_decoder(self, latents: Tensor) -> "_Decoder":
         """Of so many latents; they stay as they are."""
@@ -127,6 +146,16 @@ class CudaGraphs(InOrder):
 
         graph, made = self._decode_recorder.record(call)
         return _Decoder(graph, static, made)
+
+
+class _Tick(NamedTuple):
+    """The graphs of one bucket: latents alone, or with noise, history and x0 as well.
+
+    What a row of the whole graph does not use has a coefficient of zero.
+    """
+
+    plain: torch.cuda.CUDAGraph
+    whole: torch.cuda.CUDAGraph
 
 
 class _Recorder:
@@ -183,58 +212,68 @@ class _Recorder:
 class _Feed:
     """The numbers and the noise of one tick: in one place on the device, which graphs read.
 
-    They are packed on the host, in pinned memory, so that one copy brings them.
+    Numbers are packed on the host, in pinned memory, so that one copy brings them, and another one
+    noise. Noise that a tick has not stays that of an earlier one: it is finite, and the rows of
+    that tick multiply it by zero.
     """
 
-    def __init__(self, most: int, model: LatentDiffusion) -> None:
+    def __init__(self, most: int, shape: Shape, device: torch.device) -> None:
         """Room for `most` rows."""
-        self._shape, self._latent = model.latent_shape, torch.Size(model.latent_shape).numel()
-        words = self._words(most, noisy=True)
+        words = self._words(most)
         self._here = torch.empty(words, dtype=torch.int64, pin_memory=True)
-        self._there = torch.zeros(words, dtype=torch.int64, device=model.device)
-        self._views: dict[int, Rows] = {}  # of `_here`, by number of rows
+        self._there = torch.zeros(words, dtype=torch.int64, device=device)
+        self._noise_here = torch.empty(most, *shape, pin_memory=True)
+        self._noise_there = torch.zeros(most, *shape, device=device)
+        self._views: dict[int, Rows] = {}  # of what is here, by number of rows
         self._copied = torch.cuda.Event(blocking=True)  # who waits for a blocking event sleeps
 
-    def send(self, rows: Rows) -> None:
-        """Enqueue the copy of a tick; `wait` has to come before the next."""
+    def send(self, rows: Rows, waste: int) -> None:
+        """Enqueue the copies of a tick; `wait` has to come before the next."""
         size = len(rows.read)
         if size not in self._views:
-            self._views[size] = self._rows(self._here, size)
-        for field in fields(Rows):
-            value = getattr(rows, field.name)
+            self._views[size] = self._rows(self._here, self._noise_here, size)
+        view = self._views[size]
+        for name in (*_INTEGERS, *_FLOATS):
+            value, place = getattr(rows, name), getattr(view, name)
             if value is not None:
-                getattr(self._views[size], field.name).copy_(value)
-        words = self._words(size, noisy=rows.noise is not None)
+                place.copy_(value)
+            elif name == "kept":
+                place.fill_(waste * HISTORY)
+        words = self._words(size)
         self._there[:words].copy_(self._here[:words], non_blocking=True)
+        if rows.noise is not None:
+            self._noise_there[:size].copy_(self._noise_here[:size], non_blocking=True)
         self._copied.record()
 
     def wait(self) -> None:
         """Until the last copy is made, and with it every tick that was begun before it."""
         self._copied.synchronize()
 
-    def rows(self, size: int) -> Rows:
-        """A tick of `size` rows on the device, with noise; every tick of this size is there."""
-        return self._rows(self._there, size)
+    def whole(self, size: int) -> Rows:
+        """Where every tick of `size` rows is on the device, with all that one can have."""
+        return self._rows(self._there, self._noise_there, size)
 
-    def _rows(self, words: Tensor, size: int) -> Rows:
+    def plain(self, size: int) -> Rows:
+        """The same of ticks without noise, history and x0."""
+        return replace(self.whole(size), kept=None, noise=None, shown=False)
+
+    def _rows(self, words: Tensor, noise: Tensor, size: int) -> Rows:
         integers = len(_INTEGERS) * size
         floats = words[integers:].view(torch.float32)  # two have the room of an int64
-        scale, steps, noise = floats[: self._floats(size, noisy=True)].split(
-            [size, COEFFICIENTS * size, size * self._latent]
-        )
+        numbers = floats[: (2 + COEFFICIENTS) * size]
+        t, scale, coefficients = numbers.split([size, size, COEFFICIENTS * size])
         return Rows(
             **dict(zip(_INTEGERS, words[:integers].view(-1, size), strict=True)),
+            t=t,
             scale=scale,
-            steps=steps.view(size, COEFFICIENTS),
-            noise=noise.view(size, *self._shape),
+            coefficients=coefficients.view(size, COEFFICIENTS),
+            noise=noise[:size],
+            shown=True,
         )
 
-    def _words(self, size: int, *, noisy: bool) -> int:
-        """Numbers of 64 bits that a tick takes."""
-        return len(_INTEGERS) * size + -(-self._floats(size, noisy=noisy) // 2)
-
-    def _floats(self, size: int, *, noisy: bool) -> int:
-        return size * (1 + COEFFICIENTS + noisy * self._latent)
+    def _words(self, size: int) -> int:
+        """Numbers of 64 bits that a tick of `size` rows takes."""
+        return len(_INTEGERS) * size + -(-(2 + COEFFICIENTS) * size // 2)
 
 
 @dataclass(frozen=True)
@@ -279,12 +318,15 @@ def _bring(made: Images) -> _Arriving:
     return _Arriving(event, (pixels, sums))
 
 
-def fitting(model: LatentDiffusion) -> tuple[int, ...]:
-    """The buckets that the device has memory for, by an estimate; the smallest in any case."""
-    room = available(model.device)
-    each = activations(model.unet.config, model.vae.config, rows=1)
+def fitting(model: LatentDiffusion, shape: Shape) -> tuple[int, ...]:
+    """The buckets that are useful, and that the device has memory for, by estimates.
+
+    The smallest is among them in any case.
+    """
+    room, size, unet = available(model.device), shape[1:], model.unet.config
+    each = activations(unet, model.vae.config, 1, size)
     return tuple(
-        size
-        for size in _BUCKETS
-        if size == _BUCKETS[0] or room is None or size * each * _SHARE <= room
+        rows
+        for rows in useful(_BUCKETS, denoising(unet, size), _ENOUGH)
+        if rows == _BUCKETS[0] or room is None or rows * each * _SHARE <= room
     )

@@ -1,5 +1,9 @@
 """PyTorch as it is: any device, no preparation."""
 
+import copy
+import math
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -10,13 +14,17 @@ from app.engine.backends.base import (
     InOrder,
     Part,
     Rows,
+    Shape,
     Slots,
     advance,
     develop,
-    unet_network,
+    useful,
 )
 from app.engine.backends.compiling import compile_unet
+from models.memory import decoding, denoising
 from models.pipeline import LatentDiffusion
+
+_ENOUGH = 4 << 30  # bytes of maps in a batch
 
 
 class Eager(InOrder):
@@ -31,17 +39,31 @@ class Eager(InOrder):
         if compiled:
             self.name = "eager, compiled"
             compile_unet(model.unet, model.device)
-        self._model, self._network = model, unet_network(model)
+        self._model, self.precision = model, model.precision
+        self._open(model.latent_shape)
+
+    def at(self, shape: Shape) -> Self:
+        """The same modules: they take any size."""
+        made = copy.copy(self)
+        made._open(shape)
+        return made
+
+    def _open(self, shape: Shape) -> None:
+        unet, vae, kind = self._model.unet.config, self._model.vae.config, type(self)
+        self.shape = shape
+        self.buckets = useful(kind.buckets, denoising(unet, shape[1:]), _ENOUGH)
+        each = decoding(vae, math.prod(shape[1:]))
+        self.decode_buckets = useful(kind.decode_buckets, each, _ENOUGH)
 
     def prepare(self) -> None:
-        """Nothing: there is nothing to prepare."""
+        """Return at once: modules need no preparation."""
 
     def step(self, slots: Slots, rows: Rows, _part: Part = WHOLE) -> None:
-        """Make one step."""
-        advance(slots, rows.to(slots.x.device), self._network, self._model)
+        """Make one step before returning."""
+        advance(slots, rows.to(slots.x.device), self._model.denoiser)
 
     def decode(self, latents: Tensor, _part: int = 0) -> Decoding:
-        """Decode at once."""
+        """Decode before returning."""
         vae = self._model.vae
         return self.fetch(vae.decode(latents.to(next(vae.parameters()).dtype)).float())
 

@@ -4,6 +4,8 @@ Static shapes are three to four times as fast as eager PyTorch for a single row,
 were the same at every batch size tried (docs/decisions.md).
 """
 
+import contextlib
+import math
 import warnings
 from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -22,20 +24,27 @@ from app.engine.backends.base import (
     Decoding,
     Part,
     Rows,
+    Shape,
     Slots,
     TooLittleMemory,
+    conditioning,
     develop,
     update,
+    useful,
 )
 from app.engine.backends.winograd import Winograd
 from app.engine.errors import DeviceLost
-from models.machine import usable_cores
+from models.machine import free_memory, usable_cores
+from models.memory import decoding, denoising
 from models.pipeline import LatentDiffusion
 
 _EXAMPLE_ROWS = 2
 _ROWS_A_PART = 4  # with fewer rows per core, all cores together are faster
 # Sets of buckets, the best first. The kernels for one row round otherwise, so that none has one.
-_BUCKETS = ((2, 4, 8, 16, 24, 32, 48), (4, 16, 32), (4, 16), (16,))
+# The last are for networks whose maps are so large that sixteen rows are more than is useful.
+_BUCKETS = ((2, 4, 8, 16, 24, 32, 48), (4, 16, 32), (4, 16), (16,), (2, 4), (2,))
+_ENOUGH = 4 << 30  # bytes of maps in a batch; with more it only takes longer
+_HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _DECODE_BUCKETS = (1, 2, 4)
 # What they take, as measured on the shipped model and rounded up. Every shape packs weights anew.
 _MOST_BYTES, _FEW = 4 << 30, 2  # of the UNet's graphs, where there are more than a few
@@ -53,34 +62,64 @@ class OpenVino:
     """
 
     name = "openvino"
-    decode_buckets: tuple[int, ...] = _DECODE_BUCKETS
 
-    def __init__(self, model: LatentDiffusion, room: int | None = None) -> None:
+    def __init__(
+        self,
+        model: LatentDiffusion,
+        room: int | None = None,
+        *,
+        shape: Shape | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         """Take as many buckets as fit into `room` bytes of memory; any where it is None.
+
+        Args:
+            model: its networks, in float32.
+            room: bytes.
+            shape: of latents; the model's own if absent.
+            dtype: float32, or bfloat16, to which OpenVINO rounds the UNet's weights and maps.
 
         Raises:
             TooLittleMemory: none does; the message says how much would be needed.
         """
         torch.set_num_threads(1)  # PyTorch has little left to do; two thread pools would compete
-        self._model, self._cores = model, usable_cores()
+        self._model, self._dtype, self._cores = model, dtype, usable_cores()
+        self.shape, self.precision = shape or model.latent_shape, str(dtype).rpartition(".")[2]
         self._begun: dict[int, tuple[Slots, Rows, Tensor, Future[Tensor]]] = {}  # steps, by part
         self._running: dict[int, Future[Tensor]] = {}  # by part: what was begun there last
-        latents = torch.zeros(_EXAMPLE_ROWS, *model.latent_shape)
-        counts = torch.zeros(_EXAMPLE_ROWS, dtype=torch.int64)
-        labelled = model.unet.class_embedding is not None
-        inputs = (latents, counts, counts) if labelled else (latents, counts)
-        build: Callable[[int], ov.Model]
-        copies = _WINOGRAD_COPIES
-        try:
-            build = Winograd(model.unet, model.schedule.num_train_timesteps).build
-        except ValueError:
-            build, copies = convert(model.unet, inputs), 1
-        a_shape, decoder = _bytes(model.unet) * copies, _bytes(model.vae)
-        self.buckets: tuple[int, ...] = fitting(a_shape, decoder, room)
+        build, copies = self._unet_graphs()
+        self.buckets: tuple[int, ...] = fitting(
+            _bytes(model.unet) * copies,
+            _bytes(model.vae),
+            room,
+            denoising(model.unet.config, self.shape[1:]),
+        )
+        each = decoding(model.vae.config, math.prod(self.shape[1:]))
+        self.decode_buckets = useful(_DECODE_BUCKETS, each, _ENOUGH)
         self._most_parts = max(map(self.parts, self.buckets))
         self._waiting = ThreadPoolExecutor(self._most_parts)  # its threads only wait
-        self._unet = _Network(build)
-        self._vae = _Network(convert(_Decoder(model), (latents,)))
+        self._unet = _Network(build, _HINTS[dtype])
+        latents = torch.zeros(_EXAMPLE_ROWS, *self.shape)
+        vae_dtype = torch.float32 if model.vae.config.force_upcast else dtype
+        self._vae = _Network(convert(_Decoder(model), (latents,)), _HINTS[vae_dtype])
+
+    def _unet_graphs(self) -> tuple[Callable[[int], ov.Model], int]:
+        """What makes the UNet's graph for a number of rows, and how much larger it is than weights.
+
+        Winograd's transforms would lose what bfloat16 has: eight bits.
+        """
+        denoiser = self._model.denoiser
+        if self._dtype == torch.float32:
+            with contextlib.suppress(ValueError):
+                return Winograd(denoiser.unet, self.shape[1:]).build, _WINOGRAD_COPIES
+        latents, t = torch.zeros(_EXAMPLE_ROWS, *self.shape), torch.zeros(_EXAMPLE_ROWS)
+        read = (side[:, denoiser.CONDITIONAL] for side in denoiser.blank(_EXAMPLE_ROWS))
+        example = latents, denoiser.time_features(t), *read
+        return convert(denoiser.without_time_features(), example), 1
+
+    def at(self, shape: Shape) -> "OpenVino":
+        """Graphs of their own, in what memory is free."""
+        return OpenVino(self._model, free_memory(), shape=shape, dtype=self._dtype)
 
     def prepare(self) -> None:
         """Compile every shape, on every core; half a second each."""
@@ -91,7 +130,12 @@ class OpenVino:
             list(pool.map(lambda shape: shape[0].compile(*shape[1:]), reversed(shapes)))
 
     def parts(self, bucket: int) -> int:
-        """As many as there are cores, of at least four rows: pairs fit into an even number."""
+        """As many as there are cores, of at least four rows: pairs fit into an even number.
+
+        One in bfloat16, whose rows had other bits on two streams than on one.
+        """
+        if self._dtype != torch.float32:
+            return 1
         most = max(min(self._cores, bucket // _ROWS_A_PART), 1)
         return next(of for of in range(most, 0, -1) if of == 1 or bucket % (2 * of) == 0)
 
@@ -99,7 +143,9 @@ class OpenVino:
         """Begin one step: what the caller does next, it does while the UNet runs."""
         request = self._unet.request(len(rows.read), part.of, part.index)
         torch.index_select(slots.x, 0, rows.read, out=request.inputs[0])
-        for given, values in zip(request.inputs[1:], (rows.t, rows.label), strict=False):
+        features = self._model.denoiser.time_features(rows.t)
+        read = features, *conditioning(slots, rows)
+        for given, values in zip(request.inputs[1:], read, strict=True):
             given.copy_(values)
         running = self._start(request, part.index)
         self._begun[part.index] = slots, rows, request.inputs[0], running
@@ -120,7 +166,7 @@ class OpenVino:
         if part in self._begun:
             slots, rows, latents, running = self._begun.pop(part)
             try:
-                update(slots, rows, latents, running.result(), self._model)
+                update(slots, rows, latents, running.result())
             except Exception as error:  # too late to try again: who rode has been counted on
                 raise DeviceLost(f"OpenVINO: {error}") from error
 
@@ -148,19 +194,22 @@ class OpenVino:
         return self._running[part]
 
 
-def fitting(a_shape: int, decoder: int, room: int | None) -> tuple[int, ...]:
+def fitting(a_shape: int, decoder: int, room: int | None, each: int = 0) -> tuple[int, ...]:
     """The buckets whose graphs fit into `room` bytes, or into what is sensible.
 
     Args:
         a_shape: bytes that a graph of the UNet holds; as many again are its source.
         decoder: bytes of the VAE's weights.
+        room: bytes of memory.
+        each: bytes of one row's maps; where sixteen are more than is useful, there are few buckets.
 
     Raises:
         TooLittleMemory: none do.
     """
     fixed = _LIBRARY + _SPARE + decoder * _DECODER_COPIES * len(_DECODE_BUCKETS)
-    for buckets in _BUCKETS:
-        held = a_shape * (len(buckets) + 1)
+    allowed = [buckets for buckets in _BUCKETS if buckets[-1] * each <= _ENOUGH]
+    for buckets in allowed or _BUCKETS[-1:]:
+        held = a_shape * (len(buckets) + 1) + each * buckets[-1]
         sensible = held <= _MOST_BYTES or len(buckets) <= _FEW
         if sensible and (room is None or fixed + held <= room):
             return buckets
@@ -171,6 +220,11 @@ def fitting(a_shape: int, decoder: int, room: int | None) -> tuple[int, ...]:
     )
 
 
+def in_bfloat16() -> bool:
+    """Whether this processor computes in bfloat16; others would be asked to pretend."""
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def _bytes(network: nn.Module) -> int:
     return sum(weight.nbytes for weight in network.parameters())
 
@@ -178,8 +232,8 @@ def _bytes(network: nn.Module) -> int:
 class _Network:
     """One network, compiled for each number of rows and of parts when it is first seen."""
 
-    def __init__(self, build: Callable[[int], ov.Model]) -> None:
-        self._build = build
+    def __init__(self, build: Callable[[int], ov.Model], hint: str) -> None:
+        self._build, self._hint = build, hint
         self._requests: dict[tuple[int, int], list[_Request]] = {}
 
     def request(self, rows: int, of: int, part: int) -> "_Request":
@@ -189,7 +243,7 @@ class _Network:
     def compile(self, rows: int, of: int) -> "list[_Request]":
         """One inference request per part, each with an even share of the cores."""
         hints: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": self._hint,
             "INFERENCE_NUM_THREADS": usable_cores(),
             "NUM_STREAMS": of,
             "ENABLE_CPU_PINNING": False,

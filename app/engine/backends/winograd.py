@@ -106,19 +106,21 @@ class Winograd:
     """Builds models of one UNet, one for each number of rows; transformed weights are shared.
 
     Raises:
-        ValueError: the UNet has a form this has not: `scale_shift`, `center_input_sample`, maps
-            that are not square, another padding; or it is so large that transformed weights, four
-            times the size, would be the bottleneck.
+        ValueError: the UNet has a form this has not: `scale_shift`, `center_input_sample`, another
+            padding; latents, whose (height, width) is `latent_size`, are not square; or weights are
+            so many that those transformed, four times the size, would be the bottleneck.
     """
 
-    def __init__(self, unet: UNet2D, timesteps: int) -> None:
-        config, size = unet.config, unet.config.sample_size
+    def __init__(self, unet: UNet2D, latent_size: tuple[int, int]) -> None:
+        config, (size, width) = unet.config, latent_size
         if config.resnet_time_scale_shift != "default" or config.center_input_sample:
             raise ValueError("scale_shift and center_input_sample are not supported in this form")
-        if not isinstance(size, int) or size % 2 ** (len(config.block_out_channels) - 1):
-            raise ValueError(f"sample_size is {size}; maps must be square and halve evenly")
+        if size != width or size % 2 ** (len(config.block_out_channels) - 1):
+            raise ValueError(f"latents are {size}x{width}; they must be square and halve evenly")
         if size > _LARGEST:
-            raise ValueError(f"sample_size is {size}; above {_LARGEST} the plain graph is better")
+            raise ValueError(
+                f"latents are {size}x{size}; above {_LARGEST} the plain graph is better"
+            )
         if config.downsample_padding != 1:
             raise ValueError(f"downsample_padding is {config.downsample_padding}; this has 1")
         if sum(weight.numel() for weight in unet.parameters()) > _MOST_WEIGHTS:
@@ -126,11 +128,13 @@ class Winograd:
         self.unet, self.size = unet, size
         self._building = threading.Lock()
         self._weights: dict[nn.Module, NDArray[np.float32]] = {}
-        with torch.inference_mode():
-            self._times = array(unet.time_embedding(unet.time_features(torch.arange(timesteps))))
 
     def build(self, rows: int) -> ov.Model:
-        """The model for exactly `rows` rows: x (rows, C, h, w) f32, t, class_labels (rows,) i64."""
+        """The model for exactly `rows` rows of `Denoiser.without_time_features`.
+
+        It reads x (rows, C, h, w) and time features (rows, dim), float32, and class labels (rows,)
+        int64 where the UNet has classes.
+        """
         with self._building:  # `rows` is the instance's while it builds
             return self._graph(rows)
 
@@ -138,8 +142,10 @@ class Winograd:
         unet: Layer = self.unet
         self.rows = rows
         x = op.parameter([rows, unet.config.in_channels, self.size, self.size], np.float32, "x")
-        t = op.parameter([rows], np.int64, "t")
-        inputs, temb = [x, t], op.gather(self._constant(self._times), t, op.constant(0))
+        first, second = unet.time_embedding.linear_1, unet.time_embedding.linear_2
+        times = op.parameter([rows, first.in_features], np.float32, "time_features")
+        temb = op.swish(self._linear(times, array(first.weight), array(first.bias)))
+        inputs, temb = [x, times], self._linear(temb, array(second.weight), array(second.bias))
         if unet.class_embedding is not None:
             labels = op.parameter([rows], np.int64, "class_labels")
             inputs.append(labels)
