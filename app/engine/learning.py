@@ -19,7 +19,7 @@ from collections import deque
 from app.engine.costs import Bucket, Costs
 
 _KEPT = 8  # times per bucket; the second lowest of eight counts, the lowest of up to four
-_APART = 0.5  # seconds between two that are kept: a burst of noise should not fill the memory
+_APART = 1.5  # seconds between two that are kept, so that noise of ten seconds fills no memory
 _TRIALS = 0.01  # of the time
 _TICKS = 2  # of a trial: the second is measured, with a tick of its own kind before it
 _OFFERS = 200  # ticks that may pass before a trial is made; then another bucket has its turn

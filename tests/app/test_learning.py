@@ -92,6 +92,16 @@ def test_ten_seconds_of_noise_are_forgotten() -> None:
     assert true_rate(learning.costs) >= 0.95 * BEST
 
 
+def test_a_burst_of_noise_changes_nothing() -> None:
+    """Seconds in which something else has the cores say nothing about a bucket."""
+    learning = Learning(TRUE)
+    learn(learning, 30, jitter(8, 0.02))
+    before, chance = learning.costs, random.Random(9)
+    learn(learning, 8, lambda: chance.uniform(1.5, 3.0))
+    assert learning.costs.best.rows == before.best.rows == 48
+    assert learning.costs.best.seconds == pytest.approx(before.best.seconds, rel=0.05)
+
+
 def test_a_device_that_stays_slower_is_known_to_be() -> None:
     learning = Learning(TRUE)
     learn(learning, 20)
