@@ -1,6 +1,6 @@
 """Several lanes on a real device, and what ticks are learned to cost; without a server.
 
-    python -m benchmarks.lanes shares          two models, one about ten times dearer per row
+    python -m benchmarks.lanes shares          two models, one dearer; then two sizes of one
     python -m benchmarks.lanes starts          ten quiet starts, one after the other
     python -m benchmarks.lanes busy            a start beside a busy loop of ten seconds
 
@@ -11,27 +11,29 @@ import dataclasses
 import itertools
 import json
 import multiprocessing
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import torch
 
-from app.engine.costs import Costs
 from app.engine.job import Request, SamplingParams
 from app.engine.lanes import Lanes
 from app.engine.ledger import Ledger, Limits
+from app.engine.model_info import LaneId
 from app.engine.pending import Pending
 from app.engine.runner import Runner
 from app.engine.wire import Load, Progress
 from benchmarks.peers.sampling import best_device
 from benchmarks.workload import workload
-from models.checkpoint import open_checkpoint, save_checkpoint
+from models.checkpoint import open_checkpoint, save_network
 from models.conditioning import Condition
 from models.library import find
 from models.unet import UNet2D
@@ -40,6 +42,7 @@ _CLIENTS = 32  # of each model, always with a request each
 _REPORT = 0.2  # seconds
 _WIDER = 2.4  # times the channels: about ten times the time per row
 _BUSY = 10.0  # seconds
+_SIDE, _LARGER = 32, 64  # pixels
 _LOAD = Load({}, best_device(), "float32", "auto", compile=False, slots=64, rows=None)
 
 
@@ -53,23 +56,26 @@ class Loop:
             runner.warm_up()
             self.lanes.add(runner)
         self.ledger.models = {runner.info.name: runner.info for runner in runners}
-        self._wanted = {name: _params(name, k) for k, name in enumerate(folders)}
+        self._wanted: dict[LaneId, Iterator[SamplingParams]] = {}
         self._numbers = itertools.count(1)
         self._came: dict[int, tuple[float, float]] = {}  # when, and the seconds foretold
-        self.ends: list[tuple[str, float, float]] = []  # model, seconds foretold, seconds
-        self.rows: dict[str, int] = dict.fromkeys(folders, 0)
-        self.device: dict[str, float] = dict.fromkeys(folders, 0.0)  # seconds of ticks, as expected
+        self.ends: list[tuple[LaneId, float, float]] = []  # seconds foretold, seconds
+        self.rows, self.device = Counter[LaneId](), Counter[LaneId]()  # seconds, as expected
         self._reported = time.perf_counter()
 
-    def ask(self, model: str) -> None:
-        """One more request for a model."""
-        request, number = Request(next(self._wanted[model])), next(self._numbers)
+    def ask(self, lane: LaneId) -> None:
+        """One more request for a lane."""
+        wanted = self._wanted.setdefault(lane, _params(lane, len(self._wanted)))
+        request, number = Request(next(wanted)), next(self._numbers)
         self._came[number] = time.perf_counter(), self.ledger.expected(request).end
         self.ledger.add(Pending(number, request, request.params.work, None))  # type: ignore[arg-type]
         self.lanes.submit(number, request)
 
     def run(self, seconds: float) -> None:
         """So many seconds, with whatever was asked for."""
+        while wanted := self.lanes.missing():
+            if failed := self.lanes.open(wanted):
+                raise RuntimeError(failed[0][1])
         end = time.perf_counter() + seconds
         while (now := time.perf_counter()) < end:
             time.sleep(max(self.lanes.due - now, 0.0))
@@ -78,19 +84,33 @@ class Loop:
                     raise RuntimeError(ended.reason)
             for lane in self.lanes:
                 for ended in lane.deliver():
-                    self._answer(ended.job.id, ended.job.params.model)
+                    self._answer(ended.job.id, lane.id)
             if now - self._reported >= _REPORT:
                 self._report()
 
-    def costs(self, model: str) -> Costs:
-        """What is known of a model's ticks."""
-        return self.ledger.costs(self.ledger.models[model].lane)
+    def shares(self, seconds: float) -> None:
+        """Tell what each lane has of the device in so many seconds, after as many to settle in."""
+        self.run(seconds)
+        self.ends.clear()
+        rows, device = self.rows.copy(), self.device.copy()
+        self.run(seconds)
+        had = {lane: self.device[lane] - device[lane] for lane in self.device}
+        for lane in had:
+            off = [abs(told / took - 1) for name, told, took in self.ends if name == lane]
+            _tell(
+                lane=lane,
+                seconds_per_row=1 / self.ledger.costs(lane).best.rate,
+                rows_per_second=(self.rows[lane] - rows[lane]) / seconds,
+                share=had[lane] / sum(had.values()),
+                requests=len(off),
+                forecast_off_at_the_median=statistics.median(off) if off else None,
+            )
 
-    def _answer(self, number: int, model: str) -> None:
+    def _answer(self, number: int, lane: LaneId) -> None:
         came, foretold = self._came.pop(number)
-        self.ends.append((model, foretold, time.perf_counter() - came))
+        self.ends.append((lane, foretold, time.perf_counter() - came))
         self.ledger.forget(self.ledger.requests[number])
-        self.ask(model)
+        self.ask(lane)
 
     def _report(self) -> None:
         """As the worker reports to the server."""
@@ -99,18 +119,18 @@ class Loop:
             made |= lane.scheduler.evaluations
         told = tuple(lane.progress() for lane in self.lanes)
         for each in told:
-            self.rows[each.lane.model] += each.rows
-            self.device[each.lane.model] += each.expected
+            self.rows[each.lane] += each.rows
+            self.device[each.lane] += each.expected  # type: ignore[assignment]
         self.ledger.heard(Progress(now - self._reported, told, made, {}))
         for number, evaluations in made.items():
             self.ledger.note(self.ledger.requests[number], evaluations)
         self._reported = now
 
 
-def _params(model: str, stream: int) -> Iterator[SamplingParams]:
+def _params(lane: LaneId, stream: int) -> Iterator[SamplingParams]:
     for one in workload(stream):
         yield SamplingParams(
-            model=model,
+            model=lane.model,
             condition=Condition(one.label),
             steps=one.steps,
             guidance_scale=one.guidance_scale,
@@ -118,27 +138,23 @@ def _params(model: str, stream: int) -> Iterator[SamplingParams]:
             eta=0.0,
             seed=one.seed,
             n=1,
-            width=32,
-            height=32,
+            width=lane.width,
+            height=lane.height,
         )
 
 
-def _dear(folder: Path) -> Path:
-    """A folder with digits' autoencoder and a wider UNet of random weights."""
-    opened = open_checkpoint(find("digits"))
-    config = opened.unet.config
+def _dear(folder: Path) -> None:
+    """Give a copy of the digits a wider UNet, of random weights."""
+    config = open_checkpoint(folder).unet.config
     channels = tuple(round(_WIDER * each / 32) * 32 for each in config.block_out_channels)
     torch.manual_seed(0)
-    unet = UNet2D(dataclasses.replace(config, block_out_channels=channels))
-    save_checkpoint(
-        folder,
-        vae=opened.vae,
-        unet=unet,
-        schedule=opened.schedule,
-        classes=tuple(opened.classes.names),
-        guidance_scale=opened.guidance_scale,
-    )
-    return folder
+    save_network(folder / "unet", UNet2D(dataclasses.replace(config, block_out_channels=channels)))
+
+
+def _sized(folder: Path) -> None:
+    """Let a copy of the digits be asked for larger images; what it draws then, does not matter."""
+    index = folder / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"image_sides": [_SIDE, _LARGER]}))
 
 
 def _tell(**values: object) -> None:
@@ -153,28 +169,20 @@ def main() -> None:
 @main.command()
 @click.option("--quick", is_flag=True)
 def shares(quick: bool) -> None:
-    """What each of two models has of the device, and how well ends are foretold."""
+    """What each of two models has of the device, and then each of two sizes of one."""
     seconds = 3.0 if quick else 30.0
-    with tempfile.TemporaryDirectory() as folder:
-        loop = Loop({"digits": find("digits"), "dear": _dear(Path(folder))})
-        for model in loop.rows:
+    for change, larger in ((_dear, _SIDE), (_sized, _LARGER)):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place) / "changed"
+            shutil.copytree(find("digits"), folder)
+            change(folder)
+            both = {"digits": find("digits"), "changed": folder}
+            loop = Loop(both if change is _dear else {"changed": folder})
+            first = LaneId(next(iter(loop.ledger.models)), _SIDE, _SIDE)
             for _ in range(_CLIENTS):
-                loop.ask(model)
-        loop.run(seconds)
-        loop.ends.clear()
-        rows, device = dict(loop.rows), dict(loop.device)
-        loop.run(seconds)
-        had = {model: loop.device[model] - device[model] for model in device}
-        for model in had:
-            off = [abs(told / took - 1) for name, told, took in loop.ends if name == model]
-            _tell(
-                model=model,
-                seconds_per_row=1 / loop.costs(model).best.rate,
-                rows_per_second=(loop.rows[model] - rows[model]) / seconds,
-                share=had[model] / sum(had.values()),
-                requests=len(off),
-                forecast_off_at_the_median=statistics.median(off) if off else None,
-            )
+                loop.ask(first)
+                loop.ask(LaneId("changed", larger, larger))
+            loop.shares(seconds)
 
 
 @main.command()
@@ -182,14 +190,14 @@ def shares(quick: bool) -> None:
 @click.option("--last", default=10.0)
 def one(seconds: float, last: float) -> None:
     """One start of the digits: rows per second at the end of so many seconds."""
-    loop = Loop({"digits": find("digits")})
+    loop, lane = Loop({"digits": find("digits")}), LaneId("digits", _SIDE, _SIDE)
     for _ in range(2 * _CLIENTS):
-        loop.ask("digits")
+        loop.ask(lane)
     loop.run(seconds - last)
-    rows, began = loop.rows["digits"], time.perf_counter()
+    rows, began = loop.rows[lane], time.perf_counter()
     loop.run(last)
-    rate = (loop.rows["digits"] - rows) / (time.perf_counter() - began)
-    measured, learned = loop.ledger.models["digits"].costs, loop.costs("digits")
+    rate = (loop.rows[lane] - rows) / (time.perf_counter() - began)
+    measured, learned = loop.ledger.models["digits"].costs, loop.ledger.costs(lane)
     _tell(
         rows_per_second=rate,
         bucket_measured=measured.best.rows,

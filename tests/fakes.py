@@ -1,6 +1,7 @@
 """A runner without a network, and a worker in a thread, for tests of policy and of the loop."""
 
 import contextlib
+import dataclasses
 import math
 import socket
 import subprocess
@@ -105,7 +106,8 @@ class FakeRunner:
         self._finished: list[Image] = []
 
     def at(self, width: int, height: int) -> "FakeRunner":
-        runner = FakeRunner(self.info)
+        sizes = dataclasses.replace(self.info.sizes, width=width, height=height)
+        runner = FakeRunner(dataclasses.replace(self.info, sizes=sizes))
         runner.gate, runner.largest = self.gate, self.largest
         self.sizes[width, height] = runner
         runner._pixels = width * height

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from app.engine.costs import Bucket, Costs
 from app.engine.job import Image, Request
@@ -10,6 +11,7 @@ from app.engine.lane import Ended, Lane
 from app.engine.lanes import Lanes
 from app.engine.model_info import ModelInfo
 from app.engine.results import Pixels
+from models.sizes import Sizes
 from tests.fakes import INFO, pixel, seed_of
 
 # As the digits on two cores: 48 rows are fastest, 64 hardly faster.
@@ -51,7 +53,7 @@ class SimulatedRunner:
     """A runner without a network on such a device."""
 
     def __init__(
-        self, device: Device, seconds: Mapping[int, float], prior: Costs | None = None, **more: str
+        self, device: Device, seconds: Mapping[int, float], prior: Costs | None = None, **more: Any
     ) -> None:
         self.device, self.seconds, self.begun = device, seconds, 0.0
         self.info: ModelInfo = replace(INFO, costs=prior or costs_of(seconds), slots=64, **more)
@@ -60,8 +62,9 @@ class SimulatedRunner:
 
     def at(self, width: int, height: int) -> "SimulatedRunner":
         area = width * height
+        seconds = {rows: each * area for rows, each in self.seconds.items()}
         return SimulatedRunner(
-            self.device, {n: s * area for n, s in self.seconds.items()}, name=self.info.name
+            self.device, seconds, name=self.info.name, sizes=Sizes(width, height)
         )
 
     def warm_up(self) -> None:

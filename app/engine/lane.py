@@ -12,7 +12,6 @@ from app.engine.costs import Costs, is_long
 from app.engine.errors import DeviceLost, OutOfMemory
 from app.engine.job import Image, Job, Request
 from app.engine.learning import Learning
-from app.engine.model_info import LaneId
 from app.engine.model_runner import ModelRunner
 from app.engine.results import Preview
 from app.engine.scheduler import Plan, Scheduler
@@ -58,12 +57,11 @@ class Lane:
         self,
         runner: ModelRunner,
         *,
-        lane_id: LaneId | None = None,
         slots: int | None = None,
         most: int | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.id = lane_id or runner.info.lane
+        self.id = runner.info.lane
         self.runner, self._most, self._clock = runner, most, clock
         self.scheduler = Scheduler(slots or runner.info.slots, runner.info.costs, most)
         self.decoding = 0  # images

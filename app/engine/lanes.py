@@ -69,7 +69,7 @@ class Lanes:
 
     def add(self, runner: ModelRunner) -> None:
         """A model at its own size."""
-        lane = self._add(runner.info.lane, runner)
+        lane = self._add(runner)
         self._own[lane.id.model] = lane
 
     def submit(self, job_id: int, request: Request) -> None:
@@ -144,13 +144,12 @@ class Lanes:
                 log.warning("no lane for %s at %s: %s", wanted.model, size, one_line(error))
                 reason = f"no images of {size} can be made: {one_line(error)}"
                 return [(job, reason) for job in self._drop_waiting(_for(wanted))]
-            self._add(wanted, runner)
+            self._add(runner)
             return []
 
-    def _add(self, lane_id: LaneId, runner: ModelRunner) -> Lane:
-        slots, most = self._slots, self._most
-        lane = Lane(runner, lane_id=lane_id, slots=slots, most=most, clock=self._clock)
-        self._lanes[lane_id] = lane
+    def _add(self, runner: ModelRunner) -> Lane:
+        lane = Lane(runner, slots=self._slots, most=self._most, clock=self._clock)
+        self._lanes[lane.id] = lane
         return lane
 
     def _use(self, lane: Lane) -> None:

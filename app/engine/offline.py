@@ -22,7 +22,7 @@ def draw(
     Raises:
         GenerationFailed: out of memory even for one image, or an image is not finite.
     """
-    lane = Lane(runner, lane_id=params.lane, slots=min(params.n, _SLOTS))
+    lane = Lane(runner, slots=min(params.n, _SLOTS))
     job = lane.submit(0, Request(params))
     while not job.ended:
         plan = lane.plan()

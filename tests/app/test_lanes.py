@@ -17,6 +17,7 @@ from app.engine.model_info import LaneId
 from app.engine.pending import Pending
 from app.engine.turns import Turns
 from app.engine.wire import Progress
+from models.sizes import Sizes
 from tests.fakes import LOAD, params
 from tests.simulated import DIGITS, Device, Engine, SimulatedRunner, jitter
 
@@ -289,7 +290,9 @@ class Small(SimulatedRunner):
         self.lanes: Callable[[], list[int]] = list
 
     def at(self, width: int, height: int) -> "Small":
-        return Small(self.device, self.memory - sum(self.lanes()), width * height)
+        made = Small(self.device, self.memory - sum(self.lanes()), width * height)
+        made.info = dataclasses.replace(made.info, sizes=Sizes(width, height))
+        return made
 
     def warm_up(self) -> None:
         if self.area > self.memory:

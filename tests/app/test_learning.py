@@ -98,8 +98,9 @@ def test_a_burst_of_noise_changes_nothing() -> None:
     learn(learning, 30, jitter(8, 0.02))
     before, chance = learning.costs, random.Random(9)
     learn(learning, 8, lambda: chance.uniform(1.5, 3.0))
-    assert learning.costs.best.rows == before.best.rows == 48
-    assert learning.costs.best.seconds == pytest.approx(before.best.seconds, rel=0.05)
+    assert true_rate(learning.costs) >= 0.95 * BEST
+    for bucket, known in zip(learning.costs.buckets, before.buckets, strict=True):
+        assert bucket.seconds == pytest.approx(known.seconds, rel=0.05)
 
 
 def test_a_device_that_stays_slower_is_known_to_be() -> None:
