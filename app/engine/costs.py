@@ -10,6 +10,7 @@ from dataclasses import dataclass
 # Of the best rate: a bucket that reaches it is as large as a tick should be. Not 0.95: what a tick
 # was measured to take is uncertain by 2 percent, and both together should stay within 5.
 WORTHWHILE = 0.97
+_ROWS = 1.5  # per evaluation of an image, where nothing else is known: some are guided
 LONG = 0.25  # seconds; an image that takes longer alone gives way to shorter ones
 
 
@@ -89,13 +90,15 @@ def forecast(
     images: int,
     rows: int,
     slowness: float,
+    replaced: float = 0.0,
 ) -> Forecast:
     """When a job that comes now would have its slots, and when it would end.
 
     Slots come free at an even pace, but the first of them late, as images that began together leave
     together: as if a quarter of the slots more had to come free. While a job runs, it shares every
     round of steps with what else is in flight. `rows` are the job's; `slowness` is what
-    ticks took of late, by what the table says they take.
+    ticks took of late, by what the table says they take. `replaced` is the part, of 0 to 1, of what
+    ends meanwhile that others take the place of.
     """
     rate = costs.best.rate / slowness
     over, late = max(ahead.images + images - slots, 0), slots / 4
@@ -104,7 +107,9 @@ def forecast(
     together = min(ahead.images, max(slots - images, 0))
     beside = together * (ahead.rows / ahead.images) if ahead.images else 0.0
     # Each neighbour is there for as many evaluations as it has left, or as this job has.
-    shared = min(beside, together * evaluations * 2)
+    always = together * evaluations * _ROWS
+    shared = min(beside, always)
+    shared += replaced * (always - shared)
     alone = slowness * solo(costs, evaluations=evaluations, rows=rows)
     return Forecast(wait, wait + alone + shared / rate)
 

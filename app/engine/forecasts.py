@@ -10,30 +10,33 @@ from app.engine.stats import Stats
 from app.engine.wire import Load, Progress
 
 _MEMORY = 10.0  # seconds after which what a lane did counts 1/e in what it is taken to go on doing
-# What comes later to the same lane is served beside what runs, the long of it only in part. By
-# simulation (tests/app/test_lanes.py), so much of it is done before that ends.
-_LATER = 0.35
-_MOST_LATER = 0.9  # of the device: more comes than can be done, and waits
 _RESIDUAL = 0.25  # of another lane's tick, which may run when a request comes: half of it, at times
 _ROUNDS = 8  # of a fixed point
 
 
 class _Recent:
-    """Seconds of the device that a lane had per second, of late."""
+    """What a lane was asked for and did of late: sums that fade."""
 
     def __init__(self, now: float) -> None:
-        self._sum, self._at = 0.0, now
+        self._asked = self._made = self._seconds = 0.0
+        self._at = now
 
-    def add(self, seconds: float, now: float) -> None:
-        """It had so many more."""
-        self._sum, self._at = self._kept(now) + seconds, now
+    def add(self, now: float, *, asked: int = 0, made: int = 0, seconds: float = 0.0) -> None:
+        """Rows that were asked for, rows that were made, and the device's seconds for these."""
+        fade = math.exp((self._at - now) / _MEMORY)
+        self._asked = self._asked * fade + asked
+        self._made = self._made * fade + made
+        self._seconds = self._seconds * fade + seconds
+        self._at = now
 
     def rate(self, now: float) -> float:
-        """Seconds per second."""
-        return self._kept(now) / _MEMORY
+        """Seconds of the device per second."""
+        return self._seconds * math.exp((self._at - now) / _MEMORY) / _MEMORY
 
-    def _kept(self, now: float) -> float:
-        return self._sum * math.exp((self._at - now) / _MEMORY)
+    @property
+    def replaced(self) -> float:
+        """The part of what was done that as much came for: 1 in a steady state, 0 at the end."""
+        return min(self._asked / self._made, 1.0) if self._made else 1.0
 
 
 class Forecasts:
@@ -55,11 +58,15 @@ class Forecasts:
             costs = info.costs if area == 1 else info.costs.times(area)
         return costs if self._load.rows is None else costs.up_to(self._load.rows)
 
+    def came(self, params: SamplingParams) -> None:
+        """Note a request."""
+        self._of(params.lane).add(self._clock(), asked=params.work)
+
     def note(self, progress: Progress) -> None:
         """Note what the lanes had of the device."""
-        now = self._clock()
         for lane in progress.lanes:
-            self._recent.setdefault(lane.lane, _Recent(now)).add(lane.expected, now)
+            recent = self._of(lane.lane)
+            recent.add(self._clock(), made=lane.rows, seconds=lane.expected)
 
     def forecast(
         self,
@@ -83,16 +90,19 @@ class Forecasts:
             images=images,
             rows=work,
             slowness=self._stats.slowness,
+            replaced=self._of(params.lane).replaced,
         )
         now = self._clock()
         rates = {lane: recent.rate(now) for lane, recent in self._recent.items()}
-        own = min(rates.pop(params.lane, 0.0), _MOST_LATER) if ahead.images else 0.0
         others = [
             (self._seconds(lane, work), rates.get(lane, 0.0), self._residual(lane, work))
             for lane, work in beside.items()
         ]
-        wait = _shared(told.wait, 0.0, others)  # who comes later waits longer
-        return Forecast(wait, wait + _shared(told.end - told.wait, _LATER * own, others))
+        wait = _shared(told.wait, others)
+        return Forecast(wait, wait + _shared(told.end - told.wait, others))
+
+    def _of(self, lane: LaneId) -> _Recent:
+        return self._recent.setdefault(lane, _Recent(self._clock()))
 
     def _seconds(self, lane: LaneId, work: Ahead) -> float:
         """About how long the device has to do for a lane: all of its images, side by side."""
@@ -105,17 +115,15 @@ class Forecasts:
         return _RESIDUAL * self.costs(lane).up_to(max(work.images, 1)).best.seconds
 
 
-def _shared(seconds: float, later: float, others: list[tuple[float, float, float]]) -> float:
-    """How long a lane takes for what takes so many seconds if nothing else comes or is there.
+def _shared(seconds: float, others: list[tuple[float, float, float]]) -> float:
+    """How long a lane takes for what would take so many seconds if it were alone.
 
-    `later` is what comes to the lane meanwhile and is served before, in seconds per second. While
-    it works, every other lane has as much time as it has, as long as there is something to do
+    While it works, every other lane has as much time as it has, as long as there is something to do
     (turns.py). `others` are (seconds to do, seconds that come per second, the least it may take).
     """
     total = seconds
     for _ in range(_ROUNDS):
-        mine = seconds + later * total
-        total = mine + sum(
-            min(work + rate * total, max(mine, least)) for work, rate, least in others
+        total = seconds + sum(
+            min(work + rate * total, max(seconds, least)) for work, rate, least in others
         )
     return total

@@ -99,6 +99,7 @@ class Ledger:
         self._equal.setdefault(pending.params, {})[pending.client] = pending
         self._charge(pending, 1)
         self.note(pending, 0)
+        self._forecasts.came(params)
 
     def forget(self, pending: Pending) -> None:
         """Remove a request that has ended."""
