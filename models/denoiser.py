@@ -53,14 +53,10 @@ class Denoiser:
             for given in zip(*encoded, strict=True)
         )
 
-    def time_features(self, t: Tensor) -> Tensor:
-        """What the network's time embedding reads for timesteps (B,): (B, dim) float32.
-
-        Sines are computed in float64: those of float32 may round the last numbers of a tensor,
-        which do not fill a vector register, in another way than the others.
-        """
-        made: Tensor = self.unet.time_features(t, within=torch.float64)
-        return made
+    def time_features(self, t: float) -> Tensor:
+        """What the network's time embedding reads for one timestep: (dim,) float32."""
+        made: Tensor = self.unet.time_features(torch.tensor([t], device=self.device))
+        return made[0]
 
     def without_time_features(self) -> UNet2D:
         """The same network, which reads time features (B, dim) in place of timesteps."""

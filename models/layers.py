@@ -26,13 +26,12 @@ class TimestepFeatures(nn.Module):
         self._frequencies = torch.exp(exponent / (half - freq_shift))
         self._odd, self._cosines_first = dim % 2, flip_sin_to_cos
 
-    def forward(self, t: Tensor, *, within: torch.dtype = torch.float32) -> Tensor:
-        """Float32 angles; their sines and cosines are computed `within` a dtype, then rounded."""
+    def forward(self, t: Tensor) -> Tensor:
         if self._frequencies.device != t.device:  # once: the copy makes a GPU wait
             self._frequencies = self._frequencies.to(t.device)
-        angles = (t.float()[:, None] * self._frequencies[None]).to(within)
+        angles = t.float()[:, None] * self._frequencies[None]
         waves = [angles.sin(), angles.cos()]
-        made = torch.cat(waves[::-1] if self._cosines_first else waves, dim=1).float()
+        made = torch.cat(waves[::-1] if self._cosines_first else waves, dim=1)
         return F.pad(made, (0, 1)) if self._odd else made
 
 

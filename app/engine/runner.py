@@ -31,6 +31,7 @@ from app.engine.shares import with_reserve
 from app.engine.tick import Flight
 from app.engine.wire import Load
 from models.checkpoint import checkpoint_digest
+from models.memory import activations, available
 from models.pipeline import BLOCK_ROWS, LatentDiffusion, pick_device
 
 log = logging.getLogger(__name__)
@@ -93,17 +94,23 @@ class Runner:
         Raises:
             ValueError: the networks cannot make this size, or there is no memory for it.
         """
-        factor = self._model.vae.config.downscale
-        step = factor * 2 ** (len(self._model.unet.config.block_out_channels) - 1)
+        unet, vae = self._model.unet.config, self._model.vae.config
+        step = vae.downscale * 2 ** (len(unet.block_out_channels) - 1)
         if min(width, height) < step or width % step or height % step:
             raise ValueError(f"size is {width}x{height}; allowed: multiples of {step}")
-        shape = (self._backend.shape[0], height // factor, width // factor)
+        size = height // vae.downscale, width // vae.downscale
+        need, room = activations(unet, vae, 1, size), available(self._model.device)
         try:
+            if room is not None and need > room:
+                raise OutOfMemory(f"{need} bytes")
             with device_errors():
-                backend = self._backend.at(shape)
+                backend = self._backend.at((self._backend.shape[0], *size))
                 return Runner(self._name, self._model, self._digest, backend, self._asked)
         except OutOfMemory as error:
-            raise ValueError(f"{self._name}: out of memory for {width}x{height}") from error
+            raise ValueError(
+                f"{self._name}: one image of {width}x{height} needs about {need >> 20:,} MiB of "
+                "memory beside the weights, which is not free"
+            ) from error
 
     @torch.inference_mode()
     def warm_up(self, clock: Clock = time.perf_counter) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -98,13 +99,13 @@ class Flight:
         taken = [way.coefficients[at] for way, at in ways]
         blank, waste, rest = slots.waste - 1, slots.waste, size - count
         return Rows(
-            read=torch.tensor([*(places[i] for i in order), *[blank] * padding]),
-            write=torch.tensor([*places, *[waste] * rest]),
-            side=torch.tensor([_COND] * count + [_UNCOND] * rest),
-            t=torch.tensor([*(times[i] for i in order), *[0.0] * padding]),
-            null=torch.tensor(null),
-            scale=torch.tensor(scale),
-            coefficients=torch.tensor([*taken, *[_NOTHING] * rest]),
+            read=_whole([*(places[i] for i in order), *[blank] * padding]),
+            write=_whole([*places, *[waste] * rest]),
+            side=_whole([_COND] * count + [_UNCOND] * rest),
+            t=_real([*(times[i] for i in order), *[0.0] * padding]),
+            null=_whole(null),
+            scale=_real(scale),
+            coefficients=_real([*taken, *[_NOTHING] * rest]),
             kept=self._kept(images, size, waste),
             noise=self._noise(images, size),
             shown=any(image.evaluation + 1 in image.job.previews for image in images),
@@ -119,7 +120,7 @@ class Flight:
             place = self._ways[image.slot].kept[image.evaluation]
             if place < HISTORY:
                 kept[i] = image.slot * HISTORY + place
-        return torch.tensor(kept)
+        return _whole(kept)
 
     def _noise(self, images: Sequence[Image], size: int) -> Tensor | None:
         """What each row's step adds; None if no step adds any."""
@@ -134,3 +135,16 @@ class Flight:
     def _draws(self, image: Image) -> bool:
         """Whether an image's next step adds noise."""
         return self._ways[image.slot].draws[image.evaluation]
+
+
+# By way of NumPy, which reads a list five times as fast as PyTorch.
+
+
+def _whole(values: Sequence[int]) -> Tensor:
+    """As int64."""
+    return torch.from_numpy(np.array(values, dtype=np.int64))
+
+
+def _real(values: Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
+    """As float32."""
+    return torch.from_numpy(np.array(values, dtype=np.float32))

@@ -188,6 +188,12 @@ def test_another_size_has_slots_of_its_own_and_the_plain_loop_s_pixels(
         assert [pixels.data for pixels in draw(usual, again)] == plain_loop(tiny, again)
 
 
+def test_a_size_without_memory_is_refused_before_it_is_taken(tiny: LatentDiffusion) -> None:
+    runner = Runner("tiny", tiny, "", Eager(tiny), slots=1)
+    with pytest.raises(ValueError, match=r"tiny: one image of 400000x400000 needs about .* MiB"):
+        runner.at(400_000, 400_000)
+
+
 class Wider(LatentDiffusion):
     """The plain loop at another size."""
 

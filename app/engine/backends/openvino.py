@@ -5,6 +5,7 @@ were the same at every batch size tried (docs/decisions.md).
 """
 
 import contextlib
+import functools
 import math
 import warnings
 from collections.abc import Callable, Collection
@@ -39,6 +40,7 @@ from models.memory import decoding, denoising
 from models.pipeline import LatentDiffusion
 
 _EXAMPLE_ROWS = 2
+_TIMESTEPS = 4096  # whose features are kept: 256 bytes each, for the shipped model
 _ROWS_A_PART = 4  # with fewer rows per core, all cores together are faster
 # Sets of buckets, the best first. The kernels for one row round otherwise, so that none has one.
 # The last are for networks whose maps are so large that sixteen rows are more than is useful.
@@ -87,6 +89,8 @@ class OpenVino:
         self.shape, self.precision = shape or model.latent_shape, str(dtype).rpartition(".")[2]
         self._begun: dict[int, tuple[Slots, Rows, Tensor, Future[Tensor]]] = {}  # steps, by part
         self._running: dict[int, Future[Tensor]] = {}  # by part: what was begun there last
+        # Of one timestep at a time: so no row's bits depend on others, and each is made once.
+        self._features = functools.lru_cache(_TIMESTEPS)(model.denoiser.time_features)
         build, copies = self._unet_graphs()
         self.buckets: tuple[int, ...] = fitting(
             _bytes(model.unet) * copies,
@@ -112,9 +116,9 @@ class OpenVino:
         if self._dtype == torch.float32:
             with contextlib.suppress(ValueError):
                 return Winograd(denoiser.unet, self.shape[1:]).build, _WINOGRAD_COPIES
-        latents, t = torch.zeros(_EXAMPLE_ROWS, *self.shape), torch.zeros(_EXAMPLE_ROWS)
+        latents = torch.zeros(_EXAMPLE_ROWS, *self.shape)
         read = (side[:, denoiser.CONDITIONAL] for side in denoiser.blank(_EXAMPLE_ROWS))
-        example = latents, denoiser.time_features(t), *read
+        example = latents, torch.stack([self._features(0.0)] * _EXAMPLE_ROWS), *read
         return convert(denoiser.without_time_features(), example), 1
 
     def at(self, shape: Shape) -> "OpenVino":
@@ -143,9 +147,8 @@ class OpenVino:
         """Begin one step: what the caller does next, it does while the UNet runs."""
         request = self._unet.request(len(rows.read), part.of, part.index)
         torch.index_select(slots.x, 0, rows.read, out=request.inputs[0])
-        features = self._model.denoiser.time_features(rows.t)
-        read = features, *conditioning(slots, rows)
-        for given, values in zip(request.inputs[1:], read, strict=True):
+        torch.stack([self._features(t) for t in rows.t.tolist()], out=request.inputs[1])
+        for given, values in zip(request.inputs[2:], conditioning(slots, rows), strict=True):
             given.copy_(values)
         running = self._start(request, part.index)
         self._begun[part.index] = slots, rows, request.inputs[0], running
