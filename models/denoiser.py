@@ -53,15 +53,18 @@ class Denoiser:
             for given in zip(*encoded, strict=True)
         )
 
-    def time_features(self, t: float) -> Tensor:
-        """What the network's time embedding reads for one timestep: (dim,) float32."""
-        made: Tensor = self.unet.time_features(torch.tensor([t], device=self.device))
+    @torch.inference_mode()
+    def time_embedding(self, t: float) -> Tensor:
+        """What the network's blocks read of one timestep, (dim,) in the network's dtype."""
+        features = self.unet.time_features(torch.tensor([t], device=self.device))
+        made: Tensor = self.unet.time_embedding(features.to(self.dtype))
         return made[0]
 
-    def without_time_features(self) -> UNet2D:
-        """The same network, which reads time features (B, dim) in place of timesteps."""
-        bare = copy.copy(self.unet)
-        bare._modules = {**self.unet._modules, "time_features": nn.Identity()}
+    def without_time_embedding(self) -> UNet2D:
+        """The same network, which reads time embeddings (B, dim) in place of timesteps."""
+        bare, nothing = copy.copy(self.unet), nn.Identity()
+        changed = {"time_features": nothing, "time_embedding": nothing}
+        bare._modules = {**self.unet._modules, **changed}
         return bare
 
     def __call__(self, x: Tensor, t: Tensor, *conditioning: Tensor) -> Tensor:

@@ -93,8 +93,8 @@ def test_timesteps_are_not_rounded(tiny: LatentDiffusion) -> None:
     x = torch.randn(8, *tiny.latent_shape, generator=torch.Generator().manual_seed(0))
     labels = torch.zeros(8, dtype=torch.int64)
     request = backend._unet.request(8, 1, 0)
-    features = torch.stack([tiny.denoiser.time_features(one) for one in t.tolist()])
-    for place, values in zip(request.inputs, (x, features, labels), strict=True):
+    times = torch.stack([tiny.denoiser.time_embedding(one) for one in t.tolist()])
+    for place, values in zip(request.inputs, (x, times, labels), strict=True):
         place.copy_(values)
     with torch.inference_mode():
         exact = tiny.denoiser(x, t, labels)

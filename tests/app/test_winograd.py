@@ -9,10 +9,12 @@ import openvino as ov
 import pytest
 import torch
 
+from app.engine.backends import openvino
 from app.engine.backends.winograd import Winograd, same, strided, toom_cook, upsampled
 from models.conditioning import Classes
 from models.config import UNet2DConfig
 from models.denoiser import Denoiser
+from models.pipeline import LatentDiffusion
 from models.unet import UNet2D
 from tests.tiny import UNET
 
@@ -91,8 +93,8 @@ def test_it_predicts_what_the_unet_predicts_and_rows_do_not_meet(name: str) -> N
     classes = [torch.tensor([0, 1, 2, 3, 0, 1])] if config.num_class_embeds else []
     with torch.inference_mode():
         expected = unet(x, t, *classes).numpy()
-    features = torch.stack(list(map(Denoiser(unet, Classes()).time_features, t.tolist())))
-    inputs = [x, features, *classes]
+    times = torch.stack(list(map(Denoiser(unet, Classes()).time_embedding, t.tolist())))
+    inputs = [x, times, *classes]
     run = Compiled(Winograd(unet, config.latent_size))
     six = run(*inputs)
     np.testing.assert_allclose(six, expected, atol=3e-5 * np.abs(expected).max())
@@ -117,3 +119,15 @@ def test_what_it_has_no_form_for_is_refused(change: dict[str, Any]) -> None:
     config: UNet2DConfig = dataclasses.replace(UNET, **change)
     with pytest.raises(ValueError, match=r"form|latents are|padding"):
         Winograd(UNet2D(config), config.latent_size)
+
+
+def test_a_time_embedding_is_that_of_its_timestep_however_many_were_seen(
+    tiny: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for eight: what is made anew takes the place of no row of the same tick."""
+    monkeypatch.setattr(openvino, "_TIMESTEPS", 8)
+    times = openvino._Times(tiny.denoiser)
+    for ticks in range(50):
+        t = torch.arange(ticks, ticks + 5) * 0.37 % 7
+        expected = torch.stack([tiny.denoiser.time_embedding(one) for one in t.tolist()])
+        assert torch.equal(times(t), expected)

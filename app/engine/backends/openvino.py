@@ -5,7 +5,6 @@ were the same at every batch size tried (docs/decisions.md).
 """
 
 import contextlib
-import functools
 import math
 import warnings
 from collections.abc import Callable, Collection
@@ -35,12 +34,13 @@ from app.engine.backends.base import (
 )
 from app.engine.backends.winograd import Winograd
 from app.engine.errors import DeviceLost
+from models.denoiser import Denoiser
 from models.machine import free_memory, usable_cores
 from models.memory import decoding, denoising
 from models.pipeline import LatentDiffusion
 
 _EXAMPLE_ROWS = 2
-_TIMESTEPS = 4096  # whose features are kept: 256 bytes each, for the shipped model
+_TIMESTEPS = 4096  # whose embeddings are kept: 1 KiB each, for the shipped model
 _ROWS_A_PART = 4  # with fewer rows per core, all cores together are faster
 # Sets of buckets, the best first. The kernels for one row round otherwise, so that none has one.
 # The last are for networks whose maps are so large that sixteen rows are more than is useful.
@@ -89,8 +89,7 @@ class OpenVino:
         self.shape, self.precision = shape or model.latent_shape, str(dtype).rpartition(".")[2]
         self._begun: dict[int, tuple[Slots, Rows, Tensor, Future[Tensor]]] = {}  # steps, by part
         self._running: dict[int, Future[Tensor]] = {}  # by part: what was begun there last
-        # Of one timestep at a time: so no row's bits depend on others, and each is made once.
-        self._features = functools.lru_cache(_TIMESTEPS)(model.denoiser.time_features)
+        self._times = _Times(model.denoiser)
         build, copies = self._unet_graphs()
         self.buckets: tuple[int, ...] = fitting(
             _bytes(model.unet) * copies,
@@ -118,8 +117,8 @@ class OpenVino:
                 return Winograd(denoiser.unet, self.shape[1:]).build, _WINOGRAD_COPIES
         latents = torch.zeros(_EXAMPLE_ROWS, *self.shape)
         read = (side[:, denoiser.CONDITIONAL] for side in denoiser.blank(_EXAMPLE_ROWS))
-        example = latents, torch.stack([self._features(0.0)] * _EXAMPLE_ROWS), *read
-        return convert(denoiser.without_time_features(), example), 1
+        example = latents, self._times(torch.zeros(_EXAMPLE_ROWS)), *read
+        return convert(denoiser.without_time_embedding(), example), 1
 
     def at(self, shape: Shape) -> "OpenVino":
         """Graphs of their own, in what memory is free."""
@@ -147,7 +146,7 @@ class OpenVino:
         """Begin one step: what the caller does next, it does while the UNet runs."""
         request = self._unet.request(len(rows.read), part.of, part.index)
         torch.index_select(slots.x, 0, rows.read, out=request.inputs[0])
-        torch.stack([self._features(t) for t in rows.t.tolist()], out=request.inputs[1])
+        self._times(rows.t, out=request.inputs[1])
         for given, values in zip(request.inputs[2:], conditioning(slots, rows), strict=True):
             given.copy_(values)
         running = self._start(request, part.index)
@@ -230,6 +229,28 @@ def in_bfloat16() -> bool:
 
 def _bytes(network: nn.Module) -> int:
     return sum(weight.nbytes for weight in network.parameters())
+
+
+class _Times:
+    """Time embeddings, each made once and alone: no row's bits depend on others."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self._denoiser = denoiser
+        self._made = denoiser.time_embedding(0.0).repeat(_TIMESTEPS, 1)
+        self._places: dict[float, int] = {}
+
+    def __call__(self, t: Tensor, *, out: Tensor | None = None) -> Tensor:
+        """Those of timesteps (B,), (B, dim)."""
+        if len(self._places) + len(t) > _TIMESTEPS:
+            self._places.clear()
+        places = torch.tensor([self._place(one) for one in t.tolist()])
+        return torch.index_select(self._made, 0, places, out=out)
+
+    def _place(self, t: float) -> int:
+        if t not in self._places:
+            self._places[t] = len(self._places)
+            self._made[self._places[t]] = self._denoiser.time_embedding(t)
+        return self._places[t]
 
 
 class _Network:

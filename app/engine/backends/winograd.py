@@ -130,10 +130,10 @@ class Winograd:
         self._weights: dict[nn.Module, NDArray[np.float32]] = {}
 
     def build(self, rows: int) -> ov.Model:
-        """The model for exactly `rows` rows of `Denoiser.without_time_features`.
+        """The model for exactly `rows` rows of `Denoiser.without_time_embedding`.
 
-        It reads x (rows, C, h, w) and time features (rows, dim), float32, and class labels (rows,)
-        int64 where the UNet has classes.
+        It reads x (rows, C, h, w) and time embeddings (rows, dim), float32, and where the UNet has
+        classes, their labels (rows,) int64.
         """
         with self._building:  # `rows` is the instance's while it builds
             return self._graph(rows)
@@ -142,10 +142,9 @@ class Winograd:
         unet: Layer = self.unet
         self.rows = rows
         x = op.parameter([rows, unet.config.in_channels, self.size, self.size], np.float32, "x")
-        first, second = unet.time_embedding.linear_1, unet.time_embedding.linear_2
-        times = op.parameter([rows, first.in_features], np.float32, "time_features")
-        temb = op.swish(self._linear(times, array(first.weight), array(first.bias)))
-        inputs, temb = [x, times], self._linear(temb, array(second.weight), array(second.bias))
+        dim = unet.time_embedding.linear_2.out_features
+        temb = op.parameter([rows, dim], np.float32, "time_embedding")
+        inputs = [x, temb]
         if unet.class_embedding is not None:
             labels = op.parameter([rows], np.int64, "class_labels")
             inputs.append(labels)
