@@ -63,8 +63,9 @@ def create_engine(settings: Settings) -> EngineClient:
         compile=settings.compile,
         slots=settings.slots,
         rows=settings.rows,
+        sizes=settings.sizes,
     )
-    limits = Limits(settings.max_jobs, settings.max_work, settings.timeout_seconds)
+    limits = Limits(settings.max_jobs, settings.max_work_seconds, settings.timeout_seconds)
     upkeep = Upkeep(settings.hang_seconds, settings.load_seconds, settings.require_all_models)
     return EngineClient(load, limits, upkeep=upkeep)
 

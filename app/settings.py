@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.engine.job import MAX_IMAGES, MAX_PRIORITY, MAX_STEPS, MAX_TIMEOUT
+from app.engine.job import MAX_PRIORITY, MAX_TIMEOUT
 from app.http.origins import Access
 from app.http.proxies import PREFIX
 from models.bounds import brief
@@ -64,10 +64,12 @@ class Settings(BaseSettings):
     max_jobs: int = Field(
         512, ge=1, description="Requests of one client waiting or running, for all models."
     )
-    max_work: int = Field(
-        500_000,
-        ge=MAX_STEPS * MAX_IMAGES * 2,
-        description="UNet evaluations of one client waiting or running, for all models.",
+    max_work_seconds: float = Field(
+        300,
+        gt=0,
+        allow_inf_nan=False,
+        description="Work of one client waiting or running, for all models, in seconds of the "
+        "device. A single larger request is taken if its deadline allows.",
     )
     max_priority: int = Field(
         0, ge=0, le=MAX_PRIORITY, description="The highest priority that a request may have."
@@ -99,6 +101,12 @@ class Settings(BaseSettings):
         le=3600,
         allow_inf_nan=False,
         description="How long a client may take no more of its answer.",
+    )
+    sizes: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Image sizes of a model that are ready at once, its own among them.",
     )
     marking: bool = Field(
         True, description="Write into files how they were made, and that a model made them."

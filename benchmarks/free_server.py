@@ -22,7 +22,7 @@ def main(checkout: str) -> None:
 
     settings = Settings()
     load = Load({"free": ""}, "cpu", "float32", "auto", False, settings.slots, None)
-    limits = Limits(settings.max_jobs, settings.max_work, settings.timeout_seconds)
+    limits = Limits(settings.max_jobs, settings.max_work_seconds, settings.timeout_seconds)
     engine = EngineClient(load, limits, lambda load: WorkerProcess(load, _WORKER))
     Server(create_app(settings, engine), settings, engine).run()
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from app.engine.costs import Bucket, Costs
 from app.engine.job import Image
 from app.engine.model_info import ModelInfo
+from app.engine.model_runner import ModelRunner
 from app.engine.results import Pixels
-from app.engine.worker import ModelRunner, main
+from app.engine.worker import main
 from models.conditioning import Classes
 from models.sizes import Sizes
 
@@ -35,15 +36,24 @@ class FreeRunner:
     """The interface of `app.engine.runner.Runner`, with nothing behind it."""
 
     def __init__(self) -> None:
-        self.info, self.due = _INFO, 0.0
+        self.info, self.begun = _INFO, 0.0
         self._pictures = [_ring(k) for k in range(_PICTURES)]
         self._finished: list[Image] = []
         self._wanted: list[tuple[Image, int]] = []
+
+    def at(self, width: int, height: int) -> "FreeRunner":
+        raise ValueError(f"{width}x{height} is not a size of its pictures")
+
+    def warm_up(self) -> None:
+        pass
 
     def start(self, image: Image) -> None:
         pass
 
     def step(self, images: Sequence[Image], rows: int) -> None:
+        pass
+
+    def settle(self) -> None:
         pass
 
     def preview(self, images: Sequence[Image]) -> None:

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from app.engine.backends.openvino import OpenVino
-from app.engine.job import Job, Request, SamplingParams
+from app.engine.job import Request, SamplingParams
+from app.engine.lane import Lane
 from app.engine.offline import draw
 from app.engine.runner import Runner
 from app.engine.wire import Load
 from benchmarks.device.findings import Setting
 from benchmarks.device.large_model import large_model
-from benchmarks.device.loop import Loop, asked_of_digits
+from benchmarks.device.loop import asked_of_digits, turn
 from benchmarks.device.precision import FLOAT32
 from models.library import find
 from models.training.classifier import Judge, train_judge
@@ -129,11 +130,10 @@ def alone_as_together(runner: Runner) -> str:
 
 def crowd(runner: Runner, wanted: list[SamplingParams]) -> list[list[bytes]]:
     """The pixels of requests that all come at once."""
-    loop, jobs = Loop(runner, 16), [Job(k, Request(params)) for k, params in enumerate(wanted)]
-    for job in jobs:
-        loop.scheduler.submit(job)
-    while loop.scheduler.jobs or loop.pending:
-        loop.tick()
+    lane = Lane(runner, slots=16)
+    jobs = [lane.submit(number, Request(params)) for number, params in enumerate(wanted)]
+    while lane.active:
+        turn(lane)
     return [[job.images[k].data for k in range(job.params.n)] for job in jobs]
 
 

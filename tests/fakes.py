@@ -1,6 +1,7 @@
 """A runner without a network, and a worker in a thread, for tests of policy and of the loop."""
 
 import contextlib
+import dataclasses
 import math
 import socket
 import subprocess
@@ -8,14 +9,15 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from app.engine.costs import Bucket, Costs
+from app.engine.costs import Bucket, Costs, is_long
 from app.engine.errors import OutOfMemory
 from app.engine.job import Image, Job, Request, SamplingParams
 from app.engine.model_info import ModelInfo
+from app.engine.model_runner import ModelRunner
 from app.engine.process import Process, WorkerProcess
 from app.engine.results import Pixels
 from app.engine.wire import Load
-from app.engine.worker import ModelRunner, Worker
+from app.engine.worker import Worker
 from models.conditioning import Classes, Condition
 from models.sizes import Sizes
 
@@ -88,17 +90,32 @@ class FakeRunner:
         stuck: Sequence[int] = (),
         memory: int = 10**6,
     ) -> None:
-        self.info, self.due = info, 0.0
+        self.info, self.begun = info, 0.0
+        self.sizes: dict[tuple[int, int], FakeRunner] = {}  # the runners of other sizes, as made
+        self.largest = 10**6  # pixels; there is no memory for more
         self.gate, self.shutter = Gate(), Gate()
         self.batches: list[list[int]] = []  # the seeds that rode each step
         self.started: list[int] = []  # seeds, in order
         self._poison, self._blank, self.memory = set(poison), set(blank), memory
         self._stuck = set(stuck)
+        self._pixels = 1
         self._steps: dict[int, int] = {}  # by slot, as the runner counts them
         self._wanted: list[tuple[Image, int]] = []
         self._previews: list[tuple[Image, int]] = []
         self._finishing: list[Image] = []  # in the step that was begun last
         self._finished: list[Image] = []
+
+    def at(self, width: int, height: int) -> "FakeRunner":
+        sizes = dataclasses.replace(self.info.sizes, width=width, height=height)
+        runner = FakeRunner(dataclasses.replace(self.info, sizes=sizes))
+        runner.gate, runner.largest = self.gate, self.largest
+        self.sizes[width, height] = runner
+        runner._pixels = width * height
+        return runner
+
+    def warm_up(self) -> None:
+        if self._pixels > self.largest:
+            raise ValueError("fake: out of memory even for the smallest tick") from OutOfMemory()
 
     def start(self, image: Image) -> None:
         self._steps[image.slot] = 0
@@ -121,6 +138,9 @@ class FakeRunner:
             assert self._steps[image.slot] == image.evaluation, "the slot is another's"
             self._steps[image.slot] += 1
         self.batches.append(seeds)
+
+    def settle(self) -> None:
+        self._settle()
 
     def decode(self, images: Sequence[Image]) -> None:
         self._finishing += images
@@ -162,7 +182,7 @@ class ThreadWorker(WorkerProcess):
     @property
     def jobs(self) -> int:
         """Requests it has taken up and not ended."""
-        return sum(len(lane.scheduler.jobs) for lane in self.thread.worker._lanes.values())
+        return sum(len(lane.scheduler.jobs) for lane in self.thread.worker._lanes)
 
     @property
     def unread(self) -> int:
@@ -238,6 +258,9 @@ def drawn(
     return SamplingParams(model, condition, steps, scale, interval, eta, seed, n, **size)
 
 
-def job_of(number: int, want: SamplingParams, priority: int = 0, **more: Any) -> Job:
-    """A job that asks for this."""
-    return Job(number, Request(want, priority, **more))
+def job_of(
+    number: int, want: SamplingParams, priority: int = 0, *, costs: Costs = COSTS, **more: Any
+) -> Job:
+    """A job that asks for this, long or short by these costs."""
+    long = is_long(costs, evaluations=want.evaluations, rows=want.work / want.n)
+    return Job(number, Request(want, priority, **more), long)

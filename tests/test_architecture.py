@@ -58,6 +58,7 @@ def test_diffusers_is_an_oracle_and_not_a_dependency() -> None:
 POLICY = [
     *(f"app.engine.{name}" for name in ("scheduler", "queues", "shares", "parts", "costs")),
     *(f"app.engine.{name}" for name in ("job", "model_info", "errors", "results")),
+    *(f"app.engine.{name}" for name in ("learning", "stopwatch", "turns")),
     *(f"models.{name}" for name in ("sampling", "conditioning", "sizes", "bounds")),
 ]
 

@@ -1,12 +1,18 @@
 """What a tick costs, and what follows: how many rows it should have, and when a job will end.
 
-Standard library only. The table is measured when a model is warmed up.
+Standard library only. The table is measured when a model is warmed up, and then refined from the
+ticks that run (learning.py).
 """
 
 import functools
 from dataclasses import dataclass
 
-WORTHWHILE = 0.95  # of the best rate: a bucket that reaches it is as large as a tick should be
+# Of the best rate: a bucket that reaches it is as large as a tick should be. Not 0.95: what a tick
+# was measured to take is uncertain by 2 percent, and both together should stay within 5.
+WORTHWHILE = 0.97
+# Per evaluation of another's image, where nothing else is known. Some are guided; by simulation.
+_ROWS = 1.75
+LONG = 0.25  # seconds; an image that takes longer alone gives way to shorter ones
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,10 @@ class Costs:
         """The smallest bucket that is nearly as fast as any: more rows only make ticks longer."""
         enough = WORTHWHILE * max(bucket.rate for bucket in self.buckets)
         return next(bucket for bucket in self.buckets if bucket.rate >= enough)
+
+    def times(self, factor: float) -> "Costs":
+        """The same buckets, each so many times as long."""
+        return Costs(tuple(Bucket(b.rows, factor * b.seconds) for b in self.buckets))
 
     def up_to(self, rows: int) -> "Costs":
         """The same without buckets of more rows, except the smallest."""
@@ -81,13 +91,15 @@ def forecast(
     images: int,
     rows: int,
     slowness: float,
+    replaced: float = 0.0,
 ) -> Forecast:
     """When a job that comes now would have its slots, and when it would end.
 
     Slots come free at an even pace, but the first of them late, as images that began together leave
     together: as if a quarter of the slots more had to come free. While a job runs, it shares every
     round of steps with what else is in flight. `rows` are the job's; `slowness` is what
-    ticks took of late, by what the table says they take.
+    ticks took of late, by what the table says they take. `replaced` is the part, of 0 to 1, of what
+    ends meanwhile that others take the place of.
     """
     rate = costs.best.rate / slowness
     over, late = max(ahead.images + images - slots, 0), slots / 4
@@ -96,12 +108,14 @@ def forecast(
     together = min(ahead.images, max(slots - images, 0))
     beside = together * (ahead.rows / ahead.images) if ahead.images else 0.0
     # Each neighbour is there for as many evaluations as it has left, or as this job has.
-    shared = min(beside, together * evaluations * 2) + rows
+    always = together * evaluations * _ROWS
+    shared = min(beside, always)
+    shared += replaced * (always - shared)
     alone = slowness * solo(costs, evaluations=evaluations, rows=rows)
-    return Forecast(wait, wait + max(alone, shared / rate))
+    return Forecast(wait, wait + alone + shared / rate)
 
 
-def solo(costs: Costs, *, evaluations: int, rows: int) -> float:
+def solo(costs: Costs, *, evaluations: float, rows: float) -> float:
     """Seconds a job takes alone on the device; an evaluation with many rows takes several ticks."""
     each = rows / evaluations
     most = costs.best.rows
@@ -110,3 +124,11 @@ def solo(costs: Costs, *, evaluations: int, rows: int) -> float:
     if rest:
         seconds += costs.holding(round(rest) or 1).seconds
     return evaluations * seconds
+
+
+def is_long(costs: Costs, *, evaluations: int, rows: float) -> bool:
+    """Whether an image with so many evaluations, and rows in all of them, takes longer than `LONG`.
+
+    The time is what it takes alone on the device.
+    """
+    return solo(costs, evaluations=evaluations, rows=rows) > LONG

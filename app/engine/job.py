@@ -6,7 +6,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from app.engine.model_info import ModelInfo
+from app.engine.model_info import LaneId, ModelInfo
 from app.engine.results import Pixels
 from models.conditioning import Condition
 from models.sampling import DEFAULT_SAMPLER, DEFAULT_SPACING, SAMPLERS
@@ -17,7 +17,6 @@ MAX_GUIDANCE_SCALE = 30  # where AUTOMATIC1111's slider ends
 MIN_PRIORITY, MAX_PRIORITY, MAX_TIMEOUT = -10, 10, 3600.0
 MAX_PREVIEWS = 16
 DEFAULT_STEPS = 50
-LONG = 100  # evaluations; a request with more gives way to shorter ones
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,11 @@ class SamplingParams:
     def seed_of(self, image: int) -> int:
         """The seed of image 0..n-1."""
         return (self.seed + image) % (MAX_SEED + 1)
+
+    @property
+    def lane(self) -> LaneId:
+        """Where it is drawn: its model at its size."""
+        return LaneId(self.model, self.width, self.height)
 
     @functools.cached_property
     def evaluations(self) -> int:
@@ -138,10 +142,14 @@ class Status(Enum):
 
 @dataclass
 class Job:
-    """A request inside the worker; images finish on their own and leave together."""
+    """A request inside the worker; images finish on their own and leave together.
+
+    A `long` one gives way to shorter ones; `costs.is_long` decides it once.
+    """
 
     id: int
     request: Request
+    long: bool = False
     status: Status = Status.QUEUED
     begun: int = 0  # images that have had a slot
     images: dict[int, Pixels] = field(default_factory=dict)
@@ -166,11 +174,6 @@ class Job:
         """Whether the job has reached its last state."""
         return self.status in (Status.DONE, Status.FAILED, Status.CANCELLED)
 
-    @property
-    def long(self) -> bool:
-        """Whether it gives way to short ones."""
-        return self.params.evaluations > LONG
-
 
 @dataclass(eq=False)
 class Image:
@@ -178,7 +181,7 @@ class Image:
 
     job: Job
     index: int
-    key: tuple[int, int, int]  # orders those in flight: (virtual arrival, job, image)
+    key: tuple[float, int, int]  # orders those in flight: (virtual arrival, job, image)
     evaluation: int = 0
     slot: int = -1
     ridden: int = -1
@@ -187,6 +190,11 @@ class Image:
     def rows(self) -> int:
         """Rows of its next evaluation."""
         return self.job.params.rows(self.evaluation)
+
+    @property
+    def left(self) -> int:
+        """Evaluations still to be made."""
+        return self.job.params.evaluations - self.evaluation
 
     @property
     def long(self) -> bool:

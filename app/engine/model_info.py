@@ -3,12 +3,21 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 from app.engine.costs import Costs
 from app.engine.errors import EngineUnavailable
 from models.conditioning import Classes
 from models.sampling import DEFAULT_SAMPLER, DEFAULT_SPACING, SAMPLERS, Spacing
 from models.sizes import Sizes
+
+
+class LaneId(NamedTuple):
+    """A model at one image size, in pixels: what is drawn in one lane (lane.py)."""
+
+    model: str
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -25,13 +34,18 @@ class ModelInfo:
     device: str  # its kind: cpu, or a GPU's name
     dtype: str  # or tf32: float32, of which products have ten bits of mantissa
     exact: bool  # pixels do not depend on what shares the batch, as measured at warm-up
-    costs: Costs
+    costs: Costs  # as measured at warm-up, at the model's own size
     sampler: str = DEFAULT_SAMPLER  # of requests that name none
     spacing: Spacing = DEFAULT_SPACING  # of the checkpoint; a sampler takes it where it can
     samplers: tuple[str, ...] = tuple(SAMPLERS)  # those that it can be drawn with
     platform: str = ""  # processors, libraries and rounding: what pixels' last bits depend on
     blocks: tuple[int, int] = (16, 16)  # rows of UNet and decoder whose last bits all ticks have
     slots: int = 64  # images of one client in flight, where the settings do not say
+
+    @property
+    def lane(self) -> LaneId:
+        """The lane of its own size."""
+        return LaneId(self.name, self.sizes.width, self.sizes.height)
 
     @property
     def hash(self) -> str:

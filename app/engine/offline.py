@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from app.engine.errors import GenerationFailed, OutOfMemory
-from app.engine.job import Job, Request, SamplingParams
+from app.engine.errors import GenerationFailed
+from app.engine.job import Request, SamplingParams
+from app.engine.lane import Lane
+from app.engine.model_runner import ModelRunner
 from app.engine.results import Pixels
-from app.engine.scheduler import Scheduler
-from app.engine.worker import ModelRunner
 
 _SLOTS = 64
 
@@ -16,33 +16,21 @@ def draw(
 ) -> list[Pixels]:
     """The images of a request, with the pixels that the server would send.
 
-    `tell` is called after each tick with the evaluations it made; each image has
-    `params.evaluations` of them.
+    The runner is that of the request's model and size. `tell` is called after each tick with the
+    evaluations it made; each image has `params.evaluations` of them.
 
     Raises:
         GenerationFailed: out of memory even for one image, or an image is not finite.
     """
-    scheduler, job = Scheduler(min(params.n, _SLOTS), runner.info.costs), Job(0, Request(params))
-    scheduler.submit(job)
-    pending = 0
+    lane = Lane(runner, slots=min(params.n, _SLOTS))
+    job = lane.submit(0, Request(params))
     while not job.ended:
-        plan = scheduler.plan()
-        for image in plan.admitted:
-            runner.start(image)
-        if plan.riding:
-            try:
-                runner.step(plan.riding, plan.rows)
-            except OutOfMemory as error:
-                if scheduler.stumble(plan, memory=True):
-                    raise GenerationFailed(f"out of memory: {error}") from error
-                continue
-            tell(len(plan.riding))
-            finished = scheduler.advance(plan)
-            runner.decode(finished)
-            pending += len(finished)
-        for image, made in runner.decoded(wait=pending > 0 and not scheduler.busy):
-            pending -= 1
-            if isinstance(made, str):
-                raise GenerationFailed(made)
-            scheduler.deliver(image, made)
+        plan = lane.plan()
+        before = sum(image.evaluation for image in plan.riding)
+        ended = lane.run(plan)
+        tell(sum(image.evaluation for image in plan.riding) - before)
+        ended += lane.deliver(wait=not lane.busy)
+        for end in ended:
+            if end.reason is not None:
+                raise GenerationFailed(end.reason)
     return [job.images[k] for k in range(params.n)]

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from app.engine.job import LONG, Asker, Request, SamplingParams
+from app.engine.job import Asker, Request, SamplingParams
 from app.engine.results import Update
 from app.engine.wire import Done
 
@@ -38,7 +38,10 @@ class Pending:
     shown: dict[int, int] = field(
         default_factory=dict
     )  # by image, the last evaluation it was shown at
-    counted: int = 0  # of its rows, those that its client's share is charged with
+    long: bool = False  # it gives way to shorter ones; the ledger decides it once
+    cost: int = 0  # microseconds of the device, of all of its rows
+    charged: int = 0  # of these, what its client's share is charged with
+    counted: int = 0  # its rows still to be run, as they are summed up
 
     @property
     def params(self) -> SamplingParams:
@@ -69,11 +72,6 @@ class Pending:
     def suspect(self) -> bool:
         """Whether it may be what kills workers."""
         return self.deaths >= _SUSPECT
-
-    @property
-    def long(self) -> bool:
-        """Whether it gives way to short ones."""
-        return self.params.evaluations > LONG
 
     def tell(self, update: Update) -> None:
         """Tell all clients that follow it."""

@@ -1,30 +1,37 @@
 """Who gets the next slot. Only policy: no tensors, standard library only.
 
 Every client has its own queues. Within one client it is first come, first served, and one level of
-priority is worth `AGING` ticks, so a low priority waits a bounded time longer. Between clients the
-highest level comes first, then the client that holds the fewest slots, then the one that has waited
-longest. A client that got no slot for `AGING` ticks goes up one level, so each has its turn.
+priority is worth `AGING` seconds, so a low priority waits a bounded time longer. Between clients
+the highest level comes first, then the client that holds the fewest slots, then the one that has
+waited longest. A client that got no slot for `AGING` seconds goes up one level, so each has its
+turn.
+
+Time is the device's: the seconds of the ticks that were made for this queue. So a level is worth as
+much of a slow model's time as of a fast one's.
 
 Nobody may hold more than their share of the slots (shares.py). Long images have no more than seven
 eighths of it, so that a short image may pass long ones that wait.
 """
 
 import heapq
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from app.engine.job import Image, Job
 from app.engine.shares import Shares
 
-AGING = 200  # ticks
+AGING = 2.0  # seconds of the device: about 200 ticks of 16 rows of the digits on two cores
+
+Head = tuple[float, int, Job]  # virtual arrival, id, job
 
 
 @dataclass
 class _Queue:
-    """Jobs of one client with images that wait: heaps of (virtual arrival, id, job)."""
+    """Jobs of one client with images that wait, as heaps."""
 
-    since: int = 0  # it has waited since its head came, or since this tick: the one after its last
-    heaps: dict[bool, list[tuple[int, int, Job]]] = field(
+    since: float = 0.0  # it has waited since its head came, or since this: just after its last slot
+    heaps: dict[bool, list[Head]] = field(
         default_factory=lambda: {False: [], True: []}  # long ones apart
     )
 
@@ -46,12 +53,12 @@ class Queues:
             for heap in queue.heaps.values():
                 yield from (job for *_, job in heap)
 
-    def put(self, job: Job, now: int) -> None:
-        """Let every image of a job wait."""
+    def put(self, job: Job, now: float) -> None:
+        """Let every image of a job wait; `now` is in seconds of the device."""
         queue = self._queues.setdefault(job.asker.client, _Queue())
         heapq.heappush(queue.heaps[job.long], (now - AGING * job.request.priority, job.id, job))
 
-    def take(self, now: int) -> Image | None:
+    def take(self, now: float) -> Image | None:
         """Give a slot to the image whose turn it is, and return it; None if none may have one."""
         if self.slots.taken == self.slots.total:
             return None
@@ -67,7 +74,7 @@ class Queues:
         job.begun += 1
         self._hold(image, 1)
         queue = self._queues[job.asker.client]
-        queue.since = now + 1
+        queue.since = math.nextafter(now, math.inf)  # after those who have come by now
         if job.begun == job.params.n:
             heapq.heappop(queue.heaps[job.long])
             self._tidy(job.asker.client)
@@ -86,7 +93,7 @@ class Queues:
             heapq.heapify(queue.heaps[job.long])
             self._tidy(job.asker.client)
 
-    def _head(self, client: str, queue: _Queue) -> tuple[int, int, Job] | None:
+    def _head(self, client: str, queue: _Queue) -> Head | None:
         """The next image of a client, if its share allows another slot."""
         if not self.slots.fits(client):
             return None
@@ -96,9 +103,7 @@ class Queues:
     def _allowed(self, job: Job) -> bool:
         return not job.long or self._long.fits(job.asker.client)
 
-    def _turn(
-        self, client: str, queue: _Queue, head: tuple[int, int, Job], now: int
-    ) -> tuple[int, int, int]:
+    def _turn(self, client: str, queue: _Queue, head: Head, now: float) -> tuple[float, int, float]:
         """Orders the clients: by level, then by the slots they hold, then by how long they wait."""
         arrival, _, job = head
         since = max(arrival + AGING * job.request.priority, queue.since)

@@ -37,7 +37,6 @@ from models.pipeline import BLOCK_ROWS, LatentDiffusion, pick_device
 log = logging.getLogger(__name__)
 
 _DECODED = 8  # images that a part decodes before a step, at most; it ends the batch it is at
-_EARLY = 0.75  # of a tick: what comes until then rides in the next, which is planned meanwhile
 _SLOTS = 64  # where neither settings nor the largest bucket say more
 
 
@@ -62,7 +61,7 @@ class Runner:
         blank = self._slots.x[self._slots.waste - 1]
         self._decoder = Decoder(backend, blank, UNMEASURED.decode_buckets)
         self._previews = Previews(backend)
-        self.due = 0.0  # when the next step should be planned; time.perf_counter()
+        self.begun = 0.0  # when the first part of the last step began; time.perf_counter()
         self.info = self._describe(UNMEASURED)
 
     @classmethod
@@ -151,7 +150,7 @@ class Runner:
         """
         count = self._backend.parts(rows)
         shares = divide(images, count, rows // count, self._aloft)
-        begun, early = False, _EARLY * self.info.costs.holding(rows).seconds
+        begun = False
         try:
             with self._flight.undone_on_error(images), device_errors():
                 ticks = [self._flight.rows(share, rows // count, self._slots) for share in shares]
@@ -163,12 +162,23 @@ class Runner:
                     self._backend.step(self._slots, ticks[part], Part(part, count))
                     self._aloft |= {image.slot: part for image in shares[part]}
                     if not begun:  # what is the first to begin is the first to end
-                        self.due = began + early
+                        self.begun = began
                     begun = True
         except Exception as error:
             if begun:
                 raise DeviceLost(f"only parts of a tick were begun: {error}") from error
             raise
+
+    @torch.inference_mode()
+    def settle(self) -> None:
+        """Wait until the device has made the step begun last; decoding may go on.
+
+        Raises:
+            DeviceLost: it was not made.
+        """
+        with device_errors():
+            self._settle(range(self._parts))
+            self._backend.synchronize()
 
     @torch.inference_mode()
     def decode(self, images: Sequence[Image]) -> None:

@@ -1,23 +1,24 @@
 """Who rides the next tick. Policy alone: no tensors, standard library only.
 
-One scheduler serves one model. It owns a fixed number of slots, each room for one image; a request
-of n images takes n slots, one by one as they come free (queues.py says whose turn it is). A tick
-evaluates the network for the images it carries: one row for each, and two for those that are
-guided.
+One scheduler serves one lane: a model at one size. It owns a fixed number of slots, each room for
+one image; a request of n images takes n slots, one by one as they come free (queues.py says whose
+turn it is). A tick evaluates the network for the images it carries: one row for each, and two for
+those that are guided.
 
 Who rides: the images that have waited longest for a step; where there are several clients, the
 first of each, then the second of each, and so on, and of two that are equal the one whose client
 has had less: so each has an equal part of the rows as far as it wants it.
 
 Some ride before others: the images of light clients, who want no more than an equal part of a tick;
-and of either kind the short ones before those of more than `LONG` evaluations. Meanwhile a tick is
-kept to `SPARING` times what it would take for the first alone; but a quarter of its rows, and one
-image at least, are the others' own, so that they end as well.
+and of either kind the short ones before those that take long (costs.py). Meanwhile a tick is kept
+to `SPARING` times what it would take for the first alone; but a quarter of its rows, and one image
+at least, are the others' own, so that they end as well.
 
 An image that made its last step keeps its slot until it is decoded, which takes time between ticks:
 no more than `DECODED` a tick, and of other clients' one, while a light client is in flight.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
@@ -27,9 +28,10 @@ from app.engine.job import Image, Job, Status
 from app.engine.queues import Queues
 from app.engine.results import Pixels
 
-PATIENCE = 500  # ticks with fewer rows, after memory ran out, before more are tried again
+PATIENCE = 5.0  # seconds of the device with fewer rows, after memory ran out, before more are tried
 DECODED = 16  # at most this many images per tick: a block of the decoder
 SPARING = 2  # times what a tick takes for those alone who ride first
+_TRIAL = 2  # ticks of a bucket that is tried (learning.py), in which no image may end
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,16 @@ class Plan:
 
 
 class Scheduler:
-    """Queues, slots and the state of every job of one model.
+    """Queues, slots and the state of every job of one lane.
 
     One client alone has `slots`; the reserve above that is for other clients (shares.py). `most`
-    bounds the rows of a tick.
+    bounds the rows of a tick; by the best bucket if None. `costs` may be set anew between ticks.
     """
 
     def __init__(self, slots: int, costs: Costs, most: int | None = None) -> None:
-        self._costs = costs
-        self._most = costs.best.rows if most is None else most
-        self._cap, self._patience = self._most, 0
+        self.costs, self._most = costs, most
+        self._memory: float = math.inf  # rows of a tick that there is memory for
+        self._patience = 0.0
         self.jobs: dict[int, Job] = {}
         self._queues = Queues(slots)
         self._running: dict[int, Image] = {}
@@ -61,11 +63,17 @@ class Scheduler:
         self._light: Set[str] = frozenset()  # clients who want few of the rows of a tick
         self._free = list(range(self._queues.slots.total - 1, -1, -1))
         self.ticks = 0
+        self.clock = 0.0  # seconds of the device: what the ticks so far should have taken
 
     @property
     def busy(self) -> bool:
         """Whether the next tick has anything to do."""
         return bool(self._running or self._made or self._queues)
+
+    @property
+    def wanted(self) -> int:
+        """Rows of the next evaluation of every image that has a slot."""
+        return sum(image.rows for image in self._running.values())
 
     @property
     def running(self) -> int:
@@ -85,22 +93,25 @@ class Scheduler:
     def submit(self, job: Job) -> None:
         """Queue every image of a job."""
         self.jobs[job.id] = job
-        self._queues.put(job, self.ticks)
+        self._queues.put(job, self.clock)
 
-    def plan(self) -> Plan:
-        """Give free slots to those whose turn it is; say who rides and in what bucket."""
+    def plan(self, trial: int = 0) -> Plan:
+        """Give free slots to those whose turn it is; say who rides and in what bucket.
+
+        The bucket of `trial` rows is taken if there is enough to fill it and it holds up nobody.
+        """
         admitted = []
-        while image := self._queues.take(self.ticks):
+        while image := self._queues.take(self.clock):
             image.slot = self._free.pop()
             self._running[image.slot] = image
             image.job.status = Status.RUNNING
             admitted.append(image)
-        riding, rows = self._ride()
+        riding, rows = self._ride(trial)
         return Plan(tuple(admitted), tuple(riding), rows)
 
     def advance(self, plan: Plan) -> tuple[Image, ...]:
         """Count the step that was made; those that leave their slots now, to be decoded."""
-        self.ticks += 1
+        seconds = self._pass(plan)
         for image in plan.riding:
             if self._had:
                 self._had[image.job.asker.client] += image.rows
@@ -108,7 +119,7 @@ class Scheduler:
             image.ridden = self.ticks
             if image.evaluation == image.job.params.evaluations:
                 self._made.append(self._running.pop(image.slot))
-        self._recover()
+        self._recover(seconds)
         return self._leave()
 
     def stumble(self, plan: Plan, *, memory: bool) -> Job | None:
@@ -116,14 +127,16 @@ class Scheduler:
 
         Returns the job to fail, if a single image could not make its step.
         """
-        self.ticks += 1  # time passes, though nobody moved
+        self._pass(plan)  # time passes, though nobody moved
         if len(plan.riding) == 1:
             if not memory:
-                self._cap, self._patience = self._most, 0
+                self._memory, self._patience = math.inf, 0.0
             return plan.riding[0].job
         ridden = sum(image.rows for image in plan.riding)
-        self._cap = max(min(self._cap, ridden) // 2, 1)
-        self._patience = PATIENCE if memory else max(self._patience, len(self._running) * 2)
+        self._memory = max(min(self._cap, ridden) // 2, 1)
+        # Two ticks per image are enough to find the one for which a step is not made.
+        search = 2 * len(self._running) * self.costs.holding(self._cap).seconds
+        self._patience = PATIENCE if memory else max(self._patience, search)
         return None
 
     def deliver(self, image: Image, pixels: Pixels) -> bool:
@@ -166,7 +179,20 @@ class Scheduler:
         assert sorted([*found, *made]) == sorted(owed), "an image is lost, or in two places"
         assert not any(job.ended for job in self.jobs.values()), "an ended job is kept"
 
-    def _ride(self) -> tuple[list[Image], int]:
+    @property
+    def _cap(self) -> int:
+        """The most rows that a tick may have now."""
+        most = self.costs.best.rows if self._most is None else self._most
+        return int(min(self._memory, most))
+
+    def _pass(self, plan: Plan) -> float:
+        """Count a tick; its seconds."""
+        seconds = self.costs.holding(plan.rows).seconds if plan.riding else 0.0
+        self.ticks += 1
+        self.clock += seconds
+        return seconds
+
+    def _ride(self, trial: int) -> tuple[list[Image], int]:
         """Who makes a step now, and in a bucket of how many rows."""
         waiting, self._light = self._in_turn()
         if not waiting:
@@ -175,12 +201,16 @@ class Scheduler:
             waiting = waiting[:1]
         wanted = [image.rows for image in waiting]
         groups = self._groups(waiting, self._light)
+        if trial and len(groups) == 1 and trial <= min(sum(wanted), self._memory):
+            riding = _share(groups, trial)
+            if riding and not self._made and all(image.left > _TRIAL for image in riding):
+                return riding, trial
         least = sum(group[0].rows for group in groups) if len(groups) > 1 else max(wanted)
         most = max(self._cap, least)
         if len(groups) > 1:
-            first = self._costs.holding(min(sum(image.rows for image in groups[0]), self._cap))
-            most = min(self._costs.within(SPARING * first.seconds, least).rows, most)
-        rows = self._costs.choose(sum(wanted), least, most).rows
+            first = self.costs.holding(min(sum(image.rows for image in groups[0]), self._cap))
+            most = min(self.costs.within(SPARING * first.seconds, least).rows, most)
+        rows = self.costs.choose(sum(wanted), least, most).rows
         return _share(groups, min(rows, most)), rows
 
     def _in_turn(self) -> tuple[list[Image], Set[str]]:
@@ -217,7 +247,7 @@ class Scheduler:
         if len(groups) > 1 and least > self._cap:
             if light:  # turns are enough
                 return self._groups(waiting, frozenset())
-            if least > self._costs.buckets[-1].rows:
+            if least > self.costs.buckets[-1].rows:
                 return [waiting]
         return groups
 
@@ -234,12 +264,14 @@ class Scheduler:
             self._decoding.add(image)
         return tuple(leaving)
 
-    def _recover(self) -> None:
-        """After enough ticks with fewer rows, try twice as many."""
-        if self._cap < self._most:
-            self._patience -= 1
+    def _recover(self, seconds: float) -> None:
+        """After enough time with fewer rows, try twice as many."""
+        if self._memory < math.inf:
+            self._patience -= seconds
             if self._patience <= 0:
-                self._cap, self._patience = min(self._cap * 2, self._most), PATIENCE
+                self._memory, self._patience = 2 * self._memory, PATIENCE
+                if self._memory >= self.costs.buckets[-1].rows:
+                    self._memory = math.inf
 
     def _drop(self, job_id: int, status: Status) -> bool:
         job = self.jobs.get(job_id)

@@ -4,14 +4,15 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
+from app.engine.costs import Costs
 from app.engine.process import WorkerProcess
 from app.engine.text import one_line
 from app.engine.watchdog import Upkeep, Watchdog
-from app.engine.wire import Command, Event, LeftOut, Load, Loading, Ready, Stop
+from app.engine.wire import Command, Event, LeftOut, Load, Loading, Progress, Ready, Stop
 
 log = logging.getLogger(__name__)
 
@@ -165,10 +166,17 @@ class Supervisor:
             return
         if isinstance(event, Ready):
             self._welcome([info.name for info in event.models])
-            tick = max(bucket.seconds for info in event.models for bucket in info.costs.buckets)
-            self._watchdog.tick, self._took = tick, self._watchdog.loading
-            self._grace = max(_GRACE_SECONDS, _GRACE_TICKS * tick)
+            self._took, self._watchdog.tick = self._watchdog.loading, 0.0
+            self._allow(info.costs for info in event.models)
+        elif isinstance(event, Progress):
+            self._allow(lane.costs for lane in event.lanes if lane.costs)
         self._handle(event)
+
+    def _allow(self, costs: Iterable[Costs]) -> None:
+        """Let ticks take as long as these do, before a worker is taken for hung."""
+        slowest = max((each.buckets[-1].seconds for each in costs), default=0.0)
+        tick = self._watchdog.tick = max(self._watchdog.tick or 0.0, slowest)
+        self._grace = max(_GRACE_SECONDS, _GRACE_TICKS * tick)
 
     def _welcome(self, loaded: Sequence[str]) -> None:
         """A worker has loaded these models, the default first."""

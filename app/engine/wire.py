@@ -9,8 +9,9 @@ import struct
 
 import msgspec
 
+from app.engine.costs import Costs
 from app.engine.job import Request
-from app.engine.model_info import ModelInfo
+from app.engine.model_info import LaneId, ModelInfo
 from app.engine.results import Pixels, Preview
 
 _LENGTH = struct.Struct("!I")
@@ -29,7 +30,7 @@ class Load(Message, frozen=True):
 
     One client alone has at most `slots` images in flight per model (shares.py); by the device if
     None. `rows` bounds the UNet evaluations per tick; if None, the bound is measured.
-    `dtype` is one of PyTorch's, or tf32.
+    `dtype` is one of PyTorch's, or tf32. Each model has at most `sizes` lanes, its own among them.
     """
 
     models: dict[str, str]
@@ -39,6 +40,7 @@ class Load(Message, frozen=True):
     compile: bool
     slots: int | None
     rows: int | None
+    sizes: int = 4
 
 
 class Submit(Message, frozen=True):
@@ -62,7 +64,7 @@ class Stop(Message, frozen=True):
 
 
 class Loading(Message, frozen=True):
-    """This model is being opened; sent when that begins, and then as a sign of life."""
+    """This model, or a lane of it, is opened: said as that begins, and as a sign of life."""
 
     model: str
 
@@ -115,20 +117,34 @@ class Cancelled(Message, frozen=True):
     ticks: int
 
 
-class Progress(Message, frozen=True):
-    """What was done since the last report; sent a few times per second while there is work.
+class LaneProgress(msgspec.Struct, frozen=True):
+    """What one lane did since the last report.
 
-    `seconds` is the time it took, `expected` the time that the table gives for these ticks.
-    `evaluations` holds, for every request in flight, those that its images have had together.
-    `previews` holds new previews by request, in order.
+    `seconds` is the time in which it had work, `expected` what its ticks should have taken by the
+    costs that are known. `running` counts slots that are taken. `costs` is None where the last that
+    were told still hold.
     """
 
+    lane: LaneId
     ticks: int
     rows: int
     padding: int
     seconds: float
     expected: float
     running: int
+    costs: Costs | None
+
+
+class Progress(Message, frozen=True):
+    """What was done since the last report; sent a few times per second while there is work.
+
+    `seconds` is the time since then, in which there was work. `lanes` holds those that there are.
+    `evaluations` holds, for every request in flight, those that its images have had together.
+    `previews` holds new previews by request, in order.
+    """
+
+    seconds: float
+    lanes: tuple[LaneProgress, ...]
     evaluations: dict[int, int]
     previews: dict[int, list[Preview]]
 

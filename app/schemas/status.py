@@ -2,8 +2,10 @@
 
 from pydantic import BaseModel, Field
 
+from app.engine.costs import Bucket, Costs
 from app.engine.job import DEFAULT_STEPS, MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SEED, MAX_STEPS
-from app.engine.model_info import ModelInfo
+from app.engine.model_info import LaneId, ModelInfo
+from app.engine.stats import LaneStats
 from models.sampling import SAMPLERS, Sampler
 from models.sizes import Sizes
 
@@ -32,12 +34,23 @@ class TickOut(BaseModel):
     """What a step of so many rows takes."""
 
     rows: int = Field(description="UNet evaluations: one per image, or two if it is guided.")
-    milliseconds: float
+    milliseconds: float = Field(description="As learned from ticks that ran.")
     rows_per_second: float
+    measured_milliseconds: float = Field(description="As measured at the start.")
+
+    @classmethod
+    def of(cls, known: Bucket, measured: Bucket) -> "TickOut":
+        """The same bucket, as it is known now and as it was measured."""
+        return cls(
+            rows=known.rows,
+            milliseconds=round(known.seconds * 1000, 3),
+            rows_per_second=round(known.rate, 1),
+            measured_milliseconds=round(measured.seconds * 1000, 3),
+        )
 
 
 class ExecutionOut(BaseModel):
-    """What runs the model, and how fast it was when measured at the start."""
+    """What runs the model, and how fast, at the model's own size."""
 
     backend: str
     device: str = Field(description="`cpu`, or the GPU's name.")
@@ -105,8 +118,8 @@ class ModelOut(BaseModel):
     execution: ExecutionOut
 
     @classmethod
-    def of(cls, info: ModelInfo, *, default: bool, rows: int) -> "ModelOut":
-        """Describe a loaded model."""
+    def of(cls, info: ModelInfo, costs: Costs, *, default: bool, rows: int) -> "ModelOut":
+        """Describe a loaded model; `costs` are those that are known by now."""
         return cls(
             name=info.name,
             default=default,
@@ -131,14 +144,7 @@ class ModelOut(BaseModel):
                 dtype=info.dtype,
                 exact=info.exact,
                 rows=rows,
-                ticks=[
-                    TickOut(
-                        rows=bucket.rows,
-                        milliseconds=round(bucket.seconds * 1000, 3),
-                        rows_per_second=round(bucket.rate, 1),
-                    )
-                    for bucket in info.costs.buckets
-                ],
+                ticks=list(map(TickOut.of, costs.buckets, info.costs.buckets)),
             ),
         )
 
@@ -159,6 +165,36 @@ class ModelList(BaseModel):
     )
 
 
+class LaneOut(BaseModel):
+    """A model at one image size; counts since the worker made it."""
+
+    model: str
+    width: int
+    height: int
+    ticks: int
+    rows: int = Field(description="UNet evaluations made.")
+    padding: int
+    running: int = Field(description="Slots in use.")
+    slowness: float = Field(
+        description="How long recent ticks took, divided by what they take on a quiet device: "
+        "about 2 if another lane is busy, too."
+    )
+
+    @classmethod
+    def of(cls, lane: LaneId, stats: LaneStats) -> "LaneOut":
+        """Describe a lane."""
+        return cls(
+            model=lane.model,
+            width=lane.width,
+            height=lane.height,
+            ticks=stats.ticks,
+            rows=stats.rows,
+            padding=stats.padding,
+            running=stats.running,
+            slowness=round(stats.slowness, 3),
+        )
+
+
 class EngineOut(BaseModel):
     """What the engine has done since the server started, and is at now."""
 
@@ -176,8 +212,9 @@ class EngineOut(BaseModel):
         description="The most ticks from a client's disconnect until its slots were free."
     )
     slowness: float = Field(
-        description="How long recent ticks took, divided by what was measured at the start."
+        description="How long recent ticks took, divided by what they take on a quiet device."
     )
+    lanes: list[LaneOut]
 
 
 class Health(BaseModel):

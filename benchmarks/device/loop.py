@@ -4,13 +4,12 @@ import itertools
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from app.engine.errors import OutOfMemory
-from app.engine.job import Image, Job, Request, SamplingParams
-from app.engine.results import Pixels
+from app.engine.errors import GenerationFailed
+from app.engine.job import Request, SamplingParams
+from app.engine.lane import Ended, Lane
 from app.engine.runner import Runner
-from app.engine.scheduler import Scheduler
 from benchmarks.device.findings import Row, Setting
 from benchmarks.workload import STEPS, workload
 from models.conditioning import Condition
@@ -21,72 +20,27 @@ _WARMUP = 0.4  # seconds
 _SIDE = 32  # pixels of a digit
 
 
-@dataclass
-class Loop:
-    """The worker's loop over one model, tick by tick."""
-
-    runner: Runner
-    slots: int
-    ticks: int = 0
-    rows: int = 0
-    pending: int = 0  # images that are being decoded
-    scheduler: Scheduler = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.scheduler = Scheduler(self.slots, self.runner.info.costs)
-
-    def tick(self) -> list[tuple[Image, Pixels | str]]:
-        """One step of those that ride; the images that came out, or why one cannot.
-
-        Raises:
-            OutOfMemory: even for one image.
-        """
-        scheduler = self.scheduler
-        plan = scheduler.plan()
-        for image in plan.admitted:
-            self.runner.start(image)
-        if plan.riding:
-            rows = sum(image.rows for image in plan.riding)
-            try:
-                self.runner.step(plan.riding, plan.rows)
-            except OutOfMemory:
-                if scheduler.stumble(plan, memory=True):
-                    raise
-            else:
-                leaving = scheduler.advance(plan)
-                self.runner.decode(leaving)
-                self.ticks, self.rows = self.ticks + 1, self.rows + rows
-                self.pending += len(leaving)
-        made = self.runner.decoded(wait=self.pending > 0 and not scheduler.busy)
-        self.pending -= len(made)
-        for image, result in made:
-            if isinstance(result, str):
-                scheduler.fail(image.job)
-            else:
-                scheduler.deliver(image, result)
-        return made
-
-    def drain(self) -> None:
-        """Cancel what is in flight, and wait for what is being decoded."""
-        for job in list(self.scheduler.jobs):
-            self.scheduler.cancel(job)
-        while self.pending:
-            self.tick()
-
-
 Made = list[list[bytes | str | None]]  # by request and image: pixels, or the reason why not
+
+
+def turn(lane: Lane) -> list[Ended]:
+    """One round of the worker's loop; the requests that ended with it."""
+    ended = lane.run(lane.plan())
+    return ended + lane.deliver(wait=not lane.busy)
 
 
 def crowd(runner: Runner, wanted: Sequence[SamplingParams], slots: int) -> Made:
     """Draw all requests together, one more of them coming with every tick."""
-    loop, jobs = Loop(runner, slots), [Job(k, Request(params)) for k, params in enumerate(wanted)]
+    lane, waiting = Lane(runner, slots=slots), list(enumerate(wanted))
     made: Made = [[None] * params.n for params in wanted]
-    waiting = list(jobs)
-    while waiting or loop.scheduler.jobs or loop.pending:
+    while waiting or lane.active:
         if waiting:
-            loop.scheduler.submit(waiting.pop(0))
-        for image, result in loop.tick():
-            made[image.job.id][image.index] = result if isinstance(result, str) else result.data
+            number, params = waiting.pop(0)
+            lane.submit(number, Request(params))
+        for end in turn(lane):
+            for k in range(end.job.params.n):
+                pixels = end.job.images.get(k)
+                made[end.job.id][k] = pixels.data if pixels else end.reason
     return made
 
 
@@ -171,24 +125,29 @@ def closed_loop(
 
     Measures for so many seconds, after a while to warm up; or for so many ticks from the first.
     """
-    loop, numbers = Loop(runner, slots), itertools.count()
+    lane, numbers = Lane(runner, slots=slots), itertools.count()
     params = _params(in_flight, steps)
     images, counted, began = 0, ticks is not None, time.perf_counter()
     for _ in range(in_flight):
-        loop.scheduler.submit(Job(next(numbers), Request(next(params))))
+        lane.submit(next(numbers), Request(next(params)))
     while True:
-        for _ in loop.tick():
+        for end in turn(lane):
+            if end.reason is not None:
+                raise GenerationFailed(end.reason)
             images += 1
-            loop.scheduler.submit(Job(next(numbers), Request(next(params))))
+            lane.submit(next(numbers), Request(next(params)))
         passed = time.perf_counter() - began
         if not counted and passed > _WARMUP:
-            counted, began = True, time.perf_counter()
-            images = loop.ticks = loop.rows = 0
-        elif counted and (loop.ticks >= ticks if ticks else passed > seconds):
+            counted, began, images = True, time.perf_counter(), 0
+            lane.progress()  # counts from here
+        elif counted and (lane.scheduler.ticks >= ticks if ticks else passed > seconds):
             break
-    pace = Pace(passed, loop.ticks, loop.rows, images)
-    loop.drain()
-    return pace
+    done = lane.progress()
+    for job in list(lane.scheduler.jobs):
+        lane.cancel(job)
+    while lane.active:
+        turn(lane)
+    return Pace(passed, done.ticks, done.rows, images)
 
 
 def pace_row(

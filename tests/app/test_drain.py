@@ -10,10 +10,10 @@ from app.engine.client import EngineClient
 from app.engine.errors import EngineUnavailable
 from app.engine.job import Request
 from app.engine.ledger import Ledger
+from app.engine.model_runner import ModelRunner
 from app.engine.pending import Pending
 from app.engine.watchdog import Upkeep
 from app.engine.wire import Load
-from app.engine.worker import ModelRunner
 from tests.engine import LIMITS, asynchronous, begin, running, until, worker_of
 from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker, params, pixel
 

@@ -16,8 +16,10 @@ from app.engine.errors import (
     EngineUnavailable,
     GenerationFailed,
 )
-from app.engine.job import Image, Request
+from app.engine.job import Image, Request, SamplingParams
 from app.engine.ledger import Limits
+from app.engine.model_runner import ModelRunner
+from app.engine.watchdog import Upkeep
 from app.engine.wire import Load
 from tests.engine import LIMITS, asynchronous, begin, running, until, worker_of
 from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker, params, pixel
@@ -92,20 +94,27 @@ async def test_higher_priorities_start_first() -> None:
 @asynchronous
 async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     runner = FakeRunner()
-    async with running(runner, limits=Limits(jobs=3, work=300, seconds=60)) as client:
+    async with running(runner, limits=Limits(jobs=3, work=0.225, seconds=60)) as client:
         runner.gate.hold()
         tasks = [begin(client, params(s)) for s in range(3)]
         await until(lambda: client.jobs == 3)
-        with pytest.raises(EngineBusy, match=r"3 requests .* the limits are 3 and 300") as busy:
+        with pytest.raises(EngineBusy, match=r"3 requests .* the limits are 3 and 0.2") as busy:
             await client.generate(Request(params(9)))
         assert 1 <= busy.value.retry_after <= 120
         runner.gate.open()
         await asyncio.gather(*tasks)
         assert (await client.generate(Request(params(9)))).images == (pixel(9),)
-        runner.gate.hold()
+
+
+@asynchronous
+async def test_a_client_has_so_much_work_in_seconds_of_the_device() -> None:
+    """A second is 1333 UNet evaluations in ticks of eight, before anything else is learned."""
+    runner = FakeRunner()
+    runner.gate.hold()
+    async with running(runner, limits=Limits(jobs=3, work=0.225, seconds=60)) as client:
         long = begin(client, params(1, steps=100, n=2))
         await until(lambda: client.jobs == 1)
-        with pytest.raises(EngineBusy, match=r"1 requests of this client \(200 UNet"):
+        with pytest.raises(EngineBusy, match=r"1 requests of this client \(0.15 s"):
             await client.generate(Request(params(2, steps=101)))
         runner.gate.open()
         await long
@@ -185,7 +194,8 @@ async def _end_at(stage: str, end: str) -> None:
             task.cancel()
         closing = asyncio.create_task(client.close()) if end == "shutdown" else None
         submits = 1 if stage == "queued" else 0  # not taken up either
-        await until(lambda: worker_of(client).unread > submits)  # heard before the gate opens
+        if stage != "decoding":  # nothing holds the loop then
+            await until(lambda: worker_of(client).unread > submits)  # heard before the gate opens
         if closing:
             runner.gate.open()
             runner.shutter.open()
@@ -200,6 +210,8 @@ async def _end_at(stage: str, end: str) -> None:
         assert 2 not in [request.params.seed for request in client._ledger.requests.values()]
         if end == "shutdown":
             return
+        if stage == "decoding":
+            await until(lambda: client.stats.cancelled)  # it is not waited for
         rides = sum(2 in batch for batch in runner.batches)
         runner.gate.open()
         runner.shutter.open()
@@ -209,7 +221,7 @@ async def _end_at(stage: str, end: str) -> None:
             "the next one has the slot"
         )
         assert sum(2 in batch for batch in runner.batches) <= rides + 1, "it rode on"
-        await until(lambda: client.stats.cancelled == (stage != "decoding"))
+        await until(lambda: client.stats.cancelled == 1)
         assert client.stats.cancel_ticks <= 1
         await until(lambda: client.stats.running == 0)
 
@@ -309,3 +321,76 @@ async def test_a_model_that_does_not_load_is_reported() -> None:
     with pytest.raises(EngineUnavailable, match="no such thing"):
         await client.generate(Request(params(1)))
     await client.close()
+
+
+def wide(seed: int, side: int, **more: Any) -> SamplingParams:
+    return dataclasses.replace(params(seed, **more), width=side, height=side)
+
+
+@asynchronous
+async def test_sizes_have_lanes_of_their_own() -> None:
+    """Each made when first asked for, and the requests that wait for it are drawn."""
+    runner = FakeRunner()
+    async with running(runner) as client:
+        wants = [wide(seed, 1 + seed % 3, steps=1 + seed % 5) for seed in range(30)]
+        answers = await asyncio.gather(*(client.generate(Request(want)) for want in wants))
+        lanes = [("fake", side, side) for side in (1, 2, 3)]
+        await until(lambda: sorted(client.stats.lanes) == lanes)
+        await until(lambda: client.stats.running == 0)
+        assert all(lane.ticks for lane in client.stats.lanes.values())
+    assert [answer.images for answer in answers] == [(pixel(seed),) for seed in range(30)]
+    assert sorted(runner.sizes) == [(2, 2), (3, 3)]
+    assert {seed % 3 for batch in runner.batches for seed in batch} == {0}
+    assert {seed % 3 for batch in runner.sizes[3, 3].batches for seed in batch} == {2}
+
+
+@asynchronous
+async def test_a_size_without_memory_fails_its_requests_and_disturbs_no_other() -> None:
+    runner = FakeRunner()
+    runner.largest = 4
+    async with running(runner) as client:
+        tasks = [begin(client, wide(side, side)) for side in (1, 2, 3, 1)]
+        _, _, bad, _ = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(bad, GenerationFailed)
+        told = "no images of 3x3 can be made: fake: out of memory even for the smallest tick"
+        assert str(bad) == told
+        assert [tasks[k].result().images for k in (0, 1, 3)] == [(pixel(k),) for k in (1, 2, 1)]
+        assert (await client.generate(Request(wide(5, 2)))).images == (pixel(5),)
+        assert client.supervisor.restarts == 0
+
+
+@asynchronous
+async def test_a_worker_that_makes_a_lane_is_not_taken_for_hung() -> None:
+    class Slow(FakeRunner):
+        def at(self, width: int, height: int) -> FakeRunner:
+            time.sleep(1.0)  # twice as long as it may be silent
+            return super().at(width, height)
+
+    runners: list[ModelRunner] = [Slow()]
+    upkeep = Upkeep(hang_seconds=0.6)
+    client = EngineClient(LOAD, LIMITS, lambda load: ThreadWorker(load, lambda _: runners), upkeep)
+    await client.start()
+    await until(lambda: client.ready)
+    assert (await client.generate(Request(wide(1, 2)))).images == (pixel(1),)
+    assert client.supervisor.restarts == 0
+    await client.close()
+
+
+@asynchronous
+async def test_the_server_knows_what_ticks_cost_as_the_worker_learns_it() -> None:
+    """A device that is ten times as fast as it was when it was measured."""
+
+    class Fast(FakeRunner):
+        def step(self, images: Sequence[Image], rows: int) -> None:
+            time.sleep(0.0003)
+            super().step(images, rows)
+
+    async with running(Fast()) as client:
+        before = client.costs(INFO.lane)
+        assert before == INFO.costs
+        await client.generate(Request(params(1, steps=300)))
+        await until(lambda: client.costs(INFO.lane) != before)
+        learned = client.costs(INFO.lane)
+        assert [bucket.rows for bucket in learned.buckets] == [1, 2, 4, 8]
+        assert 0.0003 <= learned.buckets[0].seconds < before.buckets[0].seconds
+        assert client.models["fake"].costs == before, "what was measured stays what it was"

@@ -148,8 +148,8 @@ async def test_a_full_share_is_refused_to_its_client_alone() -> None:
             refused = await flood.post("/generate", json=body)
             assert refused.status_code == 429
             assert refused.json()["detail"] == (
-                "4 requests of this client (20 UNet evaluations) are waiting or running; "
-                "the limits are 4 and 1000000"
+                "4 requests of this client (0.015 s of the device's time) are waiting or running; "
+                "the limits are 4 and 1000000 s"
             )
             assert 1 <= int(refused.headers["retry-after"]) <= 120
             other = asyncio.create_task(quiet.post("/generate", json=body))

@@ -22,8 +22,10 @@ COSTS = Costs(
 )
 
 
-def ledger(jobs: int = 512, work: int = 500_000, slots: int = 16) -> Ledger:
-    made = Ledger(msgspec.structs.replace(LOAD, slots=slots), Limits(jobs, work, 300))
+def ledger(jobs: int = 512, work: float = 500_000, slots: int = 16) -> Ledger:
+    """Work as it is with full ticks: so many UNet evaluations of one client."""
+    limits = Limits(jobs, work / COSTS.best.rate, 300)
+    made = Ledger(msgspec.structs.replace(LOAD, slots=slots), limits)
     made.models = {"fake": dataclasses.replace(INFO, costs=COSTS)}
     return made
 
@@ -93,8 +95,8 @@ def test_a_flood_leaves_room_for_others() -> None:
     assert fill(where, "third", params(steps=10)) == 20
     with pytest.raises(
         EngineBusy,
-        match=r"512 requests of this client \(5120 UNet evaluations\) are waiting or running "
-        "besides those of other clients; the limits are 414 and ",
+        match=r"512 requests of this client \(20 s of the device's time\) are waiting or running "
+        "besides those of other clients; the limits are 414 and 1996 s",
     ):
         where.admit(asked(params(), "flood"), 10**9)
 
@@ -105,18 +107,28 @@ def test_a_flood_of_work_leaves_room_for_the_largest_request() -> None:
     assert fill(where, "quiet", largest) == 3
 
 
-@pytest.mark.parametrize(("jobs", "work"), [(1, 32_000), (2, 32_000), (512, 32_000)])
+@pytest.mark.parametrize(("jobs", "work"), [(1, 32_000), (2, 32_000), (512, 32_000), (512, 1600)])
 def test_the_smallest_settings_allow_any_one_request(jobs: int, work: int) -> None:
+    """Also one with twenty times the work that one client may have."""
     where, largest = ledger(jobs, work), params(steps=MAX_STEPS, n=MAX_IMAGES, scale=2.0)
     assert fill(where, "a", largest) == 1
     assert fill(where, "b", params(steps=10)) >= 1, "and one of somebody else beside it"
+    with pytest.raises(EngineBusy):
+        where.admit(asked(largest, "b"), 10**9)
+
+
+def test_a_request_beyond_the_limit_is_refused_only_by_its_deadline() -> None:
+    where, largest = ledger(work=1600), params(steps=MAX_STEPS, n=MAX_IMAGES, scale=2.0)
+    where.admit(asked(largest, "a"), 150)
+    with pytest.raises(DeadlineTooShort, match="takes about 128 s alone"):
+        where.admit(asked(largest, "a"), 100)
 
 
 def test_where_even_the_reserve_is_taken_it_is_said() -> None:
     where = ledger(jobs=1)
     for client in "ab":
         assert fill(where, client, params()) == 1
-    with pytest.raises(EngineBusy, match=r"2 requests of 2 clients \(6 .* limits are 2 and"):
+    with pytest.raises(EngineBusy, match=r"2 requests of 2 clients \(0.024 s .* limits are 2 and"):
         where.admit(asked(params(), "c"), 10**9)
 
 

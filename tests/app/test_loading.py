@@ -12,8 +12,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.engine.client import EngineClient
+from app.engine.model_runner import ModelRunner
 from app.engine.wire import Load
-from app.engine.worker import ModelRunner
 from app.main import create_app
 from app.settings import Settings
 from tests.engine import LIMITS

@@ -9,10 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from app.engine.costs import Bucket, Costs
-from app.engine.job import LONG, Asker, Image, Job, SamplingParams, Status
+from app.engine.job import Asker, Image, Job, SamplingParams, Status
 from app.engine.queues import AGING
 from app.engine.scheduler import PATIENCE, Plan, Scheduler
 from tests.fakes import COSTS, drawn, job_of, params, pixel
+
+LONG = 100  # evaluations of one row, by COSTS, are the most that is not long: 0.25 s
+SLOW = Costs((Bucket(1, AGING / 20),))
+AGES = 20  # its ticks are as long as a level of priority is worth
 
 STEPS = st.sampled_from([1, 2, 3, 5, LONG, LONG + 1, LONG + 50])
 
@@ -204,18 +208,18 @@ def test_a_job_can_be_cancelled_wherever_it_is(where: str) -> None:
     assert tick(scheduler) == [2]
 
 
-def test_a_priority_is_worth_so_many_ticks_and_no_more() -> None:
+def test_a_priority_is_worth_so_many_seconds_and_no_more() -> None:
     """A stream of urgent jobs delays a lowly one by the difference, and then it has its turn."""
-    scheduler = Scheduler(1, COSTS)
+    scheduler = Scheduler(1, SLOW)
     scheduler.submit(job_of(0, params(steps=1), priority=0))
     scheduler.submit(job_of(1, params(steps=1), priority=-1))
     scheduler.submit(job_of(2, params(steps=1), priority=1))
     ends: list[int] = []
-    for i in range(3, 3 * AGING):
+    for i in range(3, 3 * AGES):
         scheduler.submit(job_of(i, params(steps=1), priority=0))
         ends += tick(scheduler)
     assert ends[:2] == [2, 0]
-    assert AGING <= ends.index(1) <= AGING + 3
+    assert AGES <= ends.index(1) <= AGES + 3
 
 
 @pytest.mark.parametrize("slots", [2, 8, 64])
@@ -282,11 +286,13 @@ def test_memory_that_runs_out_halves_the_rows_for_a_while() -> None:
     assert scheduler.plan().rows == 8
     assert scheduler.stumble(scheduler.plan(), memory=True) is None
     sizes = []
-    for _ in range(PATIENCE + 1):
+    patience = round(PATIENCE / COSTS.holding(4).seconds)  # ticks
+    for _ in range(patience + 2):
         plan = scheduler.plan()
         sizes.append(len(plan.riding))
         scheduler.advance(plan)
-    assert sizes == [4] * PATIENCE + [8]
+    assert patience <= sizes.index(8) <= patience + 1
+    assert set(sizes[:patience]) == {4}
 
 
 @pytest.mark.parametrize(
@@ -332,6 +338,22 @@ def test_one_bad_row_is_found_and_the_others_go_on() -> None:
     assert [job.status for job in jobs] == [Status.DONE] * 5 + [Status.FAILED] + [Status.DONE] * 2
 
 
+def test_a_bucket_is_tried_where_it_can_be_filled_and_holds_up_nobody() -> None:
+    scheduler = Scheduler(16, COSTS)
+    for i in range(3):
+        scheduler.submit(job_of(i, params(steps=9, scale=2.0)))
+    assert scheduler.plan(trial=8).rows != 8, "there are six rows"
+    plan = scheduler.plan(trial=2)
+    assert (plan.rows, len(plan.riding)) == (2, 1)
+    assert scheduler.plan(trial=1).riding, "no image has one row"
+    scheduler.submit(job_of(4, params(steps=2)))
+    scheduler.plan()
+    assert scheduler.plan(trial=1).rows != 1, "its last step is too near"
+    scheduler.submit(job_of(5, params(steps=500)))
+    scheduler.plan()
+    assert scheduler.plan(trial=2).rows != 2, "short ones ride before a long one"
+
+
 def test_guidance_costs_a_second_row_inside_its_interval() -> None:
     scheduler = Scheduler(1, COSTS)
     scheduler.submit(job_of(0, drawn("fake", 0, 10, 3.0, (0.2, 0.55), 0.0, 0, 1)))
@@ -372,7 +394,7 @@ class Crowd:
 
     def submit(self, client: str, want: SamplingParams, priority: int = 0) -> Job:
         self.jobs += 1
-        job = job_of(self.jobs, want, priority, asker=Asker(client))
+        job = job_of(self.jobs, want, priority, costs=self.costs, asker=Asker(client))
         self.scheduler.submit(job)
         return job
 
@@ -430,8 +452,8 @@ def test_a_quiet_client_is_as_good_as_alone(
 def test_a_level_of_priority_is_worth_as_much_between_clients(priority: int) -> None:
     """Of two who want every slot the urgent one has them, until the other has waited for so long;
     and whoever has the fewest slots comes first where both are alike."""
-    crowd = Crowd(Scheduler(1, COSTS), COSTS, {})
-    others = [crowd.submit("a", params(steps=1)) for _ in range(AGING * 12)]
+    crowd = Crowd(Scheduler(1, SLOW), SLOW, {})
+    others = [crowd.submit("a", params(steps=1)) for _ in range(AGES * 12)]
     mine = [crowd.submit("b", params(steps=1), priority) for _ in range(3)]
     crowd.scheduler._queues.slots.take("c", 1)  # somebody keeps the reserve
     crowd.scheduler._free.pop()
@@ -441,7 +463,7 @@ def test_a_level_of_priority_is_worth_as_much_between_clients(priority: int) -> 
         for image in crowd.scheduler.advance(crowd.scheduler.plan()):
             crowd.scheduler.deliver(image, pixel(0))
     first = order.index("b")
-    assert first == {-10: AGING * 10, 0: 1, 10: 0}[priority]
+    assert first == {-10: AGES * 10, 0: 1, 10: 0}[priority]
     assert any(not job.ended for job in others) == (priority >= 0)
 
 

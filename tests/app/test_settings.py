@@ -71,7 +71,7 @@ def test_the_port_is_ours_or_the_platforms(monkeypatch: pytest.MonkeyPatch) -> N
         ("DARKROOM_MAX_JOBS", "0", "greater than or equal to 1"),
         ("DARKROOM_MAX_PRIORITY", "-1", "greater than or equal to 0"),
         ("DARKROOM_MAX_PRIORITY", "11", "less than or equal to 10"),
-        ("DARKROOM_MAX_WORK", "31999", "greater than or equal to 32000"),
+        ("DARKROOM_MAX_WORK_SECONDS", "0", "greater than 0"),
         ("DARKROOM_TIMEOUT_SECONDS", "nan", "finite number"),
         ("DARKROOM_HANG_SECONDS", "0", "greater than or equal to 1"),
         ("DARKROOM_HANG_SECONDS", "inf", "finite number"),

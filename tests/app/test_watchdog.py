@@ -18,10 +18,11 @@ from app.engine import supervisor
 from app.engine.client import EngineClient
 from app.engine.errors import DeadlineExceeded, EngineUnavailable, GenerationFailed
 from app.engine.job import Asker, Request
+from app.engine.model_runner import ModelRunner
 from app.engine.results import Moved
 from app.engine.watchdog import Upkeep, Watchdog
 from app.engine.wire import Load, Submit, pack
-from app.engine.worker import ModelRunner, Worker
+from app.engine.worker import Worker
 from app.main import create_app
 from app.settings import Settings
 from tests.engine import LIMITS, asynchronous, begin, until, worker_of

@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 
 from app.engine import wire
 from app.engine.job import Request
+from app.engine.model_info import LaneId
 from app.engine.results import Pixels, Preview
 from tests.fakes import INFO, LOAD, drawn
 
 PREVIEW = Preview(15, 7, 20, Pixels(1, 1, 1, b"\x07"))
+LANE = wire.LaneProgress(LaneId("m", 16, 32), 3, 64, 2, 0.5, 0.4, 12, INFO.costs)
+OTHER = wire.LaneProgress(LaneId("n", 8, 8), 0, 0, 0, 0.0, 0.0, 0, None)
 MESSAGES: list[wire.Command | wire.Event] = [
     LOAD,
     wire.Submit(1, Request(drawn("m", None, 1000, 7.5, (0.25, 1.0), 0.5, 2**63 - 1, 16), -10, 3)),
@@ -27,7 +30,7 @@ MESSAGES: list[wire.Command | wire.Event] = [
     wire.Shown(7, [PREVIEW]),
     wire.Failed(1, "out of memory"),
     wire.Cancelled(1, 1),
-    wire.Progress(3, 64, 2, 0.5, 0.4, 12, {1: 20, 7: 0}, {7: [PREVIEW]}),
+    wire.Progress(0.5, (LANE, OTHER), {1: 20, 7: 0}, {7: [PREVIEW]}),
 ]
 
 

@@ -1,13 +1,11 @@
 """The loaded models, the state of the engine, and the two probes."""
 
-import dataclasses
-
 from fastapi import Response
 
 from app.dependencies import EngineDep
 from app.http.routing import Router
 from app.http.vocabulary import WRONG
-from app.schemas.status import EngineOut, FailedModel, Health, ModelList, ModelOut
+from app.schemas.status import EngineOut, FailedModel, Health, LaneOut, ModelList, ModelOut
 
 router = Router(tags=["operations"])
 
@@ -22,7 +20,7 @@ async def models(engine: EngineDep) -> ModelList:
     """Every loaded model; requests that name none get the one marked default."""
     return ModelList(
         models=[
-            ModelOut.of(info, default=i == 0, rows=engine.rows(info))
+            ModelOut.of(info, engine.costs(info.lane), default=i == 0, rows=engine.rows(info))
             for i, info in enumerate(engine.models.values())
         ],
         failed=[FailedModel(name=name, reason=reason) for name, reason in engine.failed.items()],
@@ -37,13 +35,13 @@ async def models(engine: EngineDep) -> ModelList:
 )
 async def state(engine: EngineDep) -> EngineOut:
     """Counts since the server started."""
-    worker = engine.supervisor.worker
+    worker, stats = engine.supervisor.worker, engine.stats
     return EngineOut(
         ready=engine.ready,
         worker_pid=worker and worker.process.pid,
         restarts=engine.supervisor.restarts,
         jobs=engine.jobs,
-        **dataclasses.asdict(engine.stats),
+        **vars(stats) | {"lanes": [LaneOut.of(*lane) for lane in stats.lanes.items()]},
     )
 
 
