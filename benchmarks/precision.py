@@ -7,7 +7,6 @@ judged as `darkroom evaluate` judges them. Their UNet is small; what bfloat16 do
 large one is measured on random weights in Stable Diffusion's shape, at 256 x 256 pixels.
 """
 
-import gc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import click
 import torch
 from torch import Tensor
 
-from app.engine.backends.choice import pick_backend
+from app.engine.backends.openvino import OpenVino
 from app.engine.job import Request, SamplingParams
 from app.engine.lane import Lane
 from app.engine.offline import draw
@@ -41,6 +40,12 @@ _HEAD = (
     "| exact, as measured | alone as in a crowd |",
     "|---|---|---|---|---|---|---|---|",
 )
+
+
+class OnCpu(Setting):
+    """Where no GPU is faked."""
+
+    on = "cpu"
 
 
 @click.command()
@@ -73,14 +78,12 @@ def digits(data_dir: Path, work: Path, samples: int) -> Iterator[str]:
 
 def large_rates() -> Iterator[str]:
     """Speed and exactness alone: its weights draw nothing."""
-    model = large_model(Setting("cpu", small=False), FLOAT32)
+    model = large_model(OnCpu("cpu", small=False), FLOAT32)
     base = 0.0
     for dtype in DTYPES:
-        backend = pick_backend(model, "openvino", compiled=False, dtype=getattr(torch, dtype))
         side = LARGE_SIDE // model.vae.config.downscale
-        runner = Runner("large", model, "", backend.at((4, side, side)), slots=8)
-        del backend
-        gc.collect()
+        backend = OpenVino(model, shape=(4, side, side), dtype=getattr(torch, dtype))
+        runner = Runner("large", model, "", backend, slots=8)
         runner.warm_up()
         base = base or rate(runner)
         yield row("Stable Diffusion's shape", runner, base, "- | -", "-")
