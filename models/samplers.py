@@ -208,7 +208,8 @@ def _evaluations(
         case "dpmpp_2s_a", _:
             return solvers.dpmpp_2s_a(levels, prediction)
         case _, HeunConfig():
-            return solvers.heun(levels, prediction, clip=config.clip)
+            terminal = config.rescale_betas_zero_snr
+            return solvers.heun(levels, prediction, clip=config.clip, exponential=terminal)
         case _, LCMConfig():
             scaling = config.timestep_scaling
             return solvers.lcm(levels, prediction, timestep_scaling=scaling, clip=config.clip)

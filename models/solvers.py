@@ -129,12 +129,18 @@ def ancestral_step(s: float, s1: float) -> tuple[float, float]:
 
 
 def heun(
-    levels: Sequence[Level], prediction: Prediction, *, clip: float = math.inf
+    levels: Sequence[Level],
+    prediction: Prediction,
+    *,
+    clip: float = math.inf,
+    exponential: bool = False,
 ) -> list[Evaluation]:
     """Heun's method, Karras et al. 2022, algorithm 1: two evaluations per step, one in the last.
 
     The second begins where Euler's step ended. The trapezoid of both slopes (line 8) leads there as
-    well but for (1 - r) / (2 r) (x0' - x0) in x / alpha, with r = s1 / s.
+    well but for (1 - r) / (2 r) (x0' - x0) in x / alpha, with r = s1 / s. `exponential` takes the
+    trapezoid of x0 instead, (1 - r) / 2 (x0' - x0), as Lu et al. 2022b integrate: it stays bounded
+    from a level that is all noise, where r is nearly 0.
     """
     made = []
     for level, later in pairwise(levels):
@@ -144,7 +150,7 @@ def heun(
         made.append(Evaluation(level.t, x0, x0, a, b, clip=clip, kept=0))
         if later.sigma:
             x0 = to_x0(prediction, later.alpha, later.sigma)
-            b = later.alpha * (1 - r) / (2 * r)
+            b = later.alpha * (1 - r) / (2 if exponential else 2 * r)
             made.append(Evaluation(later.t, x0, x0, 1.0, b, c={0: -b}, clip=clip))
     return made
 
