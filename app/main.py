@@ -48,8 +48,9 @@ _EXPOSED = (
     "X-Seed",
 )
 _DESCRIPTION = """
-Images from latent diffusion models. Requests are sampled together, step by step, each with a step
-count, guidance scale and seed of its own; a request's pixels never depend on what shared its batch.
+Images from latent diffusion models. Requests are sampled together, step by step, each with a
+sampler, step count, guidance scale and seed of its own; a request's pixels never depend on what
+shared its batch.
 """
 
 
@@ -94,7 +95,7 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
         redoc_url=None,
     )
     app.state.engine, app.state.settings = client, settings
-    app.state.sittings = []  # what routes/automatic1111.py has under way
+    app.state.sittings = []  # what routes/automatic1111/routes.py has under way
     app.state.readers = readers  # threads that read pictures from clients
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(TargetLimit, limit=8192)  # more than 8,000, as RFC 9110, 4.1, would have it

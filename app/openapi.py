@@ -108,7 +108,7 @@ def _document(app: FastAPI, models: Sequence[ModelInfo]) -> dict[str, Any]:
                 response.pop("content", None)
                 response.pop("links", None)
     if models:
-        _name_classes(document, models)
+        _name_choices(document, models)
         for method in ("get", "head"):
             name = document["paths"]["/images/{name}"][method]["parameters"][0]
             name["example"] = image_id(_example(models[0]), 0, models[0]) + ".png"
@@ -134,7 +134,7 @@ def _example(info: ModelInfo) -> SamplingParams:
     return GenerateRequest.parse(wanted).to_params({info.name: info})
 
 
-def _name_classes(document: dict[str, Any], models: Sequence[ModelInfo]) -> None:
+def _name_choices(document: dict[str, Any], models: Sequence[ModelInfo]) -> None:
     """Say of a request's fields what they may be with the models that are loaded."""
     fields = document["components"]["schemas"]["GenerateRequest"]["properties"]
     names = [info.name for info in models]
@@ -149,6 +149,9 @@ def _name_classes(document: dict[str, Any], models: Sequence[ModelInfo]) -> None
         allowed.append({"type": "null"})
     fields["class"]["anyOf"] = allowed
     fields["model"]["anyOf"][0]["enum"] = names
+    sides = {side: _sides(models, side) for side in ("width", "height")}
+    for side, schema in sides.items():
+        fields[side]["anyOf"][0] = schema
     for path, operations in document["paths"].items():
         for operation in operations.values():
             for parameter in operation.get("parameters", ()):
@@ -157,6 +160,17 @@ def _name_classes(document: dict[str, Any], models: Sequence[ModelInfo]) -> None
     for schemas in _as_text(document):
         schemas["model"]["enum"] = [*names, ""]
         schemas["class"]["enum"] = [*labels, ""]
+        for side, schema in sides.items():
+            schemas[side]["anyOf"][0] = schema
+
+
+def _sides(models: Sequence[ModelInfo], side: str) -> dict[str, Any]:
+    """What widths or heights images may have: those of one size each, or a range of all."""
+    own: list[int] = [getattr(info.sizes, side) for info in models]
+    if all(info.sizes.fixed for info in models):
+        return {"type": "integer", "enum": sorted(set(own))}
+    least = min([info.sizes.least for info in models if not info.sizes.fixed] + own)
+    return {"type": "integer", "minimum": least, "maximum": max(info.sizes.most for info in models)}
 
 
 def _bound_priorities(document: dict[str, Any], most: int) -> None:

@@ -59,7 +59,7 @@ class Settings(BaseSettings):
         None,
         ge=1,
         le=4096,
-        description="At most this many UNet evaluations per tick; measured if absent.",
+        description="At most this many rows of the network per tick; measured if absent.",
     )
     max_jobs: int = Field(
         512, ge=1, description="Requests of one client waiting or running, for all models."

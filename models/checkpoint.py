@@ -29,11 +29,11 @@ from models.config import (
 )
 from models.files import CheckpointError as CheckpointError  # what opening raises
 from models.files import read_json, write_json
-from models.index import INDEX, MAX_SIDE, ModelIndex
+from models.index import INDEX, ModelIndex
 from models.memory import MAX_PARAMETERS, activations, available, check_room, parameters
 from models.schedule import alpha_bars
 from models.schedulers import SchedulerConfig
-from models.sizes import Sizes
+from models.sizes import MAX_SIDE, Sizes
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
 from models.weight_files import (

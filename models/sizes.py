@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-MAX_SIDE = 8192  # pixels; far more than any model is asked for
+MAX_SIDE = 2048  # pixels of an image
 
 
 @dataclass(frozen=True)

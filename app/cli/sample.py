@@ -83,7 +83,7 @@ class Target:
     type=(FiniteRange(0, 1), FiniteRange(0, 1)),
     default=(0.0, 1.0),
     show_default=True,
-    help="Which part of the steps is guided, as fractions from 0 to 1.",
+    help="Which part of the evaluations is guided, as fractions from 0 to 1.",
 )
 @click.option(
     "--eta",

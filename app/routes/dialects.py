@@ -9,7 +9,7 @@ from app.generation import Studio
 from app.schemas.prompts import class_of
 from app.schemas.requests import GenerateRequest
 from app.schemas.samplers import sampler_of, spacing_of
-from models.sampling import SAMPLERS
+from models.sampling import SAMPLERS, Sampler
 
 
 def to_request(
@@ -43,17 +43,18 @@ def to_request(
         del given["seed"]
     model = studio.models.get(str(given.get("model", next(iter(studio.models)))))
     try:
-        given |= _sampling(given)
+        named, ending = sampler_of(given.get("sampler", ""), "sampler")
         if model is not None:  # else the request says that it is unknown
             given["class"] = class_of(prompt, model, prompt_field)
-            sampler = SAMPLERS[given.get("sampler") or model.sampler]
+            sampler = SAMPLERS[named or model.sampler]
+            given["spacing"] = _spacing(sampler, ending, given.get("spacing"))
             ignored = {
                 "eta": not sampler.eta,
-                "spacing": given.get("spacing") not in sampler.spacings,
                 "width": model.sizes.fixed,
                 "height": model.sizes.fixed,
             }
             given = {name: value for name, value in given.items() if not ignored.get(name)}
+        given["sampler"] = named
         request = GenerateRequest.parse(given, strict=False)
         return request.to_request(studio.models, studio.asker)
     except InvalidRequest as error:
@@ -61,11 +62,8 @@ def to_request(
         raise InvalidRequest(wrong, "" if prompt_field in wrong else within) from error
 
 
-def _sampling(given: Mapping[str, Any]) -> dict[str, str | None]:
-    """Our names of the sampler and of the spacing; a spacing may be part of a sampler's name."""
-    named: dict[str, str | None] = {}
-    if "sampler" in given:
-        named["sampler"], named["spacing"] = sampler_of(given["sampler"], "sampler")
-    if "spacing" in given:
-        named["spacing"] = spacing_of(given["spacing"], "spacing") or named.get("spacing")
-    return named
+def _spacing(sampler: Sampler, ending: str | None, scheduler: str | None) -> str | None:
+    """The spacing that a sampler's name ends in, or that a dialect's scheduler means."""
+    if not sampler.spaced:
+        return None
+    return ending or spacing_of(scheduler or "", "spacing")

@@ -22,7 +22,6 @@ from app.engine.job import MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SEED, MAX_STEPS
 from app.errors import InvalidRequest
 from app.files.formats import format_of
 from app.schemas.requests import in_words
-from models.sizes import MAX_SIDE
 
 _CLEAR = ("greater_than_equal", "less_than_equal", "literal_error")  # say what is allowed
 
@@ -48,7 +47,11 @@ Count = Annotated[int, Field(ge=1, le=MAX_IMAGES), NUMBER] | None
 Quality = Annotated[int, Field(ge=0, le=100), NUMBER] | None
 Scale = Annotated[float, Field(ge=0, le=MAX_GUIDANCE_SCALE, allow_inf_nan=False), NUMBER] | None
 Eta = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NUMBER] | None
-Side = Annotated[int, Field(ge=1, le=MAX_SIDE), NUMBER] | None
+# Of an image; the native request checks it, if the model has more than one size.
+Side = Annotated[
+    Any,
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}, {"type": "null"}]}),
+]
 Name = Annotated[str, Field(max_length=80)] | None
 KindName = Literal["png", "jpeg", "webp"]
 _KINDS = {"type": "string", "enum": ["png", "jpeg", "jpg", "webp"]}

@@ -43,10 +43,10 @@ ALIASES = {
     "num_outputs": "n",
     "class_label": "class",
     "class_labels": "class",
-    "sampler_name": "sampler",
 }
 # What other services call a prompt; the native API has none.
 _PROMPTS = ("prompt", "prompts", "positive_prompt", "text_prompt", "text", "inputs", "input")
+_INSTEAD = {"scheduler": "'sampler' and 'spacing'", "size": "'width' and 'height'"}
 _WORDS = {
     "integer": "an integer",
     "number": "a number",
@@ -78,7 +78,8 @@ class GenerateRequest(BaseModel):
     )
     sampler: SamplerName | None = Field(None, description="The model's default if absent.")
     spacing: Spacing | None = Field(
-        None, description="How noise levels are spaced. The model's default if absent."
+        None,
+        description="How noise levels are spaced. If absent, the model's, where the sampler can.",
     )
     guidance_scale: float | None = Field(
         None,
@@ -91,7 +92,7 @@ class GenerateRequest(BaseModel):
         [0.0, 1.0],
         min_length=2,
         max_length=2,
-        description="Which part of the steps is guided, as fractions from 0 to 1.",
+        description="Which part of the evaluations is guided, as fractions from 0 to 1.",
     )
     eta: float = Field(
         0.0,
@@ -270,7 +271,9 @@ def _by_class(model: object, models: Mapping[str, ModelInfo]) -> str:
 
 
 def _hint(given: str) -> str:
-    """The field that a name nearly is, as a question."""
+    """The fields that stand for a name of others; or that it nearly is, as a question."""
+    if given in _INSTEAD:
+        return f"use {_INSTEAD[given]}; "
     if not 0 < len(given) <= LONGEST_NAME:  # difflib takes quadratic time
         return ""
     near = difflib.get_close_matches(given, [*allowed_values(), *ALIASES], 1)

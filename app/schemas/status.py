@@ -31,9 +31,9 @@ class Defaults(BaseModel):
 
 
 class TickOut(BaseModel):
-    """What a step of so many rows takes."""
+    """What a tick of so many rows takes."""
 
-    rows: int = Field(description="UNet evaluations: one per image, or two if it is guided.")
+    rows: int = Field(description="Rows of the network: one per image, or two if it is guided.")
     milliseconds: float = Field(description="As learned from ticks that ran.")
     rows_per_second: float
     measured_milliseconds: float = Field(description="As measured at the start.")
@@ -58,7 +58,7 @@ class ExecutionOut(BaseModel):
     exact: bool = Field(
         description="Whether pixels were measured to be the same whatever shares the batch."
     )
-    rows: int = Field(description="UNet evaluations per tick when there is enough to do.")
+    rows: int = Field(description="Rows per tick when there is enough to do.")
     ticks: list[TickOut]
 
 
@@ -81,10 +81,12 @@ class SamplerOut(BaseModel):
     """A way from noise to an image."""
 
     name: str
-    title: str = Field(description="What AUTOMATIC1111 calls it.")
+    title: str = Field(description="What AUTOMATIC1111 calls it, or would.")
     spacings: list[str]
     eta: bool = Field(description="Whether it takes `eta`.")
-    evaluations_per_step: int = Field(description="How often a step evaluates the network.")
+    evaluations_per_step: int = Field(
+        description="With 2, the last step evaluates the network once; pndm does once more in all."
+    )
 
     @classmethod
     def of(cls, sampler: Sampler) -> "SamplerOut":
@@ -172,7 +174,7 @@ class LaneOut(BaseModel):
     width: int
     height: int
     ticks: int
-    rows: int = Field(description="UNet evaluations made.")
+    rows: int = Field(description="Rows of the network that were run.")
     padding: int
     running: int = Field(description="Slots in use.")
     slowness: float = Field(
@@ -204,7 +206,7 @@ class EngineOut(BaseModel):
     jobs: int = Field(description="Requests waiting or running.")
     running: int = Field(description="Slots in use.")
     ticks: int
-    rows: int = Field(description="UNet evaluations made.")
+    rows: int = Field(description="Rows of the network that were run.")
     padding: int = Field(description="Empty rows that were run to fill a bucket.")
     shared: int = Field(description="Requests answered by an equal one that was in flight.")
     cancelled: int

@@ -59,7 +59,7 @@ class Server(uvicorn.Server):
                 log_config=logs.CONFIG,
                 access_log=False,
                 timeout_keep_alive=settings.keep_alive_seconds,
-                proxy_headers=False,  # app/proxies.py
+                proxy_headers=False,  # app/http/proxies.py
             )
         )
         self._engine, self._drain = engine, float(settings.drain_seconds)

@@ -226,7 +226,7 @@ def test_what_clients_ask_for_before_they_begin(server: TestClient) -> None:
     for item in server.get(f"{API}/schedulers").json():
         for name in (item["name"], item["label"]):
             info = json.loads(txt2img(server, sampler_name="Euler", scheduler=name)["info"])
-            assert info["scheduler"] == item["label"]
+            assert info["scheduler"] == item["label"].replace("Automatic", "Uniform")
     for path in ("upscalers", "latent-upscale-modes", "sd-vae", "loras", "prompt-styles"):
         assert server.get(f"{API}/{path}").json() == []
     assert server.get(f"{API}/scripts").json() == {"txt2img": [], "img2img": []}

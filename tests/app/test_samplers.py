@@ -45,9 +45,19 @@ def draw(server: TestClient, **more: Any) -> dict[str, Any]:
         ("PNDM", "pndm", None),
         ("UniPCMultistepScheduler", "unipc", None),
         ("LCMScheduler", "lcm", None),
+        ("k-euler-a", "euler_a", None),
+        ("K-LMS", "lms", None),
+        ("KLMS", "lms", None),
+        ("Euler A Automatic", "euler_a", None),
+        ("DPM++ 2M SGM Uniform", "dpmpp_2m", "default"),
+        ("DPM++ 2M Simple", "dpmpp_2m", "default"),
+        ("dpmpp_2s_ancestral", "dpmpp_2s_a", None),
+        ("DDIM Uniform", "ddim", "default"),
+        ("Automatic", None, None),
+        ("", None, None),
     ],
 )
-def test_the_names_of_others_are_known(name: str, sampler: str, spacing: str | None) -> None:
+def test_the_names_of_others_are_known(name: str, sampler: str | None, spacing: str | None) -> None:
     assert sampler_of(name, "sampler") == (sampler, spacing)
 
 
@@ -57,13 +67,13 @@ def test_our_own_names_and_titles_are_known_whatever_their_case() -> None:
             assert sampler_of(change(name), "sampler") == (sampler.name, None)
 
 
-@pytest.mark.parametrize("name", ["", "x", "Restart", "DPM++", "karras", "euler " * 100, "é"])
+@pytest.mark.parametrize("name", ["x", "Restart", "DPM++ SDE", "karras", "euler " * 100, "é1"])
 def test_another_name_is_told_what_is_allowed(name: str) -> None:
     with pytest.raises(InvalidRequest, match=r"unknown sampler .*; allowed: DDIM, Euler, Euler a"):
         sampler_of(name, "sampler")
 
 
-@pytest.mark.parametrize("name", ["x", "beta", "sgm_uniform", "karras " * 100])
+@pytest.mark.parametrize("name", ["x", "beta", "polyexponential", "karras " * 100])
 def test_another_spacing_is_told_what_is_allowed(name: str) -> None:
     with pytest.raises(InvalidRequest, match=r"unknown scheduler .*; allowed: Automatic, Uniform"):
         spacing_of(name, "scheduler")
@@ -132,6 +142,7 @@ def test_every_dialect_means_the_same_sampler(server: TestClient) -> None:
         {"sampler_name": "DPM++ 2M", "scheduler": "Karras"},
         {"sampler_index": "DPM++ 2M", "scheduler": "karras"},
         {"sampler_name": "DPM++ 2M Karras"},
+        {"sampler_name": "DPM++ 2M Karras", "scheduler": "normal"},
     ):
         body = server.post("/sdapi/v1/txt2img", json=webui | named).json()
         assert body["images"] == [expected]
@@ -153,6 +164,10 @@ def test_a_dialect_ignores_what_its_sampler_cannot_use(server: TestClient) -> No
     for given in (
         {"sampler_name": "Euler", "eta": 1.0},
         {"sampler_name": "DDIM", "scheduler": "Karras"},
+        {"scheduler": "of another time"},
+        {"width": 0, "height": "auto"},
+        {"width": 512.5, "height": -1},
+        {"sampler_name": "Automatic", "sampler_index": "x"},
     ):
         answer = server.post("/sdapi/v1/txt2img", json=asked | given)
         assert answer.status_code == 200, answer.text

@@ -19,14 +19,17 @@ def api(url: str) -> Any:
 
 
 def test_txt2img_is_the_native_picture(api: Any, url: str) -> None:
-    """Its own eta is 1, and its guidance scale 7, where none are given."""
+    """Its own sampler is Euler a, its eta 1 and its guidance scale 7, where none are given."""
     api.util_wait_for_ready()
     result = api.txt2img(prompt="7", seed=42, steps=20, width=512, height=512)
     wanted: dict[str, Any] = {"class": "7", "seed": 42, "steps": 20}
+    assert_same(result.image, url, **wanted, guidance_scale=7, sampler="euler_a")
+    result = api.txt2img(prompt="7", seed=42, steps=20, sampler_name="DDIM")
     assert_same(result.image, url, **wanted, guidance_scale=7, eta=1)
     assert result.info["all_seeds"] == [42]
     assert result.info["width"] == 32
-    result = api.txt2img(prompt="7", seed=42, steps=20, cfg_scale=1.5, eta=0, batch_size=2)
+    ddim = {"sampler_name": "DDIM", "eta": 0}
+    result = api.txt2img(prompt="7", seed=42, steps=20, cfg_scale=1.5, batch_size=2, **ddim)
     for k, image in enumerate(result.images):
         assert_same(image, url, **wanted | {"seed": 42 + k}, guidance_scale=1.5)
 
@@ -51,9 +54,9 @@ def test_what_is_loaded_and_what_a_picture_says(api: Any) -> None:
     api.util_set_model(model["title"])
     assert api.get_samplers()[0]["name"] == "DDIM"
     api.set_options(api.get_options())
-    image = api.txt2img(prompt="7", seed=1, steps=2, cfg_scale=1.1, eta=0).image
+    image = api.txt2img(prompt="7", seed=1, steps=2, cfg_scale=1.1).image
     told = api.png_info(image).info
-    assert told.startswith("7\nSteps: 2, Sampler: DDIM")
+    assert told.startswith("7\nSteps: 2, Sampler: Euler a")
 
 
 def test_errors_are_its_own(api: Any) -> None:

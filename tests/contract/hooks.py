@@ -1,7 +1,7 @@
 """What no schema says of a request, put right before it is sent.
 
 How long drawing takes: a deadline that is allowed becomes the longest. That an interval begins
-before it ends. With QUICK set, also what costs time and shows nothing: many steps, many images.
+before it ends; what eta and what spacings a sampler takes. With QUICK set, also what costs time and shows nothing: many steps, many images.
 Schemathesis loads this by SCHEMATHESIS_HOOKS.
 """
 
@@ -9,6 +9,8 @@ import os
 from typing import Any
 
 import schemathesis
+
+from models.sampling import SAMPLERS, SPACINGS
 
 MOST = {"steps": 40, "num_inference_steps": 40, "n": 2, "num_outputs": 2, "batch_size": 2}
 
@@ -31,6 +33,12 @@ def mend(values: dict[str, Any]) -> None:
         values["guidance_interval"] = ",".join(sorted(ends, key=number))
     if isinstance(interval, list) and all(0 <= number(end) <= 1 for end in interval):
         values["guidance_interval"] = sorted(interval, key=number)
+    sampler = SAMPLERS.get(str(values.get("sampler")))
+    if sampler and not sampler.eta and 0 < number(values.get("eta")) <= 1:
+        values["eta"] = 0
+    own = sampler.spacings if sampler else SPACINGS[:1]  # the model's own is ddim
+    if values.get("spacing") in SPACINGS and values["spacing"] not in own:
+        values["spacing"] = own[0]
     if "QUICK" in os.environ:
         for name, most in MOST.items():
             if most < number(values.get(name)) <= (1000 if "steps" in name else 16):

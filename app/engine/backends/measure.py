@@ -24,7 +24,7 @@ Clock = Callable[[], float]  # seconds
 
 NOT_FINITE = "an image is not finite"
 _ORDERS, _DECODED_ORDERS = 5, 2  # in which rows are tried, of steps and of the decoder
-# That trying them may take. A start is to be over in a minute, whatever a row costs; see also
+# Seconds that trying them may take. A start is over in a minute, whatever a row costs; see also
 # sketching.py. The shipped model takes a second or two.
 _STEP_SECONDS, _DECODE_SECONDS = 20.0, 12.0
 

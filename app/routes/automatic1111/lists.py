@@ -118,7 +118,8 @@ async def samplers() -> list[SamplerItem]:
 )
 async def schedulers() -> list[SchedulerItem]:
     """Those that a request may name; `automatic` leaves it to the model."""
-    return [SchedulerItem(name=label.lower(), label=label) for label in SCHEDULERS.values()]
+    labels = ["Automatic", *SCHEDULERS.values()]
+    return [SchedulerItem(name=label.lower(), label=label) for label in labels]
 
 
 def _add_empty(path: str, content: Any) -> None:

@@ -20,7 +20,7 @@ from app.schemas.prompts import MAX_PROMPT
 from models.sampling import SAMPLERS
 
 PREVIEWS = 8  # of every image, for those who poll /progress
-SCHEDULERS = {"default": "Automatic", "karras": "Karras", "exponential": "Exponential"}
+SCHEDULERS = {"default": "Uniform", "karras": "Karras", "exponential": "Exponential"}
 
 
 def title(info: ModelInfo) -> str:
