@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     )
     sizes: int = Field(
         4,
-        ge=1,
+        ge=2,
         le=64,
         description="Image sizes of a model that are ready at once, its own among them.",
     )

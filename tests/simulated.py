@@ -22,11 +22,13 @@ DIGITS = {2: 0.0024, 4: 0.0034, 8: 0.0055, 16: 0.0085, 24: 0.012, 32: 0.0155, 48
 class Device:
     """One device: ticks run one after the other.
 
-    A CPU begins a tick when the last one is done. The host of a GPU is one tick `ahead`. What is
+    A CPU begins a tick when the last one is done. The host of a GPU is one tick `ahead`. Where a
+    step is made `at_once`, as by eager PyTorch, who asks for it has it when it is done. What is
     decoded runs between two ticks, for so many seconds per image.
     """
 
     ahead: bool = False
+    at_once: bool = False
     decoding: float = 0.0
     noise: Callable[[], float] = lambda: 1.0
     now: float = 100.0  # by the clock
@@ -79,6 +81,8 @@ class SimulatedRunner:
         self.device.run(self.info.name, self.seconds[rows], len(decoded))
         self._finished += decoded
         self.begun = self.device.now
+        if self.device.at_once:
+            self.device.settle()
 
     def settle(self) -> None:
         self.device.settle()

@@ -104,7 +104,10 @@ class Lane:
 
     def cancel(self, job_id: int) -> bool:
         """End a request that nobody waits for; false if there is none."""
-        return self.scheduler.cancel(job_id)
+        if not self.scheduler.cancel(job_id):
+            return False
+        self._stopwatch.disturb()  # the next tick may be long after
+        return True
 
     def plan(self) -> Plan:
         """Who starts, and who makes the next step in what bucket."""
@@ -198,7 +201,8 @@ class Lane:
         self.expected = self.costs.holding(plan.rows).seconds
         self._count(plan)
         self._learning.ran(plan.rows)
-        self._learn(self._stopwatch.begin(plan.rows, asked, self._clock()))
+        # Not when `step` returned: some devices have made the whole step by then.
+        self._learn(self._stopwatch.begin(plan.rows, asked, self.runner.begun))
         return None
 
     def _count(self, plan: Plan) -> None:

@@ -10,7 +10,8 @@ import gc
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from app.engine.errors import DeviceLost, OutOfMemory
 from app.engine.job import Request
@@ -21,6 +22,14 @@ from app.engine.text import one_line
 from app.engine.turns import Turns
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Lack:
+    """Why a lane was not made."""
+
+    reason: str
+    of_memory: bool
 
 
 class Lanes:
@@ -125,27 +134,36 @@ class Lanes:
                 return waiting[0][1].params.lane
         return None
 
+    def waiting_for(self, wanted: LaneId) -> Sequence[int]:
+        """The requests that wait for a lane."""
+        waiting = self._waiting.get(wanted.model, ())
+        return [number for number, request in waiting if request.params.lane == wanted]
+
     def open(self, wanted: LaneId) -> list[tuple[int, str]]:
         """Make a lane; if that fails, the requests that waited for it, and why.
 
         Where memory does not suffice, idle lanes are dropped first. Takes as long as a warm-up.
         """
         self._settle()
-        while True:
-            try:
-                runner = self._own[wanted.model].runner.at(wanted.width, wanted.height)
-                runner.warm_up()
-            except DeviceLost:
-                raise
-            except Exception as error:
-                if _of_memory(error) and self._drop_idle():
-                    continue
+        while isinstance(made := self._make(wanted), _Lack):
+            if not (made.of_memory and self._drop_idle()):
                 size = f"{wanted.width}x{wanted.height}"
-                log.warning("no lane for %s at %s: %s", wanted.model, size, one_line(error))
-                reason = f"no images of {size} can be made: {one_line(error)}"
+                log.warning("no lane for %s at %s: %s", wanted.model, size, made.reason)
+                reason = f"no images of {size} can be made: {made.reason}"
                 return [(job, reason) for job in self._drop_waiting(_for(wanted))]
-            self._add(runner)
-            return []
+        self._add(made)
+        return []
+
+    def _make(self, wanted: LaneId) -> "ModelRunner | _Lack":
+        """A warm runner; if that fails, nothing of it stays in memory."""
+        try:
+            runner = self._own[wanted.model].runner.at(wanted.width, wanted.height)
+            runner.warm_up()
+        except DeviceLost:
+            raise
+        except Exception as error:
+            return _Lack(one_line(error), _of_memory(error))
+        return runner
 
     def _add(self, runner: ModelRunner) -> Lane:
         lane = Lane(runner, slots=self._slots, most=self._most, clock=self._clock)
@@ -178,15 +196,15 @@ class Lanes:
     def _drop_idle(self, model: str | None = None) -> bool:
         """Drop the lane that has been idle longest, of a model if one is named; false if none."""
         own = self._own.values()
-        idle = (lane for lane in self._lanes.values() if not lane.active and lane not in own)
-        lane = next((lane for lane in idle if model in (None, lane.id.model)), None)
-        if lane is None:
+        idle = [lane for lane in self._lanes.values() if not lane.active and lane not in own]
+        idle = [lane for lane in idle if model in (None, lane.id.model)]
+        if not idle:
             return False
-        if lane is self._current:
+        if idle[0] is self._current:
             self._settle()
-        del self._lanes[lane.id]
-        self._turns.forget(lane.id)
-        del lane
+        self._turns.forget(idle[0].id)
+        del self._lanes[idle[0].id]
+        idle.clear()
         gc.collect()  # its tensors, before others are made
         return True
 

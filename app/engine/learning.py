@@ -51,8 +51,11 @@ class Learning:
             self._end_trial()
 
     def learn(self, rows: int, seconds: float) -> bool:
-        """Note what a tick of a bucket took, with nothing beside it; whether `costs` changed."""
-        if self._clock - self._kept[rows] < _APART:
+        """Note what a tick of a bucket took, with nothing beside it; whether `costs` changed.
+
+        A tick that took no time tells nothing.
+        """
+        if seconds <= 0 or self._clock - self._kept[rows] < _APART:
             return False
         self._kept[rows] = self._seen[rows] = self._clock
         self._times[rows].append(seconds)

@@ -108,11 +108,11 @@ class Ledger:
         self.suspects.pop(pending.id, None)
         self._count(pending, 0)
         self._charge(pending, -1)
-        same = self._equal[pending.params]
-        if same.get(pending.client) is pending:
+        same = self._equal.get(pending.params, {})
+        if same.get(pending.client) is pending:  # a later one may have taken its place
             del same[pending.client]
-        if not same:
-            del self._equal[pending.params]
+            if not same:
+                del self._equal[pending.params]
 
     def bury(self) -> list[Pending]:
         """Count a worker's death against the requests that were running; return the culprits.
@@ -178,18 +178,25 @@ class Ledger:
         for pending in sorted(self._in_turn(), key=lambda pending: not pending.riding):
             before = _before(pending)
             ahead = Ahead(sum(images[key] for key in before), sum(rows[key] for key in before))
-            end = self._left(pending, ahead)
+            beside: dict[LaneId, Ahead] = {}
+            for lane, _ in images:
+                if lane != pending.params.lane:
+                    lines = (lane, False), (lane, True)
+                    beside[lane] = Ahead(
+                        sum(images.get(line, 0) for line in lines),
+                        sum(rows.get(line, 0) for line in lines),
+                    )
+            end = self._left(pending, ahead, beside)
             if end > seconds:
                 yield pending, end
             else:
                 images[before[-1]] += pending.params.n
                 rows[before[-1]] += pending.rows_left
 
-    def _left(self, pending: Pending, ahead: Ahead) -> float:
+    def _left(self, pending: Pending, ahead: Ahead, beside: Mapping[LaneId, Ahead]) -> float:
         """Seconds until a request ends, by what lies before it or, if that is less, by its pace."""
         params, done = pending.params, pending.evaluations
         left = max(params.evaluations - done // params.n, 1)
-        beside = self._backlog.beside(params.lane)
         foreseen = self._forecasts.forecast(
             params, ahead, beside, images=params.n, work=pending.rows_left, evaluations=left
         ).end

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from app.engine.backends.base import Backend, Part, Slots, device_errors
+from app.engine.backends.base import Backend, Part, Slots, TooLittleMemory, device_errors
 from app.engine.backends.choice import pick_backend, weights_dtype
 from app.engine.backends.hardware import device_name, platform_of
 from app.engine.backends.measure import UNMEASURED, Clock, Measured, measure
@@ -106,6 +106,8 @@ class Runner:
             with device_errors():
                 backend = self._backend.at((self._backend.shape[0], *size))
                 return Runner(self._name, self._model, self._digest, backend, self._asked)
+        except TooLittleMemory as error:
+            raise ValueError(f"{self._name}: {error}") from OutOfMemory(str(error))
         except OutOfMemory as error:
             raise ValueError(
                 f"{self._name}: one image of {width}x{height} needs about {need >> 20:,} MiB of "

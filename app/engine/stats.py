@@ -13,6 +13,38 @@ _MOST_SLOWNESS = 10.0  # a longer stall is not the usual pace
 
 
 @dataclass
+class _Pace:
+    """How long ticks took of late, and what they should have taken: sums that fade.
+
+    A report has the seconds of one tick and the expectation of the next, so no report is looked at
+    alone.
+    """
+
+    seconds: float = _MEMORY
+    expected: float = _MEMORY
+
+    def add(self, seconds: float, expected: float, ticks: int) -> None:
+        """Note so many ticks."""
+        memory = max(_MEMORY, _MEMORY_TICKS * expected / max(ticks, 1))
+        self._fade(math.exp(-expected / memory), seconds, expected)
+
+    def rest(self, passed: float, usual: float) -> None:
+        """Note that there were none for so long: what was, counts less, and what is usual, more."""
+        kept = math.exp(-passed / _MEMORY)
+        expected = (1 - kept) * _MEMORY
+        self._fade(kept, usual * expected, expected)
+
+    @property
+    def slowness(self) -> float:
+        """Their quotient."""
+        return min(self.seconds / self.expected, _MOST_SLOWNESS)
+
+    def _fade(self, kept: float, seconds: float, expected: float) -> None:
+        self.seconds = self.seconds * kept + seconds
+        self.expected = self.expected * kept + expected
+
+
+@dataclass
 class LaneStats:
     """One lane: counts since it was made, what is known of its ticks, and its pace.
 
@@ -26,8 +58,7 @@ class LaneStats:
     running: int = 0  # slots taken at the last report
     slowness: float = 1.0
     costs: Costs | None = None  # as learned; None until they are told
-    _seconds: float = _MEMORY  # recent ones, in which it had work
-    _expected: float = _MEMORY  # what its ticks in these should have taken
+    _pace: _Pace = field(default_factory=_Pace)
 
     def note(self, progress: LaneProgress, passed: float, usual: float) -> None:
         """Count what a lane did in the `passed` seconds; `usual` is the slowness of all lanes."""
@@ -37,16 +68,10 @@ class LaneStats:
         self.running = progress.running
         self.costs = progress.costs or self.costs
         if progress.seconds:
-            seconds, expected = progress.seconds, progress.expected
-            memory = max(_MEMORY, _MEMORY_TICKS * expected / max(progress.ticks, 1))
-            kept = math.exp(-expected / memory)
-        else:  # it was idle, and what was, counts less and less
-            kept = math.exp(-passed / _MEMORY)
-            expected = (1 - kept) * _MEMORY
-            seconds = usual * expected
-        self._seconds = self._seconds * kept + seconds
-        self._expected = self._expected * kept + expected
-        self.slowness = min(self._seconds / self._expected, _MOST_SLOWNESS)
+            self._pace.add(progress.seconds, progress.expected, progress.ticks)
+        else:
+            self._pace.rest(passed, usual)
+        self.slowness = self._pace.slowness
 
 
 @dataclass
@@ -61,24 +86,26 @@ class Stats:
     cancelled: int = 0
     cancel_ticks: int = 0  # the most ticks from a client's disconnect until its slots were free
     slowness: float = 1.0  # of the device: time of recent ticks, divided by what was expected
-    lanes: dict[LaneId, LaneStats] = field(default_factory=dict)
+    lanes: dict[LaneId, LaneStats] = field(default_factory=dict)  # those that there are
+    _pace: _Pace = field(default_factory=_Pace)
 
     def note(self, progress: Progress) -> None:
-        """Count what a worker did."""
+        """Count what a worker did, in all of its lanes."""
+        for gone in self.lanes.keys() - {lane.lane for lane in progress.lanes}:
+            del self.lanes[gone]
         for lane in progress.lanes:
             self.ticks += lane.ticks
             self.rows += lane.rows
             self.padding += lane.padding
         self.running = sum(lane.running for lane in progress.lanes)
         if expected := sum(lane.expected for lane in progress.lanes):
-            share = min(progress.seconds, 1.0)  # a second's worth of news counts in full
-            news = min(progress.seconds / expected, _MOST_SLOWNESS)
-            self.slowness += share * (news - self.slowness)
+            self._pace.add(progress.seconds, expected, sum(lane.ticks for lane in progress.lanes))
+            self.slowness = self._pace.slowness
         for lane in progress.lanes:
             stats = self.lanes.setdefault(lane.lane, LaneStats())
             stats.note(lane, progress.seconds, self.slowness)
 
     def renew(self) -> None:
         """Forget the pace, which was that of another worker."""
-        self.slowness = 1.0
+        self._pace, self.slowness = _Pace(), 1.0
         self.lanes.clear()

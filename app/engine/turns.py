@@ -46,3 +46,4 @@ class Turns(Generic[K]):
     def forget(self, lane: K) -> None:
         """A lane is no more."""
         self._had.pop(lane, None)
+        self._busy -= {lane}

@@ -129,7 +129,8 @@ class Worker:
 
         Where there is nothing to do, wait for one.
         """
-        idle = not (self._lanes.busy or self._lanes.decoding)
+        waited_for = self._lanes.missing() is not None
+        idle = not (waited_for or self._lanes.busy or self._lanes.decoding)
         if idle:
             self._lanes.rest()
         while (received := self._inbox.get() if idle else self._before_due()) is not None:
@@ -162,14 +163,17 @@ class Worker:
         return None
 
     def _make_lanes(self) -> None:
-        """Make the lanes that requests wait for, as far as there is room."""
-        while wanted := self._lanes.missing():
+        """Make a lane that requests wait for, if there is room; others come after a tick."""
+        if wanted := self._lanes.missing():
+            # If this kills the worker, it was for these.
+            self._server.emit(Admitted(tuple(self._lanes.waiting_for(wanted))))
             with self._server.signs_of_life() as opening:
                 opening(wanted.model)
                 failed = self._lanes.open(wanted)
             for job_id, reason in failed:
                 self._server.emit(Failed(job_id, reason))
             self._reported = time.perf_counter()  # that time is not slowness of ticks
+            self._report(due=True)  # how long its first tick may take
 
     def _tick(self) -> None:
         """One tick of the lane whose turn it is."""
@@ -198,10 +202,10 @@ class Worker:
                 images = tuple(job.images[k] for k in range(job.params.n))
                 self._server.emit(Done(job.id, images, time.perf_counter() - job.denoised))
 
-    def _report(self) -> None:
+    def _report(self, *, due: bool = False) -> None:
         """Report what was done, at intervals, and once more when all is done."""
         now = time.perf_counter()
-        if self._lanes.busy and now - self._reported < _REPORT_SECONDS:
+        if self._lanes.busy and now - self._reported < _REPORT_SECONDS and not due:
             return
         evaluations: dict[int, int] = {}
         previews: dict[int, list[Preview]] = {}

@@ -125,12 +125,14 @@ def _short(value: float) -> float:
 def entity_tag(params: SamplingParams, info: ModelInfo, media_type: str, *, marked: bool) -> str:
     """An entity tag (RFC 9110, 8.8.3) of a representation, without making it.
 
-    Strong if the engine found its pixels to be the same whatever shares the batch.
+    Strong if the engine found its pixels to be the same whatever shares the batch, which is known
+    of the model's own size.
     """
     pixels = (params, info.digest, info.backend, info.device, info.dtype, info.platform)
     what = (pixels, media_type, marked, _encoders(), _source())
     digest = hashlib.sha256(repr(what).encode()).hexdigest()[:32]
-    return f'"{digest}"' if info.exact else f'W/"{digest}"'
+    own = (params.width, params.height) == (info.sizes.width, info.sizes.height)
+    return f'"{digest}"' if info.exact and own else f'W/"{digest}"'
 
 
 @functools.cache

@@ -15,8 +15,9 @@ from app.engine.lane import Ended
 from app.engine.ledger import Ledger, Limits
 from app.engine.model_info import LaneId
 from app.engine.pending import Pending
+from app.engine.stats import Stats
 from app.engine.turns import Turns
-from app.engine.wire import Progress
+from app.engine.wire import LaneProgress, Progress
 from models.sizes import Sizes
 from tests.fakes import LOAD, params
 from tests.simulated import DIGITS, Device, Engine, SimulatedRunner, jitter
@@ -73,6 +74,14 @@ def test_a_lane_that_was_idle_has_saved_nothing_up() -> None:
         order.append(turns.next(["a", "b"]))
         turns.used(order[-1], 1.0)
     assert abs(order.count("a") - order.count("b")) <= 2
+
+
+def test_a_lane_that_was_dropped_and_made_again_begins_anew() -> None:
+    turns = Turns[str]()
+    assert turns.next(["own", "x"]) == "own"
+    turns.used("own", 1.0)
+    turns.forget("x")
+    assert turns.next(["own", "x"]) == "x", "it may have been busy last time"
 
 
 def test_lanes_change_seldom_where_ticks_are_short() -> None:
@@ -321,3 +330,24 @@ def test_where_memory_does_not_suffice_idle_lanes_go_and_then_the_request_fails(
     engine.answered = lambda end: None
     engine.run(5)
     assert not engine.lanes.busy
+
+
+def test_pace_is_that_of_the_device_however_long_ticks_are() -> None:
+    """A report has the seconds of one tick, and what the next one should take."""
+    stats, lanes = Stats(), [LaneId("dear", 1, 1), LaneId("cheap", 1, 1)]
+    seen = []
+    for k in range(200):
+        passed, foreseen = ((1.0, 5.0), (5.0, 1.0))[k % 2]
+        one = LaneProgress(lanes[k % 2], 1, 1, 0, passed, foreseen, 1, None)
+        other = LaneProgress(lanes[1 - k % 2], 0, 0, 0, passed, 0.0, 1, None)
+        stats.note(Progress(passed, (one, other), {}, {}))
+        seen.append(stats.slowness)
+    assert all(0.6 < slowness < 1.6 for slowness in seen[50:])
+
+
+def test_what_is_told_of_lanes_is_of_those_that_there_are() -> None:
+    stats = Stats()
+    for name in ("a", "b"):
+        lane = LaneProgress(LaneId(name, 1, 1), 1, 1, 0, 1.0, 1.0, 1, None)
+        stats.note(Progress(1.0, (lane,), {}, {}))
+    assert list(stats.lanes) == [LaneId("b", 1, 1)]

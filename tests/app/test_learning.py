@@ -161,10 +161,10 @@ def test_where_more_rows_gain_nothing_the_smallest_bucket_is_kept() -> None:
     assert learning.costs.best.rows == 1
 
 
-@pytest.mark.parametrize("ahead", [False, True], ids=["CPU", "GPU"])
-def test_a_lane_learns_from_ticks_between_which_nothing_is_decoded(ahead: bool) -> None:
+@pytest.mark.parametrize("kind", [{}, {"ahead": True}, {"at_once": True}], ids=str)
+def test_a_lane_learns_from_ticks_between_which_nothing_is_decoded(kind: dict[str, bool]) -> None:
     """Through scheduler, lane and stopwatch, with decoding that takes as long as ticks do."""
-    device = Device(ahead=ahead, decoding=0.01, noise=jitter(7, 0.01))
+    device = Device(**kind, decoding=0.01, noise=jitter(7, 0.01))
     runner = SimulatedRunner(device, DIGITS, spoiled(dict.fromkeys(DIGITS, 2.5)))
     engine, want = Engine.of(device, runner), params(steps=20, scale=2.0)
 

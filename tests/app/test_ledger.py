@@ -258,3 +258,14 @@ def test_suspects_are_known_until_they_end_or_are_cleared() -> None:
     assert list(where.suspects.values()) == [first]
     where.forget(first)
     assert not where.suspects
+
+
+def test_of_two_equal_requests_of_one_client_either_may_end_first() -> None:
+    """With previews they are not shared."""
+    for order in ((0, 1), (1, 0)):
+        where = ledger()
+        twins = [add(where, "same", params(seed=1)) for _ in range(2)]
+        for k in order:
+            where.forget(twins[k])
+        assert not where.requests
+        assert where.equal(asked(params(seed=1), "same")) is None

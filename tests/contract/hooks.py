@@ -1,8 +1,8 @@
 """What no schema says of a request, put right before it is sent.
 
 How long drawing takes: a deadline that is allowed becomes the longest. That an interval begins
-before it ends; what eta and what spacings a sampler takes. With QUICK set, also what costs time and shows nothing: many steps, many images.
-Schemathesis loads this by SCHEMATHESIS_HOOKS.
+before it ends; what eta and what spacings a sampler takes. With QUICK set, also what costs time and
+shows nothing: many steps, many images. Schemathesis loads this by SCHEMATHESIS_HOOKS.
 """
 
 import os

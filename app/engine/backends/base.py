@@ -219,11 +219,12 @@ def update(slots: Slots, rows: Rows, latents: Tensor, output: Tensor) -> None:
     """The rest of a tick, after the network's forward pass."""
     output = guide(output, output[rows.null], rows.scale)
     history = None if rows.kept is None else slots.history[rows.read]
-    slots.x[rows.write], y = step(latents, output, rows.coefficients, history, rows.noise)
-    if rows.kept is not None:
-        slots.history.flatten(0, 1)[rows.kept] = y
+    x, y = step(latents, output, rows.coefficients, history, rows.noise)
     if rows.shown:
         slots.x0[rows.write] = clean(latents, output, rows.coefficients)
+    if rows.kept is not None:
+        slots.history.flatten(0, 1)[rows.kept] = y
+    slots.x[rows.write] = x  # last: what fails before is tried again
 
 
 def develop(images: Tensor) -> tuple[Tensor, Tensor]:
