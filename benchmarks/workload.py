@@ -49,5 +49,5 @@ def workload(
 
 
 def rows(steps: int, guidance_scale: float) -> int:
-    """UNet evaluations of an image: guidance takes two per step, with and without the class."""
+    """Rows of an image: guidance takes two per step, with and without the class."""
     return steps * (1 if guidance_scale == 1 else 2)

@@ -22,7 +22,7 @@ class _Kind(NamedTuple):
 
 @dataclass
 class _Sum:
-    """Images of some requests, and their UNet evaluations still to be made."""
+    """Images of some requests, and their rows still to be run."""
 
     images: int = 0
     rows: int = 0

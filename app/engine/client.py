@@ -102,7 +102,7 @@ class EngineClient:
         return self._ledger.costs(lane)
 
     def rows(self, info: ModelInfo) -> int:
-        """The most UNet evaluations per tick of this model at its own size."""
+        """The most rows per tick of this model at its own size."""
         return self._load.rows or self.costs(info.lane).best.rows
 
     async def start(self) -> None:

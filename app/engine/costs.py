@@ -17,7 +17,7 @@ LONG = 0.25  # seconds; an image that takes longer alone gives way to shorter on
 
 @dataclass(frozen=True)
 class Bucket:
-    """A shape that the device runs: `rows` UNet evaluations and their updates in `seconds`."""
+    """A shape that the device runs: `rows` of the network and their updates in `seconds`."""
 
     rows: int
     seconds: float

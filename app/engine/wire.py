@@ -29,7 +29,7 @@ class Load(Message, frozen=True):
     """Open these models, name -> folder. The first command.
 
     One client alone has at most `slots` images in flight per model (shares.py); by the device if
-    None. `rows` bounds the UNet evaluations per tick; if None, the bound is measured.
+    None. `rows` bounds those of the network per tick; if None, the bound is measured.
     `dtype` is one of PyTorch's, or tf32. Each model has at most `sizes` lanes, its own among them.
     """
 

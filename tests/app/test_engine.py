@@ -382,6 +382,7 @@ async def test_the_server_knows_what_ticks_cost_as_the_worker_learns_it() -> Non
 
     class Fast(FakeRunner):
         def step(self, images: Sequence[Image], rows: int) -> None:
+            self.begun = time.perf_counter()
             time.sleep(0.0003)
             super().step(images, rows)
 
