@@ -188,7 +188,7 @@ def chart(made: Measured) -> None:
         distance.plot(at, [f.frechet_distance for _, f in known], **style)
         accuracy.plot(at, [100 * f.accuracy for _, f in known], **style)
     distance.set_yscale("log")
-    distance.yaxis.set_major_formatter("{x:g}")
+    distance.set_yticks(ticks := (12, 15, 20, 30, 50, 100, 150), [str(tick) for tick in ticks])
     distance.yaxis.set_minor_formatter(NullFormatter())
     dress(distance, "Fréchet distance to real digits (less is better)")
     dress(accuracy, "Digits that show what was asked for, %")

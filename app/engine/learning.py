@@ -6,8 +6,8 @@ prior among them at first. Noise makes ticks longer and hardly ever shorter, so 
 counts.
 
 A bucket that looks too dear is never chosen and would never be measured again. So the bucket that
-was seen least recently is tried now and then, in two ticks, where there is enough to do to fill it.
-Trials take at most one percent of the time.
+was seen least recently is tried now and then, in three ticks, where there is enough to do to fill
+it. Trials take at most one and a half percent of the time.
 
 Which buckets there are is a matter of bits (backends/measure.py) and never changes here.
 """
@@ -20,8 +20,8 @@ from app.engine.costs import Bucket, Costs
 
 _KEPT = 8  # times per bucket; the second lowest of eight counts, the lowest of up to four
 _APART = 1.5  # seconds between two that are kept, so that noise of ten seconds fills no memory
-_TRIALS = 0.01  # of the time
-_TICKS = 2  # of a trial: the second is measured, with a tick of its own kind before it
+_TRIALS = 0.015  # of the time
+_TICKS = 3  # of a trial: the second is measured, between two of its own kind
 _OFFERS = 200  # ticks that may pass before a trial is made; then another bucket has its turn
 
 

@@ -31,7 +31,7 @@ from app.engine.results import Pixels
 PATIENCE = 5.0  # seconds of the device with fewer rows, after memory ran out, before more are tried
 DECODED = 16  # at most this many images per tick: a block of the decoder
 SPARING = 2  # times what a tick takes for those alone who ride first
-_TRIAL = 2  # ticks of a bucket that is tried (learning.py), in which no image may end
+_TRIAL = 3  # ticks of a bucket that is tried (learning.py), in which no image may end
 
 
 @dataclass(frozen=True)

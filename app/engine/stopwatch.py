@@ -1,10 +1,11 @@
 """How long single ticks take on a device that runs them one after the other without a pause.
 
 A tick is begun while the last one still runs, on some devices before that has even begun. So what
-is known is when ticks begin. Of three ticks in a row, the first two alike, the time between the
-last two begins is that of one tick like those: on a CPU of the second, on a GPU, where the host is
-one tick ahead, of the first. Or several alike begin on a device that does nothing else, and then it
-is waited for: their time is divided by their number.
+is known is when ticks begin. Of three ticks in a row that are alike, the time between the last two
+begins is that of one of them: on a CPU of the second, on a GPU, where the host is one tick ahead,
+of the first. Before a tick of another size the parts of a CPU wait for each other, so that tells
+nothing. Or several alike begin on a device that does nothing else, and then it is waited for: their
+time is divided by their number.
 
 It has no clock of its own; times are seconds of any clock.
 """
@@ -32,8 +33,8 @@ class Stopwatch:
     def begin(self, rows: int, asked: float, begun: float) -> tuple[int, float] | None:
         """A tick was asked for and has begun; (rows, seconds) of a tick before it, if known."""
         row, known = self._row, None
-        if row and row.count >= 2:
-            known = row.rows, begun - row.begun
+        if row and row.rows == rows and row.count >= 2:
+            known = rows, begun - row.begun
         if row and row.rows == rows:
             row.begun, row.count = begun, row.count + 1
         else:

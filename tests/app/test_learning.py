@@ -73,14 +73,14 @@ def test_the_bucket_that_is_chosen_in_the_end_is_a_good_one(name: str, spread: f
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_after_a_minute_hardly_any_time_is_lost(name: str) -> None:
-    """Trials take at most a hundredth of the time, and what is chosen is as good as the best."""
+    """Trials take little of the time, and what is chosen is as good as the best."""
     learning = Learning(spoiled(PRIORS[name]))
     learn(learning, 60, jitter(2, 0.03))
     spent = learn(learning, 20, jitter(3, 0.03))
     rows = sum(seconds / DIGITS[each] * each for each, seconds in spent.items())
     assert rows >= 0.95 * BEST * sum(spent.values()) / 1.03
     usual = sum(spent[rows] for rows in (32, 48, 64))
-    assert usual >= 0.99 * sum(spent.values()), spent
+    assert usual >= 0.98 * sum(spent.values()), spent
 
 
 def test_ten_seconds_of_noise_are_forgotten() -> None:
@@ -184,7 +184,8 @@ def test_the_time_of_a_tick_is_that_between_two_begins() -> None:
     watch = Stopwatch()
     assert watch.begin(8, 0.0, 0.1) is None
     assert watch.begin(8, 1.0, 1.1) is None
-    assert watch.begin(16, 2.5, 2.6) == (8, pytest.approx(1.5))
+    assert watch.begin(8, 2.5, 2.6) == (8, pytest.approx(1.5))
+    assert watch.begin(16, 3.5, 3.6) is None, "it is another bucket's, and may have waited"
     assert watch.begin(8, 4.0, 4.1) is None, "the one before was another bucket's"
     assert watch.begin(8, 5.0, 5.1) is None
     watch.disturb()
