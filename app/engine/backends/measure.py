@@ -27,6 +27,8 @@ _ORDERS, _DECODED_ORDERS = 5, 2  # in which rows are tried, of steps and of the 
 # Seconds that trying them may take. A start is over in a minute, whatever a row costs; see also
 # sketching.py. The shipped model takes a second or two.
 _STEP_SECONDS, _DECODE_SECONDS = 20.0, 12.0
+# Rounds of all buckets that are timed again, and seconds for it: others start up at the same time.
+_ROUNDS, _ROUND_SECONDS = 20, 1.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,12 @@ def measure(
         return sums
 
     stepped = examine(backend.buckets, step, pace, orders=_ORDERS, seconds=_STEP_SECONDS)
+    began = clock()
+    for shift in range(_ROUNDS):
+        if clock() - began + sum(map(pace.of, stepped.sizes)) > _ROUND_SECONDS:
+            break
+        for size in stepped.sizes:
+            step(size, shift, rows=size)
     developed = examine(
         backend.decode_buckets,
         decoded,
