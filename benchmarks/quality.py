@@ -13,13 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
-import matplotlib
 import torch
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
-from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 from app.cli.opening import open_runner
@@ -39,7 +33,6 @@ EVALUATIONS = (2, 4, 8, 12, 20, 50)
 SPACED = (("dpmpp_2m", "karras"), ("dpmpp_2m", "exponential"))  # besides every sampler's default
 SAMPLES = 1000  # per setting, equally many of each class; image k has seed k
 RESULTS = Path(__file__).parent / "results" / "samplers.json"
-CHART = RESULTS.with_suffix(".png")
 
 
 class Setting(NamedTuple):
@@ -97,7 +90,9 @@ def main(data_dir: Path, model: str) -> None:
             made[setting] = measure(runner, setting, judge, real)
             write(made)
             click.echo(f"{setting.name}, {setting.evaluations}: {made[setting]}")
-    chart(made)
+    from benchmarks.quality_plot import chart  # matplotlib is there for benchmarks alone
+
+    chart(rows(made), RESULTS.with_suffix(".png"))
     click.echo(table(made))
 
 
@@ -170,43 +165,6 @@ def rows(made: Measured) -> dict[str, list[Figures | None]]:
     for setting in settings():
         found.setdefault(setting.name, []).append(made.get(setting))
     return found
-
-
-def chart(made: Measured) -> None:
-    """Both figures against evaluations, one line for each sampler."""
-    figure, (distance, accuracy) = pyplot.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
-    for number, (name, row) in enumerate(rows(made).items()):
-        known = [(k, f) for k, f in zip(EVALUATIONS, row, strict=True) if f]
-        style = {
-            "color": pyplot.get_cmap("tab20")(number % 20),
-            "marker": "os^Dv<>Ph*X+x1"[number % 14],
-            "label": name,
-            "linewidth": 1.5,
-            "markersize": 5,
-        }
-        at = [k for k, _ in known]
-        distance.plot(at, [f.frechet_distance for _, f in known], **style)
-        accuracy.plot(at, [100 * f.accuracy for _, f in known], **style)
-    distance.set_yscale("log")
-    distance.set_yticks(ticks := (12, 15, 20, 30, 50, 100, 150), [str(tick) for tick in ticks])
-    distance.yaxis.set_minor_formatter(NullFormatter())
-    dress(distance, "Fréchet distance to real digits (less is better)")
-    dress(accuracy, "Digits that show what was asked for, %")
-    lines, names = distance.get_legend_handles_labels()
-    figure.legend(lines, names, loc="outside right center", frameon=False)
-    figure.savefig(CHART, dpi=150)
-    pyplot.close(figure)
-
-
-def dress(axes: Axes, title: str) -> None:
-    """Evaluations along a logarithmic axis, with plain numbers."""
-    axes.set_xscale("log")
-    axes.set_xticks(EVALUATIONS, [str(number) for number in EVALUATIONS])
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("evaluations of the network per picture")
-    axes.set_title(title, loc="left", fontsize=11)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 if __name__ == "__main__":

@@ -125,8 +125,12 @@ def test_headers_say_what_was_drawn(url: str) -> None:
         "model": "digits",
         "guidance_scale": 1.5,
         "guidance_interval": [0.0, 1.0],
+        "sampler": "ddim",
+        "spacing": "default",
         "eta": 0.0,
         "n": 1,
+        "width": 32,
+        "height": 32,
     }
     assert post(url, **used).content == answer.content
     assert answer.headers["x-seed"] == "5"

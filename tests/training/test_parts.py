@@ -187,7 +187,8 @@ class TestJudge:
         said = caution(accuracy, held_out, classes)
         assert said is None if why is None else why in str(said)
         row = Row("generated", 10, 1.0, 0.5, 2.0, 0.25, 0.75)
-        table = Report(10, 0, 0.0, "digest", accuracy, held_out, said, 30.0, (row,)).to_table()
+        how = (10, 0, 0.0, "ddim", "default", "digest")
+        table = Report(*how, accuracy, held_out, said, 30.0, (row,)).to_table()
         star = "" if why is None else "*"
         assert table.endswith(f"| 50.00%{star} | 2.000{star} | 0.250{star} | 0.750{star} |")
 
