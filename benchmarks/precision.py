@@ -146,7 +146,15 @@ def row(name: str, runner: Runner, base: float, pictures: str, same: str) -> str
     """A line of the table."""
     info, made = runner.info, rate(runner)
     exact = "yes" if info.exact else "no"
-    cells = name, info.dtype, f"{made:.3g}", f"{made / base:.2f}", pictures, exact, same
+    cells = (
+        name,
+        info.dtype,
+        f"{made:,.0f}" if made >= 100 else f"{made:.3g}",
+        f"{made / base:.2f}",
+        pictures,
+        exact,
+        same,
+    )
     return f"| {' | '.join(cells)} |"
 
 
