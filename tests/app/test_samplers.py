@@ -79,6 +79,7 @@ def test_another_spacing_is_told_what_is_allowed(name: str) -> None:
         spacing_of(name, "scheduler")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sampler", "spacing"), PAIRS)
 def test_an_answer_says_what_was_used_and_its_id_draws_it_again(
     server: TestClient, sampler: str, spacing: str

@@ -200,6 +200,7 @@ def drawn(folder: Path, seed: int, steps: int, label: int) -> torch.Tensor:
     return image.clamp(-1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_folder_draws_what_diffusers_draws(name: str, folder: Path) -> None:
     folder = FOLDERS[name](folder) or folder

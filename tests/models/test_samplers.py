@@ -227,6 +227,7 @@ SHIPPED: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", CLASSES)
 def test_on_the_digits_every_sampler_is_that_of_diffusers(
     sampler: str, digits: LatentDiffusion, doubles: None
@@ -336,6 +337,7 @@ def test_euler_a_walks_the_same_levels_as_euler_whatever_their_spacing() -> None
         assert torch.equal(plain.coefficients[:, :2], noisy.coefficients[:, :2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_zero_terminal_snr_is_finite_for_every_count_and_spacing(
     sampler: str, digits: LatentDiffusion
