@@ -72,7 +72,7 @@ class SamplingParams:
         """The seed of image 0..n-1."""
         return (self.seed + image) % (MAX_SEED + 1)
 
-    @property
+    @functools.cached_property
     def lane(self) -> LaneId:
         """Where it is drawn: its model at its size."""
         return LaneId(self.model, self.width, self.height)
@@ -87,7 +87,7 @@ class SamplingParams:
         start, end = self.guidance_interval
         return 2 if self.guidance_scale != 1 and start <= evaluation / self.evaluations < end else 1
 
-    @property
+    @functools.cached_property
     def work(self) -> int:
         """Rows of the whole request."""
         begin, end = self._guided

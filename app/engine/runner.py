@@ -52,7 +52,7 @@ class Runner:
         slots = max(with_reserve(slots or max(_SLOTS, *backend.buckets)), *backend.buckets)
         # Two more than there are: one that padding reads, and one where it writes.
         self._slots = Slots.of(slots + 2, model.denoiser, backend.shape)
-        self._flight = Flight(model, backend.shape)
+        self._flight = Flight(model, backend)
         self._starting: dict[int, tuple[Tensor, tuple[Tensor, ...]]] = {}  # by slot: what goes in
         self._aloft: dict[int, int] = {}  # by slot in a step not settled, the part that steps it
         self._parts = 1  # of the last tick

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.engine.backends.base import Rows, Shape, Slots
+from app.engine.backends.base import Backend, Rows, Slots
 from app.engine.job import Image, SamplingParams
 from models.denoiser import Denoiser
 from models.pipeline import LatentDiffusion
@@ -52,8 +52,8 @@ def _way(
 class Flight:
     """What the images in flight have beside their slots: trajectories and generators, by slot."""
 
-    def __init__(self, model: LatentDiffusion, shape: Shape) -> None:
-        self._model, self._shape = model, shape
+    def __init__(self, model: LatentDiffusion, backend: Backend) -> None:
+        self._model, self._shape, self._times = model, backend.shape, backend.times
         self._way = functools.lru_cache(64)(functools.partial(_way, model.schedule))
         self._ways: dict[int, Way] = {}
         self._generators: dict[int, torch.Generator] = {}
@@ -101,8 +101,14 @@ class Flight:
         return Rows(
             read=_whole([*(places[i] for i in order), *[blank] * padding]),
             write=_whole([*places, *[waste] * rest]),
-            side=_whole([_COND] * count + [_UNCOND] * rest),
-            t=_real([*(times[i] for i in order), *[0.0] * padding]),
+            side=_whole(
+                [
+                    *(2 * place + _COND for place in places),
+                    *(2 * places[i] + _UNCOND for i in guided),
+                    *[2 * blank] * padding,
+                ]
+            ),
+            t=self._times([*(times[i] for i in order), *[0.0] * padding]),
             null=_whole(null),
             scale=_real(scale),
             coefficients=_real([*taken, *[_NOTHING] * rest]),

@@ -123,7 +123,7 @@ def failing_capture(setting: Setting) -> Row:
     rows = Rows(
         read=places,
         write=places,
-        side=torch.zeros_like(places),
+        side=2 * places,
         t=places.float(),
         null=places,
         scale=torch.ones(2),

@@ -65,7 +65,7 @@ def tick(model: LatentDiffusion, size: int, device: str) -> Call:
     rows = Rows(
         read=index,
         write=index,
-        side=torch.zeros_like(index),
+        side=2 * index,
         t=(index * 7 % 1000).float(),
         null=index,
         scale=torch.ones(size, device=device),

@@ -131,10 +131,11 @@ def a_tick(size: int, has: str, draw: torch.Generator) -> Rows:
             name[0] == "c" and name[1:].isdigit() and "hist" not in has
         ):
             coefficients[:, COLUMNS.index(name)] = 0
+    read = torch.randperm(SLOTS - 1, generator=draw)[:size]  # nobody reads the waste
     return Rows(
-        read=torch.randperm(SLOTS - 1, generator=draw)[:size],  # nobody reads the waste
+        read=read,
         write=torch.randperm(SLOTS, generator=draw)[:size],
-        side=pick(2),
+        side=2 * read + pick(2),
         t=pick(950) + torch.rand(size, generator=draw),
         null=torch.randperm(size, generator=draw),
         scale=torch.rand(size, generator=draw) * 5,

@@ -128,6 +128,6 @@ def test_a_time_embedding_is_that_of_its_timestep_however_many_were_seen(
     monkeypatch.setattr(openvino, "_TIMESTEPS", 8)
     times = openvino._Times(tiny.denoiser)
     for ticks in range(50):
-        t = torch.arange(ticks, ticks + 5) * 0.37 % 7
-        expected = torch.stack([tiny.denoiser.time_embedding(one) for one in t.tolist()])
-        assert torch.equal(times(t), expected)
+        wanted = (torch.arange(ticks, ticks + 5) * 0.37 % 7).tolist()
+        expected = torch.stack([tiny.denoiser.time_embedding(one) for one in wanted])
+        assert torch.equal(times(wanted), expected)

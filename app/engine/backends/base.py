@@ -1,10 +1,11 @@
 """A tick as tensors, and the interface of all backends."""
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,6 +51,11 @@ class Slots:
         """The slot that nobody reads."""
         return len(self.x) - 1
 
+    @property
+    def sides(self) -> Conditioning:
+        """The conditioning, one side after the other: each (2 * slots, ...)."""
+        return tuple(both.flatten(0, 1) for both in self.conditioning)
+
     def fill(self, places: Tensor, x: Tensor, conditioning: Conditioning) -> None:
         """Let images begin: (n,) int64 slots, their first latents, both sides of what they read.
 
@@ -81,10 +87,10 @@ class Rows:
     back.
     """
 
-    read: Tensor  # int64: the slot whose latent, history and conditioning the row reads
+    read: Tensor  # int64: the slot whose latent and history the row reads
     write: Tensor  # int64: the slot it is written to; the waste for all but images
-    side: Tensor  # int64: the side of the conditioning, 0 conditional and 1 unconditional
-    t: Tensor  # float32 timesteps
+    side: Tensor  # int64: the side of a conditioning that it reads, 2 * slot, + 1: unconditional
+    t: Tensor  # what the network reads of its timestep; see `Backend.times`
     null: Tensor  # int64: the row with this image's unconditional prediction; its own where none
     scale: Tensor  # float32 guidance scales
     coefficients: Tensor  # (R, COEFFICIENTS) float32; see models.samplers
@@ -145,6 +151,9 @@ class Backend(Protocol):
     def parts(self, bucket: int, /) -> int:
         """In how many parts a tick of this bucket is run; each has an even share of its rows."""
 
+    def times(self, timesteps: Sequence[float], /) -> Tensor:
+        """What the network reads of some rows' timesteps, (R, ...) on the CPU."""
+
     def step(self, slots: Slots, rows: Rows, part: Part = WHOLE, /) -> None:
         """Begin one step of the slots that `rows` writes, on a part whose last step is settled."""
 
@@ -177,6 +186,10 @@ class InOrder:
         """A tick is run whole."""
         return 1
 
+    def times(self, timesteps: Sequence[float]) -> Tensor:
+        """The timesteps themselves, (R,) float32."""
+        return torch.from_numpy(np.array(timesteps, dtype=np.float32))
+
     def first(self, parts: Collection[int]) -> int:
         """The only part there is."""
         return next(iter(parts))
@@ -207,12 +220,8 @@ class Decoded:
 def advance(slots: Slots, rows: Rows, network: Network) -> None:
     """One tick: the network for every row, guidance, then the sampler's step."""
     latents = slots.x[rows.read]
-    update(slots, rows, latents, network(latents, rows.t, *conditioning(slots, rows)))
-
-
-def conditioning(slots: Slots, rows: Rows) -> Conditioning:
-    """What the network reads for these rows, each tensor (R, ...)."""
-    return tuple(sides[rows.read, rows.side] for sides in slots.conditioning)
+    conditioning = [sides[rows.side] for sides in slots.sides]
+    update(slots, rows, latents, network(latents, rows.t, *conditioning))
 
 
 def update(slots: Slots, rows: Rows, latents: Tensor, output: Tensor) -> None:

@@ -170,8 +170,8 @@ def run(
         Rows(
             read=places[rows],
             write=places[rows],
-            side=torch.zeros(share, dtype=torch.int64),
-            t=t[rows],
+            side=2 * places[rows],
+            t=backend.times(t[rows].tolist()),
             null=torch.arange(share),
             scale=torch.ones(share),
             coefficients=coefficients[rows],

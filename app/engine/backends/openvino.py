@@ -7,11 +7,12 @@ were the same at every batch size tried (docs/decisions.md).
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import openvino as ov
 import torch
 from openvino.frontend import FrontEndManager
@@ -27,7 +28,6 @@ from app.engine.backends.base import (
     Shape,
     Slots,
     TooLittleMemory,
-    conditioning,
     develop,
     update,
     useful,
@@ -117,7 +117,7 @@ class OpenVino:
                 return Winograd(denoiser.unet, self.shape[1:]).build, _WINOGRAD_COPIES
         latents = torch.zeros(_EXAMPLE_ROWS, *self.shape)
         read = (side[:, denoiser.CONDITIONAL] for side in denoiser.blank(_EXAMPLE_ROWS))
-        example = latents, self._times(torch.zeros(_EXAMPLE_ROWS)), *read
+        example = latents, self._times([0.0] * _EXAMPLE_ROWS), *read
         return convert(denoiser.without_time_embedding(), example), 1
 
     def at(self, shape: Shape) -> "OpenVino":
@@ -142,15 +142,20 @@ class OpenVino:
         most = max(min(self._cores, bucket // _ROWS_A_PART), 1)
         return next(of for of in range(most, 0, -1) if of == 1 or bucket % (2 * of) == 0)
 
+    def times(self, timesteps: Sequence[float]) -> Tensor:
+        """Their embeddings, (R, dim): the network does not make these again in every tick."""
+        return self._times(timesteps)
+
     def step(self, slots: Slots, rows: Rows, part: Part = WHOLE) -> None:
         """Begin one step: what the caller does next, it does while the UNet runs."""
         request = self._unet.request(len(rows.read), part.of, part.index)
-        torch.index_select(slots.x, 0, rows.read, out=request.inputs[0])
-        self._times(rows.t, out=request.inputs[1])
-        for given, values in zip(request.inputs[2:], conditioning(slots, rows), strict=True):
-            given.copy_(values)
+        latents, times, *conditioning = request.inputs
+        torch.index_select(slots.x, 0, rows.read, out=latents)
+        times.copy_(rows.t)
+        for given, sides in zip(conditioning, slots.sides, strict=True):
+            torch.index_select(sides, 0, rows.side, out=given)
         running = self._start(request, part.index)
-        self._begun[part.index] = slots, rows, request.inputs[0], running
+        self._begun[part.index] = slots, rows, latents, running
 
     def first(self, parts: Collection[int]) -> int:
         """The first that has nothing left to do."""
@@ -239,12 +244,12 @@ class _Times:
         self._made = denoiser.time_embedding(0.0).repeat(_TIMESTEPS, 1)
         self._places: dict[float, int] = {}
 
-    def __call__(self, t: Tensor, *, out: Tensor | None = None) -> Tensor:
-        """Those of timesteps (B,), (B, dim)."""
-        if len(self._places) + len(t) > _TIMESTEPS:
+    def __call__(self, timesteps: Sequence[float]) -> Tensor:
+        """Those of B timesteps, (B, dim)."""
+        if len(self._places) + len(timesteps) > _TIMESTEPS:
             self._places.clear()
-        places = torch.tensor([self._place(one) for one in t.tolist()])
-        return torch.index_select(self._made, 0, places, out=out)
+        places = np.array([self._place(t) for t in timesteps])
+        return self._made[torch.from_numpy(places)]
 
     def _place(self, t: float) -> int:
         if t not in self._places:
