@@ -197,7 +197,9 @@ class OpenVino:
             self.settle(part)
 
     def _start(self, request: "_Request", part: int) -> "Future[Tensor]":
-        self._running[part] = self._waiting.submit(request.infer)
+        # Not in the thread that waits: it would only begin when this one lets go of Python.
+        request.start()
+        self._running[part] = self._waiting.submit(request.result)
         return self._running[part]
 
 
@@ -292,9 +294,12 @@ class _Request:
             for k in range(len(compiled.inputs))
         ]
 
-    def infer(self) -> Tensor:
-        """The output, in memory that the next call overwrites; computed on OpenVINO's threads."""
+    def start(self) -> None:
+        """Begin to compute the output, on OpenVINO's threads."""
         self._request.start_async()
+
+    def result(self) -> Tensor:
+        """The output, when it is there, in memory that the next start overwrites."""
         self._request.wait()
         return torch.from_numpy(self._request.get_output_tensor(0).data)
 
