@@ -109,6 +109,7 @@ def check_room(source: Path, weights: int, work: int, room: int | None) -> None:
 def available(device: torch.device) -> int | None:
     """Bytes of available memory on a device; None if the system does not say (not Linux)."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # what PyTorch keeps for later is free
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
     return free_memory()

@@ -36,7 +36,7 @@ class Sampler:
     `title` is AUTOMATIC1111's name for it. `twice`: it evaluates the network twice per step, except
     in the last; `extra`: once more in its first. `spaced`: it walks noise levels, so that `spacing`
     can place them; otherwise it walks timesteps. `inherits`: it takes the model's own spacing where
-    none is asked for. `noisy`: its steps add noise; `eta`: they add as much as eta says.
+    none is asked for. `eta`: its steps add as much noise as eta says.
     """
 
     name: str
@@ -45,7 +45,6 @@ class Sampler:
     extra: bool = False
     spaced: bool = True
     inherits: bool = True
-    noisy: bool = False
     eta: bool = False
 
     def evaluations(self, steps: int, start: int = 0) -> int:
@@ -71,16 +70,16 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         for sampler in (
             Sampler("ddim", "DDIM", spaced=False, eta=True),
             Sampler("euler", "Euler"),
-            Sampler("euler_a", "Euler a", inherits=False, noisy=True),
+            Sampler("euler_a", "Euler a", inherits=False),
             Sampler("heun", "Heun", twice=True),
             Sampler("lms", "LMS"),
             Sampler("dpmpp_2m", "DPM++ 2M"),
-            Sampler("dpmpp_2m_sde", "DPM++ 2M SDE", noisy=True),
-            Sampler("dpmpp_2s_a", "DPM++ 2S a", twice=True, inherits=False, noisy=True),
+            Sampler("dpmpp_2m_sde", "DPM++ 2M SDE"),
+            Sampler("dpmpp_2s_a", "DPM++ 2S a", twice=True, inherits=False),
             Sampler("dpmpp_3m", "DPM++ 3M"),
             Sampler("unipc", "UniPC"),
             Sampler("pndm", "PLMS", extra=True, spaced=False),
-            Sampler("lcm", "LCM", spaced=False, noisy=True),
+            Sampler("lcm", "LCM", spaced=False),
         )
     }
 )
