@@ -153,7 +153,7 @@ class _Hub:
             if isinstance(chain, errors.HfHubHTTPError):
                 return f"{where} answers {chain.response.status_code}"
             error, chain = chain, chain.__cause__
-        return f"{where} cannot be asked: {type(error).__name__}: {_first_line(error)}"
+        return f"fetching from {where} failed: {type(error).__name__}: {_first_line(error)}"
 
     def _cached(self) -> Path | None:
         """The folder of what was fetched before, if it is complete."""
