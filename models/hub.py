@@ -16,8 +16,8 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from models.bounds import brief
-from models.files import MAX_JSON_BYTES, CheckpointError, read_json
+from models.bounds import brief, size
+from models.files import CheckpointError, read_json
 from models.hub_files import INDEX, Wanted, named
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ _FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".git")  # no reposito
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MISSING = "huggingface_hub, which is not installed: pip install huggingface_hub"
 _LONGEST_REASON = 200  # characters of what a library says
+_MOST = 8 << 20  # bytes of a file that is no weights; the largest is a tokenizer.json of 3.6 MB
 _SPARE = 1 << 20  # bytes of a disk, for links and listings
 
 
@@ -182,7 +183,7 @@ class _Hub:
             need = sum(sizes[name] for name in missing)
             self._check_disk(need)
             tell(
-                f"{self._repository}: fetching {len(missing)} files, {_bytes(need)}, into "
+                f"{self._repository}: fetching {len(missing)} files, {size(need)}, into "
                 f"{self._cache}"
             )
         for name in missing:
@@ -194,10 +195,8 @@ class _Hub:
 
     def _small(self, name: str, commit: str, sizes: Mapping[str, int]) -> Path:
         """A file that is read whole, of bounded size."""
-        if sizes[name] > MAX_JSON_BYTES:
-            raise CheckpointError(
-                f"{name} has {sizes[name]:,} bytes; allowed: up to {MAX_JSON_BYTES:,}"
-            )
+        if sizes[name] > _MOST:
+            raise CheckpointError(f"{name} has {sizes[name]:,} bytes; allowed: up to {_MOST:,}")
         return self._get(name, commit)
 
     def _get(self, name: str, revision: str | None) -> Path:
@@ -212,7 +211,7 @@ class _Hub:
         there = next(path for path in (self._cache, *self._cache.parents) if path.exists())
         if (free := shutil.disk_usage(there).free) < need + _SPARE:
             raise CheckpointError(
-                f"fetching it takes {_bytes(need)}; {_bytes(free)} are free on the disk of "
+                f"fetching it takes {size(need)}; {size(free)} are free on the disk of "
                 f"{self._cache}; HF_HOME names another place"
             )
 
@@ -262,14 +261,6 @@ def _is_file(text: str) -> bool:
 def _leaves(revision: str) -> bool:
     """Whether a revision, which names a file in the cache, would lie elsewhere."""
     return not {"", ".", ".."}.isdisjoint(revision.split("/")) if revision else False
-
-
-def _bytes(count: int) -> str:
-    """As disks are measured: 3.4 GB."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
 
 
 def _first_line(error: BaseException) -> str:

@@ -16,8 +16,9 @@ INDEX = "model_index.json"
 _NETWORKS = ("unet", "vae", "vqvae")
 _TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 _TOKENIZERS = ("tokenizer", "tokenizer_2")
+COMPONENTS = (*_NETWORKS, *_TEXT_ENCODERS, *_TOKENIZERS, "scheduler")  # folders of those built
 _CONFIG, _SCHEDULE = "config.json", "scheduler/scheduler_config.json"
-_VOCABULARY = ("vocab.json", "merges.txt")  # else tokenizer.json, which has both
+_WHOLE, _VOCABULARY = "tokenizer.json", ("vocab.json", "merges.txt")  # the first has all of it
 _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _OTHER_FORMATS = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack", ".onnx", ".h5")
 _SHOWN = 4  # names in a message
@@ -131,8 +132,7 @@ def _inside(folder: str, names: Collection[str]) -> list[str]:
 
 
 def _tokenizer(names: Collection[str]) -> list[str]:
-    alone = not {*_VOCABULARY} <= {*names} and "tokenizer.json" in names
-    vocabulary = ("tokenizer.json",) if alone else _VOCABULARY
+    vocabulary = (_WHOLE,) if _WHOLE in names else _VOCABULARY
     return [*vocabulary, *(name for name in _SETTINGS if name in names)]
 
 

@@ -30,16 +30,13 @@ class SmallHub:
     def commit(self, repository: str, revision: str = "main") -> str:
         """40 hexadecimal digits, of a revision's name or of itself."""
         names = self.repositories[repository]
-        made = {hashlib.sha1(f"{repository} {name}".encode()).hexdigest(): name for name in names}
-        return next((c for c, name in made.items() if revision in (c, name)), "")
+        made = {name: _commit(folder) for name, folder in names.items()}
+        return next((c for name, c in made.items() if revision in (c, name)), "")
 
     def folder(self, repository: str, commit: str) -> Path:
         """What is in a commit."""
-        return next(
-            folder
-            for name, folder in self.repositories[repository].items()
-            if self.commit(repository, name) == commit
-        )
+        folders = self.repositories[repository].values()
+        return next(folder for folder in folders if _commit(folder) == commit)
 
     @contextmanager
     def running(self) -> Iterator[str]:
@@ -54,6 +51,10 @@ class SmallHub:
             finally:
                 server.shutdown()
                 thread.join()
+
+
+def _commit(folder: Path) -> str:
+    return hashlib.sha1(str(folder).encode()).hexdigest()
 
 
 class _Handler(BaseHTTPRequestHandler):
