@@ -18,6 +18,7 @@ from models.weight_files import open_weights
 
 _SCHEDULE = "scheduler/scheduler_config.json"
 _BYTES = {"float32": 4, "float16": 2}  # of a number; bfloat16 is as float16
+_FLOATS = ("BF16", "F16", "F32", "F64")  # others are positions, no parameters
 _TEXT_WIDTHS = {768: "1.x", 1024: "2.x"}  # of what the UNet of a Stable Diffusion reads
 _INPUTS = {9: "inpainting", 8: "editing by instructions", 5: "depth", 7: "upscaling"}
 
@@ -107,20 +108,16 @@ def describe(path: Path) -> Description:
     if tell is None:
         allowed = ", ".join(_BY_UNET)
         raise ConfigError(f"{path / INDEX}: unet is {brief(unet)}; allowed: {allowed}")
-    told = tell(path, index)
+    told = tell(path)
     schedule, notes = SchedulerConfig.read(path / _SCHEDULE)
     components = dict(_components(path, index, wanted))
     vae = "vae" if "vae" in components else "vqvae"
-    vae_config = read_json(path / vae / "config.json")
-    factor = 2 ** (len(_widths(path / vae / "config.json", vae_config)) - 1)
+    config = path / vae / "config.json"
+    vae_config = read_json(config)
+    factor = 2 ** (len(_widths(config, vae_config)) - 1)
     height, width = (side * factor or None for side in told.latent_size)
     # AutoencoderKL's own default is to be in float32.
     fixed = components[vae].parameters if vae_config.get("force_upcast", True) else 0
-    parameters = sum(component.parameters for component in components.values())
-    memory = {
-        name: Memory((parameters - fixed) * size + fixed * _BYTES["float32"], told.drawing)
-        for name, size in _BYTES.items()
-    }
     return Description(
         path=str(path),
         family=told.family,
@@ -132,12 +129,23 @@ def describe(path: Path) -> Description:
         width=width,
         height=height,
         components=components,
-        memory=memory,
+        memory=_memory(components, fixed, told.drawing),
         notes=(*told.notes, *notes),
     )
 
 
-def _by_class(folder: Path, _: Mapping[str, Any]) -> _Told:
+def _memory(
+    components: Mapping[str, Component], fixed: int, drawing: int | None
+) -> dict[str, Memory]:
+    """By the type of the networks; `fixed` parameters are in float32 whatever that is."""
+    others = sum(component.parameters for component in components.values()) - fixed
+    return {
+        name: Memory(others * size + fixed * _BYTES["float32"], drawing)
+        for name, size in _BYTES.items()
+    }
+
+
+def _by_class(folder: Path) -> _Told:
     """A model that draws classes, or whatever it was trained on."""
     index = ModelIndex.read(folder)
     unet, unet_notes = UNet2DConfig.read(folder / "unet/config.json")
@@ -152,7 +160,7 @@ def _by_class(folder: Path, _: Mapping[str, Any]) -> _Told:
     )
 
 
-def _by_prompt(folder: Path, _: Mapping[str, Any]) -> _Told:
+def _by_prompt(folder: Path) -> _Told:
     """A Stable Diffusion, by the configuration of its UNet alone."""
     path = folder / "unet/config.json"
     unet = read_json(path)
@@ -178,7 +186,7 @@ def _stable_diffusion(unet: Mapping[str, Any]) -> str:
     return family + (f", {_INPUTS[inputs]}" if inputs in _INPUTS else "")
 
 
-_BY_UNET: Mapping[str, Callable[[Path, Mapping[str, Any]], _Told]] = {
+_BY_UNET: Mapping[str, Callable[[Path], _Told]] = {
     "UNet2DModel": _by_class,
     "UNet2DConditionModel": _by_prompt,
 }
@@ -220,9 +228,6 @@ def _components(
                 tuple(sorted({dtype for dtype, _ in held if dtype in _FLOATS})),
             ),
         )
-
-
-_FLOATS = ("BF16", "F16", "F32", "F64")  # others are positions, no parameters
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, int]]:

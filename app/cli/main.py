@@ -32,7 +32,8 @@ def cli() -> None:
 
 @cli.command(epilog=_EPILOG_SERVE)
 @click.option(
-    "--models", help="Comma-separated: shipped names, paths, owner/name of the hub. [default: digits]"
+    "--models",
+    help="Comma-separated: shipped names, paths, owner/name of the hub. [default: digits]",
 )
 @click.option("--host", help="Name or address to listen on. [default: localhost]")
 @click.option("--port", type=int, help="Port to listen on. [default: 8000]")

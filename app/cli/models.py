@@ -59,9 +59,11 @@ def _table(told: "Description") -> str:
     }
     for name, memory in told.memory.items():
         drawing = "" if memory.drawing is None else f" and {size(memory.drawing)} to draw an image"
-        facts[f"memory, {name}"] = f"{size(memory.total)}: {size(memory.weights)} of weights{drawing}"
+        facts[f"memory, {name}"] = (
+            f"{size(memory.total)}: {size(memory.weights)} of weights{drawing}"
+        )
     facts |= {f"note {number}": note for number, note in enumerate(told.notes, 1)}
-    rows = [("component", "class", "parameters", "bytes", "stored as")]
+    rows: list[tuple[str, ...]] = [("component", "class", "parameters", "bytes", "stored as")]
     rows += [
         (
             name,

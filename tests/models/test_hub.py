@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from huggingface_hub import constants
 
+from app.cli.main import cli
 from models.files import CheckpointError
 from models.hub import Repository, fetch
 from models.hub_files import Wanted
 from models.library import Located, find, locate
+from models.pipeline import LatentDiffusion
 from tests.small_hub import SmallHub
 
 ROOT = Path(__file__).parents[2]
@@ -214,9 +217,7 @@ def test_refusals_are_one_clear_line(
     assert message.format(url=hub.url) in refusal(repository)
 
 
-def test_a_token_opens_a_gated_repository(
-    hub: SmallHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_token_opens_a_gated_repository(hub: SmallHub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.gated = {"a/b"}
     monkeypatch.setenv("HF_TOKEN", hub.token)
     assert names(find("a/b")) == WANTED
@@ -318,7 +319,9 @@ def test_a_file_that_is_not_there_is_named(removed: str, added: str, message: st
 
 def test_several_variants_without_a_plain_one_are_refused() -> None:
     names = {f"vae/diffusion_pytorch_model.{v}.safetensors" for v in ("fp16", "bf16")}
-    with pytest.raises(CheckpointError, match="vae: .* several variants: bf16, fp16; allowed: one"):
+    with pytest.raises(
+        CheckpointError, match=r"vae: .* several variants: bf16, fp16; allowed: one"
+    ):
         wanted((WANTED - {"vae/diffusion_pytorch_model.safetensors"}) | names)
 
 
@@ -348,15 +351,16 @@ def test_names_of_the_hub(tmp_path: Path, text: str, repository: Repository) -> 
     assert locate(f"mine={text}") == Located("mine", repository)
 
 
+_NO_NAMES = """b a/b/c ./a/b ../a/b /a/b ~/b a/b@ a/b@.. a/b@x/../y a/b@/x a--b/c a/b..c a/.b a/b.git
+a/b.safetensors a/b.CKPT é/b a/b?c a/b@x@y a/b#1""".split()
+
+
 @pytest.mark.parametrize(
-    "text",
-    ["b", "a/b/c", "./a/b", "../a/b", "/a/b", "~/b", "a/b@", "a/b@..", "a/b@x/../y", "a/b@/x"]
-    + ["a--b/c", "a/b..c", "a/.b", "a/b.git", "a/b.safetensors", "a/b.CKPT", "é/b", f"a/{'b' * 96}"]
-    + ["a/b?c", "a/b c", "a/b\n"],
+    "text", [*_NO_NAMES, "a/b c", "a/b\n", f"a/{'b' * 96}", "a/b@" + "x" * 129]
 )
 def test_what_is_no_name_of_the_hub(text: str) -> None:
     assert Repository.parse(text) is None
-    with pytest.raises(CheckpointError, match="no model .*owner/name of the Hugging Face hub"):
+    with pytest.raises(CheckpointError, match=r"no model .*owner/name of the Hugging Face hub"):
         locate(text)
     with pytest.raises(CheckpointError, match="is no name of the hub; allowed: hf://owner/name"):
         locate(f"hf://{text}")
@@ -377,9 +381,9 @@ def test_without_huggingface_hub_one_line_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(CheckpointError, match="no model 'a/b' here; .*: pip install hugg"):
+    with pytest.raises(CheckpointError, match=r"no model 'a/b' here; .*: pip install hugg"):
         locate("a/b")
-    with pytest.raises(CheckpointError, match="hf://a/b: .*not installed: pip install hugg"):
+    with pytest.raises(CheckpointError, match=r"hf://a/b: .*not installed: pip install hugg"):
         fetch(Repository("a/b"))
 
 
@@ -391,6 +395,27 @@ def test_the_server_s_process_does_not_import_huggingface_hub() -> None:
         "assert not {'torch', 'huggingface_hub'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_model_of_the_hub_draws_as_the_folder_that_it_was_made_of(
+    hub: SmallHub, tiny: LatentDiffusion, tiny_folder: Path, tmp_path: Path
+) -> None:
+    hub.repositories["a/tiny"] = {"v1": tiny_folder}
+    fetched = LatentDiffusion.open("a/tiny@v1")
+    wanted = {"steps": 2, "seeds": [3]}
+    assert fetched.sample(["dog"], **wanted).equal(tiny.sample(["dog"], **wanted))
+    told = CliRunner().invoke(cli, ["models", "a/tiny@v1"]).output
+    assert "class-conditional" in told
+    assert hub.commit("a/tiny", "v1") in told
+    flags = ["--class", "dog", "--steps", "2", "--seed", "3", "--out"]
+    for name, model in (("a.png", "a/tiny@v1"), ("b.png", str(tiny_folder))):
+        out = [*flags, str(tmp_path / name), "--model", model]
+        result = CliRunner().invoke(cli, ["sample", *out], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert (
+        CliRunner().invoke(cli, ["models", "a/nothing"]).output.startswith("Error: hf://a/nothing")
+    )
 
 
 @pytest.mark.slow
