@@ -98,7 +98,7 @@ def fetch(repository: Repository, tell: Tell = log.warning) -> Path:
     try:
         return hub.fetched(tell)
     except CheckpointError as error:
-        raise CheckpointError(f"{repository}: {error}") from error
+        raise CheckpointError(f"{repository}: {hub.within(str(error))}") from error
     except Exception as error:  # those of its HTTP client and of the system: no common class
         raise CheckpointError(f"{repository}: {hub.reason(error)}") from error
 
@@ -123,6 +123,10 @@ class _Hub:
             if folder := self._cached():
                 tell(f"{self._repository}: taken from the cache, because {self.reason(error)}")
                 return folder
+            if isinstance(error, self._library.errors.OfflineModeIsEnabled):
+                raise CheckpointError(
+                    f"it is not complete in the cache, and {self.reason(error)}"
+                ) from error
             raise
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         folder = self._complete(str(info.sha), sizes, tell)
@@ -148,13 +152,17 @@ class _Hub:
             if isinstance(chain, errors.RevisionNotFoundError):
                 return f"the repository has no such revision at {where}"
             if isinstance(chain, errors.OfflineModeIsEnabled):
-                return f"it is not complete in {self._cache}, and HF_HUB_OFFLINE is set"
+                return "HF_HUB_OFFLINE is set"
             if isinstance(chain, OSError) and chain.errno in (errno.ENOSPC, errno.EDQUOT):
-                return f"the disk of {self._cache} is full; HF_HOME names another place"
+                return "the disk of the cache is full; HF_HOME names another place"
             if isinstance(chain, errors.HfHubHTTPError):
                 return f"{where} answers {chain.response.status_code}"
             error, chain = chain, chain.__cause__
         return f"fetching from {where} failed: {type(error).__name__}: {_first_line(error)}"
+
+    def within(self, text: str) -> str:
+        """A message with the names of files in the repository for their paths in the cache."""
+        return re.sub(rf"{re.escape(str(self._cache))}/\S*?/snapshots/\w+/", "", text)
 
     def _cached(self) -> Path | None:
         """The folder of what was fetched before, if it is complete."""
@@ -212,7 +220,7 @@ class _Hub:
         if (free := shutil.disk_usage(there).free) < need + _SPARE:
             raise CheckpointError(
                 f"fetching it takes {size(need)}; {size(free)} are free on the disk of "
-                f"{self._cache}; HF_HOME names another place"
+                "the cache; HF_HOME names another place"
             )
 
     @property

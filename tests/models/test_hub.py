@@ -141,8 +141,7 @@ def test_what_is_in_the_cache_is_not_fetched_again(
     assert not told
     offline()
     assert fetch(Repository("a/b"), told.append) == folder
-    (line,) = told
-    assert "HF_HUB_OFFLINE is set" in str(line)
+    assert told == ["hf://a/b: taken from the cache, because HF_HUB_OFFLINE is set"]
 
 
 def test_fetching_goes_on_where_it_was_interrupted(
@@ -154,7 +153,7 @@ def test_fetching_goes_on_where_it_was_interrupted(
     hub.asked.clear()
     with monkeypatch.context() as patched:
         patched.setattr(constants, "HF_HUB_OFFLINE", True)
-        assert "it is not complete in " in refusal("a/b")
+        assert "it is not complete in the cache, and HF_HUB_OFFLINE is set" in refusal("a/b")
     assert names(find("a/b")) == WANTED
     assert before.isdisjoint(hub.asked)
 
@@ -181,8 +180,8 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(
     assert find(f"hf://a/b@{commit}") == folder, "what is complete is not asked for"
     offline()
     assert find("a/b@v2") == find(f"a/b@{commit}") == folder
-    assert "it is not complete in " in refusal("a/b")
-    assert "it is not complete in " in refusal("a/b@v1")
+    assert "it is not complete in the cache, and HF_HUB_OFFLINE is set" in refusal("a/b")
+    assert "it is not complete in the cache, and HF_HUB_OFFLINE is set" in refusal("a/b@v1")
 
 
 def test_a_hub_that_does_not_answer_is_replaced_by_the_cache(
@@ -234,20 +233,26 @@ def test_a_disk_that_is_full(hub: SmallHub, monkeypatch: pytest.MonkeyPatch) -> 
     free = type("Usage", (), {"free": 10**6})  # for the index it is enough
     with monkeypatch.context() as patched:
         patched.setattr("models.hub.shutil.disk_usage", lambda _: free)
-        assert "; 1.0 MB are free on the disk of " in refusal("a/b")
+        assert "; 1.0 MB are free on the disk of the cache; HF_HOME" in refusal("a/b")
     assert hub.asked == ["model_index.json"], "told before the rest is fetched"
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", full)
-    assert "is full; HF_HOME names another place" in refusal("a/b")
+    assert "the disk of the cache is full; HF_HOME names another place" in refusal("a/b")
 
 
 def test_a_file_too_large_to_be_read_is_not_fetched(hub: SmallHub) -> None:
     (hub.repositories["a/b"]["main"] / "tokenizer/vocab.json").write_bytes(b" " * (9 << 20))
     assert "tokenizer/vocab.json has 9,437,184 bytes; allowed: up to 8,388,608" in refusal("a/b")
     assert "tokenizer/vocab.json" not in hub.asked
+
+
+def test_what_is_wrong_with_a_file_is_told_without_where_the_cache_is(hub: SmallHub) -> None:
+    (hub.repositories["a/b"]["main"] / "model_index.json").write_text("[]")
+    told = refusal("a/b")
+    assert told == "hf://a/b: model_index.json: a JSON object is needed, found list"
 
 
 def test_shards_are_those_of_the_index(hub: SmallHub, tmp_path: Path) -> None:
@@ -351,13 +356,12 @@ def test_names_of_the_hub(tmp_path: Path, text: str, repository: Repository) -> 
     assert locate(f"mine={text}") == Located("mine", repository)
 
 
-_NO_NAMES = """b a/b/c ./a/b ../a/b /a/b ~/b a/b@ a/b@.. a/b@x/../y a/b@/x a--b/c a/b..c a/.b a/b.git
-a/b.safetensors a/b.CKPT é/b a/b?c a/b@x@y a/b#1""".split()
+_PATHS = ("b", "a/b/c", "./a/b", "../a/b", "/a/b", "~/b", "a/b.safetensors", "a/b.CKPT")
+_IDS = ("a--b/c", "a/b..c", "a/.b", "a/b.git", "é/b", "a/b?c", "a/b#1", "a/b c", "a/b\n")
+_REVISIONS = ("a/b@", "a/b@..", "a/b@x/../y", "a/b@/x", "a/b@x@y", "a/b@" + "x" * 129)
 
 
-@pytest.mark.parametrize(
-    "text", [*_NO_NAMES, "a/b c", "a/b\n", f"a/{'b' * 96}", "a/b@" + "x" * 129]
-)
+@pytest.mark.parametrize("text", [*_PATHS, *_IDS, *_REVISIONS, f"a/{'b' * 96}"])
 def test_what_is_no_name_of_the_hub(text: str) -> None:
     assert Repository.parse(text) is None
     with pytest.raises(CheckpointError, match=r"no model .*owner/name of the Hugging Face hub"):
@@ -398,7 +402,7 @@ def test_the_server_s_process_does_not_import_huggingface_hub() -> None:
 
 
 def test_a_model_of_the_hub_draws_as_the_folder_that_it_was_made_of(
-    hub: SmallHub, tiny: LatentDiffusion, tiny_folder: Path, tmp_path: Path
+    hub: SmallHub, tiny: LatentDiffusion, tiny_folder: Path
 ) -> None:
     hub.repositories["a/tiny"] = {"v1": tiny_folder}
     fetched = LatentDiffusion.open("a/tiny@v1")
@@ -407,15 +411,21 @@ def test_a_model_of_the_hub_draws_as_the_folder_that_it_was_made_of(
     told = CliRunner().invoke(cli, ["models", "a/tiny@v1"]).output
     assert "class-conditional" in told
     assert hub.commit("a/tiny", "v1") in told
-    flags = ["--class", "dog", "--steps", "2", "--seed", "3", "--out"]
-    for name, model in (("a.png", "a/tiny@v1"), ("b.png", str(tiny_folder))):
-        out = [*flags, str(tmp_path / name), "--model", model]
-        result = CliRunner().invoke(cli, ["sample", *out], catch_exceptions=False)
+    nothing = CliRunner().invoke(cli, ["models", "a/nothing"])
+    assert nothing.output.startswith("Error: hf://a/nothing: no such repository")
+
+
+@pytest.mark.slow
+def test_sample_and_verify_take_names_of_the_hub(
+    hub: SmallHub, tiny_folder: Path, tmp_path: Path
+) -> None:
+    hub.repositories["a/tiny"] = {"main": tiny_folder}
+    out = str(tmp_path / "dog.png")
+    flags = ["--model", "a/tiny", "--class", "dog", "--steps", "2", "--seed", "3", "--out", out]
+    for command in (["sample", *flags], ["verify", out, "--model", "hf://a/tiny"]):
+        result = CliRunner().invoke(cli, command, catch_exceptions=False)
         assert result.exit_code == 0, result.output
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    assert (
-        CliRunner().invoke(cli, ["models", "a/nothing"]).output.startswith("Error: hf://a/nothing")
-    )
+    assert "same: all 256 pixels" in result.output
 
 
 @pytest.mark.slow
