@@ -20,6 +20,7 @@ _SCHEDULE = "scheduler/scheduler_config.json"
 _BYTES = {"float32": 4, "float16": 2}  # of a number; bfloat16 is as float16
 _FLOATS = ("BF16", "F16", "F32", "F64")  # others are positions, no parameters
 _TEXT_WIDTHS = {768: "1.x", 1024: "2.x"}  # of what the UNet of a Stable Diffusion reads
+_LONGEST_NAME = 80  # characters of a class
 _INPUTS = {9: "inpainting", 8: "editing by instructions", 5: "depth", 7: "upscaling"}
 
 
@@ -101,6 +102,8 @@ def describe(path: Path) -> Description:
         CheckpointError: it is none, or a file that describes it is wrong or missing; the message
             names the file.
     """
+    if not (path / INDEX).exists():
+        raise CheckpointError(f"{path}: not a model folder: {INDEX} is missing")
     index = read_json(path / INDEX)
     wanted = _wanted(path, index)
     unet = _class_name(index, "unet")
@@ -176,14 +179,15 @@ def _stable_diffusion(unet: Mapping[str, Any]) -> str:
     if unet.get("addition_embed_type") == "text_time":
         family = "Stable Diffusion XL"  # of 2,048 in all; its refiner reads one text of 1,280
         family += " refiner" if width == 1280 else ""
-    elif width in _TEXT_WIDTHS:
+    elif isinstance(width, int) and width in _TEXT_WIDTHS:
         family = f"Stable Diffusion {_TEXT_WIDTHS[width]}"
     else:  # of another width, as in tests: the files of 1.x have convolutions about attention
         family = f"Stable Diffusion {'2.x' if unet.get('use_linear_projection') is True else '1.x'}"
         family += f", texts of width {brief(width)}"
     if unet.get("time_cond_proj_dim") is not None:
         family += ", distilled with its guidance"
-    return family + (f", {_INPUTS[inputs]}" if inputs in _INPUTS else "")
+    special = _INPUTS.get(inputs) if isinstance(inputs, int) else None
+    return f"{family}, {special}" if special else family
 
 
 _BY_UNET: Mapping[str, Callable[[Path], _Told]] = {
@@ -239,12 +243,14 @@ def _tensors(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def _class_name(index: Mapping[str, Any], component: str) -> str:
-    return str(index[component][1]) if component in index else ""
+    """As the index has it; a terminal is to show it, so it is quoted if it is no class's name."""
+    _, name = index[component]
+    return name if name.isidentifier() and len(name) <= _LONGEST_NAME else brief(name)
 
 
 def _widths(path: Path, config: Mapping[str, Any]) -> list[int]:
     widths = config.get("block_out_channels", [64])  # AutoencoderKL's default
-    _check(path, "block_out_channels", widths, tuple[int, ...])
+    _check(path, "block_out_channels", widths, Annotated[tuple[int, ...], Length(1, 8)])
     return list(widths)
 
 

@@ -27,6 +27,7 @@ SCHEME = "hf://"
 _FORM = re.compile(r"([\w.-]{1,96}/[\w.-]{1,96})(?:@([\w./+-]{1,128}))?", re.ASCII)
 _PART = re.compile(r"\w(?:.*\w)?", re.ASCII)  # what an owner and a repository are called
 _FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".git")  # no repository ends so
+_BRANCH = "main"  # the default one, of every repository
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MISSING = "huggingface_hub, which is not installed: pip install huggingface_hub"
 _LONGEST_REASON = 200  # characters of what a library says
@@ -111,8 +112,8 @@ class _Hub:
 
     def fetched(self, tell: Tell) -> Path:
         """As `fetch`; errors may be the library's own."""
-        revision = self._repository.revision
-        pinned = revision is not None and _COMMIT.fullmatch(revision) is not None
+        revision = self._repository.revision or _BRANCH
+        pinned = _COMMIT.fullmatch(revision) is not None
         if pinned and (folder := self._cached()):
             return folder
         try:
@@ -167,7 +168,7 @@ class _Hub:
     def _cached(self) -> Path | None:
         """The folder of what was fetched before, if it is complete."""
         there = self._library.try_to_load_from_cache(
-            self._repository.id, INDEX, revision=self._repository.revision
+            self._repository.id, INDEX, revision=self._repository.revision or _BRANCH
         )
         if not isinstance(there, str):
             return None
@@ -207,7 +208,7 @@ class _Hub:
             raise CheckpointError(f"{name} has {sizes[name]:,} bytes; allowed: up to {_MOST:,}")
         return self._get(name, commit)
 
-    def _get(self, name: str, revision: str | None) -> Path:
+    def _get(self, name: str, revision: str) -> Path:
         path = self._library.hf_hub_download(self._repository.id, name, revision=revision)
         return Path(path)
 

@@ -20,7 +20,7 @@ COMPONENTS = (*_NETWORKS, *_TEXT_ENCODERS, *_TOKENIZERS, "scheduler")  # folders
 _CONFIG, _SCHEDULE = "config.json", "scheduler/scheduler_config.json"
 _WHOLE, _VOCABULARY = "tokenizer.json", ("vocab.json", "merges.txt")  # the first has all of it
 _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_OTHER_FORMATS = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack", ".onnx", ".h5")
+_PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _SHOWN = 4  # names in a message
 
 
@@ -87,10 +87,10 @@ def source(stem: str, names: Collection[str], folder: str) -> str:
             f"{folder}: {plain} is missing, and there are several variants: "
             f"{_listed(variants)}; allowed: one, or one of them as {plain}"
         )
-    if others := [name for name in names if name.endswith(_OTHER_FORMATS)]:
+    if pickles := [name for name in names if name.endswith(_PICKLES)]:
         raise CheckpointError(
-            f"{folder}: {plain} is missing; {_listed(others)} is never opened, because pickles can "
-            "run code: a version in safetensors is needed"
+            f"{folder}: {plain} is missing; never opened, because a pickle can run code when it is "
+            f"read: {_listed(pickles)}"
         )
     raise CheckpointError(f"{folder}: {plain} is missing")
 
@@ -102,19 +102,16 @@ def named(index: str, weight_map: object, names: Collection[str]) -> tuple[str, 
         CheckpointError: it names another file, or none.
     """
     folder = index.rpartition("/")[0]
-    found = {*weight_map.values()} if isinstance(weight_map, dict) else set()
-    wrong = [
-        name
-        for name in found
-        if not isinstance(name, str)
-        or not name.endswith(".safetensors")
-        or "/" in name
-        or f"{folder}/{name}" not in names
-    ]
+    found = [*weight_map.values()] if isinstance(weight_map, dict) else []
+    wrong = [name for name in found if not _is_shard(name) or f"{folder}/{name}" not in names]
     if wrong or not found:
         what = f"names {brief(wrong[0])}, which is not there" if wrong else "names no file"
         raise CheckpointError(f"{index}: weight_map {what}")
-    return tuple(sorted(f"{folder}/{name}" for name in found))
+    return tuple(sorted({f"{folder}/{name}" for name in found}))
+
+
+def _is_shard(name: object) -> bool:
+    return isinstance(name, str) and name.endswith(".safetensors") and "/" not in name
 
 
 def _is_component(value: object) -> bool:

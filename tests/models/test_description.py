@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from app.cli.main import cli
 from models import checkpoint
 from models.description import describe
-from models.files import CheckpointError, write_json
+from models.files import CheckpointError, read_json, write_json
 from models.library import find
 from models.memory import activations, parameters
 from models.pipeline import LatentDiffusion
@@ -146,6 +146,7 @@ def test_shards_are_counted_together(folder: Callable[..., Path]) -> None:
         ("unet/config.json", '{"sample_size": [1]}', "config.json: sample_size has 1 values"),
         ("unet/config.json", '{"sample_size": "x"}', "config.json: sample_size is 'x'; allowed"),
         ("vae/config.json", '{"block_out_channels": 3}', "block_out_channels is 3; allowed"),
+        ("vae/config.json", '{"block_out_channels": []}', "block_out_channels has 0 values"),
         ("scheduler/scheduler_config.json", '{"_class_name": "Flow"}', "_class_name is 'Flow'"),
         ("unet/config.json", None, "unet/config.json is missing"),
         ("text_encoder/model.safetensors", None, "text_encoder: model.safetensors is missing"),
@@ -161,6 +162,17 @@ def test_what_is_wrong_is_named(
     with pytest.raises(CheckpointError, match=message) as caught:
         describe(there)
     assert str(there) in str(caught.value)
+
+
+def test_what_others_wrote_is_shown_and_not_obeyed(folder: Callable[..., Path]) -> None:
+    there = folder()
+    index = read_json(there / "model_index.json")
+    write_json(there / "model_index.json", index | {"text_encoder": ["x", "\x1b[2J" + "y" * 999]})
+    odd = {"cross_attention_dim": [1, 2], "in_channels": [9]}
+    write_json(there / "unet/config.json", read_json(there / "unet/config.json") | odd)
+    table = CliRunner().invoke(cli, ["models", str(there)], catch_exceptions=False).output
+    assert "Stable Diffusion 1.x, texts of width [1, 2]" in table
+    assert all(line.isprintable() and len(line) < 300 for line in table.splitlines())
 
 
 def test_the_command_prints_a_table_or_json(folder: Callable[..., Path]) -> None:
@@ -185,7 +197,7 @@ def test_the_command_prints_a_table_or_json(folder: Callable[..., Path]) -> None
 
 def test_what_cannot_be_described_is_one_line(tmp_path: Path) -> None:
     for model, message in (
-        (str(tmp_path), "model_index.json: cannot be read"),
+        (str(tmp_path), "not a model folder: model_index.json is missing"),
         ("nothing", "no model 'nothing'; shipped: digits"),
     ):
         result = CliRunner().invoke(cli, ["models", model])
