@@ -14,6 +14,7 @@ from app.engine.job import MAX_PRIORITY, MAX_TIMEOUT
 from app.http.origins import Access
 from app.http.proxies import PREFIX
 from models.bounds import brief
+from models.hub import Repository
 from models.library import locate, split
 
 _List = Annotated[tuple[str, ...], NoDecode]
@@ -38,7 +39,8 @@ class Settings(BaseSettings):
 
     models: _List = Field(
         ("digits",),
-        description="Comma-separated: names of shipped models, paths of model folders, name=path.",
+        description="Comma-separated: names of shipped models, paths of model folders and of "
+        ".safetensors files, owner/name or owner/name@revision of the Hugging Face hub, name=path.",
     )
     host: str = Field(
         "localhost",
@@ -247,8 +249,8 @@ class Settings(BaseSettings):
         return Access.of(self.host, self.cors_origins, self.allowed_hosts)
 
     @property
-    def folders(self) -> dict[str, Path]:
-        """Name -> folder of every model; see `locate`. The first is default."""
+    def folders(self) -> dict[str, Path | Repository]:
+        """Name -> where every model is; see `locate`. The first is default. Nothing is fetched."""
         return dict(locate(name) for name in self.models)
 
 

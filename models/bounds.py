@@ -29,6 +29,14 @@ def brief(value: object) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
 
 
+def size(count: int) -> str:
+    """A number of bytes in the units of disks and networks, as 3.4 GB."""
+    for unit, many in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= many:
+            return f"{count / many:.1f} {unit}"
+    return f"{count} bytes"
+
+
 @dataclass(frozen=True)
 class Range:
     """The numbers from `low` to `high`; `low` itself is not one of them if `above`."""

@@ -1,4 +1,4 @@
-"""The models that ship, and how a name or a path becomes a folder. Standard library only."""
+"""The models that ship, and how a name or a path becomes a model. Standard library only."""
 
 import contextlib
 import json
@@ -7,17 +7,28 @@ from typing import NamedTuple
 
 from models.bounds import brief
 from models.files import CheckpointError
+from models.hub import SCHEME, Repository, Tell, fetch, log, why_not
 
 WEIGHTS = Path(__file__).parent / "weights"
 _LONGEST_NAME = 100  # characters of a name that a user gives; a file system allows 255
 _RUN = "model"  # the folder that training writes into each run
+_FILE = ".safetensors"
+_PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+_FORMS = (
+    "a path to a model folder or to a .safetensors file, or owner/name of the Hugging Face hub, "
+    "or name=path"
+)
 
 
 class Located(NamedTuple):
-    """A model folder, and what the model is called."""
+    """What a model is called, and where it is: a folder, a `.safetensors` file, or the hub."""
 
     name: str
-    folder: Path
+    place: Path | Repository
+
+    def fetched(self, tell: Tell = log.warning) -> Path:
+        """The folder or the file, fetched first if it is on the hub; see `models.hub.fetch`."""
+        return self.place if isinstance(self.place, Path) else fetch(self.place, tell)
 
 
 def shipped() -> dict[str, Path]:
@@ -26,47 +37,51 @@ def shipped() -> dict[str, Path]:
 
 
 def locate(text: str) -> Located:
-    """A model by its shipped name, by the path of its folder, or by `name=` and one of these.
+    """A model by its shipped name, its path or its name on the hub, or by `name=` and one of these.
+
+    A shipped name goes before a path, and a path that exists before a name on the hub, which is
+    `owner/name` or `owner/name@revision`. `./name` is always a path, `hf://owner/name` never.
+    Nothing is fetched.
 
     A folder is called by the last part of its path as it was given. `runs/shoes/model` is called
-    `shoes`, and a snapshot in the cache of huggingface_hub is called by its repository.
+    `shoes`, and a snapshot in the cache of huggingface_hub is called by its repository, as is what
+    is on the hub. A file is called by its name without `.safetensors`.
 
     Raises:
         CheckpointError: none of these; the message lists what ships. Or a name or a path that is
             not printable: names are written into messages, headers and files.
     """
-    known = shipped()
-    if text in known:
-        return Located(text, known[text])
-    if folder := _folder(text):
-        return Located(_name_of(text), folder)
+    if found := _located(text):
+        return found
     name, equals, rest = text.partition("=")
-    if equals and (folder := known.get(rest) or _folder(rest)):
+    if equals and (found := _located(rest)):
         plain = name.isprintable() and name == name.strip() and not {"/", "\\"} & {*name}
         if not (plain and 0 < len(name) <= _LONGEST_NAME):
             raise CheckpointError(
                 f"a model is called {brief(name)}; allowed: 1 to {_LONGEST_NAME} printable "
                 "characters without / and \\"
             )
-        return Located(name, folder)
-    asked, listed = rest if equals else text, ", ".join(known) or "none"
-    raise CheckpointError(
-        f"no model {brief(asked)}; shipped: {listed}; or a path to a model folder, or name=path"
-    )
+        return Located(name, found.place)
+    asked, listed = rest if equals else text, ", ".join(shipped()) or "none"
+    raise CheckpointError(f"no model {brief(asked)}; shipped: {listed}; or {_FORMS}")
 
 
-def find(text: str) -> Path:
-    """The folder of a model; see `locate`."""
-    return locate(text).folder
+def find(text: str, tell: Tell = log.warning) -> Path:
+    """The folder or the file of a model, fetched first if it is on the hub.
+
+    Raises:
+        CheckpointError: as `locate`, or as `models.hub.fetch`.
+    """
+    return locate(text).fetched(tell)
 
 
 def split(text: str) -> tuple[str, ...]:
     """Several models in one text: a JSON list, or comma-separated; each is for `locate`.
 
-    A comma that belongs to a path parts nothing: the longest text that names a folder is taken.
+    A comma that belongs to a path parts nothing: the longest text that names a path is taken.
 
     Raises:
-        ValueError: it begins with `[`, and is neither a JSON list of texts nor a folder.
+        ValueError: it begins with `[`, and is neither a JSON list of texts nor a path.
     """
     if text.lstrip().startswith("[") and not _is_one(text):
         return _listed(text)
@@ -90,24 +105,60 @@ def _listed(text: str) -> tuple[str, ...]:
 
 
 def _is_one(text: str) -> bool:
-    """Whether a text with commas is the path of a folder, with or without a name before it."""
+    """Whether a text with commas is a path, with or without a name before it."""
     name, _, rest = text.strip().partition("=")
-    return _folder(text.strip()) is not None or ("," not in name and _folder(rest) is not None)
+    return _path(text.strip()) is not None or ("," not in name and _path(rest) is not None)
 
 
-def _folder(text: str) -> Path | None:
-    """The folder at a path, with links followed; None if there is none."""
+def _located(text: str) -> Located | None:
+    """A model by one text without `name=`; None if there is none."""
+    if folder := shipped().get(text):
+        return Located(text, folder)
+    if not text.startswith(SCHEME) and (path := _path(text)):
+        return Located(_name_of(text), path)
+    if repository := Repository.parse(text):
+        if reason := why_not():
+            raise CheckpointError(
+                f"no model {brief(text)} here; fetching it from the Hugging Face hub needs {reason}"
+            )
+        return Located(repository.name, repository)
+    return None
+
+
+def _path(text: str) -> Path | None:
+    """The folder or the file at a path, with the links to its folder followed; None if none is.
+
+    A link to a file keeps its name: in a cache of huggingface_hub, files are called by their hash.
+    """
     with contextlib.suppress(OSError, RuntimeError):  # too long, or an unknown user's home
         path = Path(text).expanduser()
         if text and path.is_dir():
             return _printable(path.resolve())
+        if text and path.is_file():
+            _check_file(path)
+            return _printable(path.parent.resolve() / path.name)
     return None
 
 
+def _check_file(path: Path) -> None:
+    """Raise `CheckpointError` unless a file may be a model."""
+    if path.suffix == _FILE:
+        return
+    why = ""
+    if path.suffix.lower() in _PICKLES:
+        why = (
+            ": a pickle can run code when it is read, and is never opened; convert it first, such "
+            "as by safetensors.torch.save_file(torch.load(path, weights_only=True), new_path)"
+        )
+    raise CheckpointError(f"no model {brief(str(path))}: it is not a {_FILE} file{why}")
+
+
 def _name_of(text: str) -> str:
-    """The name of the model in the folder at a path."""
+    """The name of the model at a path."""
     path = Path(text).expanduser()
     path = _printable(path.resolve() if ".." in path.parts else path.absolute())
+    if path.is_file():
+        return path.stem
     repository = path.parents[1].name if path.parent.name == "snapshots" else ""
     if repository.startswith("models--"):  # models--owner--name/snapshots/commit
         return repository.rpartition("--")[2]

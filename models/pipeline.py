@@ -16,7 +16,7 @@ from models.bounds import brief
 from models.checkpoint import Checkpoint, open_checkpoint
 from models.conditioning import Condition
 from models.denoiser import Conditioning, Denoiser
-from models.library import locate
+from models.library import find
 from models.precision import set_precision
 from models.samplers import HISTORY, guide, step, trajectory
 
@@ -62,7 +62,8 @@ class LatentDiffusion:
         """Open a model. On a GPU, this sets the precision of the whole process; see `precision`.
 
         Args:
-            path: the name of a model that ships, such as "digits", or the path of a model folder.
+            path: the name of a model that ships, such as "digits", the path of a model, or its name
+                on the Hugging Face hub; see `models.library.locate`. A `Path` is always a path.
             device: `auto`, `cpu`, `cuda`, `cuda:1` ...; see `pick_device`.
             dtype: of the networks: one of `DTYPES`.
             tf32: multiply float32 with ten bits of mantissa, several times as fast; on a GPU only.
@@ -81,7 +82,7 @@ class LatentDiffusion:
             raise ValueError(f"tf32 needs a GPU and float32; the device is {on}, dtype is {dtype}")
         if on.type == "cuda":
             set_precision(tf32=tf32)
-        folder = locate(path).folder if isinstance(path, str) else path
+        folder = find(path) if isinstance(path, str) else path
         checkpoint = open_checkpoint(folder, device=on, dtype=dtype, rows=block_rows)
         return cls(checkpoint, block_rows, tf32=tf32)
 

@@ -55,6 +55,14 @@ def test_diffusers_is_an_oracle_and_not_a_dependency() -> None:
         assert not touches(path, "diffusers"), path
 
 
+def test_one_file_imports_huggingface_hub_and_only_where_it_fetches() -> None:
+    users = [path for path in FILES if touches(path, "huggingface_hub")]
+    assert users == [ROOT / "models/hub.py"]
+    tree = ast.parse(users[0].read_text(encoding="utf-8"))
+    at_the_top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert "huggingface_hub" not in " ".join(map(ast.unparse, at_the_top))
+
+
 POLICY = [
     *(f"app.engine.{name}" for name in ("scheduler", "queues", "shares", "parts", "costs")),
     *(f"app.engine.{name}" for name in ("job", "model_info", "errors", "results")),

@@ -8,10 +8,10 @@ import click
 from pydantic import ValidationError
 
 from app.cli.console import Fault, check_folder, open_standard_streams, share_cores
+from app.cli.models import models
 from app.cli.sample import sample
 from app.cli.train import data, evaluate, train
 from app.cli.verify import verify
-from models.library import shipped
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -32,7 +32,8 @@ def cli() -> None:
 
 @cli.command(epilog=_EPILOG_SERVE)
 @click.option(
-    "--models", help="Comma-separated names of shipped models or paths. [default: digits]"
+    "--models",
+    help="Comma-separated: shipped names, paths, owner/name of the hub. [default: digits]",
 )
 @click.option("--host", help="Name or address to listen on. [default: localhost]")
 @click.option("--port", type=int, help="Port to listen on. [default: 8000]")
@@ -74,14 +75,7 @@ def _told(error: "ErrorDetails") -> str:
     return ": ".join([*(f"DARKROOM_{name}" for name in names), said])
 
 
-@cli.command("models")
-def list_models() -> None:
-    """The models that ship with Darkroom."""
-    for name, folder in shipped().items():
-        click.echo(f"{name}  {folder}")
-
-
-for command in (sample, verify, train, evaluate, data):
+for command in (sample, verify, models, train, evaluate, data):
     cli.add_command(command)
 
 

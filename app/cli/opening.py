@@ -14,4 +14,4 @@ def open_runner(model: Located, device: str) -> "Runner":
     from app.engine.wire import Load
 
     load = Load({}, device, "float32", "auto", compile=False, slots=64, rows=None)
-    return Runner.open(model.name, model.folder, load)
+    return Runner.open(model.name, model.fetched(), load)

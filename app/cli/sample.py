@@ -63,7 +63,7 @@ class Target:
 
 @click.command(epilog=_EPILOG_SAMPLE)
 @click.option(
-    "--model", default="digits", show_default=True, help="Name of a shipped model, or a path."
+    "--model", default="digits", show_default=True, help="Shipped name, path, or name on the hub."
 )
 @click.option("--class", "class_", help="Name or index of a class; any class if absent.")
 @click.option("--steps", type=click.IntRange(1), help="Steps of the sampler. [default: 50]")

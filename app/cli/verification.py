@@ -92,9 +92,9 @@ def claim_of(opened: Opened) -> Claim:
 
 
 def folder_of(claim: Claim, model: str | None) -> Located:
-    """The model folder to draw it with: `model`, a shipped name or a path, or the claim's own.
+    """The model to draw it with: `model`, which `locate` knows, or the claim's own.
 
-    A picture may name a shipped model but never a path, because others wrote it.
+    A picture may name a shipped model, but no path and nothing to fetch: others wrote it.
 
     Raises:
         CannotVerify: the claim's own does not ship.

@@ -18,7 +18,10 @@ Exit status: 0 same, 1 differs, 2 nothing to compare it with.
 
 @click.command(epilog=_EPILOG_VERIFY)
 @click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--model", help="Shipped name or path. [default: the model that the picture names]")
+@click.option(
+    "--model",
+    help="Shipped name, path, or name on the hub. [default: the model that the picture names]",
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
 def verify(picture: Path, model: str | None, device: str) -> None:
     """Draw a picture again from its own metadata, and say whether it is the same."""

@@ -52,6 +52,23 @@ def test_models_have_names_of_their_own(
         Settings()
 
 
+def test_models_are_files_and_names_of_the_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "dream_v8.safetensors"
+    file.touch()
+    monkeypatch.setenv("DARKROOM_MODELS", f"{file},owner/pets@v2,cats=owner/pets")
+    where = {name: str(place) for name, place in Settings().folders.items()}
+    assert where == {
+        "dream_v8": str(file),
+        "pets": "hf://owner/pets@v2",
+        "cats": "hf://owner/pets",
+    }
+    monkeypatch.setenv("DARKROOM_MODELS", "owner/pets,other/pets")
+    with pytest.raises(ValidationError, match="two models have the same name: pets, pets"):
+        Settings()
+
+
 def test_the_port_is_ours_or_the_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().port == 8000
     monkeypatch.setenv("PORT", "8123")

@@ -28,6 +28,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ):
         (tmp_path / path).mkdir(parents=True, exist_ok=True)
     (tmp_path / "link").symlink_to("runs/shoes/model")
+    (tmp_path / "blob").touch()
+    for name in ("film_v1.5.safetensors", "a, b.safetensors", "old.ckpt", "old.CKPT", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "hub/models--gpt/snapshots/0a1b2c/dream.safetensors").symlink_to(tmp_path / "blob")
     return tmp_path
 
 
@@ -49,11 +53,33 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("x=runs/lr=0.1/model", "x", "runs/lr=0.1/model"),
         ("./digits", "digits", "digits"),
         ("my shoes=a, b", "my shoes", "a, b"),
+        ("film_v1.5.safetensors", "film_v1.5", "film_v1.5.safetensors"),
+        ("a/../a, b.safetensors", "a, b", "a, b.safetensors"),
+        ("film=./film_v1.5.safetensors", "film", "film_v1.5.safetensors"),
     ],
 )
 def test_a_path_has_a_name(here: Path, text: str, name: str, path: str | None) -> None:
     assert locate(text) == Located(name, (here / (path or text)).resolve())
     assert find(text) == (here / (path or text)).resolve()
+
+
+def test_a_file_in_a_cache_keeps_its_name(here: Path) -> None:
+    """There it is a link to a file that is called by its hash."""
+    path = "hub/models--gpt/snapshots/0a1b2c/dream.safetensors"
+    assert locate(path) == Located("dream", here / path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("old.ckpt", r"'\S*old.ckpt': it is not a .safetensors file: a pickle .*convert it first"),
+        ("x=./old.CKPT", "a pickle can run code when it is read, and is never opened; convert"),
+        ("notes.txt", "it is not a .safetensors file$"),
+    ],
+)
+def test_other_files_are_refused(here: Path, text: str, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        locate(text)
 
 
 def test_a_model_in_the_root_is_called_model(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +113,7 @@ def test_no_such_model(here: Path, text: str) -> None:
         ("digits, a,,runs/shoes/model ,", ["digits", "a", "runs/shoes/model"]),
         ("a, b", ["a, b"]),
         ("digits,a, b,a", ["digits", "a, b", "a"]),
+        ("a, b.safetensors,b/c@v1,x=b/c", ["a, b.safetensors", "b/c@v1", "x=b/c"]),
         ("x=a, b", ["x=a, b"]),
         ("a,nothing", ["a", "nothing"]),
         ('["a", "a, b", "x=digits"]', ["a", "a, b", "x=digits"]),
