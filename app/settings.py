@@ -135,7 +135,10 @@ class Settings(BaseSettings):
         "but not before twenty expected ticks are over.",
     )
     load_seconds: float = Field(
-        600, ge=1, allow_inf_nan=False, description="Time for all models to load."
+        600,
+        ge=1,
+        allow_inf_nan=False,
+        description="Time for all models to load once they are here.",
     )
     require_all_models: bool = Field(
         False, description="Stop if a model does not load; otherwise the other models serve."

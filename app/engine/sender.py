@@ -3,11 +3,19 @@
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 from app.engine.wire import Event, Loading, pack
 
 _BEAT_SECONDS = 0.5
+
+
+class Opening(Protocol):
+    """Says what model is being opened, or `fetching` for that."""
+
+    def __call__(self, model: str, *, fetching: bool = False) -> None:
+        """From now on, it is this one."""
 
 
 class Sender:
@@ -23,20 +31,20 @@ class Sender:
             self._connection.sendall(pack(event))
 
     @contextlib.contextmanager
-    def signs_of_life(self) -> Iterator[Callable[[str], None]]:
+    def signs_of_life(self) -> Iterator[Opening]:
         """Say at intervals what model is being opened, which is to be named first."""
-        opening, over = "", threading.Event()
+        opening, over = Loading(""), threading.Event()
 
         def beat() -> None:
             while not over.wait(_BEAT_SECONDS):
                 with self._writing:
-                    self.emit(Loading(opening))
+                    self.emit(opening)
 
-        def name(model: str) -> None:
+        def name(model: str, *, fetching: bool = False) -> None:
             nonlocal opening
             with self._writing:  # after this, no sign of life may name the model before
-                opening = model
-                self.emit(Loading(model))
+                opening = Loading(model, fetching)
+                self.emit(opening)
             if not beats.is_alive():
                 beats.start()
 

@@ -64,9 +64,13 @@ class Stop(Message, frozen=True):
 
 
 class Loading(Message, frozen=True):
-    """This model, or a lane of it, is opened: said as that begins, and as a sign of life."""
+    """This model, or a lane of it, is opened: said as that begins, and as a sign of life.
+
+    While it is being fetched, which may take as long as a slow line needs, `fetching` is true.
+    """
 
     model: str
+    fetching: bool = False
 
 
 class LeftOut(Message, frozen=True):

@@ -41,6 +41,8 @@ from app.engine.wire import (
     Submit,
     read_command,
 )
+from models.hub import SCHEME
+from models.library import find
 
 log = logging.getLogger(__name__)
 
@@ -112,14 +114,18 @@ class Worker:
     def _open(self, load: Load) -> None:
         """Load one model after the other; leave out those that do not load."""
         with self._server.signs_of_life() as opening:
-            for name, folder in load.models.items():
-                opening(name)
+            for name, place in load.models.items():
+                found = place
                 try:
-                    runners = self._load(msgspec.structs.replace(load, models={name: folder}))
+                    if place.startswith(SCHEME):
+                        opening(name, fetching=True)
+                        found = str(find(place))
+                    opening(name)
+                    runners = self._load(msgspec.structs.replace(load, models={name: found}))
                 except DeviceLost:  # another process may load it
                     raise
                 except Exception as error:  # the server reports every failure to load
-                    self._server.emit(LeftOut(name, _reason(error)))
+                    self._server.emit(LeftOut(name, _reason(error).replace(found, place)))
                     continue
                 for runner in runners:
                     self._lanes.add(runner)
@@ -227,6 +233,8 @@ def main(load: Loader = load_runners) -> None:
     """Serve over the socket whose number is the first argument."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is the server that drains, and ends this
     logging.basicConfig(format="%(levelname)s:  engine: %(message)s", level=logging.INFO)
+    for client in ("httpx", "httpx2"):  # each address that huggingface_hub asks, signed ones too
+        logging.getLogger(client).setLevel(logging.WARNING)
     connection = socket.socket(fileno=int(sys.argv[1]))
     Worker(connection, load, orphaned=lambda: os._exit(0)).run()
 

@@ -102,6 +102,15 @@ def test_a_worker_that_loads_gives_signs_of_life_and_has_a_deadline() -> None:
     assert endless.verdict == "did not load within 60 s"
 
 
+def test_fetching_a_model_has_no_deadline_and_does_not_count_as_loading() -> None:
+    dog = Watchdog(Upkeep(hang_seconds=5, load_seconds=60))
+    dog.fetching = True
+    assert not any(dog.look(1.0, heard=beat, owes=False) for beat in range(1000))
+    dog.fetching = False
+    assert not any(dog.look(1.0, heard=1000 + beat, owes=False) for beat in range(60))
+    assert dog.look(1.0, heard=1060, owes=False)
+
+
 @asynchronous
 async def test_a_worker_that_hangs_is_replaced_and_nobody_notices() -> None:
     runners = [FakeRunner(), FakeRunner()]
