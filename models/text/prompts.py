@@ -30,6 +30,16 @@ class Reader:
     tokenizer: Tokenizer
     encoder: CLIPTextEncoder
 
+    def __post_init__(self) -> None:
+        config = self.encoder.config
+        made = (self.tokenizer.size, self.tokenizer.length)
+        if made[0] > config.vocab_size or made[1] > config.max_position_embeddings:
+            raise ValueError(
+                f"the tokenizer has {made[0]} tokens and makes {made[1]} of a text; the text "
+                f"encoder's vocab_size is {config.vocab_size}, its max_position_embeddings "
+                f"{config.max_position_embeddings}"
+            )
+
 
 class PromptEncoder:
     """One reader for 1.x and 2.x, two for SDXL, whose second is projected.

@@ -35,14 +35,17 @@ class Tokens:
 
 
 class Tokenizer:
-    """Text -> ids, always `length` of them."""
+    """Text -> ids, always `length` of them, each below `size`."""
 
     def __init__(self, files: TokenizerFiles) -> None:
         added = [*files.added.values(), *files.named.values(), *files.extra]
         self.length = files.length
         self._backend = _backend(files)
-        ids = {name: self._backend.token_to_id(files.named[name].content) for name in NEEDED}
-        self._bos, self._eos, self._pad = ids["bos_token"], ids["eos_token"], ids["pad_token"]
+        ids = self._backend.get_vocab()
+        self.size = 1 + max(ids.values())
+        self._bos, self._eos, self._pad = (
+            ids[files.named[name].content] for name in ("bos_token", "eos_token", "pad_token")
+        )
         self._vectors = _vectors({token.content for token in added}, files.length)
 
     @classmethod
@@ -56,15 +59,15 @@ class Tokenizer:
         """
         files = TokenizerFiles.read(folder, vocab_size=vocab_size, positions=positions)
         made = cls(files)
+        ids = made._backend.get_vocab()
         for i, token in files.added.items():
-            if (found := made._backend.token_to_id(token.content)) != i:
+            if (found := ids[token.content]) != i:
                 raise CheckpointError(
                     f"{folder}: added token {brief(token.content)} has the id {i}; allowed: {found}"
                 )
-        if (most := max(made._backend.get_vocab().values())) >= vocab_size:
-            token = made._backend.id_to_token(most)
+        if made.size > vocab_size:
             raise CheckpointError(
-                f"{folder}: added token {brief(token)} has the id {most}; "
+                f"{folder}: added tokens have ids up to {made.size - 1}; "
                 f"allowed: up to {vocab_size - 1}, the encoder's vocab_size"
             )
         return made
@@ -76,7 +79,6 @@ class Tokenizer:
         named = dict(zip(NEEDED, (BOS, EOS, EOS, pad), strict=True))
         return cls(
             TokenizerFiles(
-                source=Path(),
                 vocabulary=vocabulary,
                 merges=merges,
                 named={name: AddedToken(text, special=True) for name, text in named.items()},
@@ -104,9 +106,6 @@ class Tokenizer:
 
 def _backend(files: TokenizerFiles) -> tokenizers.Tokenizer:
     """As transformers 5 builds it; the normalizer comes first, since added tokens go through it."""
-    unknown = files.named["unk_token"].content
-    if unknown not in files.vocabulary:
-        raise CheckpointError(f"{files.source}: unk_token {brief(unknown)} is not in it")
     backend = tokenizers.Tokenizer(
         BPE(
             vocab=files.vocabulary,
@@ -114,7 +113,7 @@ def _backend(files: TokenizerFiles) -> tokenizers.Tokenizer:
             continuing_subword_prefix="",
             end_of_word_suffix="</w>",
             fuse_unk=False,
-            unk_token=unknown,
+            unk_token=files.named["unk_token"].content,
         )
     )
     backend.normalizer = normalizers.Sequence(
@@ -132,12 +131,11 @@ def _backend(files: TokenizerFiles) -> tokenizers.Tokenizer:
 
 def _in_order(files: TokenizerFiles) -> list[AddedToken]:
     """Added tokens as transformers adds them: the last of one text decides on its flags."""
-    tokens = list(files.added.values())
-    known = {token.content for token in tokens}
+    known = {token.content for token in files.added.values()}
+    others = [*files.named.values(), *files.extra]
+    new = dict.fromkeys(token for token in others if token.content not in known)
+    tokens = [*files.added.values(), *new]
     special = {token.content for token in files.named.values()}
-    for token in [*files.named.values(), *files.extra]:
-        if token.content not in known and token not in tokens:
-            tokens.append(token)
     for token in tokens:
         token.special = token.special or token.content in special
     return tokens

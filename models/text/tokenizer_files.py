@@ -6,6 +6,7 @@ transformers 4.34, special_tokens_map.json goes before it, and added_tokens.json
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +26,21 @@ CONFIG, FAST, VOCABULARY, MERGES = (
 )
 _SPECIAL, _ADDED = "special_tokens_map.json", "added_tokens.json"
 _EXTRA, _MORE = "extra_special_tokens", "additional_special_tokens"  # since version 5, before it
-MAX_FAST_BYTES = 8 << 20  # CLIP's takes 3.6 million as transformers 5 writes it
+_MAX_FAST_BYTES = 6 << 20  # CLIP's takes 3.6 million as transformers 5 writes it
 _MAX_MERGES_BYTES = 4 << 20  # CLIP's take 0.5 million
 NEEDED = ("bos_token", "eos_token", "unk_token", "pad_token")
-_NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
-_NAMED += ("mask_token",)  # in the order in which transformers adds them
+_NAMED = (  # in the order in which transformers adds them
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+)
 _DEFAULTS = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": EOS}
+_DECODER = "added_tokens_decoder"
+_ID = re.compile(r"[0-9]{1,9}")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 # Values that are computed; transformers has no use for any other key.
 _OPTIONS: Mapping[str, tuple[object, ...]] = {
@@ -44,9 +54,8 @@ _OPTIONS: Mapping[str, tuple[object, ...]] = {
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """What the files say. `source` has the vocabulary, and is named in errors."""
+    """What the files say."""
 
-    source: Path
     vocabulary: dict[str, int]
     merges: list[tuple[str, str]]
     named: dict[str, AddedToken]  # bos_token ...: those of `NEEDED`, and others
@@ -61,23 +70,24 @@ class TokenizerFiles:
         Raises:
             CheckpointError: a file is missing, too large, or holds what cannot be used.
         """
-        config = _optional(folder / CONFIG)
-        fast = _optional(folder / FAST, MAX_FAST_BYTES)
+        config = _optional(folder / CONFIG) or {}
+        fast = _optional(folder / FAST, _MAX_FAST_BYTES)
         _check_options(folder / CONFIG, config)
         _check_sides(folder / FAST, fast)
-        special = {} if "added_tokens_decoder" in config else _optional(folder / _SPECIAL)
+        special = (None if _DECODER in config else _optional(folder / _SPECIAL)) or {}
         named = _named(folder, config, special)
         extra = _listed(folder / CONFIG, config, _EXTRA) or _listed(folder / CONFIG, config, _MORE)
         extra += _listed(folder / _SPECIAL, special, _EXTRA)
         added = _added(folder, config, fast, {t.content for t in [*named.values(), *extra]})
         extra = extra or _listed(folder / _SPECIAL, special, _MORE)  # not special in `added`
         by_content = {token.content: token for token in added.values()}
-        source = folder / (FAST if fast else VOCABULARY)
+        source = folder / (VOCABULARY if fast is None else FAST)
         vocabulary = _vocabulary(source, fast, vocab_size)
+        if (unknown := named["unk_token"].content) not in vocabulary:
+            raise CheckpointError(f"{source}: unk_token {brief(unknown)} is not in it")
         return cls(
-            source=source,
             vocabulary=vocabulary,
-            merges=_merges(folder / (FAST if fast else MERGES), fast, vocabulary),
+            merges=_merges(folder / (MERGES if fast is None else FAST), fast, vocabulary),
             named={name: by_content.get(t.content, t) for name, t in named.items()},
             added=added,
             extra=extra,
@@ -85,8 +95,8 @@ class TokenizerFiles:
         )
 
 
-def _optional(path: Path, *most: int) -> dict[str, Any]:
-    return read_json(path, *most) if os.path.lexists(path) else {}
+def _optional(path: Path, *most: int) -> dict[str, Any] | None:
+    return read_json(path, *most) if os.path.lexists(path) else None
 
 
 def _check_options(path: Path, config: Mapping[str, Any]) -> None:
@@ -98,9 +108,9 @@ def _check_options(path: Path, config: Mapping[str, Any]) -> None:
             raise CheckpointError(f"{path}: unknown key {brief(key)}; known: {', '.join(_NAMED)}")
 
 
-def _check_sides(path: Path, fast: Mapping[str, Any]) -> None:
+def _check_sides(path: Path, fast: Mapping[str, Any] | None) -> None:
     for key in ("padding", "truncation"):
-        held = fast.get(key)
+        held = (fast or {}).get(key)
         side = held.get("direction", "Right") if isinstance(held, dict) else "Right"
         if side != "Right":
             raise _not_allowed(path, f"{key}.direction", side, ("Right",))
@@ -135,19 +145,18 @@ def _listed(path: Path, values: Mapping[str, Any], key: str) -> list[AddedToken]
 
 
 def _added(
-    folder: Path, config: Mapping[str, Any], fast: Mapping[str, Any], special: set[str]
+    folder: Path, config: Mapping[str, Any], fast: Mapping[str, Any] | None, special: set[str]
 ) -> dict[int, AddedToken]:
     """Tokens beside the vocabulary, by id: special ones, and those of textual inversion."""
-    key = "added_tokens_decoder"
-    if key in config:
-        path, held = folder / CONFIG, config[key]
+    if _DECODER in config:
+        path, held = folder / CONFIG, config[_DECODER]
         if not isinstance(held, dict):
-            raise CheckpointError(f"{path}: {key} is {brief(held)}; allowed: tokens by their id")
-        return _by_id(path, key, list(held.items()))
+            raise CheckpointError(f"{path}: {_DECODER} is {brief(held)}; allowed: tokens by id")
+        return _by_id(path, _DECODER, list(held.items()))
     path = folder / _ADDED
-    plain = [(i, _old(text, text in special)) for text, i in _optional(path).items()]
+    plain = [(i, _old(text, text in special)) for text, i in (_optional(path) or {}).items()]
     found = _by_id(path, "a token", plain)
-    path, held = folder / FAST, fast.get("added_tokens", [])
+    path, held = folder / FAST, (fast or {}).get("added_tokens", [])
     if not isinstance(held, list) or not all(isinstance(token, dict) for token in held):
         raise CheckpointError(f"{path}: added_tokens is {brief(held)}; allowed: a list of tokens")
     return found | _by_id(path, "added_tokens", [(token.get("id"), token) for token in held])
@@ -161,7 +170,7 @@ def _old(text: str, special: bool) -> dict[str, Any]:
 def _by_id(path: Path, key: str, held: list[tuple[Any, Any]]) -> dict[int, AddedToken]:
     tokens: dict[int, AddedToken] = {}
     for name, value in held:
-        i = int(name) if isinstance(name, str) and name.isascii() and name.isdigit() else name
+        i = int(name) if isinstance(name, str) and _ID.fullmatch(name) else name
         if type(i) is not int or i < 0:
             raise CheckpointError(f"{path}: {key} has the id {brief(name)}; allowed: whole numbers")
         if i in tokens:
@@ -198,9 +207,9 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def _vocabulary(path: Path, fast: Mapping[str, Any], vocab_size: int) -> dict[str, int]:
+def _vocabulary(path: Path, fast: Mapping[str, Any] | None, vocab_size: int) -> dict[str, int]:
     """Token -> its id, one of the encoder's."""
-    held = _model(path, fast).get("vocab") if fast else read_json(path)
+    held = read_json(path) if fast is None else _model(path, fast).get("vocab")
     if not isinstance(held, dict) or not held:
         raise CheckpointError(
             f"{path}: the vocabulary is {brief(held)}; allowed: ids by their token"
@@ -221,10 +230,10 @@ def _vocabulary(path: Path, fast: Mapping[str, Any], vocab_size: int) -> dict[st
 
 
 def _merges(
-    path: Path, fast: Mapping[str, Any], vocabulary: Mapping[str, int]
+    path: Path, fast: Mapping[str, Any] | None, vocabulary: Mapping[str, int]
 ) -> list[tuple[str, str]]:
     """Pairs of tokens in the order in which they are merged."""
-    held = _model(path, fast).get("merges") if fast else _lines(path)
+    held = _lines(path) if fast is None else _model(path, fast).get("merges")
     if not isinstance(held, list):
         raise CheckpointError(f"{path}: merges is {brief(held)}; allowed: a list of pairs")
     merges = []

@@ -217,10 +217,10 @@ def test_prompts_equal_sdxl_s(
 
 
 def test_a_text_has_the_same_bits_whatever_shares_the_batch(folder: Path) -> None:
-    """A product of matrices of another height may add in another order: wide layers show it."""
-    first = CLIPTextEncoder(CLIPTextConfig(vocab_size=1000, num_hidden_layers=2)).eval()
-    second = CLIPTextEncoder(CLIPTextConfig(vocab_size=1000, num_hidden_layers=2), projected=True)
-    encoder = PromptEncoder(Reader(read(folder), first), Reader(read(folder), second.eval()))
+    """As one batch, these shapes give other bits: products of taller matrices add otherwise."""
+    config = CLIPTextConfig(**TINY | {"hidden_size": 72, "intermediate_size": 100})
+    first, second = (CLIPTextEncoder(config, projected=xl).eval() for xl in (False, True))
+    encoder = PromptEncoder(Reader(read(folder), first), Reader(read(folder), second))
     texts = [f"{text} {i}" for text in TEXTS for i in range(3)]
     together = encoder.encode([*texts, *texts[::-1]])
     assert together.pooled is not None
@@ -256,6 +256,13 @@ def test_encoders_that_are_no_family_s(folder: Path) -> None:
     short = Reader(Tokenizer.read(folder, vocab_size=1000, positions=16), projected.encoder)
     with pytest.raises(ValueError, match=r"tokenizers make \[16, 77\] tokens"):
         PromptEncoder(plain, short)
+
+
+@pytest.mark.parametrize("small", [{"vocab_size": 913}, {"max_position_embeddings": 76}])
+def test_a_tokenizer_that_is_too_large_for_its_encoder(small: dict[str, int], folder: Path) -> None:
+    encoder = CLIPTextEncoder(CLIPTextConfig(**TINY | small))
+    with pytest.raises(ValueError, match="914 tokens and makes 77 of a text"):
+        Reader(read(folder), encoder)
 
 
 # As they are found: 1.4 and 1.5, 2.1, SDXL's two, and transformers 4.16 with every key it knew.

@@ -17,6 +17,7 @@ from tests.models.hostile import POINTER, SPECIAL, changed, contents, raw, speci
 from tests.models.wording import ids_of, prompts, small_vocabulary, write_tokenizer
 
 LONG = 300  # characters of a message, its folder aside
+DECODER = "added_tokens_decoder"
 SIZE = 1000  # of the encoder's vocabulary, for `small_vocabulary`
 
 
@@ -126,7 +127,7 @@ def test_2000_prompts(pad: str, shipped: Tokenizer) -> None:
     vocabulary, merges = shipped_vocabulary()
     oracle = CLIPTokenizer(vocabulary, merges, pad_token=pad, model_max_length=77)
     made = shipped if pad == EOS else Tokenizer.shipped(pad)
-    texts = list(prompts(2000 if pad == EOS else 300))
+    texts = list(prompts(2000 if pad == EOS else 100))
     whole: list[list[int]] = oracle(texts).input_ids
     for text, expected, ids in zip(texts, ids_of(oracle, texts), whole, strict=True):
         found = made.encode(text)
@@ -148,6 +149,16 @@ def compare(made: Tokenizer, oracle: CLIPTokenizer) -> None:
     whole = TextualInversionLoaderMixin().maybe_convert_prompt(texts, oracle)
     for text, expected in zip(texts, ids_of(oracle, whole, made.length), strict=True):
         assert list(made.encode(text).ids) == expected, text
+
+
+@pytest.mark.parametrize(("decoder", "pad"), [(False, 0), (True, SMALL[EOS])])
+def test_which_file_says_how_to_pad(decoder: bool, pad: int, tmp_path: Path) -> None:
+    """As in transformers: the map, unless the configuration is of an age to have a decoder."""
+    config = OLD_CONFIG | ({DECODER: NEW_CONFIG[DECODER]} if decoder else {})
+    special = OLD_SPECIAL | {"pad_token": "!"}
+    folder = write_tokenizer(tmp_path, tokenizer_config=config, special_tokens_map=special)
+    assert CLIPTokenizer.from_pretrained(folder).pad_token_id == pad
+    assert Tokenizer.read(folder, vocab_size=SIZE).encode("a cat").ids[-1] == pad
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -199,7 +210,6 @@ def test_the_encoder_bounds_the_length(value: float | None, tmp_path: Path) -> N
 CONFIG, VOCAB, MERGES = "tokenizer_config.json", "vocab.json", "merges.txt"
 FAST, MAP, ADDED_FILE = "tokenizer.json", "special_tokens_map.json", "added_tokens.json"
 MODEL: dict[str, Any] = {"type": "BPE", "vocab": SMALL, "merges": []}
-DECODER = "added_tokens_decoder"
 
 
 def fast(**values: Any) -> Callable[[Path], Any]:
@@ -274,7 +284,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "more tokens than the encoder has": (
         contents(ADDED_FILE, json.dumps({f"<{i}>": i for i in range(914, 1002)}).encode()),
-        "added token '<1001>' has the id 1001; allowed: up to 999",
+        "added tokens have ids up to 1001; allowed: up to 999",
     ),
     "an added id as a fraction": (contents(ADDED_FILE, b'{"<a>": 914.5}'), "has the id 914.5"),
     "special tokens as text": (
@@ -282,6 +292,11 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         "extra_special_tokens is",
     ),
     "another model": (fast(model={"type": "Unigram", "vocab": []}), "model.type is 'Unigram'"),
+    "an empty object": (contents(FAST, b"{}"), "tokenizer.json: model.type is None"),
+    "an added id of 5,000 digits": (
+        changed(CONFIG, **{DECODER: {"9" * 5000: "<a>"}}),
+        f"{DECODER} has the id '999",
+    ),
     "no model": (fast(model=None), "tokenizer.json: model.type is None"),
     "a vocabulary of pairs": (fast(model=MODEL | {"vocab": [["a", 1]]}), "the vocabulary is [["),
     "no list of merges": (fast(model=MODEL | {"merges": "a b"}), "merges is 'a b'"),

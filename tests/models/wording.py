@@ -28,7 +28,7 @@ def prompts(count: int, seed: int = 0) -> Iterator[str]:
     draw = random.Random(seed)
     yield from EDGES
     for _ in range(count - len(EDGES)):
-        parts = [_part(draw) for _ in range(draw.choice((1, 1, 2, 3, 8)))]
+        parts = [_part(draw) for _ in range(draw.choice((1, 1, 2, 4)))]
         made = draw.choice(SPACES).join(parts)
         yield draw.choice((str, str, str.upper, str.title, str.swapcase))(made)
 
@@ -40,7 +40,7 @@ def _part(draw: random.Random) -> str:
     if kind < 0.2:
         return "".join(chr(_scalar(draw)) for _ in range(draw.randint(1, 20)))
     text = draw.choice(TEXTS)
-    if kind < 0.3:  # 500 words of several texts
+    if kind < 0.22:  # 500 words of several texts
         words = " ".join(draw.sample(TEXTS, 12)).split()
         return " ".join(draw.choices(words, k=500))
     start = draw.randrange(len(text))
