@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Self
 
 import tokenizers
-from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
+from tokenizers import Regex, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
 from models.bounds import brief
 from models.files import CheckpointError
-from models.text.shipped import BOS, EOS, shipped_vocabulary
-from models.text.tokenizer_files import NEEDED, TokenizerFiles
+from models.text.shipped import EOS, shipped_vocabulary
+from models.text.special_tokens import SpecialTokens
+from models.text.tokenizer_files import TokenizerFiles
 
 _VOCAB_SIZE, _POSITIONS = 49_408, 77  # of every text encoder of Stable Diffusion
 _ENDS = 2  # tokens that every text has: its beginning and its end
@@ -38,15 +39,15 @@ class Tokenizer:
     """Text -> ids, always `length` of them, each below `size`."""
 
     def __init__(self, files: TokenizerFiles) -> None:
-        added = [*files.added.values(), *files.named.values(), *files.extra]
+        special = files.special
         self.length = files.length
         self._backend = _backend(files)
         ids = self._backend.get_vocab()
         self.size = 1 + max(ids.values())
         self._bos, self._eos, self._pad = (
-            ids[files.named[name].content] for name in ("bos_token", "eos_token", "pad_token")
+            ids[special.named[name].content] for name in ("bos_token", "eos_token", "pad_token")
         )
-        self._vectors = _vectors({token.content for token in added}, files.length)
+        self._vectors = _vectors({t.content for t in special.in_order()}, files.length)
 
     @classmethod
     def read(
@@ -60,7 +61,7 @@ class Tokenizer:
         files = TokenizerFiles.read(folder, vocab_size=vocab_size, positions=positions)
         made = cls(files)
         ids = made._backend.get_vocab()
-        for i, token in files.added.items():
+        for i, token in files.special.added.items():
             if (found := ids[token.content]) != i:
                 raise CheckpointError(
                     f"{folder}: added token {brief(token.content)} has the id {i}; allowed: {found}"
@@ -76,17 +77,7 @@ class Tokenizer:
     def shipped(cls, pad: str = EOS) -> Self:
         """CLIP's own; SDXL's second encoder, and 2.x, are padded with `!`."""
         vocabulary, merges = shipped_vocabulary()
-        named = dict(zip(NEEDED, (BOS, EOS, EOS, pad), strict=True))
-        return cls(
-            TokenizerFiles(
-                vocabulary=vocabulary,
-                merges=merges,
-                named={name: AddedToken(text, special=True) for name, text in named.items()},
-                added={},
-                extra=[],
-                length=_POSITIONS,
-            )
-        )
+        return cls(TokenizerFiles(vocabulary, merges, SpecialTokens.of(pad), _POSITIONS))
 
     def encode(self, text: str) -> Tokens:
         """The ids of a text, cut or padded to `length`."""
@@ -113,7 +104,7 @@ def _backend(files: TokenizerFiles) -> tokenizers.Tokenizer:
             continuing_subword_prefix="",
             end_of_word_suffix="</w>",
             fuse_unk=False,
-            unk_token=files.named["unk_token"].content,
+            unk_token=files.special.named["unk_token"].content,
         )
     )
     backend.normalizer = normalizers.Sequence(
@@ -125,20 +116,8 @@ def _backend(files: TokenizerFiles) -> tokenizers.Tokenizer:
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    backend.add_tokens(_in_order(files))
+    backend.add_tokens(files.special.in_order())
     return backend
-
-
-def _in_order(files: TokenizerFiles) -> list[AddedToken]:
-    """Added tokens as transformers adds them: the last of one text decides on its flags."""
-    known = {token.content for token in files.added.values()}
-    others = [*files.named.values(), *files.extra]
-    new = dict.fromkeys(token for token in others if token.content not in known)
-    tokens = [*files.added.values(), *new]
-    special = {token.content for token in files.named.values()}
-    for token in tokens:
-        token.special = token.special or token.content in special
-    return tokens
 
 
 def _vectors(added: Iterable[str], most: int) -> dict[str, str]:

@@ -122,6 +122,7 @@ def test_the_shipped_vocabulary_is_clip_s(shipped: Tokenizer) -> None:
     assert vocabulary[BOS], vocabulary[EOS] == (49_406, 49_407)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pad", [EOS, "!"])
 def test_2000_prompts(pad: str, shipped: Tokenizer) -> None:
     vocabulary, merges = shipped_vocabulary()
