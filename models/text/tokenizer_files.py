@@ -22,7 +22,7 @@ _OPTIONS: Mapping[str, tuple[object, ...]] = {
     "auto_map": (None,),  # names code
     "padding_side": ("right",),
     "split_special_tokens": (False,),
-    "tokenizer_class": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "tokenizer_class": (None, "CLIPTokenizer", "CLIPTokenizerFast"),
     "truncation_side": ("right",),
 }
 
@@ -145,7 +145,8 @@ def _lines(path: Path) -> list[str]:
 
 def _length(path: Path, config: Mapping[str, Any], positions: int) -> int:
     """Tokens of a text; many files have a `model_max_length` of 1e30, which is no bound."""
-    value = config.get("model_max_length", positions)
+    value = config.get("model_max_length", config.get("max_len"))  # now, and long ago
+    value = positions if value is None else value
     most = min(value, positions) if type(value) in (int, float) else 0
     if not most >= 2 or most != int(most):  # the first and the last are not the text's
         raise CheckpointError(

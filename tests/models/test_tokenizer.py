@@ -172,6 +172,33 @@ def test_folders_as_transformers_5_saves_them(name: str, tmp_path: Path) -> None
     compare(Tokenizer.read(tmp_path / "new", vocab_size=SIZE), again)
 
 
+def test_a_tokenizer_json_of_version_4(tmp_path: Path) -> None:
+    """Merges are texts, and how it was last called is in it; that has no effect."""
+    config = OLD_CONFIG | {DECODER: {str(SMALL[name]): flagged(name) for name in (BOS, EOS)}}
+    folder = write_tokenizer(tmp_path, tokenizer_config=OLD_CONFIG)
+    CLIPTokenizer.from_pretrained(folder).save_pretrained(folder)
+    path = folder / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["model"]["merges"] = [" ".join(pair) for pair in values["model"]["merges"]]
+    values["truncation"] = {
+        "direction": "Right",
+        "max_length": 20,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
+    values["padding"] = {
+        "strategy": {"Fixed": 20},
+        "direction": "Right",
+        "pad_to_multiple_of": 8,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "!",
+    }
+    path.write_text(json.dumps(values))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    compare(Tokenizer.read(folder, vocab_size=SIZE), CLIPTokenizer.from_pretrained(folder))
+
+
 def test_tokenizer_json_goes_before_the_old_files(tmp_path: Path) -> None:
     folder = write_tokenizer(tmp_path, tokenizer_config=OLD_CONFIG)
     CLIPTokenizer.from_pretrained(folder).save_pretrained(folder)
@@ -201,11 +228,22 @@ def test_half_a_surrogate_pair_is_an_error(shipped: Tokenizer) -> None:
         shipped.encode("a \ud800 cat")
 
 
-@pytest.mark.parametrize("value", [1e30, 10**30, 1000, None])
-def test_the_encoder_bounds_the_length(value: float | None, tmp_path: Path) -> None:
-    given = {} if value is None else {"model_max_length": value}
+@pytest.mark.parametrize(
+    ("given", "length"),
+    [
+        ({"model_max_length": 1e30}, 32),
+        ({"model_max_length": 10**30}, 32),
+        ({"model_max_length": 77}, 32),
+        ({"model_max_length": None}, 32),
+        ({}, 32),
+        ({"max_len": 16}, 16),
+        ({"model_max_length": 2}, 2),
+    ],
+)
+def test_the_encoder_bounds_the_length(given: dict[str, Any], length: int, tmp_path: Path) -> None:
     folder = write_tokenizer(tmp_path, tokenizer_config=given)
-    assert len(Tokenizer.read(folder, vocab_size=SIZE, positions=32).encode("a cat").ids) == 32
+    made = Tokenizer.read(folder, vocab_size=SIZE, positions=32).encode("a " * 40)
+    assert (len(made.ids), made.cut) == (length, 40 + 2 - length)
 
 
 CONFIG, VOCAB, MERGES = "tokenizer_config.json", "vocab.json", "merges.txt"
@@ -262,7 +300,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty padding": (changed(CONFIG, pad_token=""), "config.json: pad_token is ''"),
     "padding as a number": (changed(MAP, pad_token=0), "special_tokens_map.json: pad_token is 0"),
     "a flag as text": (changed(CONFIG, bos_token=flagged(BOS, lstrip="x")), "bos_token is {"),  # type: ignore[arg-type]
-    "no length": (changed(CONFIG, model_max_length=None), "model_max_length is None"),
+    "a length as text": (changed(CONFIG, model_max_length="77"), "model_max_length is '77'"),
     "a length of 1": (changed(CONFIG, model_max_length=1), "model_max_length is 1; allowed"),
     "a negative length": (changed(CONFIG, model_max_length=-5), "model_max_length is -5"),
     "half a token": (changed(CONFIG, model_max_length=7.5), "model_max_length is 7.5"),
