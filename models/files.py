@@ -61,20 +61,30 @@ def check_fetched(path: Path, start: bytes) -> None:
         )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of at most `MAX_JSON_BYTES`, UTF-8.
+def read_bytes(path: Path, most: int) -> bytes:
+    """The whole of a regular file of at most `most` bytes.
 
     Raises:
-        CheckpointError: the file is of another kind, too large or unreadable, or holds no JSON, or
-            JSON that is no object, or an object with a key twice.
+        CheckpointError: the file is of another kind, too large or unreadable.
     """
-    size = check_regular(path, MAX_JSON_BYTES)
+    size = check_regular(path, most)
     try:
         with path.open("rb") as file:  # no more than its size, in case it grows
             data = file.read(size)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     check_fetched(path, data)
+    return data
+
+
+def read_json(path: Path, most: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """A JSON object from a file of at most `most` bytes, UTF-8.
+
+    Raises:
+        CheckpointError: the file is of another kind, too large or unreadable, or holds no JSON, or
+            JSON that is no object, or an object with a key twice.
+    """
+    data = read_bytes(path, most)
     try:
         values = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_int=_whole)
     except _Twice as error:

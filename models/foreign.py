@@ -1,10 +1,11 @@
 """Keys that other classes and versions of diffusers leave in a configuration without effect.
 
-diffusers passes over every key that a class does not know, typing errors among them. Here a key of
-a network is passed over if it is in these tables, and only with a value that changes no pixel of
-ours; any other is an error. A key of a scheduler that nobody knows is passed over as well, unless
-it is spelt almost as a known one. diffusers 0.42.1, and the files of versions since 0.0.4.
-Standard library only.
+Those of transformers as well, in the configurations of text encoders. diffusers passes over every
+key that a class does not know, typing errors among them. Here a key of a network is passed over if
+it is in these tables, and only with a value that changes no pixel of ours; any other is an error. A
+key of a scheduler that nobody knows is passed over as well, unless it is spelt almost as a known
+one. diffusers 0.42.1, and the files of versions since 0.0.4; transformers since 4.16. Standard
+library only.
 """
 
 import difflib
@@ -101,7 +102,82 @@ _VAE: Mapping[str, Allowed] = {
     "use_slicing": None,  # in how many parts, not what
     "use_tiling": None,
 }
-_TABLES = {"UNet2DModel": _UNET, "AutoencoderKL": _VAE}
+_CLIP_TEXT: Mapping[str, Allowed] = {  # transformers' own keys, and those of all its models
+    **dict.fromkeys(  # of training, of generation, of what is returned, and of other models
+        [
+            "attention_dropout",
+            "attn_implementation",
+            "bad_words_ids",
+            "begin_suppress_tokens",
+            "bos_token_id",  # the tokenizer says where a text begins, and what it is padded with
+            "chunk_size_feed_forward",
+            "cross_attention_hidden_size",
+            "decoder_start_token_id",
+            "diversity_penalty",
+            "do_sample",
+            "dropout",
+            "dtype",
+            "early_stopping",
+            "encoder_no_repeat_ngram_size",
+            "exponential_decay_length_penalty",
+            "finetuning_task",
+            "forced_bos_token_id",
+            "forced_eos_token_id",
+            "gradient_checkpointing",
+            "id2label",
+            "initializer_factor",
+            "initializer_range",
+            "is_encoder_decoder",
+            "label2id",
+            "length_penalty",
+            "max_length",
+            "min_length",
+            "no_repeat_ngram_size",
+            "num_beam_groups",
+            "num_beams",
+            "num_return_sequences",
+            "output_attentions",
+            "output_hidden_states",
+            "output_scores",
+            "pad_token_id",
+            "prefix",
+            "problem_type",
+            "remove_invalid_values",
+            "repetition_penalty",
+            "return_dict",
+            "return_dict_in_generate",
+            "sep_token_id",
+            "suppress_tokens",
+            "task_specific_params",
+            "temperature",
+            "tf_legacy_loss",
+            "tie_encoder_decoder",
+            "tie_word_embeddings",
+            "tokenizer_class",
+            "top_k",
+            "top_p",
+            "torch_dtype",
+            "torchscript",
+            "transformers_version",
+            "typical_p",
+            "use_bfloat16",
+            "use_cache",
+        ]
+    ),
+    "add_cross_attention": (False,),
+    "architectures": (None, ["CLIPTextModel"], ["CLIPTextModelWithProjection"]),
+    "auto_map": (None,),  # names code
+    "is_decoder": (False,),
+    "model_type": ("clip_text_model",),
+    "pruned_heads": ({},),
+    "quantization_config": (None,),
+    "use_attention_mask": (None, False),  # diffusers would hide the padding
+}
+_TABLES = {
+    "UNet2DModel": _UNET,
+    "AutoencoderKL": _VAE,
+    "CLIPTextModel": _CLIP_TEXT,
+}
 
 
 def allowed_classes(class_name: str) -> tuple[str, ...]:
