@@ -20,8 +20,8 @@ from install import ROOT, torch
 
 HERE = Path(__file__).parent
 LOCKS = {
-    "core": (),  # a server on a GPU
-    "serve": ("cpu",),
+    "core": ("hub",),  # a server on a GPU
+    "serve": ("cpu", "hub"),
     "train": ("train",),
     "dev": ("dev",),
     "bench": ("bench",),
