@@ -14,7 +14,9 @@ from models.machine import free_memory
 MAX_PARAMETERS = 10_000_000_000  # of one network; SDXL's UNet has 2.6 of these billions
 _BYTES = 4  # activations are counted in float32, whatever the weights are
 _ATTENTION_MAPS = 11  # at once: input, norm, queries, keys, values, copies of them, output
-_TRANSFORMER_MAPS = 20  # the feed-forward part, 4 times as wide: both halves, gate and product
+# In the feed-forward part: input, norm and residual; two halves, gate and product, four times as
+# wide each. That is 19; a heap loses up to as much again between maps of so different sizes.
+_TRANSFORMER_MAPS = 38
 _TOKENS = 77  # of a text
 
 
