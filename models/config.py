@@ -7,6 +7,7 @@ file, the key and what is allowed: a model that opens is a model that is compute
 import dataclasses
 import difflib
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ Factor = Annotated[float, Range(1e-6, 1e6, above=True)]
 Shift = Annotated[float, Range(-1e6, 1e6)]
 Beta = Annotated[float, Range(0, 1, above=True)]
 _BLOCKS = Length(1, 8)
+Depth = Annotated[int, Range(0, 32)]  # of transformers; SDXL has 10
+_MOST_TRANSFORMERS = 512  # SDXL has 70
+SIZE_NUMBERS = 6  # of SDXL: original size, corner of the crop, size asked for
 MAX_POSITIONS = 128 * 128  # in self-attention; SDXL has 64 * 64, and the cost is quadratic
 _CLOSE, _SHOWN = 3, 8  # similar keys in a message, and keys in total
 
@@ -144,60 +148,35 @@ class AutoencoderKLConfig(Config):
 
 
 @dataclass(frozen=True)
-class UNet2DConfig(Config):
-    """diffusers `UNet2DModel`. `attention_head_dim` is channels per head; None is one head."""
+class UNetConfig(Config):
+    """What both UNets of diffusers have. A level halves height and width of the one before."""
 
-    class_name: ClassVar[str] = "UNet2DModel"
-
+    down_block_types: tuple[str, ...]
+    mid_block_type: str | None
+    up_block_types: tuple[str, ...]
+    block_out_channels: tuple[int, ...]
+    in_channels: int
+    out_channels: int
     sample_size: Side | Annotated[tuple[Side, ...], Length(2, 2)] | None = None
-    in_channels: LatentChannels = 3
-    out_channels: LatentChannels = 3
     center_input_sample: bool = False
     time_embedding_type: Literal["positional"] = "positional"
     time_embedding_dim: Annotated[int, Range(1, 16_384)] | None = None
     freq_shift: Annotated[int, Range(0, 1)] = 0
     flip_sin_to_cos: bool = True
-    down_block_types: Annotated[tuple[Literal["DownBlock2D", "AttnDownBlock2D"], ...], _BLOCKS] = (
-        "DownBlock2D",
-        "AttnDownBlock2D",
-        "AttnDownBlock2D",
-        "AttnDownBlock2D",
-    )
-    mid_block_type: Literal["UNetMidBlock2D"] | None = "UNetMidBlock2D"
-    up_block_types: Annotated[tuple[Literal["UpBlock2D", "AttnUpBlock2D"], ...], _BLOCKS] = (
-        "AttnUpBlock2D",
-        "AttnUpBlock2D",
-        "AttnUpBlock2D",
-        "UpBlock2D",
-    )
-    block_out_channels: Annotated[tuple[Width, ...], _BLOCKS] = (224, 448, 672, 896)
     layers_per_block: Layers = 2
     mid_block_scale_factor: Annotated[float, Range(0.001, 1000)] = 1
     downsample_padding: Literal[0, 1] = 1
-    downsample_type: Literal["conv"] = "conv"
-    upsample_type: Literal["conv"] = "conv"
     dropout: Annotated[float, Range(0, 1)] = 0.0
     act_fn: Literal["silu", "swish"] = "silu"
-    attention_head_dim: Width | None = 8
     norm_num_groups: Width = 32
-    attn_norm_num_groups: Width | None = None
     norm_eps: Annotated[float, Range(0, 0.1, above=True)] = 1e-5
     resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
-    add_attention: bool = True
-    class_embed_type: None = None
-    num_class_embeds: Annotated[int, Range(1, 65_536)] | None = None
-    num_train_timesteps: Timesteps | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _same_length(self, "down_block_types", "up_block_types", "block_out_channels")
         widths = self.block_out_channels
         _divisible(widths, self.norm_num_groups, "norm_num_groups")
-        attending = tuple(widths[level] for level in self.attending)
-        if self.attention_head_dim is not None:
-            _divisible(attending, self.attention_head_dim, "attention_head_dim")
-        if self.attn_norm_num_groups is not None and self._middle_attends:
-            _divisible(widths[-1:], self.attn_norm_num_groups, "attn_norm_num_groups")
         if self.freq_shift and widths[0] < 4:  # the frequencies are divided by half the width - 1
             raise ValueError(f"freq_shift is 1; block_out_channels begins with {widths[0]}, not 4")
         step = 2 ** (len(widths) - 1)
@@ -213,17 +192,166 @@ class UNet2DConfig(Config):
         pairs = zip(self.down_block_types, reversed(self.up_block_types), strict=True)
         levels = [level for level, (down, up) in enumerate(pairs) if "Attn" in down + up]
         last = len(self.block_out_channels) - 1
-        return tuple(sorted({*levels, *([last] if self._middle_attends else [])}))
+        return tuple(sorted({*levels, *([last] if self.middle_attends else [])}))
 
     @property
-    def _middle_attends(self) -> bool:
-        return self.mid_block_type is not None and self.add_attention
+    def middle_attends(self) -> bool:
+        """Whether the block in the middle has attention."""
+        return self.mid_block_type is not None
 
     @property
     def latent_size(self) -> tuple[int, int]:
         """(height, width) of a latent; zeros where the configuration gives none."""
         size = self.sample_size or 0
         return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+@dataclass(frozen=True)
+class UNet2DConfig(UNetConfig):
+    """diffusers `UNet2DModel`. `attention_head_dim` is channels per head; None is one head."""
+
+    class_name: ClassVar[str] = "UNet2DModel"
+
+    in_channels: LatentChannels = 3
+    out_channels: LatentChannels = 3
+    down_block_types: Annotated[tuple[Literal["DownBlock2D", "AttnDownBlock2D"], ...], _BLOCKS] = (
+        "DownBlock2D",
+        "AttnDownBlock2D",
+        "AttnDownBlock2D",
+        "AttnDownBlock2D",
+    )
+    mid_block_type: Literal["UNetMidBlock2D"] | None = "UNetMidBlock2D"
+    up_block_types: Annotated[tuple[Literal["UpBlock2D", "AttnUpBlock2D"], ...], _BLOCKS] = (
+        "AttnUpBlock2D",
+        "AttnUpBlock2D",
+        "AttnUpBlock2D",
+        "UpBlock2D",
+    )
+    block_out_channels: Annotated[tuple[Width, ...], _BLOCKS] = (224, 448, 672, 896)
+    downsample_type: Literal["conv"] = "conv"
+    upsample_type: Literal["conv"] = "conv"
+    attention_head_dim: Width | None = 8
+    attn_norm_num_groups: Width | None = None
+    add_attention: bool = True
+    class_embed_type: None = None
+    num_class_embeds: Annotated[int, Range(1, 65_536)] | None = None
+    num_train_timesteps: Timesteps | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        widths = self.block_out_channels
+        attending = tuple(widths[level] for level in self.attending)
+        if self.attention_head_dim is not None:
+            _divisible(attending, self.attention_head_dim, "attention_head_dim")
+        if self.attn_norm_num_groups is not None and self.middle_attends:
+            _divisible(widths[-1:], self.attn_norm_num_groups, "attn_norm_num_groups")
+
+    @property
+    def middle_attends(self) -> bool:
+        return super().middle_attends and self.add_attention
+
+
+@dataclass(frozen=True)
+class UNet2DConditionConfig(UNetConfig):
+    """diffusers `UNet2DConditionModel`, as Stable Diffusion has it.
+
+    `attention_head_dim` is the number of heads: the key was named wrongly, and kept.
+    """
+
+    class_name: ClassVar[str] = "UNet2DConditionModel"
+
+    in_channels: LatentChannels = 4
+    out_channels: LatentChannels = 4
+    down_block_types: Annotated[
+        tuple[Literal["DownBlock2D", "CrossAttnDownBlock2D"], ...], _BLOCKS
+    ] = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")
+    mid_block_type: Literal["UNetMidBlock2DCrossAttn"] | None = "UNetMidBlock2DCrossAttn"
+    up_block_types: Annotated[tuple[Literal["UpBlock2D", "CrossAttnUpBlock2D"], ...], _BLOCKS] = (
+        "UpBlock2D",
+        "CrossAttnUpBlock2D",
+        "CrossAttnUpBlock2D",
+        "CrossAttnUpBlock2D",
+    )
+    block_out_channels: Annotated[tuple[Width, ...], _BLOCKS] = (320, 640, 1280, 1280)
+    only_cross_attention: Literal[False] = False
+    cross_attention_dim: Width = 1280
+    transformer_layers_per_block: Depth | Annotated[tuple[Depth, ...], _BLOCKS] = 1
+    reverse_transformer_layers_per_block: None = None
+    encoder_hid_dim: None = None
+    encoder_hid_dim_type: None = None
+    attention_head_dim: Width | Annotated[tuple[Width, ...], _BLOCKS] = 8
+    num_attention_heads: None = None
+    dual_cross_attention: Literal[False] = False
+    use_linear_projection: bool = False
+    class_embed_type: None = None
+    addition_embed_type: Literal["text_time"] | None = None
+    addition_time_embed_dim: Width | None = None
+    num_class_embeds: None = None
+    upcast_attention: bool | None = False  # attention has float32 scores either way
+    resnet_skip_time_act: Literal[False] = False
+    resnet_out_scale_factor: Annotated[float, Range(1, 1)] = 1.0
+    time_embedding_act_fn: None = None
+    timestep_post_act: None = None
+    time_cond_proj_dim: Width | None = None
+    conv_in_kernel: Literal[3] = 3
+    conv_out_kernel: Literal[3] = 3
+    projection_class_embeddings_input_dim: Annotated[int, Range(1, 65_536)] | None = None
+    attention_type: Literal["default"] = "default"
+    class_embeddings_concat: Literal[False] = False
+    mid_block_only_cross_attention: Literal[False] | None = None
+    cross_attention_norm: None = None
+    addition_embed_type_num_heads: Width = 64  # of other kinds of `addition_embed_type`
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        levels = range(len(self.block_out_channels))
+        for name in ("attention_head_dim", "transformer_layers_per_block"):
+            if isinstance(getattr(self, name), tuple):
+                _same_length(self, name, "block_out_channels")
+        for level in self.attending:
+            width = self.block_out_channels[level]
+            _divisible((width,), self.heads[level], "attention_head_dim")
+        ups = tuple(reversed(self.up_block_types))
+        stacks = [  # of transformer blocks, by level
+            self.layers_per_block * ("Attn" in self.down_block_types[level])
+            + (self.layers_per_block + 1) * ("Attn" in ups[level])
+            + (self.middle_attends and level == levels[-1])
+            for level in levels
+        ]
+        count = sum(map(operator.mul, stacks, self.depths))
+        if count > _MOST_TRANSFORMERS:
+            raise ValueError(
+                f"transformer_layers_per_block and layers_per_block make {count} transformer "
+                f"blocks; allowed: up to {_MOST_TRANSFORMERS}"
+            )
+        if self.addition_embed_type is not None and self.pooled_dim < 1:
+            raise ValueError(
+                f"addition_time_embed_dim is {self.addition_time_embed_dim}, "
+                "projection_class_embeddings_input_dim "
+                f"{self.projection_class_embeddings_input_dim}; allowed with addition_embed_type "
+                f"'text_time': numbers, the second more than {SIZE_NUMBERS} times the first"
+            )
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Attention heads by level."""
+        return self._by_level(self.attention_head_dim)
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Transformer blocks after each ResNet, by level; the last level's in the middle too."""
+        return self._by_level(self.transformer_layers_per_block)
+
+    @property
+    def pooled_dim(self) -> int:
+        """Width of the pooled text that is an added condition; 0 where there is none."""
+        if self.addition_embed_type is None:
+            return 0
+        sizes = SIZE_NUMBERS * (self.addition_time_embed_dim or 0)
+        return (self.projection_class_embeddings_input_dim or 0) - sizes if sizes else 0
+
+    def _by_level(self, value: int | tuple[int, ...]) -> tuple[int, ...]:
+        return value if isinstance(value, tuple) else (value,) * len(self.block_out_channels)
 
 
 @dataclass(frozen=True)

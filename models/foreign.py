@@ -95,6 +95,16 @@ _UNET: Mapping[str, Allowed] = {  # of UNet2DConditionModel
     "time_embedding_act_fn": (None,),
     "timestep_post_act": (None,),
 }
+_CONDITIONAL_UNET: Mapping[str, Allowed] = {  # of UNet2DModel, and of Flax's classes
+    "add_attention": (True,),
+    "attn_norm_num_groups": (None,),
+    "downsample_type": ("conv",),
+    "num_train_timesteps": None,
+    "quantization_config": (None,),
+    "split_head_dim": None,  # how attention is computed, not what
+    "upsample_type": ("conv",),
+    "use_memory_efficient_attention": None,
+}
 _VAE: Mapping[str, Allowed] = {
     "double_z": (True,),
     "norm_type": ("group",),
@@ -175,6 +185,7 @@ _CLIP_TEXT: Mapping[str, Allowed] = {  # transformers' own keys, and those of al
 }
 _TABLES = {
     "UNet2DModel": _UNET,
+    "UNet2DConditionModel": _CONDITIONAL_UNET,
     "AutoencoderKL": _VAE,
     "CLIPTextModel": _CLIP_TEXT,
 }

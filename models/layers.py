@@ -1,11 +1,11 @@
-"""The blocks of both networks. Parameter names are diffusers', so weights can be exchanged.
+"""The blocks of all networks. Parameter names are diffusers', so weights can be exchanged.
 
-Tensors are (B, C, H, W); `temb` is SiLU of the time (and class) embedding, (B, D), or None in the
-VAE.
+Tensors are (B, C, H, W); `temb` is SiLU of the time (and class, or text) embedding, (B, D), or None
+in the VAE; `context` is a text's tokens, (B, tokens, E), or None where nothing attends to a text.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -36,14 +36,22 @@ class TimestepFeatures(nn.Module):
 
 
 class TimestepEmbedding(nn.Module):
-    """Two linear layers with a SiLU between, (B, in_dim) -> (B, dim)."""
+    """Two linear layers with a SiLU between, (B, in_dim) -> (B, dim).
 
-    def __init__(self, in_dim: int, dim: int) -> None:
+    Where `condition_dim` is given, a condition (B, condition_dim) may be added to what they read:
+    the guidance scale, in distilled networks. Meng et al. 2023, sec. 3.1.
+    """
+
+    def __init__(self, in_dim: int, dim: int, condition_dim: int | None = None) -> None:
         super().__init__()
         self.linear_1 = nn.Linear(in_dim, dim)
+        if condition_dim is not None:
+            self.cond_proj = nn.Linear(condition_dim, in_dim, bias=False)
         self.linear_2 = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        if condition is not None:
+            x = x + self.cond_proj(condition)
         out: Tensor = self.linear_2(F.silu(self.linear_1(x)))
         return out
 
@@ -96,8 +104,27 @@ class ResnetBlock(nn.Module):
         return _scaled(shortcut + h, self.scale)
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Multi-head attention without projections. Vaswani et al. 2017, eq. 1.
+
+    Every kernel of PyTorch keeps scores and their softmax in float32, whatever `q` is.
+
+    Args:
+        q: queries, (B, N, D).
+        k, v: keys and values, (B, M, D).
+        heads: a divisor of D.
+
+    Returns:
+        (B, N, D).
+    """
+    batch, _, channels = q.shape
+    q, k, v = (x.view(batch, -1, heads, channels // heads).transpose(1, 2) for x in (q, k, v))
+    mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, D / heads)
+    return mixed.transpose(1, 2).reshape(batch, -1, channels)
+
+
 class SelfAttention(nn.Module):
-    """Multi-head attention over the H*W positions, with a residual. Vaswani et al. 2017, eq. 1."""
+    """Multi-head attention over the H*W positions, with a residual; no text is read."""
 
     def __init__(
         self, channels: int, *, head_dim: int | None, groups: int | None, eps: float, scale: float
@@ -110,18 +137,12 @@ class SelfAttention(nn.Module):
         self.to_v = nn.Linear(channels, channels)
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
-    def forward(self, x: Tensor) -> Tensor:
-        batch, channels, height, width = x.shape
+    def forward(self, x: Tensor, _context: Tensor | None = None) -> Tensor:
         h = x if self.group_norm is None else self.group_norm(x)
         tokens = h.flatten(2).transpose(1, 2)  # (B, H*W, C)
-        q, k, v = (
-            layer(tokens).view(batch, -1, self.heads, channels // self.heads).transpose(1, 2)
-            for layer in (self.to_q, self.to_k, self.to_v)
-        )
-        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, H*W, head_dim)
-        merged = self.to_out[0](mixed.transpose(1, 2).reshape(batch, -1, channels))
-        merged = merged.transpose(1, 2).reshape(batch, channels, height, width)
-        return _scaled(merged + x, self.scale)
+        q, k, v = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
+        merged = self.to_out[0](attend(q, k, v, self.heads))
+        return _scaled(merged.transpose(1, 2).reshape(x.shape) + x, self.scale)
 
 
 class Downsample(nn.Module):
@@ -152,11 +173,15 @@ class Upsample(nn.Module):
         return out
 
 
+MakeAttention = Callable[[], nn.Module]  # of a map and a context, which makes a map like the first
+
+
 class Block(nn.Module):
     """ResNet blocks, each followed by attention where asked, then a change of resolution.
 
     One class serves as encoder, decoder, down and up block: they differ in what their ResNets
-    read (`in_channels`, one entry a ResNet, skips counted in) and in what they end with.
+    read (`in_channels`, one entry per ResNet, skips counted in), in the kind of their attention,
+    and in what they end with.
     """
 
     def __init__(
@@ -169,8 +194,7 @@ class Block(nn.Module):
         temb_dim: int | None = None,
         scale_shift: bool = False,
         dropout: float = 0.0,
-        attention: bool = False,
-        head_dim: int | None = None,
+        attention: MakeAttention | None = None,
         downsample_padding: int | None = None,
         upsample: bool = False,
     ) -> None:
@@ -187,21 +211,22 @@ class Block(nn.Module):
             )
             for channels in in_channels
         )
-        if attention:
-            self.attentions = nn.ModuleList(
-                SelfAttention(out_channels, head_dim=head_dim, groups=groups, eps=eps, scale=1.0)
-                for _ in in_channels
-            )
+        if attention is not None:
+            self.attentions = nn.ModuleList(attention() for _ in in_channels)
         if downsample_padding is not None:
             self.downsamplers = nn.ModuleList([Downsample(out_channels, downsample_padding)])
         if upsample:
             self.upsamplers = nn.ModuleList([Upsample(out_channels)])
-        self.has_attention = attention
+        self.has_attention = attention is not None
         self.resample = "downsamplers" if downsample_padding is not None else "upsamplers"
         self.has_resample = upsample or downsample_padding is not None
 
     def forward(
-        self, x: Tensor, temb: Tensor | None = None, skips: list[Tensor] | None = None
+        self,
+        x: Tensor,
+        temb: Tensor | None = None,
+        context: Tensor | None = None,
+        skips: list[Tensor] | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Return the result and what each stage made, for an up block further on to read.
 
@@ -211,7 +236,7 @@ class Block(nn.Module):
         for i, resnet in enumerate(self.resnets):
             x = resnet(x if skips is None else torch.cat([x, skips.pop()], dim=1), temb)
             if self.has_attention:
-                x = self.attentions[i](x)
+                x = self.attentions[i](x, context)
             made.append(x)
         if self.has_resample:
             x = getattr(self, self.resample)[0](x)
@@ -228,9 +253,7 @@ class MidBlock(nn.Module):
         *,
         groups: int,
         eps: float,
-        attention: bool,
-        head_dim: int | None = None,
-        attention_groups: int | None,
+        attention: MakeAttention | None,
         temb_dim: int | None = None,
         scale_shift: bool = False,
         dropout: float = 0.0,
@@ -250,20 +273,16 @@ class MidBlock(nn.Module):
             )
             for _ in range(2)
         )
-        if attention:
-            self.attentions = nn.ModuleList(
-                [
-                    SelfAttention(
-                        channels, head_dim=head_dim, groups=attention_groups, eps=eps, scale=scale
-                    )
-                ]
-            )
-        self.has_attention = attention
+        if attention is not None:
+            self.attentions = nn.ModuleList([attention()])
+        self.has_attention = attention is not None
 
-    def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, temb: Tensor | None = None, context: Tensor | None = None
+    ) -> Tensor:
         x = self.resnets[0](x, temb)
         if self.has_attention:
-            x = self.attentions[0](x)
+            x = self.attentions[0](x, context)
         out: Tensor = self.resnets[1](x, temb)
         return out
 

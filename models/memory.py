@@ -1,18 +1,23 @@
 """How much memory a model needs, estimated before any is taken, and how much is available."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from models.config import AutoencoderKLConfig, UNet2DConfig
+from models.config import AutoencoderKLConfig, UNet2DConditionConfig, UNetConfig
 from models.files import CheckpointError
 from models.machine import free_memory
 
 MAX_PARAMETERS = 10_000_000_000  # of one network; SDXL's UNet has 2.6 of these billions
 _BYTES = 4  # activations are counted in float32, whatever the weights are
+_ATTENTION_MAPS = 11  # at once: input, norm, queries, keys, values, copies of them, output
+# In the feed-forward part: input, norm and residual; two halves, gate and product, four times as
+# wide each. That is 19; a heap loses up to as much again between maps of so different sizes.
+_TRANSFORMER_MAPS = 38
+_TOKENS = 77  # of a text
 
 
 def parameters(network: nn.Module) -> int:
@@ -21,7 +26,7 @@ def parameters(network: nn.Module) -> int:
 
 
 def activations(
-    unet: UNet2DConfig,
+    unet: UNetConfig,
     vae: AutoencoderKLConfig,
     rows: int,
     latent_size: tuple[int, int] | None = None,
@@ -41,20 +46,28 @@ def activations(
     return rows * max(denoising(unet, latent_size), decoding(vae, area), fit)
 
 
-def denoising(unet: UNet2DConfig, latent_size: tuple[int, int] | None = None) -> int:
-    """Bytes of the maps that the UNet has at once for one row, as `activations` counts them."""
+def denoising(unet: UNetConfig, latent_size: tuple[int, int] | None = None) -> int:
+    """Bytes of the maps that the UNet has at once for one row, as `activations` counts them.
+
+    Its text is counted with them, and its keys and values at the widest level.
+    """
     wide = [*unet.block_out_channels[:1], *unet.block_out_channels, *unet.block_out_channels[-1:]]
     skipped = [
         max(width, below) + max(width, above)
         for above, width, below in zip(wide, wide[1:], wide[2:], strict=False)
     ]
-    return _BYTES * _values(
+    text, attending = 0, _ATTENTION_MAPS
+    if isinstance(unet, UNet2DConditionConfig):
+        text = _TOKENS * (unet.cross_attention_dim + 2 * max(unet.block_out_channels))
+        attending = _TRANSFORMER_MAPS
+    maps = _values(
         unet.block_out_channels,
         math.prod(latent_size or unet.latent_size),
         stages=2 * unet.layers_per_block + 3,  # down, the middle's two, up
         inputs=[6 * channels for channels in skipped],  # copies, and what they are made of
-        attending=unet.attending,
+        attending=dict.fromkeys(unet.attending, attending),
     )
+    return _BYTES * (maps + text)
 
 
 def decoding(vae: AutoencoderKLConfig, area: int) -> int:
@@ -65,7 +78,7 @@ def decoding(vae: AutoencoderKLConfig, area: int) -> int:
         area * vae.downscale**2,
         stages=vae.layers_per_block + 1,
         inputs=[4 * max(vae.block_out_channels[i : i + 2]) for i in range(last + 1)],
-        attending=[last] if vae.mid_block_add_attention else [],
+        attending={last: _ATTENTION_MAPS} if vae.mid_block_add_attention else {},
     )
 
 
@@ -75,18 +88,18 @@ def _values(
     *,
     stages: int,
     inputs: Sequence[int],
-    attending: Sequence[int],
+    attending: Mapping[int, int],
 ) -> int:
     """Numbers in the maps of one row that a network holds at once; level i has area / 4^i.
 
     Every stage's output is kept, and what comes up from below; the widest level also works on
-    copies of its input (norm, SiLU, layout), or on the eleven maps of attention.
+    copies of its input (norm, SiLU, layout), or on so many maps of attention as `attending` says.
     """
     kept = working = 0
     for i, width in enumerate(widths):
         here = area // 4**i
         kept += (stages * width + max(widths[i : i + 2])) * here
-        working = max(working, inputs[i] * here, 11 * width * here if i in attending else 0)
+        working = max(working, inputs[i] * here, attending.get(i, 0) * width * here)
     return kept + working
 
 

@@ -4,12 +4,13 @@ Parameter names and arithmetic are those of diffusers' `AutoencoderKL`.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from models.config import AutoencoderKLConfig
-from models.layers import Block, MidBlock
+from models.layers import Block, MidBlock, SelfAttention
 
 _EPS = 1e-6  # group norm, as diffusers fixes it for this network
 
@@ -152,10 +153,7 @@ class AutoencoderKL(nn.Module):
 
 
 def _mid_block(config: AutoencoderKLConfig) -> MidBlock:
-    return MidBlock(
-        config.block_out_channels[-1],
-        groups=config.norm_num_groups,
-        eps=_EPS,
-        attention=config.mid_block_add_attention,
-        attention_groups=config.norm_num_groups,
-    )
+    width, groups = config.block_out_channels[-1], config.norm_num_groups
+    one_head = partial(SelfAttention, width, head_dim=None, groups=groups, eps=_EPS, scale=1.0)
+    attention = one_head if config.mid_block_add_attention else None
+    return MidBlock(width, groups=groups, eps=_EPS, attention=attention)

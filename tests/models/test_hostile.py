@@ -22,7 +22,13 @@ from app.engine.job import MAX_GUIDANCE_SCALE as MOST_ASKED_FOR
 from models.bounds import Length, Range
 from models.checkpoint import CheckpointError, checkpoint_digest, open_checkpoint, weights_digest
 from models.conditioning import MAX_GUIDANCE_SCALE
-from models.config import AutoencoderKLConfig, Config, DDIMConfig, UNet2DConfig
+from models.config import (
+    AutoencoderKLConfig,
+    Config,
+    DDIMConfig,
+    UNet2DConditionConfig,
+    UNet2DConfig,
+)
 from tests.models.hostile import (
     INDEX,
     SCHEDULE,
@@ -223,7 +229,7 @@ def leaves(hint: Any, bounds: tuple[Any, ...] = ()) -> Iterator[tuple[Any, tuple
             yield from leaves(arg)
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+@pytest.mark.parametrize("config", [*CONFIGS.values(), UNet2DConditionConfig])
 def test_every_number_and_list_has_bounds(config: type[Config]) -> None:
     for name, hint in annotations(config).items():
         for kind, bounds in leaves(hint):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from models.checkpoint import CheckpointError, open_checkpoint
+from models.config import UNet2DConditionConfig, UNetConfig
 from models.library import shipped
 from models.memory import activations, available, check_room, parameters
 from models.pipeline import LatentDiffusion
@@ -46,7 +47,8 @@ PEAK = """
 import os
 import sys
 import torch
-from models.config import AutoencoderKLConfig, UNet2DConfig
+from models.conditional_unet import UNet2DCondition
+from models.config import AutoencoderKLConfig, UNet2DConditionConfig, UNet2DConfig
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
 
@@ -58,6 +60,10 @@ def status(name):
 def draw(config, side, rows):
     if isinstance(config, AutoencoderKLConfig):
         run = AutoencoderKL(config).decode
+    elif isinstance(config, UNet2DConditionConfig):
+        network, zeros = UNet2DCondition(config), torch.zeros(rows)
+        text = torch.randn(rows, 77, config.cross_attention_dim)
+        run = lambda latents: network(latents, zeros, text)
     else:
         network, zeros = UNet2D(config), torch.zeros(rows, dtype=torch.int64)
         run = lambda latents: network(latents, zeros, zeros)
@@ -127,14 +133,31 @@ def peak() -> Iterator[Callable[[Any, int, int], int]]:
         ("plain unet", (32, 64, 128), 2, 64),
         ("plain unet", (96, 96), 2, 48),
         ("unet", (64, 128), 1, 64),
+        ("text unet", (64, 128), 1, 64),
+        ("text unet", (32, 64, 128), 2, 48),
+        ("text unet, its widest level without attention", (64, 128, 128), 2, 64),
     ],
 )
 def test_activations_are_enough_and_not_far_too_many(
     peak: Callable[[Any, int, int], int], kind: str, widths: tuple[int, ...], layers: int, side: int
 ) -> None:
-    rows, unet, vae = 8, replace(UNET, sample_size=side), LITTLE_VAE
+    rows, vae = 8, LITTLE_VAE
+    unet: UNetConfig = replace(UNET, sample_size=side)
     if kind == "vae":
         vae = config = blocks(widths, layers, VAE, "DownEncoderBlock2D", "UpDecoderBlock2D")
+    elif kind.startswith("text unet"):
+        unset = int(kind != "text unet")  # levels without attention
+        unet = config = UNet2DConditionConfig(
+            sample_size=side,
+            in_channels=2,
+            out_channels=2,
+            block_out_channels=widths,
+            layers_per_block=layers,
+            cross_attention_dim=64,
+            down_block_types=("DownBlock2D",) * unset
+            + ("CrossAttnDownBlock2D",) * (len(widths) - unset),
+            up_block_types=("CrossAttnUpBlock2D",) * (len(widths) - unset) + ("UpBlock2D",) * unset,
+        )
     else:
         attention = "" if kind == "plain unet" else "Attn"
         types = f"{attention}DownBlock2D", f"{attention}UpBlock2D"

@@ -9,7 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.config import AutoencoderKLConfig, Config, DDIMConfig, UNet2DConfig
+from models.config import (
+    AutoencoderKLConfig,
+    Config,
+    DDIMConfig,
+    UNet2DConditionConfig,
+    UNet2DConfig,
+)
 from models.schedule import alpha_bars
 from models.scheduler_classes import (
     DPMSolverConfig,
@@ -41,6 +47,7 @@ def keywords(config: Config) -> dict[str, Any]:
     [
         (AutoencoderKLConfig, diffusers.AutoencoderKL),
         (UNet2DConfig, diffusers.UNet2DModel),
+        (UNet2DConditionConfig, diffusers.UNet2DConditionModel),
         (DDIMConfig, diffusers.DDIMScheduler),
         (EulerConfig, diffusers.EulerDiscreteScheduler),
         (EulerAncestralConfig, diffusers.EulerAncestralDiscreteScheduler),
