@@ -1,0 +1,50 @@
+"""Names and shapes of stored tensors, from which configurations are read."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from models.bounds import brief
+from models.tensor_file import Part
+
+Shapes = Mapping[str, tuple[int, ...]]  # of one component, by name, its prefix left out
+
+
+class Source(NamedTuple):
+    """The stored tensor that one of a network is made of, and how."""
+
+    name: str
+    part: Part = Part()
+    transposed: bool = False
+
+
+def unique(pairs: Iterable[tuple[str, Source]]) -> dict[str, Source]:
+    """Names -> stored tensors; raises `ValueError` for a name that two would have."""
+    names: dict[str, Source] = {}
+    for name, source in pairs:
+        if name in names:
+            both = f"{brief(names[name].name)} and {brief(source.name)}"
+            raise ValueError(f"tensor {brief(name)} comes twice, as {both}")
+        names[name] = source
+    return names
+
+
+def side(shapes: Shapes, name: str, axis: int) -> int:
+    """How long a tensor is along an axis; raises `ValueError` if there is none such."""
+    shape = shapes.get(name)
+    if shape is None:
+        raise ValueError(f"missing tensor {name!r}")
+    if len(shape) <= axis or shape[axis] < 1:
+        raise ValueError(f"tensor {name!r} has shape {brief(list(shape))}, which cannot be")
+    return shape[axis]
+
+
+def count(shapes: Shapes, before: str) -> int:
+    """How many numbered parts follow a name: 1 more than the highest number."""
+    found = {name[len(before) :].partition(".")[0] for name in shapes if name.startswith(before)}
+    numbers = [int(text) for text in found if text.isdecimal() and text.isascii() and len(text) < 4]
+    return max(numbers, default=-1) + 1
+
+
+def heads(width: int) -> int:
+    """Heads of 64 channels, as all families but 1.x have them; a narrower layer has one."""
+    return max(1, width // 64)

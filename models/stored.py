@@ -1,0 +1,95 @@
+"""The tensors of a network: where each is stored and how it is made of that, read with checks."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.bounds import brief
+from models.files import CheckpointError
+from models.tensor_file import MAX_WEIGHT_BYTES, Entry, Part, TensorFile, Wanted, part_shape
+
+
+class Stored(NamedTuple):
+    """Where a tensor of a network is, and how it is made of what is stored."""
+
+    path: Path
+    name: str
+    part: Part = Part()
+    transposed: bool = False
+
+
+def read_tensors(
+    source: Path,
+    stored: Mapping[str, Stored],
+    expected: Mapping[str, Tensor],
+    device: torch.device | str,
+    dtype: torch.dtype,
+    most: int = MAX_WEIGHT_BYTES,
+) -> dict[str, Tensor]:
+    """Exactly the tensors that are expected, one after another straight to a device and dtype.
+
+    Args:
+        source: what a message names if a tensor is missing.
+        stored: where each is, by its name in the network.
+        expected: tensors of the shapes that are needed; they may be on the meta device.
+        device, dtype: of what is returned.
+        most: bytes that a file may have.
+
+    Raises:
+        CheckpointError: as `read_weights`.
+    """
+    if missing := sorted(expected.keys() - stored.keys()):
+        raise CheckpointError(f"{source}: missing tensor {missing[0]!r}{_more(missing)}")
+    if extra := sorted((stored[name].name, name) for name in stored.keys() - expected.keys()):
+        path = stored[extra[0][1]].path
+        raise CheckpointError(f"{path}: unknown tensor {brief(extra[0][0])}{_more(extra)}")
+    parts: dict[Path, dict[str, Stored]] = {}
+    for name, at in stored.items():
+        parts.setdefault(at.path, {})[name] = at
+    files = {path: _opened(path, most, parts[path], expected) for path in sorted(parts)}
+    tensors = {}
+    for path, file in files.items():
+        in_order = sorted(parts[path], key=lambda name: file.entries[parts[path][name].name].start)
+        wanted = [Wanted(parts[path][name].name, parts[path][name].part) for name in in_order]
+        for name, tensor in zip(in_order, file.read(wanted), strict=True):
+            made = tensor.t() if parts[path][name].transposed else tensor
+            made = made.reshape(expected[name].shape)
+            tensors[name] = made.to(device=device, dtype=dtype).contiguous()
+    return tensors
+
+
+def _opened(
+    path: Path, most: int, wanted: Mapping[str, Stored], expected: Mapping[str, Tensor]
+) -> TensorFile:
+    """A file whose header has each tensor in its form."""
+    file = TensorFile.open(path, most)
+    for name, at in wanted.items():
+        _check_shape(file, at, file.check_form(at.name), name, tuple(expected[name].shape))
+    return file
+
+
+def _check_shape(
+    file: TensorFile, at: Stored, entry: Entry, name: str, shape: tuple[int, ...]
+) -> None:
+    found = part_shape(entry.shape, at.part)
+    found = found[::-1] if at.transposed else found
+    if ".attentions." in name and len(found) >= 2 and set(found[2:] + shape[2:]) <= {1}:
+        found, shape = found[:2], shape[:2]  # a convolution of one position is a linear map
+    if found != shape:
+        raise CheckpointError(
+            f"{file.path}: tensor {at.name!r} has shape {brief(list(entry.shape))}; "
+            f"{_whole(shape, at)} needed"
+        )
+
+
+def _whole(shape: tuple[int, ...], at: Stored) -> list[int]:
+    """The shape of the stored tensor that one of the network is made of."""
+    stored = shape[::-1] if at.transposed else shape
+    return [stored[0] * at.part.of, *stored[1:]] if at.part.of > 1 else list(stored)
+
+
+def _more(names: Sequence[object]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
