@@ -1,6 +1,6 @@
 """The tensors of a network: where each is stored and how it is made of that, read with checks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.bounds import brief
 from models.files import CheckpointError
-from models.tensor_file import MAX_WEIGHT_BYTES, Entry, Part, TensorFile, Wanted, part_shape
+from models.tensor_file import Entry, Part, TensorFile, Wanted, part_shape
 
 
 class Stored(NamedTuple):
@@ -27,7 +27,7 @@ def read_tensors(
     expected: Mapping[str, Tensor],
     device: torch.device | str,
     dtype: torch.dtype,
-    most: int = MAX_WEIGHT_BYTES,
+    opening: Callable[[Path], TensorFile] = TensorFile.open,
 ) -> dict[str, Tensor]:
     """Exactly the tensors that are expected, one after another straight to a device and dtype.
 
@@ -36,7 +36,7 @@ def read_tensors(
         stored: where each is, by its name in the network.
         expected: tensors of the shapes that are needed; they may be on the meta device.
         device, dtype: of what is returned.
-        most: bytes that a file may have.
+        opening: how each file is opened.
 
     Raises:
         CheckpointError: as `read_weights`.
@@ -49,7 +49,7 @@ def read_tensors(
     parts: dict[Path, dict[str, Stored]] = {}
     for name, at in stored.items():
         parts.setdefault(at.path, {})[name] = at
-    files = {path: _opened(path, most, parts[path], expected) for path in sorted(parts)}
+    files = {path: _checked(opening(path), parts[path], expected) for path in sorted(parts)}
     tensors = {}
     for path, file in files.items():
         in_order = sorted(parts[path], key=lambda name: file.entries[parts[path][name].name].start)
@@ -61,11 +61,10 @@ def read_tensors(
     return tensors
 
 
-def _opened(
-    path: Path, most: int, wanted: Mapping[str, Stored], expected: Mapping[str, Tensor]
+def _checked(
+    file: TensorFile, wanted: Mapping[str, Stored], expected: Mapping[str, Tensor]
 ) -> TensorFile:
-    """A file whose header has each tensor in its form."""
-    file = TensorFile.open(path, most)
+    """The file, if its header has each tensor in its form."""
     for name, at in wanted.items():
         _check_shape(file, at, file.check_form(at.name), name, tuple(expected[name].shape))
     return file

@@ -6,6 +6,7 @@ Safetensors, never pickle. One file, or several and an index that names the file
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -43,12 +44,11 @@ def weight_source(folder: Path, stem: str = NETWORK) -> Path:
         stem: how the files are called, `NETWORK` or `TEXT`.
 
     Raises:
-        CheckpointError: there are none, or several variants; or they are outside of the model.
+        CheckpointError: there are none, or several variants.
     """
     plain = f"{stem}.safetensors"
     for name in (plain, f"{plain}.index.json"):
         if os.path.lexists(folder / name):
-            check_inside(folder / name)
             return folder / name
     variants = _variants(folder, stem)
     if len(variants) > 1:
@@ -58,7 +58,6 @@ def weight_source(folder: Path, stem: str = NETWORK) -> Path:
             f"allowed: one, or one of them as {plain}"
         )
     for source in variants.values():
-        check_inside(source)
         return source
     raise CheckpointError(_no_weights(folder, plain))
 
@@ -100,20 +99,23 @@ def read_weights(
     if _is_index(source):
         place = _shards(source)
     else:
-        place = dict.fromkeys(TensorFile.open(source, most).entries, source)
+        place = dict.fromkeys(open_weights(source, most).entries, source)
     if stem == TEXT:
         place = {n: at for n, at in place.items() if n in expected or not _PASSED.fullmatch(n)}
     stored = _by_present_name(place, expected)
-    return read_tensors(folder, stored, expected, device, dtype, most)
+    opening = partial(open_weights, most=most)
+    return read_tensors(folder, stored, expected, device, dtype, opening)
 
 
 def open_weights(path: Path, most: int = MAX_WEIGHT_BYTES) -> TensorFile:
-    """A safetensors file of at most `most` bytes, complete by its header; no data is read.
+    """A file of a model folder, of at most `most` bytes, complete by its header; no data is read.
 
     Raises:
-        CheckpointError: as `TensorFile.open`.
+        CheckpointError: as `TensorFile.open`; or it is outside of the folder.
     """
-    return TensorFile.open(path, most)
+    file = TensorFile.open(path, most)
+    check_inside(path)
+    return file
 
 
 def _by_present_name(
@@ -175,8 +177,6 @@ def _shards(index: Path) -> dict[str, Path]:
                 f"{index}: weight_map {brief(tensor)} is not a file name: {brief(name)}; "
                 "allowed: *.safetensors, in the same folder"
             )
-    for name in set(weight_map.values()):
-        check_inside(index.parent / name)
     return {tensor: index.parent / name for tensor, name in weight_map.items()}
 
 

@@ -29,6 +29,7 @@ class Family:
     name: str
     pipeline: str  # diffusers' class
     sampler: str  # the scheduler's class
+    spacing: str | None  # of steps; the folders of 1.x and 2.x leave it to each sampler's default
     pixels: int  # a side of the images it was trained on
     pixels_v: int  # of those that predict v
     scaling_factor: float
@@ -69,9 +70,10 @@ class Family:
             "_class_name": "EulerDiscreteScheduler" if turbo else plain,
             **_SCHEDULE,
             "prediction_type": prediction,
-            "timestep_spacing": "trailing" if turbo or zero_snr else "leading",
         }
-        return config | ({"rescale_betas_zero_snr": True} if zero_snr else {})
+        if turbo or zero_snr:
+            return config | {"timestep_spacing": "trailing", "rescale_betas_zero_snr": zero_snr}
+        return config | ({"timestep_spacing": self.spacing} if self.spacing else {})
 
     def tokenizers(self) -> dict[str, dict[str, Any]]:
         """What is to be known of each tokenizer besides the vocabulary, which all share."""
@@ -86,6 +88,7 @@ SD1 = Family(
     name="SD 1.x",
     pipeline="StableDiffusionPipeline",
     sampler="PNDMScheduler",
+    spacing=None,
     pixels=512,
     pixels_v=512,
     scaling_factor=0.18215,
@@ -98,6 +101,7 @@ SD2 = Family(
     name="SD 2.x",
     pipeline="StableDiffusionPipeline",
     sampler="PNDMScheduler",
+    spacing=None,
     pixels=512,
     pixels_v=768,
     scaling_factor=0.18215,
@@ -109,6 +113,7 @@ SDXL = Family(
     name="SDXL",
     pipeline="StableDiffusionXLPipeline",
     sampler="EulerDiscreteScheduler",
+    spacing="leading",
     pixels=1024,
     pixels_v=1024,
     scaling_factor=0.13025,

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 State = dict[str, Tensor]
+_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64"}
 _ATTENDING = {
     True: ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D"),
     False: ("DownBlock2D", "UpBlock2D"),
@@ -200,11 +201,11 @@ def write(path: Path, tensors: State, **metadata: str) -> Path:
     return path
 
 
-def write_header(path: Path, tensors: Mapping[str, Tensor], dtype: str = "F16") -> Path:
+def write_header(path: Path, tensors: Mapping[str, Tensor]) -> Path:
     """A whole file of zeros that takes no place on disk; the tensors may be on the meta device."""
     header, end = {}, 0
     for name, tensor in tensors.items():
-        size = tensor.numel() * 2
+        dtype, size = _DTYPES[tensor.dtype], tensor.numel() * tensor.itemsize
         header[name] = {"dtype": dtype, "shape": [*tensor.shape], "data_offsets": [end, end + size]}
         end += size
     text = json.dumps(header).encode()
@@ -238,12 +239,12 @@ def whole(family: str, *, full: bool = False, in_channels: int = 4, text_width: 
             **common,
         )
     elif family == "2.x":
-        side = 1024 if full else text_width
+        side = 1024 if full else 128
         made["text_encoder"] = text(side, 23 if full else 2, hidden_act="gelu", **words)
         made["unet"] = unet(
             [True, True, True, False],
-            block_out_channels=[320, 640, 1280, 1280] if full else [64, 64, 128, 128],
-            attention_head_dim=[5, 10, 20, 20] if full else [1, 1, 2, 2],
+            block_out_channels=[320, 640, 1280, 1280] if full else [64, 64, 64, 128],
+            attention_head_dim=[5, 10, 20, 20] if full else [1, 1, 1, 2],
             cross_attention_dim=side,
             use_linear_projection=True,
             upcast_attention=True,
