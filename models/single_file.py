@@ -23,7 +23,7 @@ from models.original.telling import UNET, Text, Told, tell, within
 from models.original.text import clip_config, clip_names, open_clip_config, open_clip_names
 from models.original.unet import unet_config, unet_names
 from models.original.vae import vae_config, vae_names
-from models.stored import Stored, read_tensors
+from models.stored import Stored, check_tensors, read_tensors
 from models.tensor_file import TensorFile
 
 _MARKS = ("v_pred", "ztsnr")  # empty tensors that say how the UNet was trained
@@ -39,6 +39,10 @@ class Component:
     path: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, Stored]
+
+    def check(self, expected: Mapping[str, Tensor]) -> None:
+        """Raise `CheckpointError` unless `read` finds what is expected; no data is read."""
+        check_tensors(self.path, self.tensors, expected)
 
     def read(
         self, expected: Mapping[str, Tensor], device: torch.device | str, dtype: torch.dtype

@@ -41,6 +41,29 @@ def read_tensors(
     Raises:
         CheckpointError: as `read_weights`.
     """
+    files = check_tensors(source, stored, expected, opening)
+    tensors = {}
+    for path, file in files.items():
+        here = [(name, at) for name, at in stored.items() if at.path == path]
+        here.sort(key=lambda pair: file.entries[pair[1].name].start)
+        read = file.read(Wanted(at.name, at.part) for _, at in here)
+        for (name, at), tensor in zip(here, read, strict=True):
+            made = (tensor.t() if at.transposed else tensor).reshape(expected[name].shape)
+            tensors[name] = made.to(device=device, dtype=dtype).contiguous()
+    return tensors
+
+
+def check_tensors(
+    source: Path,
+    stored: Mapping[str, Stored],
+    expected: Mapping[str, Tensor],
+    opening: Callable[[Path], TensorFile] = TensorFile.open,
+) -> dict[Path, TensorFile]:
+    """The files, in order of their paths, if `read_tensors` can read them; no data is read.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown, misshapen or of another type.
+    """
     if missing := sorted(expected.keys() - stored.keys()):
         raise CheckpointError(f"{source}: missing tensor {missing[0]!r}{_more(missing)}")
     if extra := sorted((stored[name].name, name) for name in stored.keys() - expected.keys()):
@@ -49,16 +72,7 @@ def read_tensors(
     parts: dict[Path, dict[str, Stored]] = {}
     for name, at in stored.items():
         parts.setdefault(at.path, {})[name] = at
-    files = {path: _checked(opening(path), parts[path], expected) for path in sorted(parts)}
-    tensors = {}
-    for path, file in files.items():
-        in_order = sorted(parts[path], key=lambda name: file.entries[parts[path][name].name].start)
-        wanted = [Wanted(parts[path][name].name, parts[path][name].part) for name in in_order]
-        for name, tensor in zip(in_order, file.read(wanted), strict=True):
-            made = tensor.t() if parts[path][name].transposed else tensor
-            made = made.reshape(expected[name].shape)
-            tensors[name] = made.to(device=device, dtype=dtype).contiguous()
-    return tensors
+    return {path: _checked(opening(path), parts[path], expected) for path in sorted(parts)}
 
 
 def _checked(

@@ -136,10 +136,11 @@ def part_shape(shape: tuple[int, ...], part: Part) -> tuple[int, ...]:
 
 def convertible(name: str, target: str) -> str:
     """Why a pickle is not opened, and how it is converted."""
+    inside = "['state_dict']" if name.endswith(".ckpt") else ""
     return (
-        "a pickle file can run code when it is read and is never opened; to convert it, where that "
-        f"does no harm: m = torch.load({brief(name)}, weights_only=True), then "
-        f"safetensors.torch.save_file(m.get('state_dict', m), {brief(target)})"
+        "a pickle file can run code when it is read and is never opened; to convert it in a safe "
+        "place: safetensors.torch.save_file("
+        f"torch.load({brief(name)}, weights_only=True){inside}, {brief(target)})"
     )
 
 
@@ -147,9 +148,8 @@ def _header(path: Path, file: BufferedReader) -> bytes:
     start = file.read(64)
     check_fetched(path, start)
     if start.startswith(_PICKLED):
-        target = f"{path.stem}.safetensors"
-        reason = f"it is a pickle by another name: {convertible(path.name, target)}"
-        raise CheckpointError(f"{path}: not a whole safetensors file: {reason}")
+        reason = convertible(path.name, f"converted-{path.name}")
+        raise CheckpointError(f"{path}: not a whole safetensors file: by its first bytes {reason}")
     length = int.from_bytes(start[:_LENGTH], "little")
     if length > MAX_HEADER_BYTES:
         raise CheckpointError(

@@ -12,6 +12,7 @@ _SAID: dict[str, Prediction] = {
 }
 _KEY = "modelspec.prediction_type"  # github.com/Stability-AI/ModelSpec
 _BIAS = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
+_MOST = 1 << 16  # bytes; that of 2.x has 320 numbers
 _SPREAD = 0.09  # the standard deviation of that bias is below it in 2.x of 512 pixels only
 
 
@@ -34,7 +35,7 @@ def predicts(file: TensorFile, family: Family, *, certain: bool) -> tuple[Predic
     if family is not SD2 or certain:
         return "epsilon", None
     spread = 0.0
-    if _BIAS in file.entries:
+    if _BIAS in file.entries and file.entries[_BIAS].size <= _MOST:
         (bias,) = file.read([Wanted(_BIAS)])
         spread = bias.float().std(correction=0).item()
     guess: Prediction = "v_prediction" if spread > _SPREAD else "epsilon"
