@@ -6,7 +6,13 @@ from typing import NamedTuple
 from models.bounds import brief
 from models.tensor_file import Part
 
-Shapes = Mapping[str, tuple[int, ...]]  # of one component, by name, its prefix left out
+
+class Shapes(dict[str, tuple[int, ...]]):
+    """The shapes of one component by name, without the prefix that its names have in the file."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], prefix: str) -> None:
+        super().__init__(shapes)
+        self.prefix = prefix
 
 
 class Source(NamedTuple):
@@ -32,13 +38,14 @@ def side(shapes: Shapes, name: str, axis: int) -> int:
     """How long a tensor is along an axis; raises `ValueError` if there is none such."""
     shape = shapes.get(name)
     if shape is None:
-        raise ValueError(f"missing tensor {name!r}")
+        raise ValueError(f"missing tensor {shapes.prefix + name!r}")
     if len(shape) <= axis or shape[axis] < 1:
-        raise ValueError(f"tensor {name!r} has shape {brief(list(shape))}, which cannot be")
+        found = brief(list(shape))
+        raise ValueError(f"tensor {shapes.prefix + name!r} has shape {found}, which cannot be")
     return shape[axis]
 
 
-def count(shapes: Shapes, before: str) -> int:
+def count(shapes: Iterable[str], before: str) -> int:
     """How many numbered parts follow a name: 1 more than the highest number."""
     found = {name[len(before) :].partition(".")[0] for name in shapes if name.startswith(before)}
     numbers = [int(text) for text in found if text.isdecimal() and text.isascii() and len(text) < 4]

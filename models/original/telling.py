@@ -63,11 +63,12 @@ def tell(file: TensorFile) -> Told:
 
 def within(file: TensorFile, prefix: str) -> Shapes:
     """The shapes of one part of a file, by names without their prefix."""
-    return {
+    shapes = {
         name.removeprefix(prefix): entry.shape
         for name, entry in file.entries.items()
         if name.startswith(prefix)
     }
+    return Shapes(shapes, prefix)
 
 
 def _texts(file: TensorFile) -> tuple[Family, tuple[Text, ...]] | None:

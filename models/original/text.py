@@ -50,8 +50,7 @@ def clip_names(shapes: Shapes) -> dict[str, Source]:
 
 def clip_width(shapes: Shapes) -> int:
     """The width of an encoder that is stored by transformers' names; raises `ValueError`."""
-    by_name = {name: shapes[source.name] for name, source in clip_names(shapes).items()}
-    return side(by_name, _ENDS["token_embedding.weight"], 1)
+    return side(_as_named(shapes), _ENDS["token_embedding.weight"], 1)
 
 
 def clip_config(shapes: Shapes, activation: str) -> dict[str, Any]:
@@ -60,7 +59,7 @@ def clip_config(shapes: Shapes, activation: str) -> dict[str, Any]:
     Raises:
         ValueError: a tensor that tells a width is missing.
     """
-    by_name = {name: shapes[source.name] for name, source in clip_names(shapes).items()}
+    by_name = _as_named(shapes)
     layers = count(by_name, "text_model.encoder.layers.")
     inner = side(by_name, "text_model.encoder.layers.0.mlp.fc1.weight", 0)
     tokens = _embeddings(
@@ -135,6 +134,11 @@ def open_clip_config(shapes: Shapes, *, projected: bool) -> dict[str, Any]:
             "projection_dim": side(shapes, name, axis),
         }
     return config
+
+
+def _as_named(shapes: Shapes) -> Shapes:
+    named = {name: shapes[source.name] for name, source in clip_names(shapes).items()}
+    return Shapes(named, shapes.prefix)
 
 
 def _layer(number: str, inside: str) -> str:

@@ -95,7 +95,7 @@ def _added(shapes: Shapes, pooled: int) -> dict[str, Any]:
         width = side(shapes, "label_emb.0.0.weight", 1)
         if not pooled or width <= pooled or (width - pooled) % 6:
             raise ValueError(
-                f"tensor 'label_emb.0.0.weight' takes {width} numbers; the pooled text has {pooled}"
+                f"tensor {shapes.prefix}label_emb.0.0.weight takes {width} numbers; the pooled text has {pooled}"
                 ", and six sizes must have the rest"
             )
         config = {

@@ -1,6 +1,10 @@
 """One file in the original layout opens to the weights and configurations of its folder."""
 
+import contextlib
 import json
+import random
+import resource
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from models.original.families import SD1, SD2, SDXL
 from models.schedulers import SchedulerConfig
 from models.single_file import Component, SingleFile
 from models.tensor_file import TensorFile, part_shape
+from tests.models.hostile import header
 from tests.models.original import (
     State,
     Whole,
@@ -554,7 +559,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "no first convolution": (
         "1.x",
         lambda s: s.pop(f"{UNET}input_blocks.0.0.weight"),
-        "missing tensor 'input_blocks.0.0.weight'",
+        f"missing tensor '{UNET}input_blocks.0.0.weight'",
     ),
     "a shape": (
         "1.x",
@@ -564,7 +569,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "a shape that cannot be": (
         "1.x",
         also(**{f"{UNET}input_blocks.0.0.weight": torch.zeros(5)}),
-        "tensor 'input_blocks.0.0.weight' has shape [5], which cannot be",
+        f"tensor '{UNET}input_blocks.0.0.weight' has shape [5], which cannot be",
     ),
     "whole numbers": (
         "2.x",
@@ -634,6 +639,60 @@ def test_what_is_no_whole_model_is_refused_in_one_line(
     assert message in told
     assert told.isprintable()
     assert len(told.replace(str(path), "")) <= 300, told
+
+
+def empty(*names: str) -> bytes:
+    """A header of tensors that hold nothing, with the parts that a whole model has."""
+    parts = (f"{UNET}input_blocks.0.0.weight", f"{VAE}decoder.conv_in.weight", f"{CLIP}a")
+    entry = {"dtype": "F16", "shape": [0, 2**50], "data_offsets": [0, 0]}
+    return header(dict.fromkeys((*parts, *names), entry))
+
+
+MANY: dict[str, bytes] = {
+    "names": empty(*map(str, range(50_000))),
+    "long names": empty("lora" * 500_000, "a." * 900_000),
+    "levels": empty(*(f"{UNET}input_blocks.{2 * i}.0.op.weight" for i in range(1, 499))),
+    "levels of a VAE": empty(*(f"{VAE}encoder.down.{i}.block.0.conv1.weight" for i in range(999))),
+    "transformers": empty(
+        *(f"{UNET}input_blocks.{i % 200}.1.transformer_blocks.{i // 200}.a" for i in range(30_000))
+    ),
+    "layers": empty(*(f"{CLIP}text_model.encoder.layers.{i}.a" for i in range(30_000))),
+}
+
+
+@pytest.mark.parametrize("kind", MANY)
+def test_a_header_that_takes_long_is_refused_at_once(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(MANY[kind])
+    began, held = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError) as caught:
+        SingleFile.open(tmp_path / "model.safetensors")
+    assert time.process_time() - began < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < 256 << 10
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value).removeprefix(str(tmp_path))) <= 300
+
+
+def test_every_changed_bit_of_a_header_is_refused_or_makes_no_difference(
+    wholes: dict[str, Whole], tmp_path: Path
+) -> None:
+    """To the names and shapes that a folder has: what opens is what was there."""
+    path = write_header(tmp_path / "model.safetensors", wholes["1.x"].tensors())
+    size, chance = int.from_bytes(path.read_bytes()[:8], "little"), random.Random(0)
+    for _ in range(60):
+        at, bit = 8 + chance.randrange(size), 1 << chance.randrange(8)
+        flip(path, at, bit)
+        with contextlib.suppress(CheckpointError):
+            check_forms(path, wholes["1.x"].networks)
+        flip(path, at, bit)
+    check_forms(path, wholes["1.x"].networks)
+
+
+def flip(path: Path, at: int, bit: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        (byte,) = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte ^ bit]))
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".pth", ".bin", ".pkl"])
