@@ -7,7 +7,7 @@ diffusers would have them.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.bounds import brief
 from models.files import CheckpointError
-from models.original.families import Family, Prediction
+from models.original.families import Family, Prediction, Training
 from models.original.prediction import predicts
 from models.original.shapes import Source
 from models.original.telling import UNET, Text, Told, tell, within
@@ -86,38 +86,50 @@ class SingleFile:
 
 
 def _opened(file: TensorFile, told: Told, asked: Prediction | None) -> SingleFile:
-    family, name = told.family, file.path.name
+    family = told.family
     encoders = [_text(file, text, projected=i > 0) for i, text in enumerate(told.texts)]
-    names = ("text_encoder", "text_encoder_2")
-    components = dict(zip(names, encoders, strict=False))
-    unet, vae = within(file, UNET), within(file, told.vae)
-    config = unet_config(
-        unet, many_heads=family.many_heads, pooled=encoders[-1].config["projection_dim"]
-    )
-    _check_parts(config, [encoder.config["hidden_size"] for encoder in encoders])
-    inpaints = config["in_channels"] == _INPAINTS
-    prediction, guessed = predicts(file, family, certain=told.turbo or inpaints)
-    prediction = asked or prediction
-    zero_snr = "ztsnr" in file.entries and prediction == "v_prediction"
+    unet = _unet(file, family, [encoder.config for encoder in encoders])
+    training = _training(file, told, unet.config)
+    prediction, guessed = (asked, None) if asked else predicts(file, family, training)
     side = family.pixels_v if prediction == "v_prediction" else family.pixels
-    of_vae = vae_config(vae, scaling_factor=family.scaling_factor, sample_size=side)
-    config["sample_size"] = side // 2 ** (len(of_vae["block_out_channels"]) - 1)
-    components["vae"] = _component(file, told.vae, vae_names(vae), of_vae)
-    components["unet"] = _component(file, UNET, unet_names(unet), config)
-    scheduler = family.scheduler(prediction, zero_snr=zero_snr, turbo=told.turbo, inpaints=inpaints)
-    index = family.folder(len(encoders), inpaints=inpaints)
-    index["scheduler"] = ["diffusers", scheduler["_class_name"]]
-    notes = [*_unlike(family, config), *_passed(file, told)]
-    notes += [guessed] if guessed and not asked else []
+    vae = _vae(file, told, side)
+    of_latents = side // 2 ** (len(vae.config["block_out_channels"]) - 1)
+    unet = replace(unet, config={**unet.config, "sample_size": of_latents})
+    names = ("text_encoder", "text_encoder_2")
+    scheduler = family.scheduler(prediction, training)
+    index = family.folder(len(encoders), inpaints=training.inpaints)
+    notes = [*_unlike(family, unet.config), *_passed(file, told), *([guessed] if guessed else [])]
     return SingleFile(
         path=file.path,
         family=family.name,
         prediction_type=prediction,
-        components=components,
+        components={"unet": unet, "vae": vae, **dict(zip(names, encoders, strict=False))},
         scheduler=scheduler,
         tokenizers=family.tokenizers(),
-        index=index,
-        notes=tuple(f"{name}: {note}" for note in notes),
+        index={**index, "scheduler": ["diffusers", scheduler["_class_name"]]},
+        notes=tuple(f"{file.path.name}: {note}" for note in notes),
+    )
+
+
+def _unet(file: TensorFile, family: Family, texts: list[Mapping[str, Any]]) -> Component:
+    shapes, pooled = within(file, UNET), texts[-1]["projection_dim"]
+    config = unet_config(shapes, many_heads=family.many_heads, pooled=pooled)
+    _check_parts(config, [text["hidden_size"] for text in texts])
+    return _component(file, UNET, unet_names(shapes), config)
+
+
+def _vae(file: TensorFile, told: Told, side: int) -> Component:
+    shapes, factor = within(file, told.vae), told.family.scaling_factor
+    config = vae_config(shapes, scaling_factor=factor, sample_size=side)
+    return _component(file, told.vae, vae_names(shapes), config)
+
+
+def _training(file: TensorFile, told: Told, unet: Mapping[str, Any]) -> Training:
+    return Training(
+        zero_snr="ztsnr" in file.entries,
+        turbo=told.turbo,
+        consistent="time_cond_proj_dim" in unet,
+        inpaints=unet["in_channels"] == _INPAINTS,
     )
 
 

@@ -23,6 +23,27 @@ _END_OF_TEXT, _ZERO = "<|endoftext|>", "!"  # `!` has id 0, with which OpenCLIP 
 
 
 @dataclass(frozen=True)
+class Training:
+    """How the UNet of a file was trained, beside what it predicts."""
+
+    zero_snr: bool = False  # to begin with noise alone (Lin et al. 2024)
+    turbo: bool = False  # distilled into few steps (Sauer et al. 2023)
+    consistent: bool = False  # a latent consistency model (Luo et al. 2023)
+    inpaints: bool = False  # to paint into a picture
+
+    @property
+    def sampler(self) -> str | None:
+        """The scheduler's class, where it is not the family's own."""
+        if self.consistent:
+            return "LCMScheduler"
+        return "EulerDiscreteScheduler" if self.turbo else None
+
+    def trails(self, prediction: Prediction) -> bool:
+        """Whether steps are placed from the last timestep on, where the network begins."""
+        return self.turbo or (self.zero_snr and prediction == "v_prediction")
+
+
+@dataclass(frozen=True)
 class Family:
     """Models of one structure."""
 
@@ -52,28 +73,17 @@ class Family:
             index["force_zeros_for_empty_prompt"] = True
         return index | {name: ["transformers", "CLIPTokenizer"] for name in self.tokenizers()}
 
-    def scheduler(
-        self, prediction: Prediction, *, zero_snr: bool, turbo: bool, inpaints: bool
-    ) -> dict[str, Any]:
-        """The scheduler's file of a folder of this family.
-
-        Args:
-            prediction: what the UNet predicts.
-            zero_snr: whether it was trained to begin with noise alone (Lin et al. 2024), which
-                only trailing steps do.
-            turbo: whether it was distilled into few steps, which are trailing too.
-            inpaints: whether it paints into a picture.
-        """
-        ddim = self.sampler == "PNDMScheduler" and (inpaints or prediction != "epsilon")
-        plain = "DDIMScheduler" if ddim else self.sampler
-        config = {
-            "_class_name": "EulerDiscreteScheduler" if turbo else plain,
-            **_SCHEDULE,
-            "prediction_type": prediction,
-        }
-        if turbo or zero_snr:
-            return config | {"timestep_spacing": "trailing", "rescale_betas_zero_snr": zero_snr}
-        return config | ({"timestep_spacing": self.spacing} if self.spacing else {})
+    def scheduler(self, prediction: Prediction, training: Training) -> dict[str, Any]:
+        """The scheduler's file of a folder of this family."""
+        noise = prediction == "epsilon"
+        ddim = self.sampler == "PNDMScheduler" and (training.inpaints or not noise)
+        own = training.sampler or ("DDIMScheduler" if ddim else self.sampler)
+        config = {"_class_name": own, **_SCHEDULE, "prediction_type": prediction}
+        if training.zero_snr and not noise:
+            config |= {"rescale_betas_zero_snr": True}
+        if spacing := "trailing" if training.trails(prediction) else self.spacing:
+            config |= {"timestep_spacing": spacing}
+        return config
 
     def tokenizers(self) -> dict[str, dict[str, Any]]:
         """What is to be known of each tokenizer besides the vocabulary, which all share."""

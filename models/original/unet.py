@@ -21,8 +21,7 @@ _ENDS = {
     "input_blocks.0.0": "conv_in",
     "time_embed.0": "time_embedding.linear_1",
     "time_embed.2": "time_embedding.linear_2",
-    "time_embed.cond_proj": "time_embedding.cond_proj",  # of LCM's
-    "time_embedding.cond_proj": "time_embedding.cond_proj",  # as diffusers' own script leaves it
+    "time_embedding.cond_proj": "time_embedding.cond_proj",  # of LCMs, as diffusers' script left it
     "label_emb.0.0": "add_embedding.linear_1",
     "label_emb.0.2": "add_embedding.linear_2",
     "out.0": "conv_norm_out",
@@ -32,7 +31,7 @@ _MIDDLE = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}
 _BLOCK = re.compile(r"(input_blocks|middle_block|output_blocks)\.(\d{1,3})\.(.+)", re.ASCII)
 _TRANSFORMER = re.compile(r"(.+)\.transformer_blocks\.(\d{1,3})\..+", re.ASCII)
 _DOWNSAMPLER = re.compile(r"input_blocks\.(\d{1,3})\.0\.op\.weight", re.ASCII)
-_COND_PROJ = ("time_embed.cond_proj.weight", "time_embedding.cond_proj.weight")
+_GUIDED = "time_embedding.cond_proj.weight"  # how LCMs are told the guidance scale
 
 
 def unet_names(shapes: Shapes) -> dict[str, Source]:
@@ -95,17 +94,16 @@ def _added(shapes: Shapes, pooled: int) -> dict[str, Any]:
         width = side(shapes, "label_emb.0.0.weight", 1)
         if not pooled or width <= pooled or (width - pooled) % 6:
             raise ValueError(
-                f"tensor {shapes.prefix}label_emb.0.0.weight takes {width} numbers; the pooled text has {pooled}"
-                ", and six sizes must have the rest"
+                f"tensor {shapes.prefix}label_emb.0.0.weight takes {width} numbers; "
+                f"the pooled text has {pooled}, and six sizes must have the rest"
             )
         config = {
             "addition_embed_type": "text_time",
             "addition_time_embed_dim": (width - pooled) // 6,
             "projection_class_embeddings_input_dim": width,
         }
-    for name in _COND_PROJ:
-        if name in shapes:
-            config["time_cond_proj_dim"] = side(shapes, name, 1)
+    if _GUIDED in shapes:
+        config["time_cond_proj_dim"] = side(shapes, _GUIDED, 1)
     return config
 
 

@@ -66,6 +66,7 @@ def unet_state(state: Mapping[str, Tensor], layers: int = 2) -> State:
         "time_embedding.linear_2": "time_embed.2",
         "add_embedding.linear_1": "label_emb.0.0",
         "add_embedding.linear_2": "label_emb.0.2",
+        "time_embedding.cond_proj": "time_embedding.cond_proj",
         "conv_in": "input_blocks.0.0",
         "conv_norm_out": "out.0",
         "conv_out": "out.2",
@@ -221,12 +222,14 @@ TEXTS = {
 }
 
 
-def whole(family: str, *, full: bool = False, in_channels: int = 4, text_width: int = 128) -> Whole:
-    """A model of a family: narrow, or of its full size, to be made on the meta device."""
+def whole(family: str, *, full: bool = False, **common: Any) -> Whole:
+    """A model of a family: narrow, or of its full size, to be made on the meta device.
+
+    Others are values of the UNet.
+    """
     words: dict[str, Any] = {} if full else {"vocab_size": 99}
     widths = [128, 256, 512, 512] if full else [32, 32, 64, 64]
     made: dict[str, torch.nn.Module] = {}
-    common: dict[str, Any] = {"in_channels": in_channels}
     if family == "1.x":
         side = 768 if full else 32
         made["text_encoder"] = text(side, 12 if full else 2, hidden_act="quick_gelu", **words)
