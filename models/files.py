@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import stat
 from collections import Counter
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 from models.bounds import brief
 
+INDEX = "model_index.json"  # what makes a folder a model folder
 MAX_JSON_BYTES = 4 << 20  # the names of 20,000 classes take 1 MiB, the index of 10,000 tensors too
 _MAX_DIGITS = 100  # of a whole number; Python would refuse 4,301 and name no key
 _POINTERS = (
@@ -50,6 +52,36 @@ def check_regular(path: Path, most: int) -> int:
     return found.st_size
 
 
+def check_inside(path: Path) -> None:
+    """Raise `CheckpointError` for a file of a model folder that links lead to from outside of it.
+
+    A link may lead to another file of the same model folder, or from a snapshot in the cache of
+    huggingface_hub to the blobs of its repository, or those of the whole cache. A model folder has a `model_index.json`; a
+    component's folder that is in none stands for itself.
+    """
+    above = (path.parent, path.parent.parent)
+    folder = next((folder for folder in above if (folder / INDEX).exists()), path.parent)
+    root, target = Path(os.path.realpath(folder)), Path(os.path.realpath(path))
+    if not any(target.is_relative_to(place) for place in (root, *_blobs(root))):
+        raise CheckpointError(
+            f"{path}: a link leads out of its model folder; allowed: links within it, or from a "
+            "snapshot to the blobs of its repository, as in the cache of huggingface_hub"
+        )
+
+
+def _blobs(folder: Path) -> list[Path]:
+    """The blobs of the repository that a folder is a snapshot of, or is in one.
+
+    These may be links in their turn, to the blobs that all repositories of a cache share.
+    """
+    return [
+        place / "blobs"
+        for snapshot in (folder, *folder.parents)
+        if snapshot.parent.name == "snapshots" and snapshot.parents[1].name.startswith("models--")
+        for place in snapshot.parents[1:3]
+    ]
+
+
 def check_fetched(path: Path, start: bytes) -> None:
     """Raise `CheckpointError` if a file is a pointer that Git LFS left in its place.
 
@@ -62,12 +94,13 @@ def check_fetched(path: Path, start: bytes) -> None:
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """The whole of a regular file of at most `most` bytes.
+    """The whole of a regular file of a model folder, of at most `most` bytes.
 
     Raises:
-        CheckpointError: the file is of another kind, too large or unreadable.
+        CheckpointError: the file is of another kind, too large, unreadable or outside the folder.
     """
     size = check_regular(path, most)
+    check_inside(path)
     try:
         with path.open("rb") as file:  # no more than its size, in case it grows
             data = file.read(size)
@@ -86,15 +119,27 @@ def read_json(path: Path, most: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """
     data = read_bytes(path, most)
     try:
-        values = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_int=_whole)
-    except _Twice as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        return parse_object(data)
     except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON: {error}") from error
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """A JSON object, UTF-8.
+
+    Raises:
+        ValueError: no JSON, JSON that is no object, or an object with a key twice.
+    """
+    try:
+        values = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_int=_whole)
+    except _Twice:
+        raise
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from error
     except RecursionError as error:
-        raise CheckpointError(f"{path}: not JSON: nested too deeply") from error
+        raise ValueError("not JSON: nested too deeply") from error
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: a JSON object is needed, found {type(values).__name__}")
+        raise ValueError(f"a JSON object is needed, found {type(values).__name__}")
     return values
 
 

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from models.bounds import Length, Range, brief, check
 from models.conditioning import MAX_CLASSES, MAX_GUIDANCE_SCALE, class_names
 from models.config import ConfigError
+from models.files import INDEX as INDEX  # what others know by this file
 from models.files import CheckpointError, read_json, write_json
 from models.foreign import check_class
 from models.sizes import MAX_SIDE
 
-INDEX = "model_index.json"
 Side = Annotated[int, Range(1, MAX_SIDE)]
 _KNOWN = {"vae": "AutoencoderKL", "unet": "UNet2DModel", "scheduler": "DDIMScheduler"}
 _LDM_VAE = "vqvae"  # what diffusers' LDMPipeline calls its autoencoder, of whatever class

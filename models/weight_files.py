@@ -5,180 +5,158 @@ Safetensors, never pickle. One file, or several and an index that names the file
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from models.bounds import brief
-from models.files import CheckpointError, check_fetched, check_regular, read_json
-from models.memory import MAX_PARAMETERS
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-_SHARDS = f"{WEIGHTS}.index.json"
-# diffusers writes the first two; the last was written by earlier versions.
-_VARIANTS = (
-    re.compile(r"diffusion_pytorch_model\.([\w-]{1,32})\.safetensors", re.ASCII),
-    re.compile(r"diffusion_pytorch_model\.safetensors\.index\.([\w-]{1,32})\.json", re.ASCII),
-    re.compile(r"diffusion_pytorch_model\.safetensors\.([\w-]{1,32})\.index\.json", re.ASCII),
+from models.files import CheckpointError, check_inside, read_json
+from models.stored import Stored, read_tensors
+from models.tensor_file import (
+    MAX_HEADER_BYTES,
+    MAX_WEIGHT_BYTES,
+    PICKLES,
+    TensorFile,
+    convertible,
 )
+
+NETWORK, TEXT = "diffusion_pytorch_model", "model"  # how diffusers and transformers call them
+WEIGHTS = f"{NETWORK}.safetensors"
 _SHARD = re.compile(r".*-\d{5}-of-\d{5}")
 # Attention as early diffusers named it; Rombach et al.'s files have 1x1 convolutions in it.
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_OUTER = "text_model."  # transformers has left it out of CLIPTextModel's names since 5.6
+# What CLIP's files have besides the weights that a text encoder computes with.
+_PASSED = re.compile(r"(text_model\.)?embeddings\.position_ids|text_projection\.weight|logit_scale")
 _SHOWN = 4  # variants in a message
-_DTYPES = ("F64", "F32", "F16", "BF16")
-_MAX_HEADER_BYTES = 4 << 20  # 10,000 tensors take 1 MiB; safetensors would parse 100 MB
-MAX_WEIGHT_BYTES = 8 * MAX_PARAMETERS + _MAX_HEADER_BYTES
 
 
-def weight_source(folder: Path) -> Path:
+def weight_source(folder: Path, stem: str = NETWORK) -> Path:
     """The file that holds a network's weights, or the index of the files that do.
 
     The plain ones, else the only variant that is there, such as `fp16`.
 
+    Args:
+        folder: of the component.
+        stem: how the files are called, `NETWORK` or `TEXT`.
+
     Raises:
         CheckpointError: there are none, or several variants.
     """
-    for name in (WEIGHTS, _SHARDS):
+    plain = f"{stem}.safetensors"
+    for name in (plain, f"{plain}.index.json"):
         if os.path.lexists(folder / name):
             return folder / name
-    variants = _variants(folder)
+    variants = _variants(folder, stem)
     if len(variants) > 1:
         listed = ", ".join(sorted(variants)[:_SHOWN]) + (", ..." if len(variants) > _SHOWN else "")
         raise CheckpointError(
-            f"{folder}: {WEIGHTS} is missing, and there are several variants: {listed}; "
-            f"allowed: one, or one of them as {WEIGHTS}"
+            f"{folder}: {plain} is missing, and there are several variants: {listed}; "
+            f"allowed: one, or one of them as {plain}"
         )
     for source in variants.values():
         return source
-    raise CheckpointError(_no_weights(folder))
+    raise CheckpointError(_no_weights(folder, plain))
 
 
 def is_variant(source: Path) -> bool:
     """Whether a `weight_source` is not a plain one."""
-    return source.name not in (WEIGHTS, _SHARDS)
+    plain = [f"{stem}.safetensors" for stem in (NETWORK, TEXT)]
+    return source.name.removesuffix(".index.json") not in plain
 
 
-def weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path, stem: str = NETWORK) -> list[Path]:
     """The files that hold a network's weights, in order of name, including their index.
 
     Raises:
         CheckpointError: as `weight_source`; or the index is wrong.
     """
-    source = weight_source(folder)
+    source = weight_source(folder, stem)
     return sorted({source, *_shards(source).values()}) if _is_index(source) else [source]
 
 
 def read_weights(
-    folder: Path, expected: Mapping[str, Tensor], device: torch.device | str, dtype: torch.dtype
+    folder: Path,
+    expected: Mapping[str, Tensor],
+    device: torch.device | str,
+    dtype: torch.dtype,
+    stem: str = NETWORK,
 ) -> dict[str, Tensor]:
     """Exactly the tensors that are expected, by name and shape, on a device.
 
     Attention may have the names that it had in early diffusers, and the shapes of 1x1 convolutions.
+    Text encoders may have more than is needed, as in transformers.
 
     Raises:
-        CheckpointError: anything missing, misshapen, truncated, unknown or pickled, before much of
+        CheckpointError: anything missing, misshapen, truncated, unknown or pickled, before any of
             it is read; the message names the file and the tensor.
     """
-    most = 8 * sum(tensor.numel() for tensor in expected.values()) + _MAX_HEADER_BYTES
-    source = weight_source(folder)
+    most = 8 * sum(tensor.numel() for tensor in expected.values()) + MAX_HEADER_BYTES
+    source = weight_source(folder, stem)
     if _is_index(source):
         place = _shards(source)
     else:
-        with open_weights(source, most) as file:
-            place = dict.fromkeys(file.keys(), source)
-    stored = _by_present_name(place)
-    if missing := sorted(expected.keys() - stored.keys()):
-        raise CheckpointError(f"{folder}: missing tensor {missing[0]!r}{_more(missing)}")
-    if extra := sorted(stored[name] for name in stored.keys() - expected.keys()):
-        raise CheckpointError(f"{place[extra[0]]}: unknown tensor {brief(extra[0])}{_more(extra)}")
-    parts: dict[Path, list[str]] = {}
-    for name in stored:
-        parts.setdefault(place[stored[name]], []).append(name)
-    tensors = {}
-    for path, names in sorted(parts.items()):
-        with open_weights(path, most) as file:
-            held = set(file.keys())
-            for name in names:
-                if stored[name] not in held:
-                    raise CheckpointError(f"{path}: missing tensor {stored[name]!r}")
-                shape = list(expected[name].shape)
-                _check_form(path, stored[name], file.get_slice(stored[name]), shape)
-                tensor = file.get_tensor(stored[name]).reshape(shape)
-                tensors[name] = tensor.to(device=device, dtype=dtype)
-    return tensors
+        place = dict.fromkeys(open_weights(source, most).entries, source)
+    if stem == TEXT:
+        place = {n: at for n, at in place.items() if n in expected or not _PASSED.fullmatch(n)}
+    stored = _by_present_name(place, expected)
+    opening = partial(open_weights, most=most)
+    return read_tensors(folder, stored, expected, device, dtype, opening)
 
 
-def open_weights(path: Path, most: int = MAX_WEIGHT_BYTES) -> Any:
-    """A safetensors file of at most `most` bytes, complete by its header; no data is read.
+def open_weights(path: Path, most: int = MAX_WEIGHT_BYTES) -> TensorFile:
+    """A file of a model folder, of at most `most` bytes, complete by its header; no data is read.
 
     Raises:
-        CheckpointError: it is missing, another kind of file, too large, or truncated.
+        CheckpointError: as `TensorFile.open`; or it is outside of the folder.
     """
-    if not path.exists():
-        raise CheckpointError(f"{path}: missing")
-    if not check_regular(path, most):  # not to be read: the kernel's files are empty, and may block
-        raise CheckpointError(f"{path}: not a whole safetensors file: it is empty")
-    try:
-        with path.open("rb") as file:
-            start = file.read(64)
-        check_fetched(path, start)
-        header = int.from_bytes(start[:8], "little")
-        if header > _MAX_HEADER_BYTES:
-            raise CheckpointError(
-                f"{path}: not a whole safetensors file: a header of {header:,} bytes; "
-                f"allowed: up to {_MAX_HEADER_BYTES:,}"
-            )
-        return safe_open(path, framework="pt", device="cpu")
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file: {brief(error)}") from error
+    file = TensorFile.open(path, most)
+    check_inside(path)
+    return file
 
 
-def _check_form(path: Path, name: str, held: Any, shape: list[int]) -> None:
-    found = held.get_shape()
-    if len(shape) == 2 and ".attentions." in name and found[2:] in ([1], [1, 1]):
-        found = found[:2]  # a convolution of one position is a linear map
-    if found != shape:
-        raise CheckpointError(
-            f"{path}: tensor {name!r} has shape {brief(held.get_shape())}; {shape} needed"
-        )
-    if held.get_dtype() not in _DTYPES:
-        raise CheckpointError(
-            f"{path}: tensor {name!r} is {held.get_dtype()}; allowed: {', '.join(_DTYPES)}"
-        )
-
-
-def _by_present_name(place: Mapping[str, Path]) -> dict[str, str]:
-    """The names of tensors now -> their names in the files."""
-    stored: dict[str, str] = {}
+def _by_present_name(
+    place: Mapping[str, Path], expected: Mapping[str, Tensor]
+) -> dict[str, Stored]:
+    """The names of tensors now -> where they are, by their names in the files."""
+    stored: dict[str, Stored] = {}
     for name, path in place.items():
-        head, _, kind = name.rpartition(".")
-        block, _, layer = head.rpartition(".")
-        present = f"{block}.{_RENAMED[layer]}.{kind}" if layer in _RENAMED else name
+        present = next((now for now in _present_names(name) if now in expected), name)
         if present in stored:
             raise CheckpointError(
                 f"{path}: tensor {brief(present)} comes twice, once by its old name"
             )
-        stored[present] = name
+        stored[present] = Stored(path, name)
     return stored
 
 
-def _variants(folder: Path) -> dict[str, Path]:
+def _present_names(name: str) -> Iterator[str]:
+    yield name
+    head, _, kind = name.rpartition(".")
+    block, _, layer = head.rpartition(".")
+    if layer in _RENAMED:
+        yield f"{block}.{_RENAMED[layer]}.{kind}"
+    yield name.removeprefix(_OUTER) if name.startswith(_OUTER) else _OUTER + name
+
+
+def _variants(folder: Path, stem: str) -> dict[str, Path]:
     """Variant -> its single file, or its index if it has none."""
     try:
         names = sorted(path.name for path in folder.iterdir())
     except OSError:  # reported as a missing file
         return {}
     found: dict[str, Path] = {}
-    for pattern in _VARIANTS:
+    # The libraries write the first two; the last was written by earlier versions.
+    for form in (
+        r"{}\.([\w-]{{1,32}})\.safetensors",
+        r"{}\.safetensors\.index\.([\w-]{{1,32}})\.json",
+        r"{}\.safetensors\.([\w-]{{1,32}})\.index\.json",
+    ):
         for name in names:
-            match = pattern.fullmatch(name)
+            match = re.fullmatch(form.format(stem), name, re.ASCII)
             if match and not _SHARD.fullmatch(match[1]):
                 found.setdefault(match[1], folder / name)
     return found
@@ -207,14 +185,7 @@ def _is_file_name(name: str) -> bool:
     return plain and name.endswith(".safetensors") and len(name) <= 128
 
 
-def _no_weights(folder: Path) -> str:
-    if pickles := sorted(path for path in folder.glob("*") if path.suffix in _PICKLES):
-        return (
-            f"{pickles[0]}: a pickle file can run code when it is read and is never opened; "
-            f"save it as {WEIGHTS} first"
-        )
-    return f"{folder}: {WEIGHTS} is missing"
-
-
-def _more(names: list[str]) -> str:
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+def _no_weights(folder: Path, plain: str) -> str:
+    if pickles := sorted(path for path in folder.glob("*") if path.suffix in PICKLES):
+        return f"{pickles[0]}: {convertible(pickles[0].name, plain)}"
+    return f"{folder}: {plain} is missing"

@@ -486,14 +486,93 @@ def test_a_default_guidance_scale_is_one_that_may_be_asked_for(folder: Path) -> 
     assert open_checkpoint(folder).guidance_scale == MAX_GUIDANCE_SCALE
 
 
-def test_a_link_to_a_regular_file_is_one(tiny_folder: Path, tmp_path: Path) -> None:
-    """As in the cache of huggingface_hub."""
-    for path in tiny_folder.rglob("*.*"):
-        link = tmp_path / path.relative_to(tiny_folder)
-        link.parent.mkdir(exist_ok=True)
-        link.symlink_to(path)
-    open_checkpoint(tmp_path)
-    assert checkpoint_digest(tmp_path) == checkpoint_digest(tiny_folder)
+def in_hub_cache(folder: Path, repository: Path) -> Path:
+    """A snapshot of links to blobs, as huggingface_hub lays them out."""
+    for path in folder.rglob("*.*"):
+        name = path.relative_to(folder)
+        snapshot = repository / "snapshots" / "0a1b2c" / name
+        blob = repository / "blobs" / name.as_posix().replace("/", "-")
+        for made in (snapshot, blob):
+            made.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, blob)
+        snapshot.symlink_to(os.path.relpath(blob, snapshot.parent))
+    return repository / "snapshots" / "0a1b2c"
+
+
+def test_a_link_may_lead_from_a_snapshot_to_its_blobs(tiny_folder: Path, tmp_path: Path) -> None:
+    snapshot = in_hub_cache(tiny_folder, tmp_path / "models--owner--pets")
+    open_checkpoint(snapshot)
+    assert checkpoint_digest(snapshot) == checkpoint_digest(tiny_folder)
+    # To those of another repository it may not.
+    other = in_hub_cache(tiny_folder, tmp_path / "models--owner--cars")
+    for file in (INDEX, VAE, UNET, SCHEDULE, WEIGHTS):
+        there = (snapshot / file).readlink()
+        (snapshot / file).unlink()
+        (snapshot / file).symlink_to((other / file).resolve())
+        assert f"/{file}: a link leads out of its model folder" in refusal(snapshot)
+        (snapshot / file).unlink()
+        (snapshot / file).symlink_to(there)
+    open_checkpoint(snapshot)
+
+
+def test_a_blob_may_be_a_link_to_those_of_the_whole_cache(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    """As huggingface_hub 2 has it, where repositories share what is the same in them."""
+    snapshot = in_hub_cache(tiny_folder, tmp_path / "models--owner--pets")
+    for blob in (snapshot.parents[1] / "blobs").iterdir():
+        shared = tmp_path / "blobs" / "ab" / f"0{blob.name}"
+        shared.parent.mkdir(parents=True, exist_ok=True)
+        blob.rename(shared)
+        blob.symlink_to(os.path.relpath(shared, blob.parent))
+    open_checkpoint(snapshot)
+    assert checkpoint_digest(snapshot) == checkpoint_digest(tiny_folder)
+
+
+def test_a_link_may_lead_to_another_file_of_its_folder(tiny_folder: Path, folder: Path) -> None:
+    (folder / "shared").mkdir()
+    for file in (VAE, UNET, SCHEDULE, WEIGHTS):
+        moved = (folder / file).rename(folder / "shared" / file.replace("/", "-"))
+        (folder / file).symlink_to(os.path.relpath(moved, (folder / file).parent))
+    open_checkpoint(folder)
+    # The folder itself may be one, and what its path goes through.
+    (folder.parent / "link").symlink_to(folder)
+    open_checkpoint(folder.parent / "link")
+    assert checkpoint_digest(folder.parent / "link") == checkpoint_digest(tiny_folder)
+
+
+def linked_out(file: str, to: str = "outside") -> Damage:
+    """The same file, elsewhere, and a link to it."""
+
+    def damage(folder: Path) -> None:
+        (folder.parent / to).mkdir()
+        moved = (folder / file).rename(folder.parent / to / Path(file).name)
+        (folder / file).symlink_to(moved)
+
+    return damage
+
+
+@pytest.mark.parametrize("to", ["outside", "copy-of-it", "blobs"])
+@pytest.mark.parametrize("file", [INDEX, VAE, UNET, SCHEDULE, WEIGHTS, "unet", "vae"])
+def test_no_link_leads_out_of_the_folder(folder: Path, file: str, to: str) -> None:
+    linked_out(file, to)(folder)
+    message = refusal(folder)
+    assert message.startswith(f"/{file}")
+    assert "a link leads out of its model folder; allowed: links within it, or from" in message
+    with pytest.raises(CheckpointError, match="leads out of its model folder"):
+        checkpoint_digest(folder)
+
+
+def test_no_link_of_a_shard_leads_out_of_the_folder(folder: Path) -> None:
+    sharded(dict.fromkeys(weights(folder), "x.safetensors"))(folder)
+    (folder / "unet/x.safetensors").symlink_to(save_outside(folder))
+    assert "unet/x.safetensors: a link leads out" in refusal(folder)
+
+
+def save_outside(folder: Path) -> Path:
+    path = folder.parent / "stolen.safetensors"
+    path.write_bytes(header({BIAS: entry("F32", [0], 0, 0)}))
+    return path
 
 
 @pytest.mark.parametrize(

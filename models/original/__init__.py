@@ -1,0 +1,1 @@
+"""The layout of CompVis, Stability AI and OpenCLIP, as names and shapes of diffusers'."""
