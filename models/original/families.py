@@ -58,6 +58,7 @@ class Family:
     widths: tuple[int, ...]  # of the UNet's levels
     pads: tuple[str, ...]  # the token that fills up a text, for each text encoder
     many_heads: bool = True  # heads of 64 channels in the UNet; else 8 heads
+    upcast_attention: bool = False  # whose scores overflow in float16
 
     def folder(self, encoders: int, *, inpaints: bool) -> dict[str, Any]:
         """`model_index.json` without its scheduler."""
@@ -118,6 +119,7 @@ SD2 = Family(
     text_width=1024,
     widths=(320, 640, 1280, 1280),
     pads=(_ZERO,),
+    upcast_attention=True,
 )
 SDXL = Family(
     name="SDXL",

@@ -92,7 +92,7 @@ def built(component: str, config: dict[str, Any]) -> torch.nn.Module:
 OWN = {  # what is said otherwise: the first two by a name or not at all, the others not by shapes
     *("_class_name", "_name_or_path", "_use_default_values", "_diffusers_version"),
     *("architectures", "torch_dtype", "dtype", "transformers_version", "sample_size"),
-    *("num_attention_heads", "upcast_attention"),
+    "num_attention_heads",
 }
 
 
