@@ -122,7 +122,7 @@ def _unet(file: TensorFile, family: Family, texts: list[Mapping[str, Any]]) -> C
 def _vae(file: TensorFile, told: Told, side: int) -> Component:
     shapes, factor = within(file, told.vae), told.family.scaling_factor
     config = vae_config(shapes, scaling_factor=factor, sample_size=side)
-    return _component(file, told.vae, vae_names(shapes), config)
+    return _component(file, told.vae, vae_names(shapes), {**config, **told.family.vae})
 
 
 def _training(file: TensorFile, told: Told, unet: Mapping[str, Any]) -> Training:
