@@ -114,6 +114,7 @@ def _opened(file: TensorFile, told: Told, asked: Prediction | None) -> SingleFil
 def _unet(file: TensorFile, family: Family, texts: list[Mapping[str, Any]]) -> Component:
     shapes, pooled = within(file, UNET), texts[-1]["projection_dim"]
     config = unet_config(shapes, many_heads=family.many_heads, pooled=pooled)
+    config["upcast_attention"] = family.upcast_attention
     _check_parts(config, [text["hidden_size"] for text in texts])
     return _component(file, UNET, unet_names(shapes), config)
 
@@ -121,7 +122,7 @@ def _unet(file: TensorFile, family: Family, texts: list[Mapping[str, Any]]) -> C
 def _vae(file: TensorFile, told: Told, side: int) -> Component:
     shapes, factor = within(file, told.vae), told.family.scaling_factor
     config = vae_config(shapes, scaling_factor=factor, sample_size=side)
-    return _component(file, told.vae, vae_names(shapes), config)
+    return _component(file, told.vae, vae_names(shapes), {**config, **told.family.vae})
 
 
 def _training(file: TensorFile, told: Told, unet: Mapping[str, Any]) -> Training:

@@ -4,7 +4,8 @@ Sources: the files of `stable-diffusion-v1-5/stable-diffusion-v1-5` and `-inpain
 `stabilityai/stable-diffusion-2-1`, `-2-1-base`, `sd-turbo` and `stable-diffusion-xl-base-1.0`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Prediction = Literal["epsilon", "v_prediction"]
@@ -58,6 +59,8 @@ class Family:
     widths: tuple[int, ...]  # of the UNet's levels
     pads: tuple[str, ...]  # the token that fills up a text, for each text encoder
     many_heads: bool = True  # heads of 64 channels in the UNet; else 8 heads
+    upcast_attention: bool = False  # whose scores overflow in float16
+    vae: Mapping[str, Any] = field(default_factory=dict)  # what its folders say besides
 
     def folder(self, encoders: int, *, inpaints: bool) -> dict[str, Any]:
         """`model_index.json` without its scheduler."""
@@ -118,6 +121,7 @@ SD2 = Family(
     text_width=1024,
     widths=(320, 640, 1280, 1280),
     pads=(_ZERO,),
+    upcast_attention=True,
 )
 SDXL = Family(
     name="SDXL",
@@ -130,4 +134,5 @@ SDXL = Family(
     text_width=2048,
     widths=(320, 640, 1280),
     pads=(_END_OF_TEXT, _ZERO),
+    vae={"force_upcast": True},
 )

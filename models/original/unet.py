@@ -43,7 +43,7 @@ def unet_names(shapes: Shapes) -> dict[str, Source]:
 def unet_config(shapes: Shapes, *, many_heads: bool, pooled: int) -> dict[str, Any]:
     """The configuration of a `UNet2DConditionModel`, as far as shapes tell it.
 
-    They do not tell `sample_size`.
+    They do not tell `sample_size` and `upcast_attention`.
 
     Args:
         shapes: of the stored tensors.

@@ -92,7 +92,6 @@ def built(component: str, config: dict[str, Any]) -> torch.nn.Module:
 OWN = {  # what is said otherwise: the first two by a name or not at all, the others not by shapes
     *("_class_name", "_name_or_path", "_use_default_values", "_diffusers_version"),
     *("architectures", "torch_dtype", "dtype", "transformers_version", "sample_size"),
-    *("num_attention_heads", "upcast_attention"),
 }
 
 
@@ -426,6 +425,8 @@ def test_what_no_shape_tells_is_the_family_s(wholes: dict[str, Whole], tmp_path:
         assert [each["pad_token"] for each in opened.tokenizers.values()] == pads[family]
         factor = 0.13025 if family == "SDXL" else 0.18215
         assert opened.components["vae"].config["scaling_factor"] == factor
+        upcast = opened.components["vae"].config.get("force_upcast")
+        assert upcast == (True if family == "SDXL" else None)
         assert {"unet", "vae", "scheduler", *opened.tokenizers} <= opened.index.keys()
     assert files["SDXL"].index["_class_name"] == "StableDiffusionXLPipeline"
     assert files["SDXL"].index["force_zeros_for_empty_prompt"] is True
