@@ -18,7 +18,7 @@ from app.engine.process import Process, WorkerProcess
 from app.engine.results import Pixels
 from app.engine.wire import Load
 from app.engine.worker import Worker
-from models.conditioning import Classes, Condition
+from models.conditioning import Classes, Condition, Prompts
 from models.sizes import Sizes
 
 COSTS = Costs(tuple(Bucket(rows, 0.001 * (2 + rows / 2)) for rows in (1, 2, 4, 8)))
@@ -34,6 +34,15 @@ INFO = ModelInfo(
     dtype="float32",
     exact=True,
     costs=COSTS,
+)
+TEXT = dataclasses.replace(  # takes prompts of six words
+    INFO,
+    name="text",
+    classes=Classes(),
+    prompts=Prompts(tokens=8, clip_skip=2),
+    sizes=Sizes(8, 8, step=8, least=8, most=32, pixels=512),
+    guidance_scale=7.5,
+    digest="12" * 32,
 )
 LOAD = Load(
     models={"fake": ""},
@@ -75,6 +84,8 @@ class Gate:
 
 class FakeRunner:
     """Counts what it is asked; each image is one pixel, its seed modulo 256.
+
+    Where it takes prompts, a token is a word, and each image has the model's size.
 
     `gate` holds steps, `shutter` decodings. A seed in `poison` makes a step raise, one in `stuck`
     hang; one in `blank` makes an image that is not finite; steps of more than `memory` rows run out
@@ -120,6 +131,12 @@ class FakeRunner:
     def start(self, image: Image) -> None:
         self._steps[image.slot] = 0
         self.started.append(seed_of(image))
+        if prompts := self.info.prompts:
+            prompt = image.job.params.condition.prompt
+            assert prompt is not None
+            texts = (prompt.text, prompt.negative)
+            first, second = (max(len(text.split()) + 2 - prompts.tokens, 0) for text in texts)
+            image.job.cut = first, second
 
     def step(self, images: Sequence[Image], rows: int) -> None:
         seeds = [seed_of(image) for image in images]

@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 from app.engine.job import MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SEED, MAX_STEPS
 from app.errors import InvalidRequest
 from app.files.formats import format_of
-from app.schemas.requests import in_words
+from app.schemas.requests import MAX_CLIP_SKIP, in_words
 
 _CLEAR = ("greater_than_equal", "less_than_equal", "literal_error")  # say what is allowed
 
@@ -52,6 +52,9 @@ Side = Annotated[
     Any,
     WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}, {"type": "null"}]}),
 ]
+# What the native request checks, if the model takes prompts.
+Negative = str | None
+ClipSkip = Annotated[int, Field(ge=0, le=MAX_CLIP_SKIP), NUMBER] | None
 Name = Annotated[str, Field(max_length=80)] | None
 KindName = Literal["png", "jpeg", "webp"]
 _KINDS = {"type": "string", "enum": ["png", "jpeg", "jpg", "webp"]}
