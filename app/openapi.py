@@ -171,7 +171,7 @@ def _name_subjects(document: dict[str, Any], models: Sequence[ModelInfo]) -> Non
     request = document["components"]["schemas"]["GenerateRequest"]
     skips = [info.prompts.clip_skip for info in models if info.prompts]
     untaken = set(ASKING).difference(*(info.takes.fields for info in models))
-    nothing: dict[str, Any] = {"anyOf": [{"type": "null"}]}
+    nothing: dict[str, Any] = {"type": "null"}
     for schemas in (request["properties"], *_as_text(document)):
         if skips:
             schemas["clip_skip"]["anyOf"][0]["maximum"] = max(skips)

@@ -6,6 +6,7 @@ import math
 import socket
 import subprocess
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -85,7 +86,7 @@ class Gate:
 class FakeRunner:
     """Counts what it is asked; each image is one pixel, its seed modulo 256.
 
-    Where it takes prompts, a token is a word, and each image has the model's size.
+    Where it takes prompts, a token is a word, and images are grey by all that fixes their pixels.
 
     `gate` holds steps, `shutter` decodings. A seed in `poison` makes a step raise, one in `stuck`
     hang; one in `blank` makes an image that is not finite; steps of more than `memory` rows run out
@@ -179,9 +180,12 @@ class FakeRunner:
         if not self._finished or not self.shutter.passes(wait=wait):
             return []
         finished, self._finished = self._finished, []
-        return [(image, self._picture(seed_of(image))) for image in finished]
+        return [(image, self._picture(image)) for image in finished]
 
-    def _picture(self, seed: int) -> Pixels | str:
+    def _picture(self, image: Image) -> Pixels | str:
+        seed = seed_of(image)
+        if self.info.prompts:
+            return grey(image.job.params, seed)
         return "an image is not finite" if seed in self._blank else pixel(seed)
 
 
@@ -250,6 +254,13 @@ def seed_of(image: Image) -> int:
 
 def pixel(seed: int) -> Pixels:
     return Pixels(1, 1, 1, bytes([seed % 256]))
+
+
+def grey(params: SamplingParams, seed: int) -> Pixels:
+    """An image of this seed, by a prompt."""
+    told = repr(dataclasses.replace(params, seed=seed, n=1)).encode()
+    size = params.width, params.height
+    return Pixels(*size, 1, bytes([zlib.crc32(told) % 256]) * math.prod(size))
 
 
 def params(

@@ -83,18 +83,6 @@ class GenerateRequest(BaseModel):
     class_: str | int | None = Field(
         None, alias="class", description="Name or index of a class; null for any class."
     )
-    prompt: Text | None = Field(
-        None, description="What the image shows, for models that take prompts; empty if absent."
-    )
-    negative_prompt: Text | None = Field(
-        None, description="What guidance leads away from; without guidance it changes nothing."
-    )
-    clip_skip: int | None = Field(
-        None,
-        ge=0,
-        le=MAX_CLIP_SKIP,
-        description="How many of the text encoder's last layers are left out; 0 if absent.",
-    )
     steps: int = Field(
         DEFAULT_STEPS,
         ge=1,
@@ -135,6 +123,18 @@ class GenerateRequest(BaseModel):
     )
     height: int | None = Field(
         None, ge=1, le=MAX_SIDE, description="Pixels; the model's own size if absent."
+    )
+    prompt: Text | None = Field(
+        None, description="What the image shows, for models that take prompts; empty if absent."
+    )
+    negative_prompt: Text | None = Field(
+        None, description="What guidance leads away from; without guidance it changes nothing."
+    )
+    clip_skip: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_CLIP_SKIP,
+        description="How many of the text encoder's last layers are left out; 0 if absent.",
     )
     model: str | None = Field(None, description="A name from /models; the default model if absent.")
     priority: int = Field(
