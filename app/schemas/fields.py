@@ -33,6 +33,14 @@ def _number(value: object) -> object:
     return value
 
 
+def _side(value: object) -> object:
+    """A whole number or a text; which, is for the native request to see."""
+    whole = isinstance(value, float) and value.is_integer()
+    if isinstance(value, bool) or not (whole or isinstance(value, int | str | None)):
+        raise PydanticCustomError("int_type", "Input should be an integer")
+    return value
+
+
 def _kind(value: object) -> object:
     """`JPG` and `image/jpg` are names of a format, too."""
     kind = format_of(value) if isinstance(value, str) else None
@@ -50,6 +58,7 @@ Eta = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NUMBER] | None
 # Of an image; the native request checks it, if the model has more than one size.
 Side = Annotated[
     Any,
+    BeforeValidator(_side),
     WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}, {"type": "null"}]}),
 ]
 # What the native request checks, if the model takes prompts.

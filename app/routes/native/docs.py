@@ -84,7 +84,7 @@ _BODY_EXAMPLES = {
         "value": {"prompt": "a photo of a cat", "negative_prompt": "blurry", "steps": 20},
     },
     "ancestral": {
-        "summary": "Any digit, with DDPM's noise",
+        "summary": "Anything, with DDPM's noise",
         "value": {"class": None, "steps": 100, "eta": 1.0},
     },
 }
