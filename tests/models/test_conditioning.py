@@ -1,10 +1,18 @@
-"""Names and indices of classes."""
+"""Names and indices of classes; prompts; sizes."""
 
 import unicodedata
 
 import pytest
 
-from models.conditioning import MAX_PROMPT, Classes, Condition, Prompt, Prompts, class_names
+from models.conditioning import (
+    MAX_CLASS_NAME,
+    MAX_PROMPT,
+    Classes,
+    Condition,
+    Prompt,
+    Prompts,
+    class_names,
+)
 from models.sizes import Sizes
 
 CLASSES = Classes.of(("cat", "dog", "3"), 4)
@@ -108,6 +116,6 @@ def test_sizes_are_bounded_by_their_pixels_in_all() -> None:
     for side in ((16, 64), (16, 32), (8, 64), (64, 8)):  # its own size whatever the bound
         sizes.check(*side)
     for side in ((64, 16), (32, 24), (64, 64)):
-        with pytest.raises(ValueError, match="64, 512 pixels in all at most"):
+        with pytest.raises(ValueError, match="steps of 8, 512 pixels in all at most"):
             sizes.check(*side)
     assert str(Sizes(8, 8, step=8, least=8, most=64)).endswith("in steps of 8")
