@@ -125,7 +125,7 @@ def test_a_class_is_no_prompt_and_a_prompt_no_class() -> None:
     prompt = Condition(prompt=Prompt("a"))
     for info, condition in ((ONE, prompt), (TEXT, Condition(0)), (TEXT, Condition())):
         params = dataclasses.replace(
-            drawn(info.name, 0, 9, 1, (0, 1), 0, 1, 1), condition=condition
+            drawn(info.name, 0, 9, 1.0, (0.0, 1.0), 0.0, 1, 1), condition=condition
         )
         name = image_id(params, 0, info)
         assert name is not None
