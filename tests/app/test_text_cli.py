@@ -15,12 +15,19 @@ DRAW = ["sample", "--steps", "2", "--seed", "1", "--out"]
 
 
 @pytest.fixture(autouse=True)
-def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whatever is asked for is the fake model that takes prompts."""
+def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[FakeRunner]:
+    """Whatever is asked for is the fake model that takes prompts; what was opened of it."""
+    runners: list[FakeRunner] = []
+
+    def open_runner(*_: object) -> FakeRunner:
+        runners.append(FakeRunner(TEXT))
+        return runners[-1]
+
     for command in ("sample", "verify"):
-        monkeypatch.setattr(f"app.cli.{command}.open_runner", lambda *_: FakeRunner(TEXT))
+        monkeypatch.setattr(f"app.cli.{command}.open_runner", open_runner)
     for module in ("sample", "verification"):
         monkeypatch.setattr(f"app.cli.{module}.locate", lambda name: Located(name, tmp_path))
+    return runners
 
 
 def run(*arguments: str) -> Result:
@@ -38,7 +45,7 @@ def run(*arguments: str) -> Result:
 )
 @pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
 def test_what_is_drawn_from_a_prompt_is_verified(
-    prompt: str, negative: str, skip: str, suffix: str, tmp_path: Path
+    prompt: str, negative: str, skip: str, suffix: str, tmp_path: Path, opened: list[FakeRunner]
 ) -> None:
     path = tmp_path / f"x.{suffix}"
     drawn = run(
@@ -49,6 +56,8 @@ def test_what_is_drawn_from_a_prompt_is_verified(
     assert open_image(path.read_bytes()).image.size == (16, 8)
     told = run("verify", str(path), "--model", "text")
     assert (told.exit_code, "same: all 128 pixels" in told.output) == (0, True), told.output
+    assert [runner.started for runner in opened] == [[], []], "a runner of this size draws"
+    assert [runner.sizes[16, 8].started for runner in opened] == [[1], [1]]
 
 
 def test_another_prompt_is_another_picture(tmp_path: Path) -> None:
