@@ -20,9 +20,9 @@ def draw(
 ) -> list[Pixels]:
     """The images of a request, with the pixels that the server would send.
 
-    The runner is that of the request's model, at any size. `tell` is called after each tick with the
-    evaluations it made; each image has `params.evaluations` of them. `tell_cut` is called at the
-    end with the tokens of its prompts that did not fit.
+    The runner is that of the request's model, of any size. `tell` is called after each tick with
+    the evaluations it made; each image has `params.evaluations` of them. `tell_cut` is called at
+    the end with the tokens of its prompts that did not fit.
 
     Raises:
         ValueError: there is no memory for images of this size.

@@ -145,4 +145,4 @@ class CompletedEvent(GenerateResponse):
     """The images."""
 
     timing: Timing
-    warnings: list[str] = Field(description="As in the header `Warning` of other answers.")
+    warnings: list[str] = Field([], description="As in the header `Warning` of other answers.")

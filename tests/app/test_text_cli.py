@@ -110,6 +110,7 @@ def test_files_are_named_by_a_short_part_of_the_prompt(
     [
         (["--class", "7"], "text takes 'prompt' instead of a class"),
         (["--prompt", "x" * 4097], "prompt: must be a string of at most 4096 characters"),
+        (["--prompt", "a\udcff"], "prompt: must be a string of at most 4096 characters"),
         (["--prompt", "a", "--clip-skip", "3"], "clip_skip: at most 2 of the layers"),
     ],
 )

@@ -114,6 +114,14 @@ def test_any_text_is_left_as_it_is(server: TestClient, text: str) -> None:
     assert pixels(base64.b64decode(told["images"][0]["data"])) == expected(wanted)
 
 
+def test_a_form_may_have_bytes_that_are_not_escaped(server: TestClient) -> None:
+    """As `curl -d` sends them."""
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    content = "prompt=一只猫&steps=2&seed=1".encode()
+    answer = server.post("/generate", content=content, headers=form)
+    assert pixels(answer.content) == expected(params(Prompt("一只猫")))
+
+
 def test_a_file_says_it_as_the_web_ui_does(server: TestClient) -> None:
     opened = open_image(generate(server, **ASKED).content)
     assert opened.parameters == (
