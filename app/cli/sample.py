@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from app.cli.console import FiniteRange, one_line
-from app.cli.opening import open_runner
+from app.cli.opening import open_runner, runner_for
 from app.engine.job import MAX_GUIDANCE_SCALE, MAX_SEED, SamplingParams
 from app.engine.model_info import ModelInfo
 from app.files.formats import PNG, Format, encode, format_of
@@ -171,7 +171,8 @@ def sample(
             file=sys.stderr,
             hidden=not watched,
         ) as bar:
-            images = draw(runner, params, tell=bar.update, tell_cut=cut.append)
+            sized = runner_for(params, runner)
+            images = draw(sized, params, tell=bar.update, tell_cut=cut.append)
         for told in info.prompts.cautions(*cut) if info.prompts else ():
             click.echo(told, err=True)
         for k, pixels in enumerate(images):

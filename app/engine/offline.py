@@ -20,16 +20,13 @@ def draw(
 ) -> list[Pixels]:
     """The images of a request, with the pixels that the server would send.
 
-    The runner is that of the request's model, of any size. `tell` is called after each tick with
-    the evaluations it made; each image has `params.evaluations` of them. `tell_cut` is called at
-    the end with the tokens of its prompts that did not fit.
+    The runner is that of the request's model and size. `tell` is called after each tick with the
+    evaluations it made; each image has `params.evaluations` of them. `tell_cut` is called at the
+    end with the tokens of its prompts that did not fit.
 
     Raises:
-        ValueError: there is no memory for images of this size.
         GenerationFailed: out of memory even for one image, or an image is not finite.
     """
-    if params.lane != runner.info.lane:
-        runner = runner.at(params.width, params.height)
     lane = Lane(runner, slots=min(params.n, _SLOTS))
     job = lane.submit(0, Request(params))
     while not job.ended:

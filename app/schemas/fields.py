@@ -34,10 +34,9 @@ def _number(value: object) -> object:
 
 
 def _side(value: object) -> object:
-    """A whole number or a text; which, is for the native request to see."""
-    whole = isinstance(value, float) and value.is_integer()
-    if isinstance(value, bool) or not (whole or isinstance(value, int | str | None)):
-        raise PydanticCustomError("int_type", "Input should be an integer")
+    """A number or a text; which, is for the native request to see."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str | None):
+        raise PydanticCustomError("number_type", "Input should be a number")
     return value
 
 
@@ -59,7 +58,7 @@ Eta = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NUMBER] | None
 Side = Annotated[
     Any,
     BeforeValidator(_side),
-    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}, {"type": "null"}]}),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}]}),
 ]
 # What the native request checks, if the model takes prompts.
 Negative = str | None
