@@ -46,6 +46,9 @@ class Wanted(TypedDict, total=False):
     """What to draw: the fields of `POST /generate`, `class_` for the class."""
 
     class_: str | int | None
+    prompt: str | None
+    negative_prompt: str | None
+    clip_skip: int | None
     steps: int
     sampler: SamplerName | None
     spacing: Spacing | None

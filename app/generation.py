@@ -91,6 +91,10 @@ class Generation:
         seen = self.request if watch else replace(self.request, previews=0)
         return await self.engine.generate(seen, watch)
 
+    def cautions(self, result: Result) -> tuple[str, ...]:
+        """What to tell of its images besides: that prompts were cut."""
+        return self.info.prompts.cautions(result.cut) if self.info.prompts else ()
+
     async def follow(self) -> AsyncGenerator[Sequence[Update | Result], None]:
         """What became of it since the last time, in order; the result is the last.
 

@@ -42,6 +42,7 @@ _EXPOSED = (
     "ETag",
     "Retry-After",
     "Server-Timing",
+    "Warning",
     "X-Generation-Parameters",
     "X-Image-Id",
     "X-Request-Id",

@@ -17,9 +17,9 @@ from app.engine.job import MAX_SEED, SamplingParams
 from app.engine.model_info import ModelInfo
 from app.errors import Problem
 from app.files.ids import image_id
-from app.http.body import FORMS
+from app.http.body import FORMS, JSON
 from app.http.vocabulary import HEADERS, TEMPLATE, problems
-from app.schemas.requests import GenerateRequest
+from app.schemas.requests import ASKING, GenerateRequest
 from app.schemas.responses import (
     CompletedEvent,
     GenerateResponse,
@@ -111,7 +111,7 @@ def _document(app: FastAPI, models: Sequence[ModelInfo]) -> dict[str, Any]:
         _name_choices(document, models)
         for method in ("get", "head"):
             name = document["paths"]["/images/{name}"][method]["parameters"][0]
-            name["example"] = image_id(_example(models[0]), 0, models[0]) + ".png"
+            name["example"] = f"{image_id(_example(models[0]), 0, models[0])}.png"
     return document
 
 
@@ -130,7 +130,8 @@ def _whole(part: Any) -> Any:
 
 
 def _example(info: ModelInfo) -> SamplingParams:
-    wanted = {"class": 0 if info.classes.names else None, "seed": 1}
+    subject = {"prompt": "a photo of a cat"} if info.prompts else {}
+    wanted = {"class": 0 if info.classes.names else None, "seed": 1, **subject}
     return GenerateRequest.parse(wanted).to_params({info.name: info})
 
 
@@ -162,6 +163,31 @@ def _name_choices(document: dict[str, Any], models: Sequence[ModelInfo]) -> None
         schemas["class"]["enum"] = [*labels, ""]
         for side, schema in sides.items():
             schemas[side]["anyOf"][0] = schema
+    _name_subjects(document, models)
+
+
+def _name_subjects(document: dict[str, Any], models: Sequence[ModelInfo]) -> None:
+    """Leave of the fields that say what to draw those that some model takes."""
+    request = document["components"]["schemas"]["GenerateRequest"]
+    skips = [info.prompts.clip_skip for info in models if info.prompts]
+    untaken = set(ASKING).difference(*(info.takes.fields for info in models))
+    nothing: dict[str, Any] = {"type": "null"}
+    for schemas in (request["properties"], *_as_text(document)):
+        if skips:
+            schemas["clip_skip"]["anyOf"][0]["maximum"] = max(skips)
+        for name in untaken:
+            for key in schemas[name].keys() - {"title", "description"}:
+                del schemas[name][key]
+            schemas[name] |= nothing
+        nothing = {"const": ""}  # in a query or a form
+    foreign = set(ASKING) - {*models[0].takes.fields}
+    body = document["paths"]["/generate"]["post"]["requestBody"]["content"][JSON]
+    body["examples"] = {
+        name: example
+        for name, example in body["examples"].items()
+        if not foreign & example["value"].keys()
+    }
+    request["examples"] = [each for each in request["examples"] if not foreign & each.keys()]
 
 
 def _sides(models: Sequence[ModelInfo], side: str) -> dict[str, Any]:

@@ -1,17 +1,22 @@
-"""Class labels as people give them -> the indices that the UNet reads.
+"""What images are to show, as people ask for it: a class by name or index, or a prompt.
 
 A class-conditional UNet of ours embeds K classes and one more row, the null class, which stands for
-"no class": it makes classifier-free guidance possible. Standard library only.
+"no class": it makes classifier-free guidance possible. A model that takes prompts leads away from
+the negative prompt, which may be empty, in its place. Standard library only.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from models.bounds import brief
 
 MAX_GUIDANCE_SCALE = 30  # of a model's default; the same as a request's bound
 MAX_CLASSES, MAX_CLASS_NAME = 65_536, 256  # names, and characters of one
+MAX_PROMPT = 4096  # characters of a prompt, and of a negative one
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and halves of surrogate pairs
 _MOST_LISTED, _MOST_LETTERS = 24, 200  # names in a message, and their characters in total
 
 
@@ -40,10 +45,85 @@ def class_names(names: Iterable[object]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """What an image is to show in words, and what guidance leads away from.
+
+    `clip_skip` is the number of the text encoder's last layers that are left out, as diffusers
+    counts: 0 is the model's own layer, 1 the layer before.
+    """
+
+    text: str
+    negative: str = ""
+    clip_skip: int = 0
+
+
+@dataclass(frozen=True)
 class Condition:
-    """What an image is to show: the class of this index, or no class in particular."""
+    """What an image is to show: the class of this index, a prompt, or nothing in particular.
+
+    It is one of them at most.
+    """
 
     index: int | None = None
+    prompt: Prompt | None = None
+
+
+Cut = tuple[int, int]  # tokens of a prompt and of its negative prompt that did not fit
+NOTHING_CUT: Cut = (0, 0)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What prompts a model takes.
+
+    It reads `tokens` tokens, the mark at either end included, and cuts what does not fit. At most
+    `clip_skip` of the text encoder's layers may be left out.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ("prompt", "negative_prompt", "clip_skip")  # of a request
+
+    tokens: int = 77
+    clip_skip: int = 0
+
+    def guidable(self, condition: Condition) -> bool:
+        """Whether guidance changes anything: it always leads away from some negative prompt."""
+        return condition.prompt is not None
+
+    def knows(self, condition: Condition) -> bool:
+        """Whether an image may be asked for with this condition."""
+        prompt = condition.prompt
+        return (
+            condition.index is None
+            and prompt is not None
+            and 0 <= prompt.clip_skip <= self.clip_skip
+            and all(
+                len(text) <= MAX_PROMPT and not _NO_TEXT.search(text)
+                for text in (prompt.text, prompt.negative)
+            )
+        )
+
+    def unguided(self, condition: Condition) -> Condition:
+        """The condition that makes the same image where nothing is guided: no negative prompt."""
+        prompt = condition.prompt
+        if prompt is None or not prompt.negative:
+            return condition
+        return Condition(prompt=Prompt(prompt.text, clip_skip=prompt.clip_skip))
+
+    def caption(self, condition: Condition) -> str:
+        """The prompt."""
+        return condition.prompt.text if condition.prompt else ""
+
+    def describe(self) -> str:
+        """How an image is asked for, in words."""
+        return f"'prompt' instead of a class; prompt: a text of at most {MAX_PROMPT} characters"
+
+    def cautions(self, cut: Cut) -> tuple[str, ...]:
+        """What to tell those whose prompts were cut."""
+        return tuple(
+            f"{field}: its last {count} tokens were cut; at most {self.tokens - 2} fit"
+            for field, count in zip(self.fields, cut, strict=False)
+            if count
+        )
 
 
 @dataclass(frozen=True)
@@ -53,6 +133,8 @@ class Classes:
     `names` in order of index and in Unicode NFC, empty for an unconditional model; `null` is the
     index of the null class, None where the model has none.
     """
+
+    fields: ClassVar[tuple[str, ...]] = ("class",)  # of a request
 
     names: tuple[str, ...] = ()
     null: int | None = None
@@ -84,9 +166,19 @@ class Classes:
 
     def knows(self, condition: Condition) -> bool:
         """Whether an image may be asked for with this condition."""
+        if condition.prompt is not None:
+            return False
         if condition.index is None:
             return self.optional
         return 0 <= condition.index < len(self.names)
+
+    def unguided(self, condition: Condition) -> Condition:
+        """The condition that makes the same image where nothing is guided: itself."""
+        return condition
+
+    def caption(self, condition: Condition) -> str:
+        """The class's name, empty for no class."""
+        return self.name(condition) or ""
 
     def name(self, condition: Condition) -> str | None:
         """The class's name; None for no class."""
@@ -100,7 +192,7 @@ class Classes:
         """
         if label is None:
             if not self.optional:
-                raise ValueError(f"this model needs a class; allowed: {self.describe()}")
+                raise ValueError(f"this model needs a class; allowed: {self.allowed}")
             return None
         if isinstance(label, str):
             composed = unicodedata.normalize("NFC", label)
@@ -112,9 +204,14 @@ class Classes:
             position = label
         if 0 <= position < len(self.names):
             return position
-        raise ValueError(f"unknown class {brief(label)}; allowed: {self.describe()}")
+        raise ValueError(f"unknown class {brief(label)}; allowed: {self.allowed}")
 
     def describe(self) -> str:
+        """How an image is asked for, in words."""
+        return f"'class' instead of a prompt; class: {self.allowed}"
+
+    @property
+    def allowed(self) -> str:
         """The allowed values in words."""
         if not self.names:
             return "null (the model has no classes)"

@@ -236,10 +236,8 @@ def _components(
 
 def _tensors(path: Path) -> Iterator[tuple[str, int]]:
     """The type and the number of values of every tensor, by the file's header."""
-    with open_weights(path) as file:
-        for name in file.keys():  # noqa: SIM118  (it is no mapping)
-            held = file.get_slice(name)
-            yield held.get_dtype(), math.prod(held.get_shape())
+    for entry in open_weights(path).entries.values():
+        yield entry.dtype, math.prod(entry.shape)
 
 
 def _class_name(index: Mapping[str, Any], component: str) -> str:

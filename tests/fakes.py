@@ -6,6 +6,7 @@ import math
 import socket
 import subprocess
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from app.engine.process import Process, WorkerProcess
 from app.engine.results import Pixels
 from app.engine.wire import Load
 from app.engine.worker import Worker
-from models.conditioning import Classes, Condition
+from models.conditioning import Classes, Condition, Prompts
 from models.sizes import Sizes
 
 COSTS = Costs(tuple(Bucket(rows, 0.001 * (2 + rows / 2)) for rows in (1, 2, 4, 8)))
@@ -34,6 +35,15 @@ INFO = ModelInfo(
     dtype="float32",
     exact=True,
     costs=COSTS,
+)
+TEXT = dataclasses.replace(  # takes prompts of six words
+    INFO,
+    name="text",
+    classes=Classes(),
+    prompts=Prompts(tokens=8, clip_skip=2),
+    sizes=Sizes(8, 8, step=8, least=8, most=32, pixels=512),
+    guidance_scale=7.5,
+    digest="12" * 32,
 )
 LOAD = Load(
     models={"fake": ""},
@@ -75,6 +85,8 @@ class Gate:
 
 class FakeRunner:
     """Counts what it is asked; each image is one pixel, its seed modulo 256.
+
+    Where it takes prompts, a token is a word, and images are grey by all that fixes their pixels.
 
     `gate` holds steps, `shutter` decodings. A seed in `poison` makes a step raise, one in `stuck`
     hang; one in `blank` makes an image that is not finite; steps of more than `memory` rows run out
@@ -120,6 +132,12 @@ class FakeRunner:
     def start(self, image: Image) -> None:
         self._steps[image.slot] = 0
         self.started.append(seed_of(image))
+        if prompts := self.info.prompts:
+            prompt = image.job.params.condition.prompt
+            assert prompt is not None
+            texts = (prompt.text, prompt.negative)
+            first, second = (max(len(text.split()) + 2 - prompts.tokens, 0) for text in texts)
+            image.job.cut = first, second
 
     def step(self, images: Sequence[Image], rows: int) -> None:
         seeds = [seed_of(image) for image in images]
@@ -162,9 +180,12 @@ class FakeRunner:
         if not self._finished or not self.shutter.passes(wait=wait):
             return []
         finished, self._finished = self._finished, []
-        return [(image, self._picture(seed_of(image))) for image in finished]
+        return [(image, self._picture(image)) for image in finished]
 
-    def _picture(self, seed: int) -> Pixels | str:
+    def _picture(self, image: Image) -> Pixels | str:
+        seed = seed_of(image)
+        if self.info.prompts:
+            return grey(image.job.params, seed)
         return "an image is not finite" if seed in self._blank else pixel(seed)
 
 
@@ -233,6 +254,13 @@ def seed_of(image: Image) -> int:
 
 def pixel(seed: int) -> Pixels:
     return Pixels(1, 1, 1, bytes([seed % 256]))
+
+
+def grey(params: SamplingParams, seed: int) -> Pixels:
+    """An image of this seed, by a prompt."""
+    told = repr(dataclasses.replace(params, seed=seed, n=1)).encode()
+    size = params.width, params.height
+    return Pixels(*size, 1, bytes([zlib.crc32(told) % 256]) * math.prod(size))
 
 
 def params(

@@ -126,9 +126,9 @@ def pictures() -> dict[str, tuple[bytes, str]]:
             "WebP, 10000 chunks": webp_of(vp8x(8, 8), *[(b"teST", b"")] * 9_999, frame),
             "JPEG, 10000 segments": jpeg[:2] + segment(0xFE, b"") * 9_999 + jpeg[2:],
         },
-        "its parameters have more than 4096 characters": {
+        "its parameters have more than 12288 characters": {
             "PNG, text that unfolds": noted("a\nb: " + " " * 10**7, compressed=True),
-            "PNG, long text": noted("x" * 5_000),
+            "PNG, long text": noted("x" * 13_000),
         },
         "animations are not supported": {
             "PNG, animated": png_of(ihdr(8, 8), (b"acTL", bytes(8)), pixels, end),

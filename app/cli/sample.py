@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 
 from app.cli.console import FiniteRange, one_line
-from app.cli.opening import open_runner
+from app.cli.opening import open_runner, runner_for
 from app.engine.job import MAX_GUIDANCE_SCALE, MAX_SEED, SamplingParams
 from app.engine.model_info import ModelInfo
 from app.files.formats import PNG, Format, encode, format_of
 from app.files.parameters import describe, file_stem
+from models.conditioning import Cut
 from models.library import locate
 from models.sampling import SAMPLERS, SPACINGS
 
@@ -22,6 +23,7 @@ Examples:
   darkroom sample --class 7 --seed 1 --out seven.webp
   darkroom sample --class 3 --steps 10 --n 4 --seed 1 --out three.png
 writes three-1.png ... three-4.png, named by seed.
+  darkroom sample --model sd15 --prompt "a photo of a cat" --seed 1
 """
 
 
@@ -66,6 +68,13 @@ class Target:
     "--model", default="digits", show_default=True, help="Shipped name, path, or name on the hub."
 )
 @click.option("--class", "class_", help="Name or index of a class; any class if absent.")
+@click.option("--prompt", help="What the image shows, for models that take prompts.")
+@click.option("--negative-prompt", help="What guidance leads away from.")
+@click.option(
+    "--clip-skip",
+    type=click.IntRange(0),
+    help="How many of the text encoder's last layers are left out. [default: 0]",
+)
 @click.option("--steps", type=click.IntRange(1), help="Steps of the sampler. [default: 50]")
 @click.option("--sampler", type=click.Choice(list(SAMPLERS)), help="[default: the model's]")
 @click.option(
@@ -109,6 +118,9 @@ class Target:
 def sample(
     model: str,
     class_: str | None,
+    prompt: str | None,
+    negative_prompt: str | None,
+    clip_skip: int | None,
     steps: int | None,
     sampler: str | None,
     spacing: str | None,
@@ -128,6 +140,9 @@ def sample(
 
     asked = {
         "class": class_,
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "clip_skip": clip_skip,
         "steps": steps,
         "sampler": sampler,
         "spacing": spacing,
@@ -149,13 +164,17 @@ def sample(
         runner = open_runner(located, device)
         info = runner.info
         params = replace(request.to_params({info.name: info}), n=n)
+        cut: list[Cut] = []
         with click.progressbar(
             length=params.evaluations * n,
             label="drawing",
             file=sys.stderr,
             hidden=not watched,
         ) as bar:
-            images = draw(runner, params, tell=bar.update)
+            sized = runner_for(params, runner)
+            images = draw(sized, params, tell=bar.update, tell_cut=cut.append)
+        for told in info.prompts.cautions(*cut) if info.prompts else ():
+            click.echo(told, err=True)
         for k, pixels in enumerate(images):
             path = target.path(params, k, info)
             path.write_bytes(encode(pixels, target.kind, describe(params, k, info)))

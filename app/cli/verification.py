@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from PIL import Image, ImageChops, JpegImagePlugin
@@ -11,7 +12,7 @@ from app.engine.model_info import ModelInfo
 from app.engine.results import Pixels
 from app.errors import RequestError
 from app.files.formats import PNG, Opened, encode, open_image
-from app.files.parameters import read_description
+from app.files.parameters import clip_skip_of, prompts_of, read_description
 from app.schemas.requests import GenerateRequest
 from app.schemas.samplers import sampler_of
 from models.library import Located, locate, shipped
@@ -31,11 +32,24 @@ class OtherCheckpoint(CannotVerify):
 
 @dataclass(frozen=True)
 class Claim:
-    """What a picture says about itself: its model, and its parameters."""
+    """What a picture says about itself: its model, what it shows, and its other parameters.
+
+    Whether `text` is a class or a prompt, its model says.
+    """
 
     model: str
     hash: str
-    request: GenerateRequest
+    text: str
+    prompts: Mapping[str, str]  # what is said of prompts besides
+    others: Mapping[str, str]
+
+    def request(self, info: ModelInfo) -> GenerateRequest:
+        """What draws it with a model; raises `RequestError`."""
+        if info.prompts is None:
+            subject = {"class": self.text} if self.text else {}
+        else:
+            subject = {"prompt": self.text}
+        return GenerateRequest.parse({**self.others, **self.prompts, **subject}, strict=False)
 
 
 @dataclass(frozen=True)
@@ -69,9 +83,10 @@ def claim_of(opened: Opened) -> Claim:
     """
     if opened.parameters is None:
         raise CannotVerify("it does not say how it was made: no parameters are written in it")
-    prompt, pairs = read_description(opened.parameters)
+    lines, pairs = read_description(opened.parameters)
+    text, negative = prompts_of(lines)
+    prompts = {"negative_prompt": negative, "clip_skip": _clip_skip(pairs.get("Clip skip", ""))}
     wanted = {
-        "class": prompt,
         "steps": pairs.get("Steps"),
         "guidance_scale": pairs.get("CFG scale"),
         "guidance_interval": _MINUS.sub(",", pairs.get("Guidance interval", "0-1")),
@@ -84,11 +99,22 @@ def claim_of(opened: Opened) -> Claim:
         raise CannotVerify(f"its parameters lack {', '.join(missing)}: Darkroom did not write them")
     try:
         wanted["sampler"], _ = sampler_of(pairs.get("Sampler", DEFAULT_SAMPLER), "Sampler")
-        given = {name: value for name, value in wanted.items() if value}
-        request = GenerateRequest.parse(given, strict=False)
+        said, others = _said(prompts), _said(wanted)
+        GenerateRequest.parse({**said, **others}, strict=False)
     except RequestError as error:
         raise CannotVerify(f"its parameters make no image: {error}") from error
-    return Claim(pairs["Model"], pairs["Model hash"], request)
+    return Claim(pairs["Model"], pairs["Model hash"], text, said, others)
+
+
+def _said(values: Mapping[str, str | None]) -> dict[str, str]:
+    """Those that are not empty."""
+    return {name: value for name, value in values.items() if value}
+
+
+def _clip_skip(layers: str) -> str:
+    """A clip skip as requests count; what is no number is told as it is."""
+    short = layers.isascii() and layers.isdigit() and len(layers) < _LONGEST_TOLD
+    return str(clip_skip_of(int(layers))) if short else layers
 
 
 def folder_of(claim: Claim, model: str | None) -> Located:
@@ -127,7 +153,7 @@ def params_of(claim: Claim, info: ModelInfo) -> SamplingParams:
             f"here is {info.hash}"
         )
     try:
-        return claim.request.to_params({info.name: info})
+        return claim.request(info).to_params({info.name: info})
     except RequestError as error:
         raise CannotVerify(f"its parameters make no image: {error}") from error
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from app.cli.opening import open_runner
+from app.cli.opening import open_runner, runner_for
 from app.engine.errors import EngineError
 
 _EPILOG_VERIFY = """\b
@@ -34,7 +34,8 @@ def verify(picture: Path, model: str | None, device: str) -> None:
         opened = open_image(read_file(picture))
         claim = claim_of(opened)
         runner = open_runner(folder_of(claim, model), device)
-        verdict = compare(opened, draw(runner, params_of(claim, runner.info))[0])
+        params = params_of(claim, runner.info)
+        verdict = compare(opened, draw(runner_for(params, runner), params)[0])
     except (ValueError, OSError, EngineError) as error:
         click.echo(f"{picture}: {' '.join(str(error).split())}", err=True)
         sys.exit(2)

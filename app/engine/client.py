@@ -195,4 +195,4 @@ class EngineClient:
                 self._dispatcher.abandon(pending)
         queue = max(pending.began - asked, 0.0)
         denoise = max(time.monotonic() - asked - queue - done.decoding, 0.0)
-        return Result(done.images, queue, denoise, done.decoding)
+        return Result(done.images, queue, denoise, done.decoding, done.cut)

@@ -8,7 +8,7 @@ from enum import Enum
 
 from app.engine.model_info import LaneId, ModelInfo
 from app.engine.results import Pixels
-from models.conditioning import Condition
+from models.conditioning import NOTHING_CUT, Condition, Cut
 from models.sampling import DEFAULT_SAMPLER, DEFAULT_SPACING, SAMPLERS
 
 # The most that one request may ask for; a model's number of timesteps bounds its steps, too.
@@ -56,17 +56,18 @@ class SamplingParams:
         """The one form of all requests for these pixels: no guidance if nothing is guided.
 
         An interval becomes the narrowest that covers the same evaluations, and ends where one
-        begins. Eta is 0 for a sampler that does not know it.
+        begins. Eta is 0 for a sampler that does not know it. What is not guided has no negative
+        prompt.
         """
         begin, end = self._guided
-        scale, interval = 1.0, (0.0, 1.0)
-        if info.classes.guidable(self.condition) and begin < end:
-            total = self.evaluations
+        scale, interval, condition = 1.0, (0.0, 1.0), info.takes.unguided(self.condition)
+        if info.takes.guidable(self.condition) and begin < end:
+            total, condition = self.evaluations, self.condition
             scale, interval = self.guidance_scale, (begin / total, end / total)
         eta = self.eta if SAMPLERS[self.sampler].eta else 0.0
-        if (scale, interval, eta) == (self.guidance_scale, self.guidance_interval, self.eta):
-            return self
-        return replace(self, guidance_scale=scale, guidance_interval=interval, eta=eta)
+        return replace(
+            self, condition=condition, guidance_scale=scale, guidance_interval=interval, eta=eta
+        )
 
     def seed_of(self, image: int) -> int:
         """The seed of image 0..n-1."""
@@ -154,6 +155,7 @@ class Job:
     begun: int = 0  # images that have had a slot
     images: dict[int, Pixels] = field(default_factory=dict)
     denoised: float = 0.0  # when the last step of its last image began; time.perf_counter()
+    cut: Cut = NOTHING_CUT  # known when its first image starts
     previews: Set[int] = field(init=False)  # the evaluations after which its images are shown
 
     def __post_init__(self) -> None:

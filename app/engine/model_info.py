@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from app.engine.costs import Costs
 from app.engine.errors import EngineUnavailable
-from models.conditioning import Classes
+from models.conditioning import Classes, Prompts
 from models.sampling import DEFAULT_SAMPLER, DEFAULT_SPACING, SAMPLERS, Spacing
 from models.sizes import Sizes
 
@@ -41,6 +41,12 @@ class ModelInfo:
     platform: str = ""  # processors, libraries and rounding: what pixels' last bits depend on
     blocks: tuple[int, int] = (16, 16)  # rows of UNet and decoder whose last bits all ticks have
     slots: int = 64  # images of one client in flight, where the settings do not say
+    prompts: Prompts | None = None  # None: it takes classes, or nothing
+
+    @property
+    def takes(self) -> Classes | Prompts:
+        """What it is asked for: a prompt, or a class."""
+        return self.prompts or self.classes
 
     @property
     def lane(self) -> LaneId:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from models.conditioning import NOTHING_CUT, Cut
+
 
 @dataclass(frozen=True)
 class Pixels:
@@ -21,6 +23,7 @@ class Result:
     queue: float  # until its first step
     denoise: float  # until the last step of its last image
     decode: float  # until its images were there
+    cut: Cut = NOTHING_CUT  # of its prompts
 
 
 @dataclass(frozen=True)

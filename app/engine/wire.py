@@ -13,6 +13,7 @@ from app.engine.costs import Costs
 from app.engine.job import Request
 from app.engine.model_info import LaneId, ModelInfo
 from app.engine.results import Pixels, Preview
+from models.conditioning import NOTHING_CUT, Cut
 
 _LENGTH = struct.Struct("!I")
 _LONGEST = 1 << 30  # bytes of a message; sixteen images of 4096 x 4096 have 3/4 of it
@@ -93,11 +94,15 @@ class Admitted(Message, frozen=True):
 
 
 class Done(Message, frozen=True):
-    """A request's images, in order; `decoding` took so many seconds after the last step."""
+    """A request's images, in order; `decoding` took so many seconds after the last step.
+
+    `cut` is the number of tokens that did not fit, of the prompt and of the negative one.
+    """
 
     job_id: int
     images: tuple[Pixels, ...]
     decoding: float
+    cut: Cut = NOTHING_CUT
 
 
 class Shown(Message, frozen=True):

@@ -206,7 +206,8 @@ class Worker:
                 self._server.emit(Failed(job.id, end.reason))
             else:
                 images = tuple(job.images[k] for k in range(job.params.n))
-                self._server.emit(Done(job.id, images, time.perf_counter() - job.denoised))
+                decoding = time.perf_counter() - job.denoised
+                self._server.emit(Done(job.id, images, decoding, job.cut))
 
     def _report(self, *, due: bool = False) -> None:
         """Report what was done, at intervals, and once more when all is done."""

@@ -1,8 +1,9 @@
 """The id of an image: what was asked for, and of which checkpoint; its entity tags: which bytes.
 
 An id holds the parameters themselves and the beginning of the checkpoint's digest, and is short
-enough for a path. So the server keeps no list: it draws again what an id stands for, also after a
-restart. One request has one id on every machine. On another machine, or with another library or
+enough for a path; with a prompt that is too long for that, there is none. So the server keeps no
+list: it draws again what an id stands for, also after a restart. One request has one id on every
+machine. On another machine, or with another library or
 version of this service, rounding may differ, and so may the picture's last bits; the entity tag
 shows that.
 """
@@ -21,10 +22,12 @@ from PIL import features
 from app.engine.job import MAX_GUIDANCE_SCALE, MAX_SEED, MAX_STEPS, SamplingParams
 from app.engine.model_info import ModelInfo
 from app.errors import UnknownImage
-from models.conditioning import Condition
+from models.conditioning import Condition, Prompt
 from models.sampling import DEFAULT_SAMPLER, DEFAULT_SPACING, SAMPLERS
 
 _DIGEST_BYTES = 8
+# Characters. Two headers name it, and a proxy's buffer for all headers may have 4 KiB (nginx).
+MAX_ID = 1024
 
 
 class _Asked(msgspec.Struct, frozen=True, array_like=True):
@@ -32,7 +35,7 @@ class _Asked(msgspec.Struct, frozen=True, array_like=True):
 
     seed: int
     steps: int
-    class_index: int | None
+    subject: int | tuple[str, str, int] | None  # a class, or a prompt as `Prompt` has it
     scale: float
     eta: float
     start: float
@@ -43,21 +46,30 @@ class _Asked(msgspec.Struct, frozen=True, array_like=True):
     height: int = 0
 
 
-def image_id(params: SamplingParams, image: int, info: ModelInfo) -> str:
-    """The id of image 0..n-1 of a request, URL-safe base64 of some 20 to 80 characters."""
+def image_id(params: SamplingParams, image: int, info: ModelInfo) -> str | None:
+    """The id of image 0..n-1 of a request; None if it would be too long for an address.
+
+    URL-safe base64: some 20 to 80 characters, and of prompts four for three bytes.
+    """
     start, end = params.guidance_interval
     own = (params.width, params.height) == (info.sizes.width, info.sizes.height)
     values: list[object] = [
         params.seed_of(image),
         params.steps,
-        params.condition.index,
+        _subject(params.condition),
         *map(_short, (params.guidance_scale, params.eta, start, end)),
     ]
     more = [params.sampler, params.spacing, *((0, 0) if own else (params.width, params.height))]
     if more != [DEFAULT_SAMPLER, DEFAULT_SPACING, 0, 0]:
         values += more
     content = bytes.fromhex(info.digest)[:_DIGEST_BYTES] + msgspec.msgpack.encode(values)
-    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+    name = base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+    return name if len(name) <= MAX_ID else None
+
+
+def _subject(condition: Condition) -> int | tuple[str, str, int] | None:
+    prompt = condition.prompt
+    return (prompt.text, prompt.negative, prompt.clip_skip) if prompt else condition.index
 
 
 def params_of(name: str, models: Mapping[str, ModelInfo]) -> SamplingParams:
@@ -82,11 +94,14 @@ def params_of(name: str, models: Mapping[str, ModelInfo]) -> SamplingParams:
 
 def _params(asked: _Asked, info: ModelInfo) -> SamplingParams | None:
     """What an id asks of a model; None if a request could not."""
-    condition = Condition(asked.class_index)
+    if isinstance(asked.subject, tuple):
+        condition = Condition(prompt=Prompt(*asked.subject))
+    else:
+        condition = Condition(asked.subject)
     allowed = (
         0 <= asked.seed <= MAX_SEED
         and 1 <= asked.steps <= min(MAX_STEPS, info.max_steps)
-        and info.classes.knows(condition)
+        and info.takes.knows(condition)
         and 0 <= asked.scale <= MAX_GUIDANCE_SCALE
         and 0 <= asked.eta <= 1
         and 0 <= asked.start <= asked.end <= 1

@@ -12,11 +12,16 @@ _QUOTED = re.compile(r'\s*+("(?:[^"\\]|\\.)*+")(?:,|$)')
 _NO_NAME = re.compile(r"[^\w ]")
 _NO_STEM = re.compile(r"[^A-Za-z0-9._]+")
 _SPECIAL = re.compile(r'[,:\n"]')
+_MARK = "Negative prompt:"  # begins the line where the negative prompt does
+_MARKED = re.compile(rf"^\\*+(?={_MARK})", re.MULTILINE)
+_ESCAPED = re.compile(rf"^\\(\\*+)(?={_MARK})", re.MULTILINE)
+_NEGATIVE = re.compile(rf"(?:\A|\n){_MARK} ?")
+_LONGEST_STEM = 80  # characters of a class or prompt in a file's name
 
 
 def file_stem(params: SamplingParams, image: int, info: ModelInfo) -> str:
-    """A name for the file of image 0..n-1, without its extension: model, class and seed."""
-    label = info.classes.name(params.condition) or "any"
+    """A name for the file of image 0..n-1, without its extension: model, subject and seed."""
+    label = info.takes.caption(params.condition)[:_LONGEST_STEM] or "any"
     name = f"{info.name}-{label}-{params.seed_of(image)}"
     return _NO_STEM.sub("-", name).strip("-.")
 
@@ -24,10 +29,10 @@ def file_stem(params: SamplingParams, image: int, info: ModelInfo) -> str:
 def describe(params: SamplingParams, image: int, info: ModelInfo) -> str:
     """The parameters of one image as AUTOMATIC1111 writes them, which image tools read.
 
-    One line of prompt (the class, here), then `Name: value` pairs. Numbers are exact, so that the
-    image can be made again from its own description.
+    The prompt (or the class), the negative prompt if there is one, then `Name: value` pairs in a
+    line. All of it is exact, so that the image can be made again from its own description.
     """
-    pairs = {
+    pairs: dict[str, object] = {
         "Steps": params.steps,
         "Sampler": SAMPLERS[params.sampler].title,
         "CFG scale": number(params.guidance_scale),
@@ -42,13 +47,44 @@ def describe(params: SamplingParams, image: int, info: ModelInfo) -> str:
     if params.guidance_interval != (0, 1):
         start, end = params.guidance_interval
         pairs["Guidance interval"] = f"{number(start)}-{number(end)}"
-    name = info.classes.name(params.condition) or ""
-    return f"{name}\n" + ", ".join(f"{key}: {_quoted(value)}" for key, value in pairs.items())
+    negative = ""
+    if prompt := params.condition.prompt:
+        negative = prompt.negative and f"{_MARK} {_escaped(prompt.negative)}\n"
+        if prompt.clip_skip:
+            pairs["Clip skip"] = layers_of(prompt.clip_skip)
+    told = ", ".join(f"{key}: {_quoted(value)}" for key, value in pairs.items())
+    return f"{_escaped(info.takes.caption(params.condition))}\n{negative}{told}"
+
+
+def layers_of(clip_skip: int) -> int:
+    """A clip skip as AUTOMATIC1111 counts: the last layer is layer 1."""
+    return clip_skip + 1
+
+
+def clip_skip_of(layers: int) -> int:
+    """A clip skip that AUTOMATIC1111 counts; 0 layers are as good as 1, as there."""
+    return max(layers - 1, 0)
 
 
 def number(value: float) -> str:
     """A number in as few characters as say it exactly."""
     return str(int(value)) if value == int(value) else repr(value)
+
+
+def _escaped(text: str) -> str:
+    """A text of which no line begins as the negative prompt's does."""
+    return _MARKED.sub(r"\\\g<0>", text)
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPED.sub(r"\1", text)
+
+
+def prompts_of(lines: str) -> tuple[str, str]:
+    """The prompt and the negative prompt in the first lines of a description. In linear time."""
+    if found := _NEGATIVE.search(lines):
+        return _unescaped(lines[: found.start()]), _unescaped(lines[found.end() :])
+    return _unescaped(lines), ""
 
 
 def read_description(text: str) -> tuple[str, dict[str, str]]:

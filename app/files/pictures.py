@@ -25,7 +25,9 @@ from app.files.exif import UNICODE, user_comment
 
 MAX_PIXELS = 1 << 22
 MAX_BYTES = 1 << 25  # 2^22 pixels of four bytes, that do not compress, and room for notes
-MAX_TEXT = 4096  # characters of parameters
+# Characters of parameters: two prompts, and half as much beside them; in UTF-16 a JPEG's segment,
+# which has 64 KiB, holds as many.
+MAX_TEXT = 3 << 12
 _TEXT = b"parameters"  # what AUTOMATIC1111 calls a PNG's text
 _ANIMATED = "animations are not supported"
 
@@ -38,7 +40,7 @@ class Header:
     width: int
     height: int
     lossless: bool  # whether the file holds the very pixels it was made of
-    parameters: str | None  # 4096 characters at most
+    parameters: str | None  # `MAX_TEXT` characters at most
 
 
 def read_file(path: Path) -> bytes:
@@ -66,7 +68,7 @@ def inspect(content: bytes) -> Header:
 
     Raises:
         Unreadable: it is none of them, is damaged, is made in a way that is not read, has more than
-            2^22 pixels, or its parameters have more than 4096 characters.
+            2^22 pixels, or its parameters have more than 12288 characters.
     """
     _check_length(content)
     try:

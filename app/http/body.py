@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
+from urllib.parse import parse_qsl
 
 from fastapi import Request
 from python_multipart.exceptions import MultipartParseError
@@ -17,6 +18,7 @@ JSON = "application/json"
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _MULTIPART = FORMS[1]
 _LONGEST_TYPE = 256  # characters of a content-type; a boundary has 70 at most, RFC 2046, 5.1.1
+_MOST_FIELDS = 1000  # of a form, as Starlette has it for the other kind
 _LARGEST_FORM = 1 << 14  # bytes; a form is taken apart in Python, JSON is not
 _NOT_AN_OBJECT = "a JSON object is needed"
 
@@ -46,8 +48,9 @@ async def read_body(request: Request) -> tuple[dict[str, Any], bool]:
         return _object(body), False
     if len(body) > _LARGEST_FORM:
         raise HTTPException(413, f"the form is too large; allowed: {_LARGEST_FORM} bytes")
-    if media_type == _MULTIPART:
-        _check_charset(content_type)
+    if media_type != _MULTIPART:
+        return gather(_pairs(body)), True
+    _check_charset(content_type)
     try:
         async with request.form(max_files=0) as form:
             return gather((name, str(value)) for name, value in form.multi_items()), True
@@ -67,6 +70,21 @@ async def _whole(request: Request) -> bytes:
         parts.append(message.get("body", b""))
         if not message.get("more_body"):
             return b"".join(parts)
+
+
+def _pairs(form: bytes) -> list[tuple[str, str]]:
+    """Names and values of an urlencoded form.
+
+    `curl -d` sends UTF-8 as it is, and Starlette would read that as Latin-1.
+    """
+    try:
+        text = form.decode()
+        return parse_qsl(text, True, errors="strict", max_num_fields=_MOST_FIELDS)
+    except UnicodeDecodeError as error:
+        raise BrokenBody("the body is not a form: it is not UTF-8") from error
+    except ValueError as error:
+        told = f"it has more than {_MOST_FIELDS} fields"
+        raise BrokenBody(f"the body is not a form: {told}") from error
 
 
 def _check_charset(content_type: str) -> None:

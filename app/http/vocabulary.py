@@ -39,11 +39,17 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "integer", "minimum": 0},
     },
     "X-Image-Id": {
-        "description": "The id of the first image: `/images/{id}`.",
+        "description": "The id of the first image, `/images/{id}`, if an address has room for it.",
         "schema": {"type": "string"},
     },
     "X-Generation-Parameters": {
-        "description": "What was used, as compact JSON; sent again, it gives the same images.",
+        "description": "What was used, as compact JSON; sent again, it gives the same images. Left "
+        "out if it is too long.",
+        "schema": {"type": "string"},
+    },
+    "Warning": {
+        "description": "What should be known of the answer: that a prompt was cut, or what is left "
+        "out.",
         "schema": {"type": "string"},
     },
     "Server-Timing": {

@@ -6,7 +6,7 @@ from typing import Any
 from app.engine.job import Request
 from app.errors import InvalidRequest
 from app.generation import Studio
-from app.schemas.prompts import class_of
+from app.schemas.prompts import subject_of
 from app.schemas.requests import GenerateRequest
 from app.schemas.samplers import sampler_of, spacing_of
 from models.sampling import SAMPLERS, Sampler
@@ -24,11 +24,12 @@ def to_request(
     """What a dialect asks for, as the engine takes it.
 
     Clients send fields that they do not care about, so some mean nothing where a native request
-    would be refused: a size to a model that has one, eta or a spacing to a sampler that takes none.
+    would be refused: a size to a model that has one, eta or a spacing to a sampler that takes none,
+    a negative prompt or a clip skip to a model that takes classes.
 
     Args:
         studio: who asks, and the models that are loaded.
-        prompt: names a class, where the model has classes.
+        prompt: what the image shows; it names a class, where the model has classes.
         values: native field -> value, samplers and spacings by any name they have; None is left
             out, and so is a seed of -1.
         names: native field -> what the dialect calls it, for errors.
@@ -45,19 +46,23 @@ def to_request(
     try:
         named, ending = sampler_of(given.get("sampler", ""), "sampler")
         if model is not None:  # else the request says that it is unknown
-            given["class"] = class_of(prompt, model, prompt_field)
+            subject, meant = subject_of(prompt, model, prompt_field)
+            given[subject] = meant
             sampler = SAMPLERS[named or model.sampler]
             given["spacing"] = _spacing(sampler, ending, given.get("spacing"))
             ignored = {
                 "eta": not sampler.eta,
                 "width": model.sizes.fixed,
                 "height": model.sizes.fixed,
+                "negative_prompt": model.prompts is None,
+                "clip_skip": model.prompts is None,
             }
             given = {name: value for name, value in given.items() if not ignored.get(name)}
         given["sampler"] = named
         request = GenerateRequest.parse(given, strict=False)
         return request.to_request(studio.models, studio.asker)
     except InvalidRequest as error:
+        names = {"prompt": prompt_field, **names}
         wrong = {names.get(name, name): detail for name, detail in error.wrong.items()}
         raise InvalidRequest(wrong, "" if prompt_field in wrong else within) from error
 

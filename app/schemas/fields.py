@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 from app.engine.job import MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SEED, MAX_STEPS
 from app.errors import InvalidRequest
 from app.files.formats import format_of
-from app.schemas.requests import in_words
+from app.schemas.requests import MAX_CLIP_SKIP, in_words
 
 _CLEAR = ("greater_than_equal", "less_than_equal", "literal_error")  # say what is allowed
 
@@ -29,6 +29,13 @@ _CLEAR = ("greater_than_equal", "less_than_equal", "literal_error")  # say what 
 def _number(value: object) -> object:
     """Pydantic takes `true` for 1."""
     if isinstance(value, bool):
+        raise PydanticCustomError("number_type", "Input should be a number")
+    return value
+
+
+def _side(value: object) -> object:
+    """A number or a text; which, is for the native request to see."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str | None):
         raise PydanticCustomError("number_type", "Input should be a number")
     return value
 
@@ -50,8 +57,12 @@ Eta = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NUMBER] | None
 # Of an image; the native request checks it, if the model has more than one size.
 Side = Annotated[
     Any,
-    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}, {"type": "null"}]}),
+    BeforeValidator(_side),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}]}),
 ]
+# What the native request checks, if the model takes prompts.
+Negative = str | None
+ClipSkip = Annotated[int, Field(ge=0, le=MAX_CLIP_SKIP), NUMBER] | None
 Name = Annotated[str, Field(max_length=80)] | None
 KindName = Literal["png", "jpeg", "webp"]
 _KINDS = {"type": "string", "enum": ["png", "jpeg", "jpg", "webp"]}

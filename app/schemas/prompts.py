@@ -1,4 +1,4 @@
-"""The class that a prompt names, for models that are asked by class and clients that send text."""
+"""What a prompt means to a model: what it says, or the class that it names."""
 
 import functools
 import re
@@ -8,9 +8,16 @@ from collections.abc import Mapping
 from app.engine.model_info import ModelInfo
 from app.errors import InvalidRequest
 from models.bounds import brief
+from models.conditioning import MAX_PROMPT
 
-MAX_PROMPT = 4096  # characters
 _TOLD = 4  # classes that an ambiguous prompt names
+
+
+def subject_of(prompt: str, info: ModelInfo, field: str = "prompt") -> tuple[str, str | None]:
+    """The field of a native request that a prompt becomes, and its value; raises as `class_of`."""
+    if info.prompts is not None:
+        return "prompt", prompt
+    return "class", class_of(prompt, info, field)
 
 
 def class_of(prompt: str, info: ModelInfo, field: str = "prompt") -> str | None:

@@ -26,7 +26,7 @@ from app.engine.job import (
 from app.engine.model_info import ModelInfo
 from app.errors import LONGEST_NAME, MOST_ERRORS, InvalidRequest, model_of
 from app.schemas.prompts import asked_of
-from models.conditioning import Condition
+from models.conditioning import MAX_PROMPT, Condition, Prompt
 from models.sampling import SAMPLERS, SamplerName, Spacing
 from models.sizes import MAX_SIDE
 
@@ -44,8 +44,10 @@ ALIASES = {
     "class_label": "class",
     "class_labels": "class",
 }
-# What other services call a prompt; the native API has none.
+# What other services call a prompt.
 _PROMPTS = ("prompt", "prompts", "positive_prompt", "text_prompt", "text", "inputs", "input")
+ASKING = ("class", "prompt", "negative_prompt", "clip_skip")  # a model takes one kind of them
+MAX_CLIP_SKIP = 64  # layers; no text encoder has more, and a model's own number bounds them, too
 _INSTEAD = {"scheduler": "'sampler' and 'spacing'", "size": "'width' and 'height'"}
 _WORDS = {
     "integer": "an integer",
@@ -57,14 +59,25 @@ _WORDS = {
 }
 
 
+Text = Annotated[str, Field(max_length=MAX_PROMPT, pattern=r"^[^\u0000]*$")]
+
+
 class GenerateRequest(BaseModel):
-    """What to draw. Every field may be left out but `class`, where the model insists on one."""
+    """What to draw. Every field may be left out but `class`, where the model insists on one.
+
+    A model takes either a class or a prompt.
+    """
 
     model_config = ConfigDict(
         strict=True,
         extra="forbid",
         frozen=True,
-        json_schema_extra={"examples": [{"class": "7", "steps": 50, "seed": 1}]},
+        json_schema_extra={
+            "examples": [
+                {"class": "7", "steps": 50, "seed": 1},
+                {"prompt": "a photo of a cat", "steps": 20, "seed": 1},
+            ]
+        },
     )
 
     class_: str | int | None = Field(
@@ -111,6 +124,18 @@ class GenerateRequest(BaseModel):
     height: int | None = Field(
         None, ge=1, le=MAX_SIDE, description="Pixels; the model's own size if absent."
     )
+    prompt: Text | None = Field(
+        None, description="What the image shows, for models that take prompts; empty if absent."
+    )
+    negative_prompt: Text | None = Field(
+        None, description="What guidance leads away from; without guidance it changes nothing."
+    )
+    clip_skip: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_CLIP_SKIP,
+        description="How many of the text encoder's last layers are left out; 0 if absent.",
+    )
     model: str | None = Field(None, description="A name from /models; the default model if absent.")
     priority: int = Field(
         0,
@@ -145,7 +170,7 @@ class GenerateRequest(BaseModel):
         Args:
             values: the fields.
             strict: whether numbers may not be text, as forms have them.
-            models: those loaded; a prompt, which is no field, is told their classes.
+            models: those loaded; another name of a prompt is told what they take.
 
         Raises:
             InvalidRequest: naming every wrong field and what is allowed.
@@ -209,10 +234,21 @@ class GenerateRequest(BaseModel):
         return params.canonical(info)
 
     def _condition(self, info: ModelInfo) -> Condition:
-        try:
-            return info.classes.condition(self.class_)
-        except ValueError as error:
-            raise InvalidRequest({"class": str(error)}) from error
+        """What it is to show, asked for in the way that the model takes."""
+        asked = {name: getattr(self, "class_" if name == "class" else name) for name in ASKING}
+        given = [name for name, value in asked.items() if value is not None]
+        if foreign := [name for name in given if name not in info.takes.fields]:
+            raise InvalidRequest(dict.fromkeys(foreign, _instead(info)))
+        if info.prompts is None:
+            try:
+                return info.classes.condition(self.class_)
+            except ValueError as error:
+                raise InvalidRequest({"class": str(error)}) from error
+        skipped, most = self.clip_skip or 0, info.prompts.clip_skip
+        if skipped > most:
+            told = f"at most {most} of the layers of model {info.name!r} may be left out"
+            raise InvalidRequest({"clip_skip": told})
+        return Condition(prompt=Prompt(self.prompt or "", self.negative_prompt or "", skipped))
 
     def _sampler(self, info: ModelInfo) -> tuple[str, str]:
         """The sampler, and the spacing of its steps."""
@@ -252,8 +288,9 @@ def _named(
         name = ALIASES.get(given, given)
         if name not in known:
             hint = _hint(given) if len(wrong) < MOST_ERRORS else ""  # others are not told
-            asked = _by_class(values.get("model"), models) if given.lower() in _PROMPTS else ""
-            wrong[given] = f"unknown field; {asked or f'{hint}allowed: {listed}'}"
+            info = asked_of(values.get("model"), models) if given.lower() in _PROMPTS else None
+            told = _instead(info) if info else f"{hint}allowed: {listed}"
+            wrong[given] = f"unknown field; {told}"
         elif name in named:
             wrong[given] = f"{name!r} is given twice"
         else:
@@ -261,13 +298,9 @@ def _named(
     return named, wrong
 
 
-def _by_class(model: object, models: Mapping[str, ModelInfo]) -> str:
-    """How the model of this name, or the first, is asked in place of a prompt."""
-    info = asked_of(model, models)
-    if info is None:
-        return ""
-    allowed = info.classes.describe()
-    return f"{info.name} takes 'class' instead of a prompt; class:  {allowed}"
+def _instead(info: ModelInfo) -> str:
+    """How a model is asked, for those who asked in another way."""
+    return f"{info.name} takes {info.takes.describe()}"
 
 
 def _hint(given: str) -> str:
@@ -305,5 +338,6 @@ def _option_in_words(option: Mapping[str, Any]) -> str:
         bounds = f"above {option['exclusiveMinimum']:g} and up to {option['maximum']:g}"
         return f"{_WORDS[kind]} {bounds}"
     if "maxLength" in option:
-        return f"{_WORDS[kind]} of at most {option['maxLength']} characters"
+        without = ", none of them NUL" if "pattern" in option else ""
+        return f"{_WORDS[kind]} of at most {option['maxLength']} characters{without}"
     return _WORDS[kind]

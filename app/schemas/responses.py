@@ -14,8 +14,11 @@ class ImageOut(BaseModel):
     """One image of a JSON response."""
 
     seed: int
-    id: str = Field(description="The parameters and the checkpoint, encoded.")
-    url: str = Field(description="Address of the image: `/images/{id}.png`.")
+    id: str | None = Field(
+        description="The parameters and the checkpoint, encoded; null if that is too long for an "
+        "address."
+    )
+    url: str | None = Field(description="Address of the image: `/images/{id}.png`.")
     media_type: str = "image/png"
     data: str = Field(description="The file in base64.")
 
@@ -25,6 +28,13 @@ class ImageOut(BaseModel):
         return base64.b64decode(self.data)
 
 
+_OF_PROMPTS = "Of models that take prompts."
+
+
+def _absent(value: object) -> bool:
+    return value is None
+
+
 class Parameters(BaseModel):
     """What was used to make images: send it again and get the same."""
 
@@ -32,6 +42,9 @@ class Parameters(BaseModel):
 
     model: str
     class_: str | None = Field(alias="class")
+    prompt: str | None = Field(None, exclude_if=_absent, description=_OF_PROMPTS)
+    negative_prompt: str | None = Field(None, exclude_if=_absent, description=_OF_PROMPTS)
+    clip_skip: int | None = Field(None, exclude_if=_absent, description=_OF_PROMPTS)
     sampler: str
     spacing: str
     steps: int
@@ -46,9 +59,13 @@ class Parameters(BaseModel):
     @classmethod
     def of(cls, params: SamplingParams, info: ModelInfo) -> Self:
         """The parameters of a request by their names."""
+        prompt = params.condition.prompt
         return cls(
             model=params.model,
             class_=info.classes.name(params.condition),
+            prompt=prompt and prompt.text,
+            negative_prompt=prompt and prompt.negative,
+            clip_skip=prompt and prompt.clip_skip,
             sampler=params.sampler,
             spacing=params.spacing,
             steps=params.steps,
@@ -128,3 +145,4 @@ class CompletedEvent(GenerateResponse):
     """The images."""
 
     timing: Timing
+    warnings: list[str] = Field([], description="As in the header `Warning` of other answers.")

@@ -6,6 +6,7 @@ from app.engine.costs import Bucket, Costs
 from app.engine.job import DEFAULT_STEPS, MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SEED, MAX_STEPS
 from app.engine.model_info import LaneId, ModelInfo
 from app.engine.stats import LaneStats
+from models.conditioning import MAX_PROMPT, Prompts
 from models.sampling import SAMPLERS, Sampler
 from models.sizes import Sizes
 
@@ -68,13 +69,29 @@ class SizesOut(BaseModel):
     least: int
     most: int
     step: int
+    pixels: int = Field(description="Pixels in all, at most.")
 
     @classmethod
     def of(cls, sizes: Sizes) -> "SizesOut | None":
         """What a model allows besides its own size."""
         if sizes.fixed:
             return None
-        return cls(least=sizes.least, most=sizes.most, step=sizes.step)
+        return cls(least=sizes.least, most=sizes.most, step=sizes.step, pixels=sizes.pixels)
+
+
+class PromptsOut(BaseModel):
+    """What prompts a model takes."""
+
+    characters: int = Field(MAX_PROMPT, description="Of a prompt, at most.")
+    tokens: int = Field(
+        description="That are read, with the marks at both ends; what goes beyond them is cut."
+    )
+    clip_skip: int = Field(description="Layers of the text encoder that may be left out, at most.")
+
+    @classmethod
+    def of(cls, prompts: Prompts) -> "PromptsOut":
+        """Describe them."""
+        return cls(tokens=prompts.tokens, clip_skip=prompts.clip_skip)
 
 
 class SamplerOut(BaseModel):
@@ -109,6 +126,8 @@ class ModelOut(BaseModel):
         description="Class names in order of index; empty if there are none."
     )
     class_required: bool
+    takes: list[str] = Field(description="The fields of a request that say what to draw.")
+    prompts: PromptsOut | None = Field(description="Null if it takes no prompts.")
     width: int
     height: int
     sizes: SizesOut | None = Field(description="Other sizes it can draw; null if there are none.")
@@ -127,6 +146,8 @@ class ModelOut(BaseModel):
             default=default,
             classes=list(info.classes.names),
             class_required=not info.classes.optional,
+            takes=list(info.takes.fields),
+            prompts=info.prompts and PromptsOut.of(info.prompts),
             width=info.sizes.width,
             height=info.sizes.height,
             sizes=SizesOut.of(info.sizes),

@@ -117,5 +117,6 @@ class Server(uvicorn.Server):
 
 def _example(url: str, info: ModelInfo) -> str:
     """An example of a command that draws with a model."""
-    label = f" -d class={shlex.quote(info.classes.names[0])}" if info.classes.names else ""
-    return f"curl -f {url}/generate{label} -d seed=1 -o picture.png"
+    asked = f" -d class={shlex.quote(info.classes.names[0])}" if info.classes.names else ""
+    asked = " -d prompt='a photo of a cat'" if info.prompts else asked
+    return f"curl -f {url}/generate{asked} -d seed=1 -o picture.png"

@@ -251,7 +251,8 @@ def test_a_picture_of_other_tools_is_read(server: TestClient) -> None:
     assert told["info"] == text
     assert told["items"] == {"parameters": text}
     assert told["parameters"] == {
-        "Prompt": "\n".join(text.split("\n")[:2]),
+        "Prompt": text.split("\n")[0],
+        "Negative prompt": "(worst quality, low quality:1.4), blurry",
         "Steps": "25",
         "Sampler": "DPM++ 2M Karras",
         "CFG scale": "7",

@@ -176,12 +176,16 @@ def test_a_wrong_field_is_named_with_what_is_allowed(
     assert field in body["detail"]
 
 
-@pytest.mark.parametrize("field", ["prompt", "Prompt", "inputs", "text"])
+@pytest.mark.parametrize("field", ["prompt", "negative_prompt", "Prompt", "inputs", "text"])
 def test_a_prompt_is_told_the_classes(server: TestClient, field: str) -> None:
-    """The native API has none: whoever sends one learns how to ask, from a form or query too."""
+    """Whoever sends one to a model that takes classes learns how to ask, from a form or query too.
+
+    A model that does not exist is told of first, if the field does exist.
+    """
+    known = "prompt" in field
     told = (
-        f"{field}: unknown field; tiny takes 'class' instead of a prompt; class:  cat, dog, "
-        "3, an index from 0 to 2, or null"
+        f"{field}: {'' if known else 'unknown field; '}tiny takes 'class' instead of a prompt; "
+        "class: cat, dog, 3, an index from 0 to 2, or null"
     )
     form = {"content-type": "application/x-www-form-urlencoded"}
     answers = [
@@ -190,6 +194,7 @@ def test_a_prompt_is_told_the_classes(server: TestClient, field: str) -> None:
     ]
     if field != "inputs":  # which is Hugging Face's
         answers.append(server.post("/generate", json={field: "a cat", "model": "tiny"}))
+    if not known and field != "inputs":
         answers.append(server.post("/generate", json={field: "a cat", "model": "shoes"}))
         answers.append(server.post("/generate", json={field: "a cat", "model": ["tiny"]}))
     for answer in answers:
@@ -356,6 +361,8 @@ def test_models_says_what_a_request_may_ask(server: TestClient) -> None:
         "default": True,
         "classes": ["cat", "dog", "3"],
         "class_required": False,
+        "takes": ["class"],
+        "prompts": None,
         "width": 16,
         "height": 16,
         "sizes": None,

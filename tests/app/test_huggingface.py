@@ -195,6 +195,8 @@ def test_the_document_describes_the_body(server: TestClient) -> None:
     parameters, null = content["schema"]["properties"]["parameters"]["anyOf"]
     assert null == {"type": "null"}
     assert set(parameters["properties"]) == {
+        "negative_prompt",
+        "clip_skip",
         "num_inference_steps",
         "guidance_scale",
         "seed",

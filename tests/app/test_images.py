@@ -23,9 +23,9 @@ from app.files.formats import (
     encode,
     open_image,
 )
-from app.files.parameters import describe, read_description
-from models.conditioning import Classes
-from tests.fakes import INFO, drawn
+from app.files.parameters import describe, prompts_of, read_description
+from models.conditioning import Classes, Condition, Prompt
+from tests.fakes import INFO, TEXT, drawn
 
 PARAMS = drawn("fake", 0, 20, 1.1, (0.25, 1.0), 0.3, 2**63 - 1, 2)
 
@@ -87,6 +87,7 @@ def test_what_others_write_is_read_too() -> None:
     text = 'a cat\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, Lora hashes: "x: 1, y: 2"'
     prompt, pairs = read_description(text)
     assert prompt == "a cat\nNegative prompt: dog"
+    assert prompts_of(prompt) == ("a cat", "dog")
     assert pairs == {"Steps": "20", "Sampler": "Euler a", "Lora hashes": "x: 1, y: 2"}
     for nothing in ("", "\n", "no pairs", ":", ",,,"):
         read_description(nothing)
@@ -113,6 +114,26 @@ def test_any_class_and_any_model_are_read_back(
     prompt, pairs = read_description(describe(exact, 0, odd))
     assert (prompt, pairs["Model"], float(pairs["CFG scale"])) == (name, model, scale)
     assert pairs["Seed"] == str(exact.seed_of(0))
+
+
+PIECES = st.sampled_from(
+    ["Negative prompt:", "\n", "\\", " ", '"', "a", ", ", "Steps: 1", "\r", "\t", "\u2028", "\x1c"]
+)
+
+
+@given(text=st.lists(PIECES).map("".join) | TEXTS, negative=st.lists(PIECES).map("".join) | TEXTS)
+def test_any_prompts_are_read_back(text: str, negative: str) -> None:
+    wanted = dataclasses.replace(PARAMS, condition=Condition(prompt=Prompt(text, negative, 1)))
+    lines, pairs = read_description(describe(wanted, 0, TEXT))
+    assert prompts_of(lines) == (text, negative)
+    assert pairs["Clip skip"] == "2"
+
+
+@given(name=st.lists(PIECES).map("".join))
+def test_any_class_is_read_back_as_no_negative_prompt(name: str) -> None:
+    odd = dataclasses.replace(INFO, classes=Classes((name, "b"), 2))
+    lines, _ = read_description(describe(PARAMS, 0, odd))
+    assert prompts_of(lines) == (name, "")
 
 
 # How it was read before: right, and cubic in spaces.
@@ -143,12 +164,31 @@ def test_whatever_others_write_is_read_as_before() -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", [" ", "a", "a ", ":", "a:", ": ", 'a:"', '"', "\\", 'a:"\\', ",", "a:,", "a: \n", "\n"]
+    "unit",
+    [
+        "\n\\",
+        "\nNegative prompt:",
+        " ",
+        "a",
+        "a ",
+        ":",
+        "a:",
+        ": ",
+        'a:"',
+        '"',
+        "\\",
+        'a:"\\',
+        ",",
+        "a:,",
+        "a: \n",
+        "\n",
+    ],
 )
 def test_a_description_is_read_in_linear_time(unit: str) -> None:
     """A megabyte; before, three kilobytes of spaces took minutes, and a megabyte days."""
     for head in ("", "a: ", 'a: "'):
         read_description("x\n" + head + unit * (10**6 // len(unit)) + "x")
+        prompts_of(head + unit * (10**6 // len(unit)) + "Negative prompt:")
 
 
 def test_a_png_is_about_as_small_as_pillow_makes_one() -> None:

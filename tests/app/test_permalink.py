@@ -11,33 +11,40 @@ from app.engine.job import MAX_SEED, SamplingParams
 from app.engine.model_info import ModelInfo
 from app.errors import UnknownImage
 from app.files import ids
-from app.files.ids import entity_tag, image_id, params_of
-from models.conditioning import Classes, Condition
+from app.files.ids import MAX_ID, entity_tag, image_id, params_of
+from models.conditioning import MAX_PROMPT, Classes, Condition, Prompt
 from models.sampling import SAMPLERS
 from models.sizes import Sizes
-from tests.fakes import INFO, drawn
+from tests.fakes import INFO, TEXT, drawn
 
 SIZES = Sizes(32, 32, step=8, least=16, most=64)
 ONE = dataclasses.replace(INFO, digest="ab" * 32)
 TWO = dataclasses.replace(
     INFO, name="two", digest="cd" * 32, classes=Classes(("a", "b")), sizes=SIZES
 )
-MODELS = {"fake": ONE, "two": TWO}
+MODELS = {"fake": ONE, "two": TWO, "text": TEXT}
 fractions = st.floats(0, 1)
+
+
+def conditions(info: ModelInfo) -> st.SearchStrategy[Condition]:
+    if info.prompts is None:
+        return st.sampled_from([None, 0, 1] if info.classes.optional else [0, 1]).map(Condition)
+    text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
+    prompts = st.builds(Prompt, text, text, st.integers(0, info.prompts.clip_skip))
+    return prompts.map(lambda prompt: Condition(prompt=prompt))
 
 
 @st.composite
 def wanted(draw: st.DrawFn) -> tuple[SamplingParams, ModelInfo]:
     info = draw(st.sampled_from(list(MODELS.values())))
-    indices = [None, 0, 1] if info.classes.optional else [0, 1]
     sampler = draw(st.sampled_from(list(SAMPLERS.values())))
     sizes = [(info.sizes.width, info.sizes.height)]
     if not info.sizes.fixed:
-        sizes += [(16, 64), (32, 40)]
+        sizes += [(16, 24), (32, 16)]
     width, height = draw(st.sampled_from(sizes))
     params = SamplingParams(
         model=info.name,
-        condition=Condition(draw(st.sampled_from(indices))),
+        condition=draw(conditions(info)),
         sampler=sampler.name,
         spacing=draw(st.sampled_from(sampler.spacings)),
         width=width,
@@ -57,7 +64,8 @@ def test_an_id_stands_for_its_image(want: tuple[SamplingParams, ModelInfo], imag
     params, info = want
     image %= params.n
     name = image_id(params, image, info)
-    assert len(name) <= 120
+    assert name is not None
+    assert len(name) <= (120 if info.prompts is None else MAX_ID)
     assert name.replace("-", "").replace("_", "").isalnum()
     alone = dataclasses.replace(params, seed=params.seed_of(image), n=1)
     assert params_of(name, MODELS) == alone
@@ -75,6 +83,7 @@ def test_a_damaged_id_is_another_images_or_nobodys(
 ) -> None:
     """Whatever comes of it is named by that id: no image has two."""
     name = image_id(want[0], 0, want[1])
+    assert name is not None
     place = data.draw(st.integers(0, len(name) - 1))
     other = data.draw(st.sampled_from("ABCXYZabcxyz0189-_="))
     damaged = name[:place] + other + name[place + 1 :]
@@ -83,6 +92,45 @@ def test_a_damaged_id_is_another_images_or_nobodys(
     except UnknownImage:
         return
     assert image_id(params, 0, MODELS[params.model]) == damaged
+
+
+def prompted(prompt: Prompt, **more: object) -> SamplingParams:
+    params = drawn("text", None, 10, 1.5, (0.0, 1.0), 0.0, 1, 1, width=8, height=8)
+    return dataclasses.replace(params, condition=Condition(prompt=prompt), **more)
+
+
+def test_an_id_is_given_up_where_it_would_be_too_long() -> None:
+    """To the byte: the longest is one of an address, and one letter more has none."""
+    lengths = [len(image_id(prompted(Prompt("x" * n)), 0, TEXT) or "") for n in range(1000)]
+    last = max(n for n, length in enumerate(lengths) if length)
+    assert MAX_ID - 4 < lengths[last] <= MAX_ID
+    assert all(lengths[: last + 1])
+    assert not any(lengths[last + 1 :])
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [Prompt("a\0"), Prompt("a", "\0"), Prompt("a", clip_skip=3), Prompt("a", clip_skip=-1)],
+    ids=repr,
+)
+def test_an_id_of_what_no_request_can_ask_is_nobodys(prompt: Prompt) -> None:
+    name = image_id(prompted(prompt), 0, TEXT)
+    assert name is not None
+    with pytest.raises(UnknownImage):
+        params_of(name, MODELS)
+    assert not TEXT.takes.knows(Condition(prompt=Prompt("x" * (MAX_PROMPT + 1))))
+
+
+def test_a_class_is_no_prompt_and_a_prompt_no_class() -> None:
+    prompt = Condition(prompt=Prompt("a"))
+    for info, condition in ((ONE, prompt), (TEXT, Condition(0)), (TEXT, Condition())):
+        params = dataclasses.replace(
+            drawn(info.name, 0, 9, 1.0, (0.0, 1.0), 0.0, 1, 1), condition=condition
+        )
+        name = image_id(params, 0, info)
+        assert name is not None
+        with pytest.raises(UnknownImage):
+            params_of(name, MODELS)
 
 
 def test_an_id_is_nobodys_once_the_checkpoint_is_another() -> None:

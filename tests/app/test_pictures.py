@@ -107,7 +107,7 @@ def test_parameters_are_bounded_in_characters(kind: Format) -> None:
     for letter in ("x", "\N{SNOWMAN}", "\N{GRINNING FACE}"):
         content = encode(hostile.GREY, kind, letter * MAX_TEXT)
         assert inspect(content).parameters == letter * MAX_TEXT
-        with pytest.raises(Unreadable, match="more than 4096 characters"):
+        with pytest.raises(Unreadable, match="more than 12288 characters"):
             inspect(encode(hostile.GREY, kind, letter * (MAX_TEXT + 1)))
 
 

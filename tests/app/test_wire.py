@@ -1,6 +1,7 @@
 """Messages come through as they were, and what is none of ours is refused."""
 
 import asyncio
+import dataclasses
 import socket
 
 import msgspec
@@ -12,21 +13,26 @@ from app.engine import wire
 from app.engine.job import Request
 from app.engine.model_info import LaneId
 from app.engine.results import Pixels, Preview
-from tests.fakes import INFO, LOAD, drawn
+from models.conditioning import Condition, Prompt
+from tests.fakes import INFO, LOAD, TEXT, drawn
 
+PROMPT = Condition(prompt=Prompt("a cat \N{GRINNING FACE}\n", "blurry", 1))
 PREVIEW = Preview(15, 7, 20, Pixels(1, 1, 1, b"\x07"))
 LANE = wire.LaneProgress(LaneId("m", 16, 32), 3, 64, 2, 0.5, 0.4, 12, INFO.costs)
 OTHER = wire.LaneProgress(LaneId("n", 8, 8), 0, 0, 0, 0.0, 0.0, 0, None)
 MESSAGES: list[wire.Command | wire.Event] = [
     LOAD,
     wire.Submit(1, Request(drawn("m", None, 1000, 7.5, (0.25, 1.0), 0.5, 2**63 - 1, 16), -10, 3)),
+    wire.Submit(
+        2, Request(dataclasses.replace(drawn("m", None, 1, 1, (0, 1), 0, 1, 1), condition=PROMPT))
+    ),
     wire.Cancel(2**40),
     wire.Stop(),
     wire.Loading("digits"),
     wire.LeftOut("digits", "no such file: \N{SNOWMAN}"),
-    wire.Ready((INFO, INFO)),
+    wire.Ready((INFO, TEXT)),
     wire.Admitted((1, 2, 3)),
-    wire.Done(1, (Pixels(2, 1, 3, b"\x00\xff" * 3), Pixels(1, 1, 1, b"\x07")), 0.25),
+    wire.Done(1, (Pixels(2, 1, 3, b"\x00\xff" * 3), Pixels(1, 1, 1, b"\x07")), 0.25, (3, 0)),
     wire.Shown(7, [PREVIEW]),
     wire.Failed(1, "out of memory"),
     wire.Cancelled(1, 1),

@@ -1,10 +1,19 @@
-"""Names and indices of classes."""
+"""Names and indices of classes; prompts; sizes."""
 
 import unicodedata
 
 import pytest
 
-from models.conditioning import MAX_CLASS_NAME, Classes, class_names
+from models.conditioning import (
+    MAX_CLASS_NAME,
+    MAX_PROMPT,
+    Classes,
+    Condition,
+    Prompt,
+    Prompts,
+    class_names,
+)
+from models.sizes import Sizes
 
 CLASSES = Classes.of(("cat", "dog", "3"), 4)
 
@@ -69,3 +78,44 @@ def test_names_have_a_length() -> None:
     assert class_names(["x" * MAX_CLASS_NAME])
     with pytest.raises(ValueError, match="has a name of 257 characters; allowed: 256"):
         class_names(["x" * (MAX_CLASS_NAME + 1)])
+
+
+def test_prompts_say_which_conditions_they_know() -> None:
+    prompts = Prompts(tokens=77, clip_skip=2)
+    assert prompts.knows(Condition(prompt=Prompt("", "x" * MAX_PROMPT, 2)))
+    for text in ("\0", "a\ud800", "\udfff", "x" * (MAX_PROMPT + 1)):
+        assert not prompts.knows(Condition(prompt=Prompt(text)))
+        assert not prompts.knows(Condition(prompt=Prompt("", text)))
+    for condition in (
+        Condition(),
+        Condition(1),
+        Condition(prompt=Prompt("a", clip_skip=3)),
+        Condition(prompt=Prompt("a", clip_skip=-1)),
+    ):
+        assert not prompts.knows(condition)
+    assert not Classes().knows(Condition(prompt=Prompt("a")))
+
+
+def test_a_prompt_is_always_guided_and_leads_from_nothing_where_it_is_not() -> None:
+    prompts = Prompts()
+    condition = Condition(prompt=Prompt("a", "b", 0))
+    assert prompts.guidable(condition)
+    assert prompts.guidable(Condition(prompt=Prompt("")))
+    assert prompts.unguided(condition) == Condition(prompt=Prompt("a"))
+    assert prompts.caption(condition) == "a"
+
+
+def test_what_was_cut_is_told_and_nothing_else() -> None:
+    assert Prompts().cautions((0, 0)) == ()
+    (told,) = Prompts().cautions((0, 12))
+    assert told == "negative_prompt: its last 12 tokens were cut; at most 75 fit"
+
+
+def test_sizes_are_bounded_by_their_pixels_in_all() -> None:
+    sizes = Sizes(16, 64, step=8, least=8, most=64, pixels=512)
+    for side in ((16, 64), (16, 32), (8, 64), (64, 8)):  # its own size whatever the bound
+        sizes.check(*side)
+    for side in ((64, 16), (32, 24), (64, 64)):
+        with pytest.raises(ValueError, match="steps of 8, 512 pixels in all at most"):
+            sizes.check(*side)
+    assert str(Sizes(8, 8, step=8, least=8, most=64)).endswith("in steps of 8")

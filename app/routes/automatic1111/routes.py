@@ -19,13 +19,14 @@ from app.dependencies import studio_of
 from app.engine.results import Moved, Preview, Result
 from app.errors import InvalidRequest
 from app.files.formats import PNG, encode
-from app.files.parameters import read_description
+from app.files.parameters import prompts_of, read_description
 from app.files.pictures import inspect
 from app.generation import Generation
 from app.http import vocabulary
 from app.http.body import JSON, read_body
 from app.http.problems import enveloped
 from app.http.routing import Router
+from app.http.warnings import warn
 from app.routes.automatic1111.errors import BODY, body_of, envelope, errors_of
 from app.routes.automatic1111.schemas import (
     PngInfoRequest,
@@ -67,7 +68,7 @@ router = Router(prefix="/sdapi/v1", tags=["automatic1111"], route_class=envelope
     openapi_extra=body_of(Txt2ImgRequest.model_json_schema(), prompt="7", seed=1, steps=20),
 )
 async def txt2img(request: Request) -> Response:
-    """Draw `batch_size` times `n_iter` images of the class that the prompt names."""
+    """Draw `batch_size` times `n_iter` images of a prompt, or of the class that it names."""
     studio = await studio_of(request)
     values, _ = await read_body(request)
     wanted = Txt2ImgRequest.parse(values, prompt=allowed_prompt(asked_of(None, studio.models)))
@@ -79,6 +80,8 @@ async def txt2img(request: Request) -> Response:
     texts = [base64.b64encode(file).decode() for file in files]
     answer = Txt2ImgResponse.of(wanted, generation.params, generation.info, texts)
     headers = {"X-Seed": str(generation.params.seed), "Cache-Control": "no-store"}
+    if result is not None:
+        warn(headers, generation.cautions(result))
     return Response(answer.model_dump_json(), headers=headers, media_type=JSON)
 
 
@@ -159,8 +162,9 @@ def _told(text: str) -> PngInfoResponse:
         raise InvalidRequest({"image": str(error)}) from error
     if not parameters:
         return PngInfoResponse(info="", items={}, parameters={})
-    prompt, pairs = read_description(parameters)
-    told = {"Prompt": prompt, **pairs}
+    lines, pairs = read_description(parameters)
+    prompt, negative = prompts_of(lines)
+    told = {"Prompt": prompt, "Negative prompt": negative, **pairs}
     return PngInfoResponse(info=parameters, items={"parameters": parameters}, parameters=told)
 
 

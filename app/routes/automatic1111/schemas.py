@@ -5,18 +5,19 @@ https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/API
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field
 
 from app.engine.job import Request, SamplingParams
 from app.engine.model_info import ModelInfo
 from app.errors import Fault, InvalidRequest
-from app.files.parameters import describe
+from app.files.parameters import clip_skip_of, describe, layers_of
 from app.generation import Studio
 from app.routes.dialects import to_request
-from app.schemas.fields import Count, Eta, Fields, Name, Scale, Seed, Side, Steps
-from app.schemas.prompts import MAX_PROMPT
+from app.schemas.fields import NUMBER, Count, Eta, Fields, Name, Scale, Seed, Side, Steps
+from app.schemas.requests import MAX_CLIP_SKIP
+from models.conditioning import MAX_PROMPT
 from models.sampling import SAMPLERS
 
 PREVIEWS = 8  # of every image, for those who poll /progress
@@ -42,12 +43,39 @@ def named(checkpoint: str, models: Mapping[str, ModelInfo]) -> str:
     return bare or checkpoint
 
 
+# The layer of the text encoder that is read, counted from the end.
+Layers = Annotated[int, Field(ge=0, le=layers_of(MAX_CLIP_SKIP)), NUMBER] | None
+
+
+class Settings(Fields):
+    """Settings of the web UI that a request may override; others are ignored."""
+
+    sd_model_checkpoint: str | None = None
+    CLIP_stop_at_last_layers: Layers = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Check those that a request overrides; raises `InvalidRequest`."""
+        try:
+            return cls.parse(given)
+        except InvalidRequest as error:
+            raise InvalidRequest({"override_settings": str(error)}) from error
+
+
 class Txt2ImgRequest(Fields):
     """What to draw. Fields that are not listed are ignored; null is as good as absent."""
 
-    prompt: str | None = Field(None, description="Names a class.")
+    prompt: str | None = Field(
+        None, description="What the images show; names a class, if the model takes classes."
+    )
     negative_prompt: str | None = Field(
-        None, max_length=MAX_PROMPT, description="Ignored, and repeated in the answer."
+        None,
+        max_length=MAX_PROMPT,
+        description="What guidance leads away from; models that take classes ignore it.",
+    )
+    clip_skip: Layers = Field(
+        None,
+        description="As the setting `CLIP_stop_at_last_layers`, which counts if both are given.",
     )
     seed: Seed = Field(None, description="Image k uses seed + k. Random if absent or -1.")
     steps: Steps = Field(None, description="Steps of the sampler.")
@@ -69,8 +97,9 @@ class Txt2ImgRequest(Fields):
     send_images: bool | None = Field(None, description="False leaves `images` empty.")
     override_settings: dict[str, Any] | None = Field(
         None,
-        description="`sd_model_checkpoint` chooses the model by name, title or hash; others are "
-        "ignored.",
+        description="`sd_model_checkpoint` chooses the model by name, title or hash. "
+        "`CLIP_stop_at_last_layers` is the layer of the text encoder that is read, counted from "
+        "the end: 1 is the last. Others are ignored.",
     )
 
     @property
@@ -80,15 +109,15 @@ class Txt2ImgRequest(Fields):
 
     def to_request(self, studio: Studio) -> Request:
         """What the engine takes; raises `InvalidRequest` or `UnknownModel`."""
-        asked = (self.override_settings or {}).get("sd_model_checkpoint") or None
-        if asked is not None and not isinstance(asked, str):
-            allowed = ", ".join(studio.models)
-            raise InvalidRequest(
-                {"override_settings": f"sd_model_checkpoint must be one of {allowed}"}
-            )
+        settings = Settings.of(self.override_settings or {})
+        model, layers = settings.sd_model_checkpoint, settings.CLIP_stop_at_last_layers
+        layers_field = "clip_skip" if layers is None else "override_settings"
+        layers = self.clip_skip if layers is None else layers
         sampler_field = "sampler_index" if self.sampler_name is None else "sampler_name"
         native = {
-            "model": named(asked, studio.models) if asked and asked.strip() else None,
+            "model": model and named(model, studio.models),
+            "negative_prompt": self.negative_prompt,
+            "clip_skip": None if layers is None else clip_skip_of(layers),
             "seed": self.seed,
             "steps": self.steps,
             "guidance_scale": self.cfg_scale,
@@ -105,6 +134,7 @@ class Txt2ImgRequest(Fields):
             "n": "batch_size * n_iter",
             "sampler": sampler_field,
             "spacing": "scheduler",
+            "clip_skip": layers_field,
         }
         return to_request(studio, self.prompt or "", native, names)
 
@@ -120,10 +150,15 @@ class Txt2ImgResponse(BaseModel):
 
     @classmethod
     def of(
-        cls, wanted: Txt2ImgRequest, params: SamplingParams, info: ModelInfo, files: Sequence[str]
+        cls,
+        wanted: Txt2ImgRequest,
+        params: SamplingParams,
+        info: ModelInfo,
+        files: Sequence[str],
     ) -> Self:
         """What a request came to."""
         seeds = [params.seed_of(k) for k in range(params.n)]
+        prompt = params.condition.prompt
         used = {
             "prompt": wanted.prompt or "",
             "negative_prompt": wanted.negative_prompt or "",
@@ -136,6 +171,7 @@ class Txt2ImgResponse(BaseModel):
             "cfg_scale": params.guidance_scale,
             "steps": params.steps,
             "batch_size": params.n,
+            "clip_skip": layers_of(prompt.clip_skip if prompt else 0),
         }
         told = used | {
             "all_prompts": [wanted.prompt or ""] * params.n,

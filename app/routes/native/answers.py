@@ -26,6 +26,7 @@ from app.http import sse
 from app.http.body import JSON
 from app.http.negotiation import all_lines, negotiate
 from app.http.sse import EventStream, event
+from app.http.warnings import warn
 from app.schemas.responses import (
     CompletedEvent,
     GenerateResponse,
@@ -41,6 +42,7 @@ ZIP = "application/zip"
 IMAGES = tuple(kind.media_type for kind in FORMATS)
 _EXTENSIONS = {kind.media_type: kind.extension for kind in FORMATS} | {JSON: "json", ZIP: "zip"}
 _PREVIEW_QUALITY = 80  # of a JPEG: a third smaller than at 95, and soft anyway
+_LONGEST_JSON = 1536  # bytes of the parameters in a header, for the reason of `ids.MAX_ID`
 _KEPT = "private, max-age=31536000, immutable"
 
 
@@ -93,18 +95,19 @@ def describing(generation: Generation, request: Request, media_type: str) -> dic
     """Headers that say what a body holds."""
     params, info = generation.params, generation.info
     first = image_id(params, 0, info)
-    headers = {
-        "Vary": "Accept",
-        "X-Seed": str(params.seed),
+    told = _ascii(Parameters.of(params, info).model_dump_json(by_alias=True))
+    headers = {"Vary": "Accept", "X-Seed": str(params.seed)}
+    long = {
         "X-Image-Id": first,
-        "X-Generation-Parameters": _ascii(
-            Parameters.of(params, info).model_dump_json(by_alias=True)
-        ),
+        "X-Generation-Parameters": told if len(told) <= _LONGEST_JSON else None,
     }
+    headers |= {name: value for name, value in long.items() if value is not None}
+    if left_out := [name for name, value in long.items() if value is None]:
+        warn(headers, [f"the prompts are too long for {' and '.join(left_out)}"])
     if media_type in _EXTENSIONS:
         file = f"{file_stem(params, 0, info)}.{_EXTENSIONS[media_type]}"
         headers["Content-Disposition"] = f'inline; filename="{file}"'
-    if media_type in IMAGES:
+    if media_type in IMAGES and first is not None:
         headers["Content-Location"] = image_path(request, first, media_type)
     return headers
 
@@ -144,6 +147,7 @@ async def _drawn(
     else:
         content = _zip(files, generation.params) if media_type == ZIP else files[0]
     timing = Timing.of(result, time.perf_counter() - began)
+    warn(headers, generation.cautions(result))
     headers["Server-Timing"] = ", ".join(
         f"{name};dur={seconds * 1000:.1f}" for name, seconds in timing
     )
@@ -166,7 +170,7 @@ def _response(generation: Generation, request: Request, files: list[bytes]) -> G
         ImageOut(
             seed=params.seed_of(k),
             id=name,
-            url=image_path(request, name),
+            url=name and image_path(request, name),
             data=base64.b64encode(file).decode(),
         )
         for k, (name, file) in enumerate(zip(names, files, strict=True))
@@ -204,7 +208,8 @@ async def _completed(generation: Generation, request: Request, result: Result) -
     files = await generation.files(result)
     timing = Timing.of(result, time.perf_counter() - began)
     response = _response(generation, request, files)
-    return CompletedEvent(**response.model_dump(), timing=timing)
+    told = list(generation.cautions(result))
+    return CompletedEvent(**response.model_dump(), timing=timing, warnings=told)
 
 
 def _preview(update: Preview) -> PreviewEvent:

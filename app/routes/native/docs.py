@@ -26,6 +26,7 @@ _DESCRIBING = (
     "Content-Disposition",
     "Vary",
     "Cache-Control",
+    "Warning",
 )
 _DRAWN: dict[str, Any] = {
     "description": "Images: one as a file, or any number as JSON, a zip or events.",
@@ -78,8 +79,12 @@ _BODY_EXAMPLES = {
         "summary": "Sixteen images",
         "value": {"class": "0", "steps": 20, "n": 16, "seed": 100},
     },
+    "prompt": {
+        "summary": "A prompt, for models that take one",
+        "value": {"prompt": "a photo of a cat", "negative_prompt": "blurry", "steps": 20},
+    },
     "ancestral": {
-        "summary": "Any digit, with DDPM's noise",
+        "summary": "Anything, with DDPM's noise",
         "value": {"class": None, "steps": 100, "eta": 1.0},
     },
 }

@@ -18,15 +18,23 @@ from app.http.routing import Router
 from app.routes.dialects import to_request as translate
 from app.routes.native import docs
 from app.routes.native.answers import answer, preferred
-from app.schemas.fields import Eta, Fields, Name, Scale, Seed, Side, Steps
+from app.schemas.fields import ClipSkip, Eta, Fields, Name, Negative, Scale, Seed, Side, Steps
 from app.schemas.prompts import allowed_prompt, asked_of
 
 router = Router(tags=["huggingface"])
 
 
 class TextToImageParameters(Fields):
-    """How to draw. Others are ignored, `negative_prompt` among them."""
+    """How to draw. Others are ignored."""
 
+    negative_prompt: Negative = Field(
+        None, description="What guidance leads away from; ignored by models that take classes."
+    )
+    clip_skip: ClipSkip = Field(
+        None,
+        description="How many of the text encoder's last layers are left out; ignored by models "
+        "that take classes.",
+    )
     num_inference_steps: Steps = Field(None, description="Steps of the sampler.")
     guidance_scale: Scale = Field(
         None, description="Classifier-free guidance scale; the model's default if absent."
@@ -44,7 +52,10 @@ _BODY = {
     "type": "object",
     "required": ["inputs"],
     "properties": {
-        "inputs": {"type": "string", "description": "Names a class."},
+        "inputs": {
+            "type": "string",
+            "description": "A prompt; names a class, if the model takes classes.",
+        },
         "parameters": {"anyOf": [TextToImageParameters.model_json_schema(), {"type": "null"}]},
     },
 }
@@ -67,7 +78,7 @@ _OPERATION = docs.HUGGINGFACE | {
 
 @router.post("/models/{name}", **_OPERATION)
 async def text_to_image(request: Request, name: str) -> Response:
-    """Draw an image of the class that `inputs` names, with the model of the path."""
+    """Draw an image of what `inputs` says, or of the class that it names, with the path's model."""
     studio = await studio_of(request)
     values, _ = await read_body(request)
     generation = studio.generation(to_request(values | {"model": name}, studio))
@@ -89,6 +100,8 @@ def to_request(values: Mapping[str, Any], studio: Studio) -> Asked:
     wanted = TextToImageParameters.parse(parameters or {}, within="parameters")
     native = {
         "model": values.get("model") or None,
+        "negative_prompt": wanted.negative_prompt,
+        "clip_skip": wanted.clip_skip,
         "steps": wanted.num_inference_steps,
         "guidance_scale": wanted.guidance_scale,
         "seed": wanted.seed,

@@ -17,7 +17,7 @@ from app.dependencies import StudioDep, studio_of
 from app.engine.errors import EngineError
 from app.engine.job import SamplingParams
 from app.engine.results import Preview, Result
-from app.errors import Fault, fault_of, model_of
+from app.errors import Fault, InvalidRequest, fault_of, model_of
 from app.files.formats import JPEG, PNG, WEBP, encode
 from app.files.ids import image_id
 from app.generation import Generation
@@ -26,6 +26,7 @@ from app.http.body import JSON, read_body
 from app.http.problems import enveloped
 from app.http.routing import Router
 from app.http.sse import EventStream, event
+from app.http.warnings import warn
 from app.routes.native.answers import image_path
 from app.routes.openai.schemas import (
     CompletedImageEvent,
@@ -83,7 +84,7 @@ _EVENT = {  # of a stream, as Schemathesis reads one
 _DRAWN = {
     "description": "Images, or events of which the last has the image.",
     "content": {sse.MEDIA_TYPE: {"schema": _EVENT}},
-    "headers": vocabulary.headers("X-Seed", "Cache-Control"),
+    "headers": vocabulary.headers("X-Seed", "Cache-Control", "Warning"),
 }
 _EXAMPLES = {
     "digit": {"summary": "A digit", "value": {"prompt": "7", "seed": 1}},
@@ -117,7 +118,7 @@ _EXAMPLES = {
     },
 )
 async def create_image(request: Request) -> Response:
-    """Draw `n` images of the class that the prompt names; with `stream`, tell on the way.
+    """Draw `n` images of a prompt, or of the class it names; with `stream`, tell on the way.
 
     `Accept` does not matter: OpenAI's own clients ask for JSON even where they stream.
     """
@@ -128,11 +129,14 @@ async def create_image(request: Request) -> Response:
     generation = studio.generation(wanted.to_request(studio))
     params = generation.params
     headers = {"X-Seed": str(params.seed)}
+    warn(headers, wanted.cautions)
     if wanted.stream:
         return await EventStream.begin(_narrate(generation, wanted), headers)
+    addresses = _addresses(request, generation, wanted) if wanted.linked else []
     result = await generation.draw()
-    if wanted.linked:
-        data = [ImageData(url=url) for url in _addresses(request, generation, wanted)]
+    warn(headers, generation.cautions(result))
+    if addresses:
+        data = [ImageData(url=url) for url in addresses]
     else:
         files = await generation.files(result, _KINDS[wanted.kind], wanted.file_quality)
         data = [ImageData(b64_json=_text(file)) for file in files]
@@ -216,10 +220,15 @@ async def _completed(generation: Generation, wanted: ImageRequest, result: Resul
 
 
 def _addresses(request: Request, generation: Generation, wanted: ImageRequest) -> list[str]:
-    """Where each image can be had."""
+    """Where each image can be had; raises `InvalidRequest` if prompts are too long for that."""
     params, media_type = generation.params, _KINDS[wanted.kind].media_type
-    names = [image_id(params, k, generation.info) for k in range(params.n)]
-    paths = [image_path(request, name, media_type) for name in names]
+    paths = []
+    for k in range(params.n):
+        name = image_id(params, k, generation.info)
+        if name is None:
+            told = "must be 'b64_json', because the prompts are too long for an address"
+            raise InvalidRequest({"response_format": told})
+        paths.append(image_path(request, name, media_type))
     return [str(request.base_url.replace(path=path)) for path in paths]
 
 

@@ -15,11 +15,13 @@ from app.generation import Studio
 from app.routes.dialects import to_request
 from app.schemas.fields import (
     NUMBER,
+    ClipSkip,
     Count,
     Fields,
     Kind,
     KindName,
     Name,
+    Negative,
     Quality,
     Scale,
     Seed,
@@ -29,6 +31,7 @@ from app.schemas.fields import (
 # Open WebUI and LibreChat ask for these by name, and offer no others.
 _OTHERS_NAMES = re.compile(r"(gpt-image|chatgpt-image|dall-e)-.*", re.DOTALL)
 _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
+_IGNORED = "Ignored; if it asks for something, the header `Warning` says so."
 _LINKED = "dall-e-"  # those that OpenAI answers with addresses, if nothing else is asked for
 
 
@@ -44,7 +47,9 @@ class ImageRequest(Fields):
         },
     )
 
-    prompt: str = Field(description="Names a class.")
+    prompt: str = Field(
+        description="What the images show; names a class, if the model takes classes."
+    )
     model: str | None = Field(
         None,
         description="A name from /v1/models. The default one if absent, and by the names "
@@ -75,11 +80,18 @@ class ImageRequest(Fields):
         None,
         description="`{width}x{height}`; ignored by models of one size. The answer gives the size.",
     )
-    quality: str | None = Field(None, description="Ignored.")
-    background: str | None = Field(None, description="Ignored.")
-    style: str | None = Field(None, description="Ignored.")
+    negative_prompt: Negative = Field(
+        None, description="What guidance leads away from; ignored by models that take classes."
+    )
+    clip_skip: ClipSkip = Field(
+        None,
+        description="How many of the text encoder's last layers are left out; ignored by models "
+        "that take classes.",
+    )
+    quality: str | None = Field(None, description=_IGNORED)
+    background: str | None = Field(None, description=_IGNORED)
+    style: str | None = Field(None, description=_IGNORED)
     moderation: str | None = Field(None, description="Ignored.")
-    negative_prompt: str | None = Field(None, description="Ignored.")
     user: str | None = Field(None, description="Ignored.")
 
     @classmethod
@@ -97,6 +109,13 @@ class ImageRequest(Fields):
         """Whether images are answered by their addresses."""
         asked = self.response_format
         return asked == "url" if asked else (self.model or "").startswith(_LINKED)
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What to tell of fields that ask for what is not made here."""
+        asked = {"quality": self.quality, "background": self.background, "style": self.style}
+        given = [name for name, value in asked.items() if value not in (None, "auto")]
+        return tuple(f"{name}: ignored" for name in given)
 
     @property
     def kind(self) -> KindName:
@@ -117,6 +136,8 @@ class ImageRequest(Fields):
         size = _SIZE.fullmatch(self.size or "")
         native = {
             "model": name,
+            "negative_prompt": self.negative_prompt,
+            "clip_skip": self.clip_skip,
             "n": self.n,
             "seed": self.seed,
             "steps": getattr(self, steps_field),

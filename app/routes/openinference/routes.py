@@ -60,8 +60,13 @@ class TensorMetadata(BaseModel):
     shape: list[int]
 
 
+_ASKING = {
+    "class": TensorMetadata(name="class", datatype="BYTES", shape=[1]),
+    "prompt": TensorMetadata(name="prompt", datatype="BYTES", shape=[1]),
+    "negative_prompt": TensorMetadata(name="negative_prompt", datatype="BYTES", shape=[1]),
+    "clip_skip": TensorMetadata(name="clip_skip", datatype="INT64", shape=[1]),
+}
 _INPUTS = [
-    TensorMetadata(name="class", datatype="BYTES", shape=[1]),
     TensorMetadata(name="steps", datatype="INT64", shape=[1]),
     TensorMetadata(name="guidance_scale", datatype="FP64", shape=[1]),
     TensorMetadata(name="seed", datatype="INT64", shape=[1]),
@@ -75,9 +80,7 @@ class ModelMetadata(BaseModel):
     name: str = Field(examples=["digits"])
     versions: list[str] = Field(description="One version: the first ten digits of the SHA-256.")
     platform: Literal["darkroom"] = "darkroom"
-    inputs: list[TensorMetadata] = Field(
-        _INPUTS, description="Fields of a request; send them to /generate."
-    )
+    inputs: list[TensorMetadata] = Field(description="Fields of a request; send them to /generate.")
     outputs: list[TensorMetadata] = Field(
         description="Pixels by image, row, column, channel; /generate answers with files."
     )
@@ -87,7 +90,8 @@ class ModelMetadata(BaseModel):
         """Describe a loaded model."""
         shape = [-1, info.sizes.height, info.sizes.width, -1]
         pixels = TensorMetadata(name="images", datatype="UINT8", shape=shape)
-        return cls(name=info.name, versions=[info.hash], outputs=[pixels])
+        inputs = [*(_ASKING[name] for name in info.takes.fields), *_INPUTS]
+        return cls(name=info.name, versions=[info.hash], inputs=inputs, outputs=[pixels])
 
 
 def _envelope(fault: Fault) -> Response:

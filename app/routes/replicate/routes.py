@@ -16,6 +16,7 @@ from app.generation import Studio
 from app.http import vocabulary
 from app.http.body import JSON, read_body
 from app.http.routing import Router
+from app.http.warnings import warn
 from app.routes.replicate.schemas import (
     OWNER,
     Prediction,
@@ -51,7 +52,7 @@ _PREFER = {
 }
 _CREATED = {
     "description": "The prediction, which has succeeded.",
-    "headers": vocabulary.headers("X-Seed", "Cache-Control"),
+    "headers": vocabulary.headers("X-Seed", "Cache-Control", "Warning"),
 }
 _TOLD = {"description": "The description.", "headers": vocabulary.headers()}
 _FOUND: dict[int | str, dict[str, Any]] = {200: _TOLD, **vocabulary.problems(404, 500, 503)}
@@ -95,7 +96,7 @@ _BY_VERSION = {
     **_creation({}, _EXAMPLES, 404),
 )
 async def create_prediction(request: Request, owner: str, name: str) -> Response:
-    """Draw `num_outputs` images of the class that the prompt names. Any owner will do."""
+    """Draw `num_outputs` images of a prompt, or of the class it names. Any owner will do."""
     studio = await studio_of(request)
     created_at = datetime.now(UTC)
     values, _ = await read_body(request)
@@ -177,6 +178,9 @@ async def _create(
     result = await generation.draw()
     files = await generation.files(result, wanted.kind, wanted.quality)
     info, model = generation.info, f"{owner}/{name}"
-    prediction = Prediction.of(model, info, given, wanted.kind, files, result, created_at)
+    cautions = generation.cautions(result)
+    logs = "\n".join(cautions)
+    prediction = Prediction.of(model, info, given, wanted.kind, files, result, created_at, logs)
     headers = {"X-Seed": str(generation.params.seed), "Cache-Control": "no-store"}
+    warn(headers, cautions)
     return Response(prediction.model_dump_json(), 201, headers, JSON)

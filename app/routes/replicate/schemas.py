@@ -19,7 +19,19 @@ from app.errors import InvalidRequest, UnknownModel, model_of
 from app.files.formats import JPEG, PNG, WEBP, Format
 from app.generation import Studio
 from app.routes.dialects import to_request
-from app.schemas.fields import Count, Fields, Kind, Name, Quality, Scale, Seed, Side, Steps
+from app.schemas.fields import (
+    ClipSkip,
+    Count,
+    Fields,
+    Kind,
+    Name,
+    Negative,
+    Quality,
+    Scale,
+    Seed,
+    Side,
+    Steps,
+)
 from models.bounds import brief
 
 OWNER = "local"  # of a model that was asked for without one
@@ -31,7 +43,17 @@ _LONG_AGO = datetime.fromtimestamp(0, UTC)
 class PredictionInput(Fields):
     """What to draw. Fields that are not listed are ignored; null is as good as absent."""
 
-    prompt: str = Field(description="Names a class.")
+    prompt: str = Field(
+        description="What the images show; names a class, if the model takes classes."
+    )
+    negative_prompt: Negative = Field(
+        None, description="What guidance leads away from; ignored by models that take classes."
+    )
+    clip_skip: ClipSkip = Field(
+        None,
+        description="How many of the text encoder's last layers are left out; ignored by models "
+        "that take classes.",
+    )
     seed: Seed = Field(None, description="Image k uses seed + k. Random if absent or -1.")
     num_inference_steps: Steps = Field(None, description="Steps of the sampler.")
     guidance_scale: Scale = Field(
@@ -64,6 +86,8 @@ class PredictionInput(Fields):
         scale_field = "guidance" if self.guidance_scale is None else "guidance_scale"
         native = {
             "model": name,
+            "negative_prompt": self.negative_prompt,
+            "clip_skip": self.clip_skip,
             "seed": self.seed,
             "steps": self.num_inference_steps,
             "guidance_scale": getattr(self, scale_field),
@@ -121,7 +145,7 @@ class Prediction(BaseModel):
     output: list[str] = Field(description="Data URIs, in the order of their seeds.")
     status: Literal["succeeded"] = "succeeded"
     error: None = None
-    logs: Literal[""] = ""
+    logs: str = Field("", description="That a prompt was cut, if one was.")
     metrics: PredictionMetrics
     created_at: AwareDatetime
     started_at: AwareDatetime = Field(description="When the first step was made.")
@@ -138,6 +162,7 @@ class Prediction(BaseModel):
         files: list[bytes],
         result: Result,
         created_at: datetime,
+        logs: str,
     ) -> Self:
         """What a request came to; `model` is its name as the client wrote it."""
         head = f"data:{kind.media_type};base64,"
@@ -150,6 +175,7 @@ class Prediction(BaseModel):
             version=info.digest,
             input={name: value for name, value in given.items() if name in known},
             output=[head + base64.b64encode(file).decode() for file in files],
+            logs=logs,
             metrics=PredictionMetrics(predict_time=predict_time),
             created_at=created_at,
             started_at=started_at,
@@ -212,11 +238,12 @@ class PredictionModel(BaseModel):
     @classmethod
     def of(cls, url: str, owner: str, info: ModelInfo) -> Self:
         """Describe a loaded model."""
-        classes = f", by class: {info.classes.listed}" if info.classes.names else ""
+        asked = f", by class: {info.classes.listed}" if info.classes.names else ""
+        asked = ", by prompt" if info.prompts else asked
         return cls(
             url=url,
             owner=owner,
             name=info.name,
-            description=f"Pictures of {info.sizes}{classes}",
+            description=f"Pictures of {info.sizes}{asked}",
             latest_version=PredictionModelVersion.of(info),
         )
