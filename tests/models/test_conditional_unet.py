@@ -54,7 +54,7 @@ def time_ids() -> Tensor:
 @torch.inference_mode()
 def test_a_tiny_one_of_each_shape(name: str) -> None:
     ours, theirs = both(tiny_unet(name))
-    for size in ((16, 16), (8, 24)):
+    for size in ((8, 8), (8, 24)):
         x, t, context, *added = rows(ours, size)
         given = None
         if added:
@@ -198,17 +198,12 @@ def test_a_tiny_vae_of_each_shape(name: str) -> None:
 
 @pytest.mark.parametrize("name", UNETS)
 def test_published_files_are_read_whole(name: str, tmp_path: Path) -> None:
+    """What a file leaves out has the defaults of diffusers' class (test_parity.py)."""
     (tmp_path / "config.json").write_text(json.dumps(UNETS[name]))
     config, notes = UNet2DConditionConfig.read(tmp_path / "config.json")
     assert notes == ()
-    theirs = diffusers.UNet2DConditionModel.from_config(tiny_unet(name)).config
-    small = UNet2DConditionConfig.from_dict(tiny_unet(name), "unet/config.json").to_dict()
-    assert {key: listed(small[key]) for key in small} == {key: listed(theirs[key]) for key in small}
+    assert json.loads(json.dumps(config.to_dict())).items() >= own(UNETS[name]).items()
     assert config.pooled_dim == (1280 if "XL" in name else 0)
-
-
-def listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 UNBUILT: dict[str, Any] = {

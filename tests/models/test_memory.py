@@ -133,7 +133,6 @@ def peak() -> Iterator[Callable[[Any, int, int], int]]:
         ("plain unet", (32, 64, 128), 2, 64),
         ("plain unet", (96, 96), 2, 48),
         ("unet", (64, 128), 1, 64),
-        ("text unet", (64, 128), 1, 64),
         ("text unet", (32, 64, 128), 2, 48),
         ("text unet, its widest level without attention", (64, 128, 128), 2, 64),
     ],
