@@ -125,7 +125,7 @@ class Prompts:
     def cautions(self, cut: Cut) -> tuple[str, ...]:
         """What to tell those whose prompts were cut."""
         return tuple(
-            f"{field}: its last {count} tokens were cut; at most {self.tokens - 2} fit"
+            f"{field}: cut after {self.tokens - 2} tokens; {count} more did not fit"
             for field, count in zip(self.fields, cut, strict=False)
             if count
         )
