@@ -129,7 +129,12 @@ class FakeRunner:
         if self._pixels > self.largest:
             raise ValueError("fake: out of memory even for the smallest tick") from OutOfMemory()
 
+    def expect(self, params: SamplingParams) -> None:
+        self.expected.append(params.seed)
+
     def start(self, image: Image) -> None:
+        if seed_of(image) in self._unable:
+            raise OutOfMemory
         self._steps[image.slot] = 0
         self.started.append(seed_of(image))
         if prompts := self.info.prompts:

@@ -72,6 +72,9 @@ class SimulatedRunner:
     def warm_up(self) -> None:
         self.device.now += 1.0
 
+    def expect(self, params: SamplingParams) -> None:
+        pass
+
     def start(self, image: Image) -> None:
         pass
 

@@ -22,7 +22,7 @@ from app.engine.backends.sketching import fit_preview
 from app.engine.costs import Costs
 from app.engine.decoding import Decoder
 from app.engine.errors import DeviceLost, OutOfMemory
-from app.engine.job import Image
+from app.engine.job import Image, SamplingParams
 from app.engine.model_info import ModelInfo
 from app.engine.parts import divide
 from app.engine.previews import Previews
@@ -133,6 +133,10 @@ class Runner:
         self._decoder.buckets = measured.decode_buckets
         self.info = self._describe(measured)
         self._previews.map = fit_preview(*given, measured, clock=clock)
+
+    def expect(self, params: SamplingParams) -> None:
+        """Begin to encode a prompt."""
+        self._model.denoiser.expect(params.condition)
 
     @torch.inference_mode()
     def start(self, image: Image) -> None:
