@@ -36,6 +36,12 @@ def whole(area: int, side: int) -> bool:
     return area <= side**2
 
 
+def spans(length: int, side: int) -> list[tuple[int, int]]:
+    """Where the tiles along a side of `length` latent pixels begin, and how long each is."""
+    step = side - side // _OVERLAP
+    return [(begin, min(side, length - begin)) for begin in range(0, length, step)]
+
+
 def decode_in_tiles(
     decode: Callable[[Tensor], Tensor], z: Tensor, side: int, factor: int
 ) -> Tensor:
@@ -60,10 +66,10 @@ def decode_in_tiles(
     shared = side // _OVERLAP * factor
     step = side - side // _OVERLAP
     strips, above = [], list[Tensor]()
-    for y in range(0, height, step):
+    for y, high in spans(height, side):
         row = list[Tensor]()
-        for i, x in enumerate(range(0, width, step)):
-            tile = decode(z[:, :, y : y + side, x : x + side])
+        for i, (x, wide) in enumerate(spans(width, side)):
+            tile = decode(z[:, :, y : y + high, x : x + wide])
             if above:
                 tile = _blended(above[i], tile, 2, shared)
             if row:
