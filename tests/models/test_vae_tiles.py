@@ -137,7 +137,11 @@ def test_tiles_keep_the_precision(dtype: torch.dtype) -> None:
     assert relative(made.float(), expected) < (0.005 if dtype == torch.float16 else 0.04)
 
 
-@pytest.mark.parametrize("name", ["1.5", "2.1", "XL"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_tiles_of_stable_diffusion_have_sides_of_1024_pixels(name: str) -> None:
+    assert tile_side(published(name)) == 128
+
+
 @pytest.mark.parametrize(
     ("width", "height", "tiles"),
     [
@@ -154,11 +158,11 @@ def test_tiles_keep_the_precision(dtype: torch.dtype) -> None:
     ],
 )
 def test_stable_diffusion_is_decoded_whole_up_to_a_megapixel(
-    name: str, width: int, height: int, tiles: int
+    width: int, height: int, tiles: int
 ) -> None:
     calls: list[tuple[int, ...]] = []
     with torch.device("meta"):
-        vae, latents = AutoencoderKL(published(name)), torch.empty(1, 4, height // 8, width // 8)
+        vae, latents = AutoencoderKL(published("XL")), torch.empty(1, 4, height // 8, width // 8)
     vae.decoder.register_forward_pre_hook(lambda _, read: calls.append(tuple(read[0].shape[2:])))
     assert vae.decode(latents).shape == (1, 3, height, width)
     assert len(calls) == tiles
