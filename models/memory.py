@@ -19,6 +19,10 @@ _ATTENTION_MAPS = 11  # at once: input, norm, queries, keys, values, copies of t
 # wide each. That is 19; a heap loses up to as much again between maps of so different sizes.
 _TRANSFORMER_MAPS = 38
 _TOKENS = 77  # of a text
+_BLOCK_BYTES = 1 << 30
+# Rows of a block of the plain loop, as in the service; a larger block is faster for many images,
+# with other last bits.
+BLOCK_ROWS = 16
 
 
 def parameters(network: nn.Module) -> int:
@@ -45,6 +49,15 @@ def activations(
     area = math.prod(latent_size or unet.latent_size)
     fit = area * (9 * vae.latent_channels + 1) * 2 * _BYTES  # models/preview.py; it is in float64
     return rows * max(denoising(unet, latent_size), decoding(vae, area), fit)
+
+
+def plain_rows(unet: UNetConfig, vae: AutoencoderKLConfig) -> int:
+    """Rows of the blocks that the plain loop runs networks on, unless it is told otherwise.
+
+    `BLOCK_ROWS`, or fewer where their maps would take too much memory and time.
+    """
+    each = activations(unet, vae, 1)
+    return next((rows for rows in (BLOCK_ROWS, 8, 4, 2) if rows * each <= _BLOCK_BYTES), 1)
 
 
 def denoising(unet: UNetConfig, latent_size: tuple[int, int] | None = None) -> int:

@@ -32,7 +32,7 @@ from app.engine.tick import Flight
 from app.engine.wire import Load
 from models.digests import checkpoint_digest
 from models.memory import activations, available
-from models.pipeline import BLOCK_ROWS, LatentDiffusion, pick_device
+from models.pipeline import LatentDiffusion, pick_device
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Runner:
             tf32=tf32,
             prediction=load.prediction,
             # A GPU has to have memory for one row only: the backend has as many more as it can.
-            block_rows=1 if device.type == "cuda" else BLOCK_ROWS,
+            block_rows=1 if device.type == "cuda" else None,
         )
         for note in model.notes:
             log.warning("%s: %s", name, note)
