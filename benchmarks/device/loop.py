@@ -155,12 +155,17 @@ def pace_row(
 ) -> Row:
     """A closed loop as a row of a table."""
     steps = (2, 3) if setting.small else STEPS
-    pace = closed_loop(runner, in_flight, slots, digits_workload(in_flight, steps), ticks=ticks)
-    made = max(pace.ticks, 1)
+    wanted = digits_workload(in_flight, steps)
+    return told(in_flight, closed_loop(runner, in_flight, slots, wanted, ticks=ticks))
+
+
+def told(in_flight: int, pace: Pace) -> Row:
+    """How a closed loop went, as a row of a table."""
+    made, rate = max(pace.ticks, 1), pace.rows_per_second
     return {
         "in flight": in_flight,
-        "rows/s": round(pace.rows_per_second),
-        "images/s": round(pace.images / pace.seconds, 1),
+        "rows/s": round(rate, 1 if rate < 100 else None),
+        "images/s": round(pace.images / pace.seconds, 1 if rate >= 100 else 2),
         "ms per tick": round(pace.seconds / made * 1000, 3),
         "rows per tick": round(pace.rows / made, 1),
     }
