@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.5 and SDXL in float16: the engine's graphs, and its loop for mixed requests."""
+"""Stable Diffusion 1.5 and SDXL in float16: the engine's graphs, and its loop with prompts."""
 
 from collections.abc import Iterator
 
