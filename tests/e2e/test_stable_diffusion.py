@@ -1,0 +1,132 @@
+"""Tiny Stable Diffusions behind the real server: what diffusers draws, and in any company."""
+
+import functools
+import io
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.sampling import SAMPLERS
+from tests import stable
+from tests.e2e import live
+from tests.e2e.test_exact import unzip
+from tests.stable import DRAWN, NEGATIVE, PROMPTS, SIDE
+
+pytestmark = pytest.mark.server
+REQUESTS = 200
+SIZES = ((SIDE, SIDE), (SIDE, SIDE), (SIDE, 2 * SIDE), (2 * SIDE, SIDE))  # (width, height)
+BACKENDS = ("eager", "openvino")
+Folders = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def served(
+    request: pytest.FixtureRequest, stable_folder: Folders, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Every family, a file, and one that cannot be served."""
+    models = [f"{name}={stable_folder(name)}" for name in (*DRAWN, "inpainting")]
+    file = tmp_path_factory.mktemp("file") / "file.safetensors"
+    models.append(f"file={stable.save_file('1.5', file)}")
+    with live.serving(models=",".join(models), backend=request.param, slots=8, rows=8) as (url, _):
+        yield url
+
+
+def opened(content: bytes) -> "np.ndarray[Any, Any]":
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+CASES: tuple[dict[str, Any], ...] = (
+    {"prompt": PROMPTS[0]},
+    {"prompt": PROMPTS[1], "negative_prompt": NEGATIVE, "guidance_scale": 7.5},
+    {"prompt": PROMPTS[2], "width": 2 * SIDE, "sampler": "euler_a", "guidance_scale": 3.0},
+    {"prompt": PROMPTS[3], "sampler": "dpmpp_2m", "spacing": "karras", "clip_skip": 1},
+)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_what_diffusers_draws(name: str, served: str, stable_folder: Folders) -> None:
+    pipeline = stable.opened(stable_folder(name))
+    own = pipeline.scheduler
+    for case in CASES:
+        scale = case.get("guidance_scale", 2.0)
+        body = {"model": name, "seed": 5, "steps": 4, **case, "guidance_scale": scale}
+        made = opened(live.draw(served, body))
+        pipeline.scheduler = own
+        if "sampler" in case:
+            karras = {"use_karras_sigmas": True} if "spacing" in case else {}
+            pipeline.scheduler = stable.scheduled(pipeline, case["sampler"], **karras)
+        (expected,) = stable.draw(
+            pipeline,
+            [case["prompt"]],
+            [5],
+            size=(case.get("width", SIDE), SIDE),
+            negative=case.get("negative_prompt"),
+            num_inference_steps=4,
+            guidance_scale=scale,
+            clip_skip=case.get("clip_skip"),
+        )
+        assert made.shape == expected.shape
+        assert np.abs(made.astype(int) - expected).max() <= 1, case
+
+
+def wanted(chance: random.Random) -> dict[str, Any]:
+    sampler = chance.choice(list(SAMPLERS.values()))
+    width, height = chance.choice(SIZES)
+    return {
+        "model": chance.choice(DRAWN),
+        "prompt": f"{chance.choice(PROMPTS)}, {chance.randrange(60)}",
+        "negative_prompt": chance.choice(["", "", NEGATIVE, f"no {chance.randrange(9)}"]),
+        "guidance_scale": chance.choice([1.0, 1.0, round(chance.uniform(0, 9), 1)]),
+        "guidance_interval": chance.choice([[0.0, 1.0], [0.0, 1.0], [0.2, 0.7]]),
+        "clip_skip": chance.choice([0, 0, 1]),
+        "steps": min(chance.randint(1, 9), chance.randint(1, 9)),
+        "sampler": sampler.name,
+        "spacing": chance.choice(sampler.spacings),
+        "width": width,
+        "height": height,
+        "seed": chance.randrange(2**32),
+        "n": chance.choice([1, 1, 1, 2]),
+    }
+
+
+def test_pixels_do_not_depend_on_company(served: str) -> None:
+    chance = random.Random(14)
+    bodies = [wanted(chance) for _ in range(REQUESTS)]
+    headers = {"accept": "application/zip"}
+    with httpx.Client(timeout=240, headers=headers) as client:
+        ask = functools.partial(live.draw, served, client=client)
+        crowd: list[bytes] = []
+        while len(crowd) < REQUESTS:
+            size = chance.choice([1, 5, 20, 40])
+            with ThreadPoolExecutor(size) as pool:
+                crowd += pool.map(ask, bodies[len(crowd) : len(crowd) + size])
+        for body, in_company in zip(bodies, crowd, strict=True):
+            assert ask(body) == in_company, f"alone it is another: {body}"
+    assert live.engine(served)["jobs"] == 0
+    for body, file in zip(bodies, crowd, strict=True):
+        assert unzip(file).shape == (body["n"], body["height"], body["width"], 3)
+
+
+def test_a_file_draws_what_its_folder_draws(served: str) -> None:
+    """Whose sampler is the same; the size is asked for, as a file's own is the family's."""
+    body = {"prompt": PROMPTS[0], "negative_prompt": NEGATIVE, "seed": 3, "steps": 4}
+    for width, height in SIZES[1:3]:
+        how = body | {"width": width, "height": height}
+        one, other = (live.draw(served, how | {"model": name}) for name in ("1.5", "file"))
+        assert np.array_equal(opened(one), opened(other))
+
+
+def test_a_network_that_paints_into_pictures_is_left_out(served: str) -> None:
+    names = [model["name"] for model in httpx.get(f"{served}/models").json()["models"]]
+    assert names == [*DRAWN, "file"]
+    body = {"model": "inpainting", "prompt": PROMPTS[0]}
+    answer = httpx.post(f"{served}/generate", json=body, timeout=60)
+    assert answer.status_code == 503
+    assert "inpainting" in answer.json()["detail"].partition("does not load: ")[2]
