@@ -2,7 +2,10 @@
 
 import functools
 import io
+import json
+import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,13 +30,9 @@ Folders = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def served(
-    request: pytest.FixtureRequest, stable_folder: Folders, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """Every family, a file, and one that cannot be served."""
+def served(request: pytest.FixtureRequest, stable_folder: Folders) -> Iterator[str]:
+    """Every family, and one that cannot be served."""
     models = [f"{name}={stable_folder(name)}" for name in (*DRAWN, "inpainting")]
-    file = tmp_path_factory.mktemp("file") / "file.safetensors"
-    models.append(f"file={stable.save_file('1.5', file)}")
     with live.serving(models=",".join(models), backend=request.param, slots=8, rows=8) as (url, _):
         yield url
 
@@ -114,19 +113,27 @@ def test_pixels_do_not_depend_on_company(served: str) -> None:
         assert unzip(file).shape == (body["n"], body["height"], body["width"], 3)
 
 
-def test_a_file_draws_what_its_folder_draws(served: str) -> None:
-    """Whose sampler is the same; the size is asked for, as a file's own is the family's."""
-    body = {"prompt": PROMPTS[0], "negative_prompt": NEGATIVE, "seed": 3, "steps": 4}
-    for width, height in SIZES[1:3]:
-        how = body | {"width": width, "height": height}
-        one, other = (live.draw(served, how | {"model": name}) for name in ("1.5", "file"))
-        assert np.array_equal(opened(one), opened(other))
-
-
 def test_a_network_that_paints_into_pictures_is_left_out(served: str) -> None:
     names = [model["name"] for model in httpx.get(f"{served}/models").json()["models"]]
-    assert names == [*DRAWN, "file"]
+    assert names == [*DRAWN]
     body = {"model": "inpainting", "prompt": PROMPTS[0]}
     answer = httpx.post(f"{served}/generate", json=body, timeout=60)
     assert answer.status_code == 503
     assert "inpainting" in answer.json()["detail"].partition("does not load: ")[2]
+
+
+def test_one_file_draws_what_its_folder_draws(stable_folder: Folders, tmp_path: Path) -> None:
+    """At the least size of a file, whose own is the family's."""
+    folder = tmp_path / "folder"
+    shutil.copytree(stable_folder("1.5"), folder, copy_function=os.link)
+    config = folder / "unet" / "config.json"
+    values = json.loads(config.read_text())
+    config.unlink()
+    config.write_text(json.dumps(values | {"sample_size": 64}))
+    file = stable.save_file("1.5", tmp_path / "file.safetensors")
+    body = {"prompt": PROMPTS[3], "negative_prompt": NEGATIVE, "seed": 3, "steps": 3}
+    body |= {"width": 256, "height": 320}
+    with live.serving(models=f"{folder},{file}", slots=2, rows=2) as (url, _):
+        one, other = (live.draw(url, body | {"model": name}) for name in ("folder", "file"))
+    assert opened(one).shape == (320, 256, 3)
+    assert np.array_equal(opened(one), opened(other))

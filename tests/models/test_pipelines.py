@@ -15,6 +15,7 @@ import torch
 
 from models.files import CheckpointError
 from models.pipeline import LatentDiffusion
+from models.samplers import trajectory
 from models.sampling import SAMPLERS
 from tests import stable
 from tests.stable import DRAWN, NEGATIVE, PROMPTS, SIDE
@@ -24,7 +25,7 @@ Opened = Callable[[str], tuple[LatentDiffusion, Any]]
 SAMPLED = ("ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "pndm", "lcm")
 CASES = [(name, sampler) for name in DRAWN for sampler in SAMPLED]
 CASES.remove(("2.1", "pndm"))  # diffusers' has no zero-terminal SNR
-SIZES = ((SIDE, 2 * SIDE), (3 * SIDE, SIDE))  # (width, height)
+SIZES = ((SIDE, 2 * SIDE), (2 * SIDE, SIDE))  # (width, height)
 SEEDS = (11, 12, 13, 14)
 
 
@@ -129,10 +130,10 @@ def test_every_sampler(name: str, sampler: str, both: Opened) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spacing", ["karras", "exponential"])
 @pytest.mark.parametrize("name", DRAWN)
-def test_levels_by_the_request_s_spacing(name: str, spacing: str, both: Opened) -> None:
-    for sampler in ("euler", "unipc"):
+def test_levels_by_the_request_s_spacing(name: str, both: Opened) -> None:
+    """UniPC's exponential ones are not compared: diffusers begins at 998, rounding 998.9999 off."""
+    for sampler, spacing in (("euler", "karras"), ("euler", "exponential"), ("unipc", "karras")):
         compare(both(name), PROMPTS[2:], sampler=sampler, spacing=spacing)
 
 
@@ -193,7 +194,7 @@ def test_an_sdxl_whose_absent_negative_prompt_is_the_empty_text(
 def test_clip_skip(name: str, clip_skip: int, both: Opened) -> None:
     """Of the prompt alone, as in diffusers; these encoders have two layers."""
     if (name, clip_skip) == ("SDXL", 2):
-        with pytest.raises(ValueError, match="clip_skip is 2; allowed: 0 to 1"):
+        with pytest.raises(ValueError, match="clip_skip is 2; allowed: up to 1"):
             drawn(both(name)[0], clip_skip=2)
         return
     made = compare(both(name), PROMPTS[:2], clip_skip=clip_skip)
@@ -223,29 +224,41 @@ def test_a_distilled_network_draws_as_in_diffusers(both: Opened) -> None:
     check_pictures(compare(both("LCM"), negative=None, guidance_scale=8.5))
 
 
+LEAST = {"1.5": 256, "2.1": 384, "SDXL": 512}  # pixels of a side, where the own size is twice that
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
 def test_one_file_draws_the_bits_of_its_folder(
     name: str, stable_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """With the scheduler as published. A file does not say its own size, which is the family's."""
-    copied = Path(shutil.copytree(stable_folder(name), tmp_path / name, copy_function=os.link))
-    scheduler = copied / "scheduler" / "scheduler_config.json"
-    scheduler.unlink()
-    scheduler.write_text(json.dumps(stable.SHAPES[name].scheduler_file))
-    folder = LatentDiffusion.open(copied, block_rows=4)
+    """Whose scheduler and own size are as published, which is what is assumed of a file."""
+    side = LEAST[name]
+    folder = Path(shutil.copytree(stable_folder(name), tmp_path / name, copy_function=os.link))
+    config = json.loads((folder / "unet/config.json").read_text())
+    replace(folder / "unet/config.json", config | {"sample_size": 2 * side // 8})
+    scheduler = stable.SHAPES[name].scheduler_file
+    replace(folder / "scheduler/scheduler_config.json", scheduler)
     path = stable.save_file(name, tmp_path / "one.safetensors")
-    file = LatentDiffusion.open(path, block_rows=4)
-    assert file.image_size == {"1.5": (512, 512), "2.1": (768, 768), "SDXL": (1024, 1024)}[name]
-    assert file.schedule.sampler == folder.schedule.sampler
-    how: dict[str, Any] = {"steps": 3, "guidance_scale": 4.0, "width": SIDE, "height": 2 * SIDE}
+    file, other = (LatentDiffusion.open(place, block_rows=2) for place in (path, folder))
+    assert file.image_size == other.image_size == (2 * side, 2 * side)
     for sampler in SAMPLERS:
-        one, other = (
-            drawn(each, PROMPTS[:2], SEEDS[:2], sampler=sampler, **how) for each in (file, folder)
+        made = trajectory(file.schedule, sampler, 7), trajectory(other.schedule, sampler, 7)
+        assert torch.equal(made[0].timesteps, made[1].timesteps), sampler
+        assert torch.equal(made[0].coefficients, made[1].coefficients), sampler
+    how: dict[str, Any] = {"steps": 2, "guidance_scale": 4.0, "width": side, "height": side}
+    for negative in ("", NEGATIVE):
+        pair = (
+            drawn(each, PROMPTS[2:3], SEEDS[:1], negative_prompt=negative, **how)
+            for each in (file, other)
         )
-        assert np.array_equal(one, other), sampler
-    how["negative_prompt"] = NEGATIVE
-    assert np.array_equal(drawn(file, **how), drawn(folder, **how))
+        assert np.array_equal(*pair)
+
+
+def replace(path: Path, values: dict[str, Any]) -> None:
+    """Write another file where there was a link to one."""
+    path.unlink()
+    path.write_text(json.dumps(values))
 
 
 def test_an_inpainting_network_is_refused(stable_folder: Callable[[str], Path]) -> None:
