@@ -66,6 +66,7 @@ def create_engine(settings: Settings) -> EngineClient:
         slots=settings.slots,
         rows=settings.rows,
         sizes=settings.sizes,
+        prediction=settings.prediction,
     )
     limits = Limits(settings.max_jobs, settings.max_work_seconds, settings.timeout_seconds)
     upkeep = Upkeep(settings.hang_seconds, settings.load_seconds, settings.require_all_models)

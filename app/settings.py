@@ -16,6 +16,7 @@ from app.http.proxies import PREFIX
 from models.bounds import brief
 from models.hub import Repository
 from models.library import locate, split
+from models.sampling import Prediction
 
 _List = Annotated[tuple[str, ...], NoDecode]
 _PREFIX = "DARKROOM_"
@@ -109,6 +110,11 @@ class Settings(BaseSettings):
         ge=2,
         le=64,
         description="Image sizes of a model that are ready at once, its own among them.",
+    )
+    prediction: Prediction | None = Field(
+        None,
+        description="What the UNet of a `.safetensors` file predicts, where the file does not say. "
+        "Told from the file if absent.",
     )
     marking: bool = Field(
         True, description="Write into files how they were made, and that a model made them."

@@ -13,9 +13,12 @@ from typing import Annotated, Any, TypedDict
 from models.bounds import Length, Range, brief, check
 from models.sampling import SAMPLERS, Spacing
 from models.schedulers import SchedulerConfig
+from models.sizes import MAX_SIDE
 
 MAX_SEED = 2**63 - 1
 DEFAULT_STEPS = 50
+_MAX_LAYERS = 64  # of a text encoder
+_Side = Annotated[int, Range(1, MAX_SIDE)]
 _MAX_SCALE = 1e6  # a service's limit on guidance is far lower
 _Fraction = Annotated[float, Range(0, 1)]
 
@@ -30,6 +33,10 @@ class Options(TypedDict, total=False):
     guidance_interval: tuple[float, float]
     eta: float
     start: int
+    negative_prompt: str
+    clip_skip: int
+    width: int | None
+    height: int | None
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,10 @@ class Sampling:
     guidance_interval: Annotated[tuple[_Fraction, ...], Length(2, 2)]
     eta: float
     start: int
+    negative_prompt: str
+    clip_skip: Annotated[int, Range(0, _MAX_LAYERS)]
+    width: _Side | None
+    height: _Side | None
 
     @classmethod
     def of(
@@ -57,6 +68,10 @@ class Sampling:
         guidance_interval: Any = (0.0, 1.0),
         eta: Any = 0.0,
         start: Any = 0,
+        negative_prompt: Any = "",
+        clip_skip: Any = 0,
+        width: Any = None,
+        height: Any = None,
     ) -> "Sampling":
         """Check `Options` for a model with this scheduler and guidance; raises `ValueError`."""
         interval = guidance_interval
@@ -66,10 +81,24 @@ class Sampling:
         if spacing is None and name in SAMPLERS:
             spacing = SAMPLERS[name].spacing(scheduler.spacing)
         scale = own_scale if guidance_scale is None else _plain(guidance_scale)
-        asked = cls(_plain(steps), name, spacing, scale, interval, _plain(eta), _plain(start))
+        asked = cls(
+            _plain(steps),
+            name,
+            spacing,
+            scale,
+            interval,
+            _plain(eta),
+            _plain(start),
+            negative_prompt,
+            _plain(clip_skip),
+            _plain(width),
+            _plain(height),
+        )
         scheduler.check(asked.sampler, asked.steps, asked.spacing, asked.eta, asked.start)
-        for key in ("guidance_scale", "guidance_interval"):
+        for key in ("guidance_scale", "guidance_interval", "clip_skip", "width", "height"):
             check(key, getattr(asked, key), cls.__annotations__[key])
+        if not isinstance(negative_prompt, str):
+            raise ValueError(f"negative_prompt is {brief(negative_prompt)}; allowed: a text")
         first, last = asked.guidance_interval
         if first > last:
             raise ValueError(

@@ -21,6 +21,7 @@ class UNetBackbone(nn.Module):
 
     def __init__(self, config: UNetConfig, *, time_condition_dim: int | None = None) -> None:
         super().__init__()
+        self.config = config
         widths = config.block_out_channels
         self.temb_dim = config.time_embedding_dim or 4 * widths[0]
         self.centred = config.center_input_sample

@@ -1,16 +1,12 @@
-"""Open, check and save a model folder in the layout of Hugging Face diffusers.
+"""Open, check and save a model: a folder in the layout of Hugging Face diffusers, or one file.
 
-    model_index.json                            what is inside, and the names of the classes
-    unet/config.json  unet/*.safetensors
-    vae/config.json   vae/*.safetensors         or vqvae/, where the index has it so
-    scheduler/scheduler_config.json
-
-Weights are safetensors, never pickle. A class name is looked up in a table and never imported.
+What a folder has is in parts.py. Weights are safetensors, never pickle.
 """
 
-import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,49 +14,58 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from models.backbone import UNetBackbone
+from models.conditional_unet import UNet2DCondition
 from models.conditioning import Classes
 from models.config import (
+    MAX_POSITIONS,
     AutoencoderKLConfig,
     Config,
     ConfigError,
     DDIMConfig,
+    UNet2DConditionConfig,
     UNet2DConfig,
+    UNetConfig,
     check_positions,
 )
 from models.files import CheckpointError as CheckpointError  # what opening raises
-from models.files import read_json, write_json
+from models.files import write_json
 from models.index import INDEX, ModelIndex
 from models.memory import MAX_PARAMETERS, activations, available, check_room, parameters
+from models.parts import CONFIG, SCHEDULE, Part, Parts, TextPart
+from models.sampling import Prediction
 from models.schedule import alpha_bars
 from models.schedulers import SchedulerConfig
 from models.sizes import MAX_SIDE, Sizes
+from models.text.clip import CLIPTextEncoder
+from models.text.config import CLIPTextConfig
+from models.text.prompts import PromptEncoder, Reader
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
-from models.weight_files import (
-    WEIGHTS,
-    is_variant,
-    open_weights,
-    read_weights,
-    weight_files,
-    weight_source,
-)
+from models.weight_files import WEIGHTS, read_weights
 
-_CONFIG, _SCHEDULE = "config.json", "scheduler/scheduler_config.json"
 _FAINTEST = 1e-30  # an alpha-bar whose inverse is a float32 still
-Network = TypeVar("Network", AutoencoderKL, UNet2D)
+Network = TypeVar("Network", bound=nn.Module)
+C = TypeVar("C", bound=Config)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened model folder: networks in evaluation mode, on the device asked for."""
+    """An opened model: networks in evaluation mode, on the device asked for.
+
+    `reader` encodes prompts, and is None for a model of classes; `zeros` says that an absent
+    negative prompt is zeros, and not an empty text.
+    """
 
     vae: AutoencoderKL
-    unet: UNet2D
+    unet: UNetBackbone
     schedule: SchedulerConfig
     classes: Classes
     guidance_scale: float
     notes: tuple[str, ...] = ()  # lines for the user: what was ignored, or assumed
     sides: tuple[int, int] | None = None  # of images, the least and the most; the own size if None
+    reader: PromptEncoder | None = None
+    zeros: bool = False
 
     @property
     def sizes(self) -> Sizes:
@@ -69,60 +74,78 @@ class Checkpoint:
 
 
 def open_checkpoint(
-    folder: Path,
+    place: Path,
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     rows: int = 1,
+    prediction: Prediction | None = None,
 ) -> Checkpoint:
-    """Open and check a whole model folder: configurations first, then memory, then weights.
+    """Open and check a whole model: configurations first, then memory, then weights.
 
     Args:
-        folder: the model folder.
+        place: a model folder, or a `.safetensors` file.
         device, dtype: of the networks.
         rows: images at once that memory must be there for.
+        prediction: what the UNet of a file predicts, where its user knows better than the file.
 
     Raises:
         CheckpointError: anything missing, misshapen, truncated, unknown, pickled or too large; the
             message names the file and the key.
     """
-    index = ModelIndex.read(folder)
-    vae_path, unet_path = folder / index.vae / _CONFIG, folder / "unet" / _CONFIG
-    vae_config, vae_notes = AutoencoderKLConfig.read(vae_path)
-    unet_config, unet_notes = UNet2DConfig.read(unet_path)
-    schedule, schedule_notes = _read_schedule(folder / _SCHEDULE)
+    parts = Parts.open(place, prediction)
+    _check_schedule(parts.schedule_path, parts.schedule)
+    vae_config, unet_config = parts.vae.config, parts.unet.config
     try:
         _check_latents(unet_config, vae_config)
+        _check_texts(unet_config, parts.texts)
     except ValueError as error:
-        raise ConfigError(f"{unet_path}: {error}") from error
+        raise ConfigError(f"{parts.unet.source}: {error}") from error
     try:
-        _sizes(unet_config, vae_config, index.sides)
+        _sizes(unet_config, vae_config, parts.index.sides)
     except ValueError as error:
-        raise ConfigError(f"{folder / INDEX}: {error}") from error
+        raise ConfigError(f"{parts.index_path}: {error}") from error
     try:
-        classes, class_notes = _classes(index.classes, unet_config.num_class_embeds)
+        classes, class_notes = _classes(parts.index.classes, unet_config)
     except ValueError as error:
-        raise ConfigError(f"{folder / INDEX}: id2label: {error}") from error
+        raise ConfigError(f"{parts.index_path}: id2label: {error}") from error
 
-    vae, unet = _build(AutoencoderKL, vae_config, vae_path), _build(UNet2D, unet_config, unet_path)
-    vae_dtype = _vae_dtype(vae_config, dtype)
-    weights = parameters(vae) * vae_dtype.itemsize + parameters(unet) * dtype.itemsize
+    vae, unet = _build(parts.vae, AutoencoderKL), _build(parts.unet, _unet)
+    encoders = [_build(text, _text_encoder(text)) for text in parts.texts]
+    vae_dtype = decoder_dtype(vae_config, dtype)
+    held = sum(parameters(network) for network in (unet, *encoders))
+    weights = parameters(vae) * vae_dtype.itemsize + held * dtype.itemsize
     work = activations(unet_config, vae_config, rows)
-    check_room(unet_path, weights, work, available(torch.device(device)))
-    _fill(vae, vae_path.parent, device, vae_dtype)
-    _fill(unet, unet_path.parent, device, dtype)
-    weight_notes = [*_weight_notes(unet_path.parent), *_weight_notes(vae_path.parent)]
-    notes = (*class_notes, *schedule_notes, *unet_notes, *vae_notes, *weight_notes)
-    return Checkpoint(vae, unet, schedule, classes, index.guidance_scale, notes, index.sides)
+    check_room(parts.unet.source, weights, work, available(torch.device(device)))
+    readers = [
+        Reader(text.tokenizer(), encoder)
+        for text, encoder in zip(parts.texts, encoders, strict=True)
+    ]
+    _fill(vae, parts.vae, device, vae_dtype)
+    _fill(unet, parts.unet, device, dtype)
+    for text, encoder in zip(parts.texts, encoders, strict=True):
+        _fill(encoder, text, device, dtype)
+    return Checkpoint(
+        vae,
+        unet,
+        parts.schedule,
+        classes,
+        parts.index.guidance_scale,
+        (*class_notes, *_remarks(parts.schedule), *parts.notes),
+        parts.index.sides,
+        PromptEncoder(*readers) if readers else None,
+        parts.index.zeros,
+    )
 
 
 def open_vae(
     folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> AutoencoderKL:
     """Open the autoencoder alone, in float32 if it asks for that; raises `CheckpointError`."""
-    config, _ = AutoencoderKLConfig.read(folder / _CONFIG)
-    vae = _build(AutoencoderKL, config, folder / _CONFIG)
-    _fill(vae, folder, device, _vae_dtype(config, dtype))
+    config, _ = AutoencoderKLConfig.read(folder / CONFIG)
+    part = Part(folder / CONFIG, config, partial(read_weights, folder))
+    vae = _build(part, AutoencoderKL)
+    _fill(vae, part, device, decoder_dtype(config, dtype))
     return vae
 
 
@@ -138,13 +161,13 @@ def save_checkpoint(
     """Write a model folder that opens here and, component by component, in diffusers."""
     save_network(folder / "vae", vae)
     save_network(folder / "unet", unet)
-    write_json(folder / _SCHEDULE, schedule.to_dict())
+    write_json(folder / SCHEDULE, schedule.to_dict())
     ModelIndex(classes, guidance_scale).write(folder)
 
 
 def save_network(folder: Path, network: AutoencoderKL | UNet2D) -> None:
     """Write `config.json` and the weights of one network, the weights under their name last."""
-    write_json(folder / _CONFIG, network.config.to_dict())
+    write_json(folder / CONFIG, network.config.to_dict())
     tensors = {name: value.detach().cpu().contiguous() for name, value in _named(network).items()}
     partial = folder / f".{WEIGHTS}.partial"
     # Not save_file: it makes files that only their owner may read.
@@ -152,41 +175,8 @@ def save_network(folder: Path, network: AutoencoderKL | UNet2D) -> None:
     partial.replace(folder / WEIGHTS)
 
 
-def weights_digest(folder: Path) -> str:
-    """SHA-256, in hexadecimal, over the weights of one network, in order of file name."""
-    return _digest([path for path in weight_files(folder) if path.suffix == ".safetensors"])
-
-
-def checkpoint_digest(folder: Path) -> str:
-    """SHA-256, in hexadecimal, over all that an image's pixels depend on in a model folder.
-
-    Those are the files it is opened from, in order of component and name; others are not read.
-
-    Raises:
-        CheckpointError: one of these is missing, or not of its kind.
-    """
-    files = [folder / _SCHEDULE]
-    for network in (folder / "unet", folder / ModelIndex.read(folder).vae):
-        files += sorted([network / _CONFIG, *weight_files(network)])
-    return _digest(files)
-
-
-def _digest(paths: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        if path.suffix == ".safetensors":
-            open_weights(path)
-        else:
-            read_json(path)
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _read_schedule(path: Path) -> tuple[SchedulerConfig, tuple[str, ...]]:
-    """A schedule whose steps are finite: they divide by 1 - alpha-bar and, for epsilon, by it."""
-    schedule, notes = SchedulerConfig.read(path)
+def _check_schedule(path: Path, schedule: SchedulerConfig) -> None:
+    """Check that steps are finite: they divide by 1 - alpha-bar and, for epsilon, by it."""
     prediction = schedule.own.prediction_type
     alpha_bar = alpha_bars(schedule.own)[:-1]
     low, high = alpha_bar.min().item(), alpha_bar.max().item()
@@ -202,7 +192,6 @@ def _read_schedule(path: Path) -> tuple[SchedulerConfig, tuple[str, ...]]:
             f"{path}: num_train_timesteps and betas give neighbours one alpha-bar, or one below "
             f"{_FAINTEST:g} before the last; allowed: each above that, and below the one before"
         )
-    return schedule, (*notes, *_remarks(schedule))
 
 
 def _remarks(schedule: SchedulerConfig) -> list[str]:
@@ -215,11 +204,12 @@ def _remarks(schedule: SchedulerConfig) -> list[str]:
         )
     if own.timestep_spacing == "linspace" and schedule.sampler in ("ddim", "pndm"):  # schedule.py
         remarks.append("timestep_spacing is linspace: steps differ a little from diffusers")
-    return [f"{_SCHEDULE}: {remark}" for remark in remarks]
+    return [f"{SCHEDULE}: {remark}" for remark in remarks]
 
 
-def _classes(names: tuple[str, ...], rows: int | None) -> tuple[Classes, tuple[str, ...]]:
+def _classes(names: tuple[str, ...], unet: UNetConfig) -> tuple[Classes, tuple[str, ...]]:
     """The classes, by number if they have no names; raises `ValueError`."""
+    rows = unet.num_class_embeds if isinstance(unet, UNet2DConfig) else None
     if names or not rows:
         return Classes.of(names, rows), ()
     note = (
@@ -228,14 +218,14 @@ def _classes(names: tuple[str, ...], rows: int | None) -> tuple[Classes, tuple[s
     return Classes.of(tuple(map(str, range(rows))), rows), (note,)
 
 
-def _weight_notes(folder: Path) -> list[str]:
-    source = weight_source(folder)
-    return [f"{folder.name}/{source.name}: the only weights there"] if is_variant(source) else []
-
-
-def _check_latents(unet: UNet2DConfig, vae: AutoencoderKLConfig) -> None:
+def _check_latents(unet: UNetConfig, vae: AutoencoderKLConfig) -> None:
     """Check that the VAE decodes the UNet's latents; raises `ValueError`."""
     latent = vae.latent_channels
+    if (unet.in_channels, unet.out_channels) == (2 * latent + 1, latent):
+        raise ValueError(
+            f"in_channels {unet.in_channels}: a UNet for inpainting, which reads a picture and a "
+            f"mask besides; allowed: {latent}, to draw from prompts alone"
+        )
     if (unet.in_channels, unet.out_channels) != (latent, latent):
         raise ValueError(
             f"in_channels {unet.in_channels} and out_channels {unet.out_channels}; "
@@ -252,13 +242,30 @@ def _check_latents(unet: UNet2DConfig, vae: AutoencoderKLConfig) -> None:
         )
 
 
-def _sizes(unet: UNet2DConfig, vae: AutoencoderKLConfig, sides: tuple[int, int] | None) -> Sizes:
+def _check_texts(unet: UNetConfig, texts: tuple[TextPart, ...]) -> None:
+    """Check that the text encoders make what the UNet reads; raises `ValueError`."""
+    if not isinstance(unet, UNet2DConditionConfig):
+        return
+    width = sum(text.config.hidden_size for text in texts)
+    if unet.cross_attention_dim != width:
+        raise ValueError(
+            f"cross_attention_dim is {unet.cross_attention_dim}; the text encoders make {width}"
+        )
+    pooled = sum(text.config.projection_dim or 0 for text in texts if text.projected)
+    if unet.pooled_dim != pooled:
+        raise ValueError(
+            f"projection_class_embeddings_input_dim is for pooled texts of {unet.pooled_dim}; the "
+            f"text encoders make {pooled}"
+        )
+
+
+def _sizes(unet: UNetConfig, vae: AutoencoderKLConfig, sides: tuple[int, int] | None) -> Sizes:
     """The sizes of images that a model may be asked for; raises `ValueError`."""
     height, width = (side * vae.downscale for side in unet.latent_size)
-    if sides is None:
-        return Sizes(width, height)
-    least, most = sides
     step = vae.downscale * 2 ** (len(unet.block_out_channels) - 1)
+    if sides is None:
+        return _sizes_of_texts(unet, vae, step) if _reads_texts(unet) else Sizes(width, height)
+    least, most = sides
     if not least <= min(width, height) <= max(width, height) <= most or least % step or most % step:
         raise ValueError(
             f"image_sides is {list(sides)}; allowed: two multiples of {step}, with the model's own "
@@ -272,25 +279,56 @@ def _sizes(unet: UNet2DConfig, vae: AutoencoderKLConfig, sides: tuple[int, int] 
     return Sizes(width, height, step=step, least=least, most=most)
 
 
-def _vae_dtype(config: AutoencoderKLConfig, dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if config.force_upcast else dtype
+def _sizes_of_texts(unet: UNetConfig, vae: AutoencoderKLConfig, step: int) -> Sizes:
+    """Those that such networks are used for: from half of the own size to twice as much."""
+    height, width = (side * vae.downscale for side in unet.latent_size)
+    least = -(-min(height, width) // (2 * step)) * step
+    most = min(2 * max(height, width), MAX_SIDE) // step * step
+    positions = [4**level * MAX_POSITIONS for level in unet.attending[:1]]
+    positions += [MAX_POSITIONS] if vae.mid_block_add_attention else []
+    pixels = min([*(count * vae.downscale**2 for count in positions), most**2])
+    return Sizes(width, height, step=step, least=least, most=most, pixels=pixels)
 
 
-def _build(kind: type[Network], config: Config, source: Path) -> Network:
+def _reads_texts(unet: UNetConfig) -> bool:
+    return isinstance(unet, UNet2DConditionConfig)
+
+
+def decoder_dtype(config: AutoencoderKLConfig, dtype: torch.dtype) -> torch.dtype:
+    """The VAE's type: what overflows in float16 is in float32, as in diffusers."""
+    return torch.float32 if config.force_upcast and dtype == torch.float16 else dtype
+
+
+def _unet(config: UNetConfig) -> UNetBackbone:
+    if isinstance(config, UNet2DConditionConfig):
+        return UNet2DCondition(config)
+    assert isinstance(config, UNet2DConfig)
+    return UNet2D(config)
+
+
+def _text_encoder(text: TextPart) -> Callable[[CLIPTextConfig], CLIPTextEncoder]:
+    return partial(CLIPTextEncoder, projected=text.projected)
+
+
+def _build(part: Part[C], kind: Callable[[C], Network]) -> Network:
     """A network on the meta device: shapes without memory, until the weights are known to fit."""
-    with torch.device("meta"):
-        network = kind(config)  # type: ignore[arg-type]
+    try:
+        with torch.device("meta"):
+            network = kind(part.config)
+    except ValueError as error:
+        raise ConfigError(f"{part.source}: {error}") from error
     if (count := parameters(network)) > MAX_PARAMETERS:
         raise ConfigError(
-            f"{source}: block_out_channels and layers_per_block make {count:,} parameters; "
+            f"{part.source}: block_out_channels and layers_per_block make {count:,} parameters; "
             f"allowed: up to {MAX_PARAMETERS:,}"
         )
     return network.requires_grad_(False).eval()
 
 
-def _fill(network: nn.Module, folder: Path, device: torch.device | str, dtype: torch.dtype) -> None:
-    weights = read_weights(folder, _named(network), device, dtype)
-    network.load_state_dict(weights, assign=True)
+def _fill(
+    network: nn.Module, part: Part[Config], device: torch.device | str, dtype: torch.dtype
+) -> None:
+    network.load_state_dict(part.read(_named(network), device, dtype), assign=True)
 
 
 def _named(network: nn.Module) -> dict[str, Tensor]:

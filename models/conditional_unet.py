@@ -17,7 +17,7 @@ class UNet2DCondition(UNetBackbone):
 
     def __init__(self, config: UNet2DConditionConfig) -> None:
         super().__init__(config, time_condition_dim=config.time_cond_proj_dim)
-        self.config = config
+        self.config: UNet2DConditionConfig = config
         self.add_embedding: TimestepEmbedding | None = None
         if config.pooled_dim:
             size_dim = config.addition_time_embed_dim or 0

@@ -85,6 +85,11 @@ class Prompts:
     tokens: int = 77
     clip_skip: int = 0
 
+    @property
+    def guides(self) -> bool:
+        """Whether guidance has something to lead away from: there is a negative prompt always."""
+        return True
+
     def guidable(self, condition: Condition) -> bool:
         """Whether guidance changes anything: it always leads away from some negative prompt."""
         return condition.prompt is not None
@@ -120,7 +125,7 @@ class Prompts:
     def cautions(self, cut: Cut) -> tuple[str, ...]:
         """What to tell those whose prompts were cut."""
         return tuple(
-            f"{field}: its last {count} tokens were cut; at most {self.tokens - 2} fit"
+            f"{field}: cut after {self.tokens - 2} tokens; {count} more did not fit"
             for field, count in zip(self.fields, cut, strict=False)
             if count
         )
@@ -155,6 +160,11 @@ class Classes:
     def optional(self) -> bool:
         """Whether an image may be asked for without a class."""
         return not self.names or self.null is not None
+
+    @property
+    def guides(self) -> bool:
+        """Whether guidance has something to lead away from: the null class."""
+        return self.null is not None
 
     def guidable(self, condition: Condition) -> bool:
         """Whether guidance changes anything: there is a class, and a null class to lead from."""

@@ -80,7 +80,11 @@ class Config:
         Raises:
             ConfigError: as `from_dict`; or the configuration of a class that is read as no other.
         """
-        values = read_json(path)
+        return cls.parse(read_json(path), path)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], path: Path) -> tuple[Self, tuple[str, ...]]:
+        """The same of what was read from a file already."""
         found = values.get("_class_name", cls.class_name)
         try:
             check_class("_class_name", found, cls.class_name)

@@ -1,6 +1,6 @@
 """The network that removes noise, as samplers and engine see it: what it reads besides latents.
 
-This is the only place that knows whether a network takes classes or nothing at all.
+This is the only place that knows whether a network takes classes, texts or nothing at all.
 """
 
 import copy
@@ -9,11 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.conditioning import Classes, Condition
+from models.backbone import UNetBackbone
+from models.conditional_unet import UNet2DCondition
+from models.conditioners import ByClass, ByPrompt, Conditioner, Conditioning, Size
+from models.conditioning import Classes, Condition, Cut
+from models.text.prompts import PromptEncoder
 from models.unet import UNet2D
-
-# What the network reads for some rows besides latents and timesteps, each tensor (B, ...).
-Conditioning = tuple[Tensor, ...]
 
 
 class Denoiser:
@@ -25,33 +26,46 @@ class Denoiser:
 
     CONDITIONAL, UNCONDITIONAL = 0, 1
 
-    def __init__(self, unet: UNet2D, classes: Classes) -> None:
+    def __init__(self, unet: UNetBackbone, conditioner: Conditioner) -> None:
         weight = next(unet.parameters())
         self.unet, self.device, self.dtype = unet, weight.device, weight.dtype
-        self._classes, self._labelled = classes, unet.class_embedding is not None
+        self._conditioner = conditioner
 
-    def encode(self, condition: Condition) -> Conditioning:
-        """Both sides of a condition, each tensor (2, ...) on the CPU, as `blank` has room for."""
-        if not self._labelled:
-            return ()
-        null = self._classes.null or 0  # a model without a null class is never guided
-        index = condition.index
-        return (torch.tensor([null if index is None else index, null]),)
+    @classmethod
+    def of(
+        cls, unet: UNetBackbone, classes: Classes, reader: PromptEncoder | None, *, zeros: bool
+    ) -> "Denoiser":
+        """A UNet that reads what `reader` makes of prompts, or one of the classes."""
+        if isinstance(unet, UNet2DCondition) and reader:
+            return cls(unet, ByPrompt(unet, reader, zeros=zeros))
+        assert isinstance(unet, UNet2D)
+        return cls(unet, ByClass(classes, labelled=unet.class_embedding is not None))
+
+    def encode(self, condition: Condition, size: Size) -> tuple[Conditioning, Cut]:
+        """Both sides of a condition, each tensor (2, ...), as `blank` has room for; what was cut.
+
+        Args:
+            condition: what an image is to show.
+            size: (width, height) of the image in pixels.
+        """
+        return self._conditioner.encode(condition, size)
 
     def blank(self, count: int) -> Conditioning:
         """Room for both sides of so many conditions, each tensor (count, 2, ...), on the device."""
-        return tuple(
-            torch.zeros(count, *side.shape, dtype=side.dtype, device=self.device)
-            for side in self.encode(Condition(None))
-        )
+        return tuple(side.to(self.device) for side in self._conditioner.blank(count))
 
-    def gather(self, conditions: Sequence[Condition], side: int) -> Conditioning:
+    def examples(self, count: int, size: Size) -> Conditioning:
+        """Both sides of so many conditions that can be asked for, each (count, 2, ...)."""
+        return self._gathered(self._conditioner.examples(count), size)
+
+    def gather(self, conditions: Sequence[Condition], side: int, size: Size) -> Conditioning:
         """One side of some conditions, one row for each, on the device."""
-        encoded = [self.encode(condition) for condition in conditions]
-        return tuple(
-            torch.stack([sides[side] for sides in given]).to(self.device)
-            for given in zip(*encoded, strict=True)
-        )
+        return tuple(both[:, side] for both in self._gathered(conditions, size))
+
+    def _gathered(self, conditions: Sequence[Condition], size: Size) -> Conditioning:
+        """Both sides of some conditions, each tensor (B, 2, ...), on the device."""
+        encoded = [self.encode(condition, size)[0] for condition in conditions]
+        return tuple(torch.stack(sides).to(self.device) for sides in zip(*encoded, strict=True))
 
     @torch.inference_mode()
     def time_embedding(self, t: float) -> Tensor:
@@ -60,7 +74,7 @@ class Denoiser:
         made: Tensor = self.unet.time_embedding(features.to(self.dtype))
         return made[0]
 
-    def without_time_embedding(self) -> UNet2D:
+    def without_time_embedding(self) -> UNetBackbone:
         """The same network, which reads time embeddings (B, dim) in place of timesteps."""
         bare, nothing = copy.copy(self.unet), nn.Identity()
         changed = {"time_features": nothing, "time_embedding": nothing}

@@ -56,8 +56,8 @@ def check_inside(path: Path) -> None:
     """Raise `CheckpointError` for a file of a model folder that links lead to from outside of it.
 
     A link may lead to another file of the same model folder, or from a snapshot in the cache of
-    huggingface_hub to the blobs of its repository, or those of the whole cache. A model folder has a `model_index.json`; a
-    component's folder that is in none stands for itself.
+    huggingface_hub to the blobs of its repository, or those of the whole cache. A model folder has
+    a `model_index.json`; a component's folder that is in none stands for itself.
     """
     above = (path.parent, path.parent.parent)
     folder = next((folder for folder in above if (folder / INDEX).exists()), path.parent)

@@ -43,7 +43,6 @@ SCHEDULERS = (
 _REASONS = {
     "Flow": "flow matching is not DDIM",
     "EDM": "its networks are scaled differently from DDIM's",
-    "UNet2DConditionModel": "it draws from prompts",
     "VQModel": "its latents are entries of a codebook",
 }
 _FIXED = (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")
@@ -196,9 +195,9 @@ def allowed_classes(class_name: str) -> tuple[str, ...]:
     return SCHEDULERS if class_name in SCHEDULERS else (class_name,)
 
 
-def check_class(key: str, found: object, class_name: str) -> None:
-    """Raise `ValueError` unless `found` is one of the `allowed_classes`; `key` is named."""
-    allowed = allowed_classes(class_name)
+def check_class(key: str, found: object, *class_names: str) -> None:
+    """Raise `ValueError` unless `found` is one of their `allowed_classes`; `key` is named."""
+    allowed = [name for class_name in class_names for name in allowed_classes(class_name)]
     if found in allowed:
         return
     reasons = [why for part, why in _REASONS.items() if isinstance(found, str) and part in found]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.bounds import brief
+from models.files import INDEX as INDEX
 from models.files import CheckpointError
 
-INDEX = "model_index.json"
 _NETWORKS = ("unet", "vae", "vqvae")
 _TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 _TOKENIZERS = ("tokenizer", "tokenizer_2")

@@ -14,11 +14,13 @@ from torch import Tensor
 from models.asked import Options, Sampling, read_labels, read_seeds
 from models.bounds import brief
 from models.checkpoint import Checkpoint, open_checkpoint
-from models.conditioning import Condition
-from models.denoiser import Conditioning, Denoiser
+from models.conditioners import Conditioning, Size
+from models.conditioning import Classes, Condition, Prompt, Prompts
+from models.denoiser import Denoiser
 from models.library import find
 from models.precision import set_precision
 from models.samplers import HISTORY, guide, step, trajectory
+from models.sampling import Prediction
 
 # Kernels choose their summation order by the shape of the batch, so a row's last bits depend on how
 # many rows ride with it. UNet and decoder always run on blocks of exactly `block_rows` rows, short
@@ -40,8 +42,10 @@ class LatentDiffusion:
         if block_rows < 1:
             raise ValueError(f"block_rows is {block_rows}; allowed: from 1")
         self.vae, self.unet = checkpoint.vae, checkpoint.unet
-        self.denoiser = Denoiser(checkpoint.unet, checkpoint.classes)
-        self.schedule, self.classes = checkpoint.schedule, checkpoint.classes
+        reader, self.classes = checkpoint.reader, checkpoint.classes
+        self.denoiser = Denoiser.of(self.unet, self.classes, reader, zeros=checkpoint.zeros)
+        self.prompts = Prompts(reader.tokens, reader.most_clip_skip) if reader else None
+        self.schedule = checkpoint.schedule
         self.guidance_scale, self.notes = checkpoint.guidance_scale, checkpoint.notes
         self.sizes = checkpoint.sizes
         self.device, self.dtype = self.denoiser.device, self.denoiser.dtype
@@ -58,6 +62,7 @@ class LatentDiffusion:
         dtype: torch.dtype = torch.float32,
         tf32: bool = False,
         block_rows: int = BLOCK_ROWS,
+        prediction: Prediction | None = None,
     ) -> Self:
         """Open a model. On a GPU, this sets the precision of the whole process; see `precision`.
 
@@ -68,6 +73,7 @@ class LatentDiffusion:
             dtype: of the networks: one of `DTYPES`.
             tf32: multiply float32 with ten bits of mantissa, several times as fast; on a GPU only.
             block_rows: rows that the networks are run on at once.
+            prediction: what the UNet of a file predicts, where you know better than the file.
 
         Raises:
             CheckpointError: the folder cannot be opened; `notes` says what of one that can be was
@@ -83,18 +89,29 @@ class LatentDiffusion:
         if on.type == "cuda":
             set_precision(tf32=tf32)
         folder = find(path) if isinstance(path, str) else path
-        checkpoint = open_checkpoint(folder, device=on, dtype=dtype, rows=block_rows)
+        checkpoint = open_checkpoint(
+            folder, device=on, dtype=dtype, rows=block_rows, prediction=prediction
+        )
         return cls(checkpoint, block_rows, tf32=tf32)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of one latent."""
+        """(C, h, w) of one latent of the model's own size."""
         return self.unet.config.in_channels, *self.unet.config.latent_size
 
     @property
+    def takes(self) -> Classes | Prompts:
+        """What an image is asked for by."""
+        return self.prompts or self.classes
+
+    @property
     def image_size(self) -> tuple[int, int]:
-        """(width, height) of an image in pixels."""
-        _, height, width = self.latent_shape
+        """(width, height) of an image of the model's own size, in pixels."""
+        return self.size_of(self.latent_shape)
+
+    def size_of(self, shape: tuple[int, int, int]) -> Size:
+        """(width, height) in pixels of the image that is decoded from a latent of (C, h, w)."""
+        _, height, width = shape
         return width * self.vae.config.downscale, height * self.vae.config.downscale
 
     @torch.inference_mode()
@@ -139,7 +156,7 @@ class LatentDiffusion:
 
     def images(
         self,
-        labels: Sequence[str | int | None],
+        asked: Sequence[str | int | None],
         seeds: Sequence[int] | None = None,
         **options: Unpack[Options],
     ) -> list[Image.Image]:
@@ -148,23 +165,24 @@ class LatentDiffusion:
         Raises:
             ValueError: as `sample`.
         """
-        asked = read_labels(labels)
-        own = read_seeds(seeds, len(asked))
-        made = to_uint8(self.sample(asked, own, **options))
+        wanted = read_labels(asked)
+        own = read_seeds(seeds, len(wanted))
+        made = to_uint8(self.sample(wanted, own, **options))
         return [to_image(pixels, seed) for pixels, seed in zip(made, own, strict=True)]
 
     @torch.inference_mode()
     def sample(
         self,
-        labels: Sequence[str | int | None],
+        asked: Sequence[str | int | None],
         seeds: Sequence[int] | None = None,
         **options: Unpack[Options],
     ) -> Tensor:
-        """Draw one image per label, with guidance, Ho & Salimans 2022.
+        """Draw one image for each that is asked for, with guidance, Ho & Salimans 2022.
 
         Args:
-            labels: class names or indices; None for no class (guidance then changes nothing).
-            seeds: one per label, 0 to 2^63 - 1; random if absent (`images` says which they were).
+            asked: class names or indices, None for no class (guidance then changes nothing); or,
+                for a model that takes prompts, those.
+            seeds: one per image, 0 to 2^63 - 1; random if absent (`images` says which they were).
             options: these, of which each may be left out:
 
                 steps: 1 to T; 50.
@@ -177,6 +195,9 @@ class LatentDiffusion:
                     Kynkaanniemi et al. 2024, who bound the noise level where this bounds the step.
                 eta: 0 deterministic to 1 ancestral, for `ddim` alone; 0.
                 start: how many steps are left out at the noisy end; 0.
+                negative_prompt: what guidance leads away from, where the model takes prompts; none.
+                clip_skip: the text encoder's last layers that are left out of prompts; 0.
+                width, height: of the images in pixels; the model's own.
 
         Returns:
             Images in [-1, 1], (B, C, H, W) float32.
@@ -184,7 +205,7 @@ class LatentDiffusion:
         Raises:
             ValueError: an argument is none of these; or an image is not finite.
         """
-        images = self.decode(self.denoise(labels, seeds, **options))
+        images = self.decode(self.denoise(asked, seeds, **options))
         if not images.isfinite().all():
             raise ValueError("an image is not finite")
         return images.clamp(-1, 1)
@@ -192,7 +213,7 @@ class LatentDiffusion:
     @torch.inference_mode()
     def denoise(
         self,
-        labels: Sequence[str | int | None],
+        asked: Sequence[str | int | None],
         seeds: Sequence[int] | None = None,
         *,
         latents: Tensor | None = None,
@@ -203,44 +224,73 @@ class LatentDiffusion:
         `latents`, of the same shape, are what a way with a `start` begins from under its noise;
         zeros if absent.
         """
-        conditions = [Condition(self.classes.index(label)) for label in read_labels(labels)]
-        seeds = read_seeds(seeds, len(conditions))
-        asked = Sampling.of(self.schedule, self.guidance_scale, **options)
-        begun = [self.start(seed) for seed in seeds]
+        wanted = read_labels(asked)
+        seeds = read_seeds(seeds, len(wanted))
+        sampling = Sampling.of(self.schedule, self.guidance_scale, **options)
+        conditions = [self._condition(one, sampling) for one in wanted]
+        size = self._size(sampling)
+        shape = self._latent_shape(size)
+        begun = [self.start(seed, shape) for seed in seeds]
         way = trajectory(
             self.schedule,
-            asked.sampler,
-            asked.steps,
-            spacing=asked.spacing,
-            eta=asked.eta,
-            start=asked.start,
+            sampling.sampler,
+            sampling.steps,
+            spacing=sampling.spacing,
+            eta=sampling.eta,
+            start=sampling.start,
         )
         x = way.noise * torch.stack([noise for noise, _ in begun]).to(self.device)
         if latents is not None:
-            x = way.signal * self._checked(latents, len(begun)) + x
+            x = way.signal * self._checked(latents, (len(begun), *shape)) + x
         rows = len(conditions)
-        own, null = (self.denoiser.gather(conditions, side) for side in (0, 1))
+        own, null = (self.denoiser.gather(conditions, side, size) for side in (0, 1))
         both = tuple(torch.cat(sides) for sides in zip(own, null, strict=True))
-        scales = torch.full((rows,), asked.guidance_scale, device=self.device)
-        history = x.new_zeros(rows, HISTORY, *self.latent_shape) if way.remembers else None
+        scales = torch.full((rows,), sampling.guidance_scale, device=self.device)
+        guides = sampling.guidance_scale != 1 and self.takes.guides
+        history = x.new_zeros(rows, HISTORY, *shape) if way.remembers else None
         coefficients = way.coefficients.float().to(self.device)
         for i, t in enumerate(way.timesteps.tolist()):
-            if asked.guided(i) and asked.guidance_scale != 1 and self.classes.null is not None:
+            if guides and sampling.guided(i):
                 output = self._predict(torch.cat([x, x]), t, both)
                 output = guide(output[:rows], output[rows:], scales)
             else:
                 output = self._predict(x, t, own)
             noise = None
             if way.draws[i]:
-                drawn = [torch.randn(self.latent_shape, generator=draw) for _, draw in begun]
+                drawn = [torch.randn(shape, generator=draw) for _, draw in begun]
                 noise = torch.stack(drawn).to(self.device)
             x, y = step(x, output, coefficients[i].expand(rows, -1), history, noise)
             if history is not None and way.kept[i] < HISTORY:
                 history[:, way.kept[i]] = y
         return x
 
-    def _checked(self, latents: Tensor, rows: int) -> Tensor:
-        shape = (rows, *self.latent_shape)
+    def _condition(self, asked: str | int | None, sampling: Sampling) -> Condition:
+        if self.prompts is None:
+            if sampling.negative_prompt or sampling.clip_skip:
+                raise ValueError("negative_prompt and clip_skip are for models that take prompts")
+            return self.classes.condition(asked)
+        if not isinstance(asked, str):
+            raise ValueError(f"a prompt is {brief(asked)}; allowed: a text")
+        prompt = Prompt(asked, sampling.negative_prompt, sampling.clip_skip)
+        if not self.prompts.knows(Condition(prompt=prompt)):
+            raise ValueError(
+                f"prompt {brief(asked)}, clip_skip {sampling.clip_skip}; allowed: "
+                f"{self.prompts.describe()}, clip_skip up to {self.prompts.clip_skip}"
+            )
+        return Condition(prompt=prompt)
+
+    def _size(self, sampling: Sampling) -> Size:
+        """That of the images, if the model allows it."""
+        width, height = self.image_size
+        size = sampling.width or width, sampling.height or height
+        self.sizes.check(*size)
+        return size
+
+    def _latent_shape(self, size: Size) -> tuple[int, int, int]:
+        (width, height), factor = size, self.vae.config.downscale
+        return self.latent_shape[0], height // factor, width // factor
+
+    def _checked(self, latents: Tensor, shape: tuple[int, ...]) -> Tensor:
         if tuple(latents.shape) != shape:
             raise ValueError(f"latents have the shape {tuple(latents.shape)}; allowed: {shape}")
         return latents.to(self.device, torch.float32)

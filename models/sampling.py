@@ -24,6 +24,7 @@ SamplerName = Literal[
     "lcm",
 ]
 Spacing = Literal["default", "karras", "exponential"]
+Prediction = Literal["epsilon", "v_prediction"]  # what the UNet of a Stable Diffusion predicts
 SPACINGS: tuple[Spacing, ...] = ("default", "karras", "exponential")
 DEFAULT_SAMPLER = "ddim"
 DEFAULT_SPACING: Spacing = "default"

@@ -97,7 +97,13 @@ class SchedulerConfig:
             ConfigError: an unknown class, or a value that would change what is drawn and is not
                 built.
         """
-        values = read_json(path)
+        return cls.parse(read_json(path), path)
+
+    @classmethod
+    def parse(
+        cls, values: Mapping[str, Any], path: Path
+    ) -> tuple["SchedulerConfig", tuple[str, ...]]:
+        """The same of what was read from a file already."""
         found = values.get("_class_name", DDIMConfig.class_name)
         try:
             check_class("_class_name", found, DDIMConfig.class_name)

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from models.bounds import brief
 from models.files import CheckpointError
-from models.original.families import Family, Prediction, Training
+from models.original.families import Family, Training
 from models.original.prediction import predicts
 from models.original.shapes import Source
 from models.original.telling import UNET, Text, Told, tell, within
 from models.original.text import clip_config, clip_names, open_clip_config, open_clip_names
 from models.original.unet import unet_config, unet_names
 from models.original.vae import vae_config, vae_names
+from models.sampling import Prediction
 from models.stored import Stored, check_tensors, read_tensors
 from models.tensor_file import TensorFile
 

@@ -18,7 +18,7 @@ class UNet2D(UNetBackbone):
 
     def __init__(self, config: UNet2DConfig) -> None:
         super().__init__(config)
-        self.config = config
+        self.config: UNet2DConfig = config
         # randn is Embedding's own initialisation; the normal_() it would call imports torch._dynamo
         # on the meta device, where checkpoints are opened: a second of start-up.
         self.class_embedding = (

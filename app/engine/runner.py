@@ -30,7 +30,7 @@ from app.engine.results import Pixels
 from app.engine.shares import with_reserve
 from app.engine.tick import Flight
 from app.engine.wire import Load
-from models.checkpoint import checkpoint_digest
+from models.digests import checkpoint_digest
 from models.memory import activations, available
 from models.pipeline import BLOCK_ROWS, LatentDiffusion, pick_device
 
@@ -65,8 +65,8 @@ class Runner:
         self.info = self._describe(UNMEASURED)
 
     @classmethod
-    def open(cls, name: str, folder: Path, load: Load) -> "Runner":
-        """Load a model folder; raises `CheckpointError`, or `ValueError` for a wrong device.
+    def open(cls, name: str, place: Path, load: Load) -> "Runner":
+        """Load a model; raises `CheckpointError`, or `ValueError` for a wrong device.
 
         Notes on what the folder has that is ignored, or lacks and is assumed, are logged: in a
         server by its worker, on the command line to standard error.
@@ -74,17 +74,18 @@ class Runner:
         tf32, device = load.dtype == "tf32", pick_device(load.device)
         dtype = torch.float32 if tf32 else getattr(torch, load.dtype)
         model = LatentDiffusion.open(
-            folder,
+            place,
             device=load.device,
             dtype=weights_dtype(device, dtype, load.backend),
             tf32=tf32,
+            prediction=load.prediction,
             # A GPU has to have memory for one row only: the backend has as many more as it can.
             block_rows=1 if device.type == "cuda" else BLOCK_ROWS,
         )
         for note in model.notes:
             log.warning("%s: %s", name, note)
         backend = pick_backend(model, load.backend, compiled=load.compile, dtype=dtype)
-        return cls(name, model, checkpoint_digest(folder), backend, load.slots)
+        return cls(name, model, checkpoint_digest(place), backend, load.slots)
 
     def at(self, width: int, height: int) -> "Runner":
         """The same networks for images of another size, in pixels; to be warmed up before use.
@@ -137,8 +138,11 @@ class Runner:
     def start(self, image: Image) -> None:
         """Make what goes into an image's slot: its first latent, and what the network reads."""
         first = self._flight.begin(image)
-        conditioning = self._model.denoiser.encode(image.job.params.condition)
-        self._starting[image.slot] = first, conditioning
+        params = image.job.params
+        read, image.job.cut = self._model.denoiser.encode(
+            params.condition, (params.width, params.height)
+        )
+        self._starting[image.slot] = first, read
 
     @torch.inference_mode()
     def step(self, images: Sequence[Image], rows: int) -> None:
@@ -268,6 +272,7 @@ class Runner:
         return ModelInfo(
             name=self._name,
             classes=model.classes,
+            prompts=model.prompts,
             sizes=replace(model.sizes, width=width * factor, height=height * factor),
             max_steps=schedule.num_train_timesteps,
             guidance_scale=model.guidance_scale,

@@ -14,6 +14,7 @@ from app.engine.job import Request
 from app.engine.model_info import LaneId, ModelInfo
 from app.engine.results import Pixels, Preview
 from models.conditioning import NOTHING_CUT, Cut
+from models.sampling import Prediction
 
 _LENGTH = struct.Struct("!I")
 _LONGEST = 1 << 30  # bytes of a message; sixteen images of 4096 x 4096 have 3/4 of it
@@ -31,7 +32,8 @@ class Load(Message, frozen=True):
 
     One client alone has at most `slots` images in flight per model (shares.py); by the device if
     None. `rows` bounds those of the network per tick; if None, the bound is measured.
-    `dtype` is one of PyTorch's, or tf32. Each model has at most `sizes` lanes, its own among them.
+    `dtype` is one of PyTorch's, or tf32. `prediction` is what the UNets of single files predict;
+    told from each file if None. Each model has at most `sizes` lanes, its own among them.
     """
 
     models: dict[str, str]
@@ -42,6 +44,7 @@ class Load(Message, frozen=True):
     slots: int | None
     rows: int | None
     sizes: int = 4
+    prediction: Prediction | None = None
 
 
 class Submit(Message, frozen=True):

@@ -10,13 +10,9 @@ _MISCELLANEOUS = 299  # a persistent warning of no other kind, by an agent witho
 
 
 def warn(headers: MutableMapping[str, str], told: Sequence[str]) -> None:
-    """Add warnings, each of printable ASCII, to an answer's headers."""
-    written = [f'{_MISCELLANEOUS} - "{_quoted(text)}"' for text in told]
+    """Add warnings, each of printable ASCII without quotes, to an answer's headers."""
+    written = [f'{_MISCELLANEOUS} - "{text}"' for text in told]
     if before := headers.get(NAME):
         written.insert(0, before)
     if written:
         headers[NAME] = ", ".join(written)
-
-
-def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')

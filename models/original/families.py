@@ -6,9 +6,10 @@ Sources: the files of `stable-diffusion-v1-5/stable-diffusion-v1-5` and `-inpain
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-Prediction = Literal["epsilon", "v_prediction"]
+from models.sampling import Prediction
+
 _SCHEDULE: dict[str, Any] = {
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",

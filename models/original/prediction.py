@@ -1,6 +1,7 @@
 """What the UNet of a single file predicts. Only some files say it."""
 
-from models.original.families import SD2, Family, Prediction, Training
+from models.original.families import SD2, Family, Training
+from models.sampling import Prediction
 from models.tensor_file import TensorFile, Wanted
 
 _SAID: dict[str, Prediction] = {

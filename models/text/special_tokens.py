@@ -20,6 +20,7 @@ from models.text.shipped import BOS, EOS
 
 CONFIG, FAST = "tokenizer_config.json", "tokenizer.json"
 _SPECIAL, _ADDED = "special_tokens_map.json", "added_tokens.json"
+SPECIAL_FILES = (CONFIG, _SPECIAL, _ADDED)
 NEEDED = ("bos_token", "eos_token", "unk_token", "pad_token")
 NAMED = (  # in the order in which transformers adds them
     "bos_token",

@@ -12,10 +12,18 @@ from typing import Any, Self
 
 from models.bounds import brief
 from models.files import CheckpointError, read_bytes, read_json
-from models.text.special_tokens import CONFIG, FAST, NAMED, SpecialTokens, is_text, read_optional
+from models.text.special_tokens import (
+    CONFIG,
+    FAST,
+    NAMED,
+    SPECIAL_FILES,
+    SpecialTokens,
+    is_text,
+    read_optional,
+)
 
 _VOCABULARY, _MERGES = "vocab.json", "merges.txt"
-_MAX_FAST_BYTES = 6 << 20  # CLIP's takes 3.6 million as transformers 5 writes it
+MAX_BYTES = 6 << 20  # of a tokenizer.json; CLIP's takes 3.6 million as transformers 5 writes it
 _MAX_MERGES_BYTES = 4 << 20  # CLIP's take 0.5 million
 # Values that are computed; transformers has no use for any other key.
 _OPTIONS: Mapping[str, tuple[object, ...]] = {
@@ -25,6 +33,12 @@ _OPTIONS: Mapping[str, tuple[object, ...]] = {
     "tokenizer_class": (None, "CLIPTokenizer", "CLIPTokenizerFast"),
     "truncation_side": ("right",),
 }
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """Those of a tokenizer's files that are there, in order of name."""
+    names = sorted((_VOCABULARY, _MERGES, *SPECIAL_FILES, FAST))
+    return [folder / name for name in names if os.path.lexists(folder / name)]
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ class TokenizerFiles:
         config = read_optional(folder / CONFIG)
         _check_options(folder / CONFIG, config)
         if os.path.lexists(source := folder / FAST):
-            fast = read_json(source, _MAX_FAST_BYTES)
+            fast = read_json(source, MAX_BYTES)
             _check_sides(source, fast)
             model = _model(source, fast)
             vocabulary, merges = model.get("vocab"), model.get("merges")

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.checkpoint import Checkpoint, open_vae, save_checkpoint, weights_digest
+from models.checkpoint import Checkpoint, open_vae, save_checkpoint
 from models.conditioning import Classes
+from models.digests import weights_digest
 from models.pipeline import LatentDiffusion
 from models.schedule import add_noise, alpha_bars, velocity
 from models.schedulers import SchedulerConfig

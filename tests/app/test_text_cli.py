@@ -90,7 +90,7 @@ def test_a_clip_skip_that_the_model_does_not_have_is_told(skip: str, tmp_path: P
 def test_a_prompt_that_was_cut_is_told(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     result = run(*DRAW, str(path), "--prompt", "one two three four five six seven")
-    assert "prompt: its last 1 tokens were cut; at most 6 fit" in result.stderr
+    assert "prompt: cut after 6 tokens; 1 more did not fit" in result.stderr
     assert result.stdout.strip() == str(path)
 
 

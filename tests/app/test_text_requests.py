@@ -35,6 +35,7 @@ TEXTS = [
     "a\nNegative prompt: b\n\\Negative prompt: c",
     "Negative prompt: at once\r\n\t",
     "x" * MAX_PROMPT,
+    "\N{GRINNING FACE}" * MAX_PROMPT,
 ]
 
 
@@ -191,12 +192,11 @@ def test_a_model_that_takes_classes_refuses_each_field_of_prompts() -> None:
 
 
 def test_a_prompt_that_was_cut_is_told(server: TestClient) -> None:
-    told = "its last 2 tokens were cut; at most 6 fit"
+    told = "cut after 6 tokens; 2 more did not fit"
     assert generate(server, prompt=LONG).headers["warning"] == f'299 - "prompt: {told}"'
     both = generate(server, prompt=LONG, negative_prompt=LONG + " nine", n=2)
     assert both.headers["warning"] == (
-        f'299 - "prompt: {told}", '
-        '299 - "negative_prompt: its last 3 tokens were cut; at most 6 fit"'
+        f'299 - "prompt: {told}", 299 - "negative_prompt: cut after 6 tokens; 3 more did not fit"'
     )
     events = server.post(
         "/generate", json={"prompt": LONG}, headers={"accept": "text/event-stream"}
@@ -208,7 +208,7 @@ def test_a_prompt_that_was_cut_is_told(server: TestClient) -> None:
 
 
 def test_cut_prompts_are_told_in_every_dialect(server: TestClient) -> None:
-    told = '299 - "prompt: its last 2 tokens were cut; at most 6 fit"'
+    told = '299 - "prompt: cut after 6 tokens; 2 more did not fit"'
     answers = [
         server.post("/models/text", json={"inputs": LONG}),
         server.post("/v1/images/generations", json={"prompt": LONG}),
@@ -268,6 +268,8 @@ def test_openai(server: TestClient) -> None:
     content = base64.b64decode(answer.json()["data"][0]["b64_json"])
     assert pixels(content) == expected(params(width=16))
     assert answer.headers["warning"] == '299 - "quality: ignored"'
+    odd = server.post("/v1/images/generations", json=ASKED | {"size": "large", "style": "vivid"})
+    assert odd.headers["warning"] == '299 - "style: ignored", 299 - "size: ignored; it is 8x8"'
     quiet = server.post("/v1/images/generations", json=ASKED | {"quality": "auto", "style": None})
     assert "warning" not in quiet.headers
     linked = body | {"response_format": "url"}

@@ -108,7 +108,7 @@ def test_a_prompt_is_always_guided_and_leads_from_nothing_where_it_is_not() -> N
 def test_what_was_cut_is_told_and_nothing_else() -> None:
     assert Prompts().cautions((0, 0)) == ()
     (told,) = Prompts().cautions((0, 12))
-    assert told == "negative_prompt: its last 12 tokens were cut; at most 75 fit"
+    assert told == "negative_prompt: cut after 75 tokens; 12 more did not fit"
 
 
 def test_sizes_are_bounded_by_their_pixels_in_all() -> None:

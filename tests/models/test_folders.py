@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from app.engine.runner import Runner
 from app.engine.wire import Load
-from models.checkpoint import CheckpointError, checkpoint_digest, weights_digest
+from models.checkpoint import CheckpointError
+from models.digests import checkpoint_digest, weights_digest
 from models.pipeline import LatentDiffusion
 from models.sampling import SAMPLERS
 from models.schedulers import SchedulerConfig

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from models.checkpoint import CheckpointError, checkpoint_digest, open_checkpoint
+from models.checkpoint import CheckpointError, open_checkpoint
+from models.digests import checkpoint_digest
 from models.pipeline import LatentDiffusion
 from models.samplers import COLUMNS, trajectory
 from models.sampling import SAMPLERS

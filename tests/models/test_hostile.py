@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save, save_file
 from app.cli.main import cli
 from app.engine.job import MAX_GUIDANCE_SCALE as MOST_ASKED_FOR
 from models.bounds import Length, Range
-from models.checkpoint import CheckpointError, checkpoint_digest, open_checkpoint, weights_digest
+from models.checkpoint import CheckpointError, open_checkpoint
 from models.conditioning import MAX_GUIDANCE_SCALE
 from models.config import (
     AutoencoderKLConfig,
@@ -29,6 +29,7 @@ from models.config import (
     UNet2DConditionConfig,
     UNet2DConfig,
 )
+from models.digests import checkpoint_digest, weights_digest
 from tests.models.hostile import (
     INDEX,
     SCHEDULE,

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from app.engine.errors import DeviceLost, OutOfMemory
-from models.denoiser import Conditioning, Denoiser
+from models.conditioners import Conditioning
+from models.denoiser import Denoiser
 from models.pipeline import to_uint8
 from models.samplers import HISTORY, clean, guide, step
 

@@ -8,13 +8,13 @@ import shutil
 
 import torch
 
-from models.unet import UNet2D
+from models.backbone import UNetBackbone
 
 _PROGRAMS = 64  # more than there are buckets; beyond PyTorch's own limit of 8 it runs uncompiled
 _C_COMPILERS = ("gcc", "clang")  # Triton looks for these
 
 
-def compile_unet(unet: UNet2D, device: torch.device) -> None:
+def compile_unet(unet: UNetBackbone, device: torch.device) -> None:
     """Compile a UNet in place, when it is first run with a number of rows.
 
     Raises:

@@ -88,7 +88,9 @@ class CudaGraphs(InOrder):
         """Return at once: buckets are captured when they are first run."""
 
     def send(self, values: Tensor) -> Tensor:
-        """From pinned memory, without waiting for it."""
+        """From pinned memory, without waiting for it; what is there already, as it is."""
+        if values.device == self._model.device:
+            return values
         return values.pin_memory().to(self._model.device, non_blocking=True)
 
     def step(self, slots: Slots, rows: Rows, _part: Part = WHOLE) -> None:

@@ -15,8 +15,7 @@ from torch import Tensor
 from app.engine.backends.base import Backend, Part, Rows, Slots
 from app.engine.backends.probing import Pace, examine
 from app.engine.costs import Bucket
-from models.conditioning import Condition
-from models.denoiser import Conditioning
+from models.conditioners import Conditioning
 from models.pipeline import BLOCK_ROWS, LatentDiffusion
 from models.samplers import trajectory
 
@@ -70,7 +69,7 @@ def measure(
         ValueError: a step is not finite.
     """
     backend.prepare()
-    given, pace, decode_pace = _Given.of(model, slots), Pace(), Pace()
+    given, pace, decode_pace = _Given.of(model, slots, backend), Pace(), Pace()
 
     def step(size: int, shift: int, *, rows: int) -> Tensor:
         made = _step(backend, slots, given, size, shift, rows, pace, clock)
@@ -120,7 +119,7 @@ class _Given:
     conditioning: Conditioning  # on the device
 
     @classmethod
-    def of(cls, model: LatentDiffusion, slots: Slots) -> "_Given":
+    def of(cls, model: LatentDiffusion, slots: Slots, backend: Backend) -> "_Given":
         draw, total = torch.Generator().manual_seed(0), slots.waste - 1
         x = torch.randn(slots.x[:total].shape, generator=draw)
         way = trajectory(model.schedule, model.schedule.sampler, model.schedule.num_train_timesteps)
@@ -129,20 +128,12 @@ class _Given:
             x.to(slots.x.device),
             way.timesteps[places].float(),
             way.coefficients[places].float(),
-            conditionings(model, total),
+            model.denoiser.examples(total, model.size_of(backend.shape)),
         )
 
     def fill(self, slots: Slots) -> None:
         """Put every row into its slot."""
         slots.fill(torch.arange(len(self.x), device=self.x.device), self.x, self.conditioning)
-
-
-def conditionings(model: LatentDiffusion, count: int) -> Conditioning:
-    """Both sides of what the network reads for one class after the other, on the device."""
-    classes = len(model.classes.names)
-    conditions = [Condition(k % classes if classes else None) for k in range(count)]
-    sides = [model.denoiser.gather(conditions, side) for side in (0, 1)]
-    return tuple(torch.stack(both, dim=1) for both in zip(*sides, strict=True))
 
 
 def run(

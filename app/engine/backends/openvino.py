@@ -103,8 +103,7 @@ class OpenVino:
         self._waiting = ThreadPoolExecutor(self._most_parts)  # its threads only wait
         self._unet = _Network(build, _HINTS[dtype])
         latents = torch.zeros(_EXAMPLE_ROWS, *self.shape)
-        vae_dtype = torch.float32 if model.vae.config.force_upcast else dtype
-        self._vae = _Network(convert(_Decoder(model), (latents,)), _HINTS[vae_dtype])
+        self._vae = _Network(convert(_Decoder(model), (latents,)), _HINTS[dtype])
 
     def _unet_graphs(self) -> tuple[Callable[[int], ov.Model], int]:
         """What makes the UNet's graph for a number of rows, and how much larger it is than weights.

@@ -5,7 +5,7 @@ import time
 import torch
 
 from app.engine.backends.base import Backend, Slots
-from app.engine.backends.measure import Clock, Measured, conditionings, decode, run
+from app.engine.backends.measure import Clock, Measured, decode, run
 from app.engine.costs import Costs
 from models.pipeline import BLOCK_ROWS, LatentDiffusion
 from models.preview import LatentPreview
@@ -33,7 +33,8 @@ def fit_preview(
     places = torch.arange(count)
     begun = torch.stack([model.start(seed, backend.shape)[0] for seed in range(count)])
     device = slots.x.device
-    slots.fill(places.to(device), way.noise * begun.to(device), conditionings(model, count))
+    examples = model.denoiser.examples(count, model.size_of(backend.shape))
+    slots.fill(places.to(device), way.noise * begun.to(device), examples)
     for t, coefficients in zip(way.timesteps, way.coefficients.float(), strict=True):
         for some in places.split(size):
             rows = len(some)

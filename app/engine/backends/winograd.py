@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as op
 from torch import nn
 
+from models.backbone import UNetBackbone
 from models.unet import UNet2D
 
 Array = NDArray[np.float64]
@@ -111,8 +112,10 @@ class Winograd:
             so many that those transformed, four times the size, would be the bottleneck.
     """
 
-    def __init__(self, unet: UNet2D, latent_size: tuple[int, int]) -> None:
+    def __init__(self, unet: UNetBackbone, latent_size: tuple[int, int]) -> None:
         config, (size, width) = unet.config, latent_size
+        if not isinstance(unet, UNet2D):
+            raise ValueError(f"{config.class_name} has transformers, which this form has not")
         if config.resnet_time_scale_shift != "default" or config.center_input_sample:
             raise ValueError("scale_shift and center_input_sample are not supported in this form")
         if size != width or size % 2 ** (len(config.block_out_channels) - 1):

@@ -26,7 +26,7 @@ router = Router(tags=["generate"])
 
 @router.post("/generate", **docs.GENERATE)
 async def generate(request: Request) -> Response:
-    """Draw `n` images of a class. The same request gives the same pixels every time.
+    """Draw `n` images of a prompt or a class. The same request gives the same pixels every time.
 
     A body with `inputs` is read as Hugging Face's clients write it.
     """

@@ -129,7 +129,7 @@ async def create_image(request: Request) -> Response:
     generation = studio.generation(wanted.to_request(studio))
     params = generation.params
     headers = {"X-Seed": str(params.seed)}
-    warn(headers, wanted.cautions)
+    warn(headers, wanted.cautions(_size(params)))
     if wanted.stream:
         return await EventStream.begin(_narrate(generation, wanted), headers)
     addresses = _addresses(request, generation, wanted) if wanted.linked else []

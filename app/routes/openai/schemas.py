@@ -110,12 +110,13 @@ class ImageRequest(Fields):
         asked = self.response_format
         return asked == "url" if asked else (self.model or "").startswith(_LINKED)
 
-    @property
-    def cautions(self) -> tuple[str, ...]:
-        """What to tell of fields that ask for what is not made here."""
+    def cautions(self, size: str) -> list[str]:
+        """What to tell of fields that ask for what is not made here, where this size is made."""
         asked = {"quality": self.quality, "background": self.background, "style": self.style}
-        given = [name for name, value in asked.items() if value not in (None, "auto")]
-        return tuple(f"{name}: ignored" for name in given)
+        told = [f"{name}: ignored" for name, value in asked.items() if value not in (None, "auto")]
+        if self.size not in (None, "auto", size):
+            told.append(f"size: ignored; it is {size}")
+        return told
 
     @property
     def kind(self) -> KindName:
