@@ -30,7 +30,7 @@ BOTH = pytest.mark.parametrize("model", MODELS)
 @pytest.fixture(scope="module")
 def stable_url(stable_folder: Callable[[str], Path]) -> Iterator[str]:
     models = ",".join(f"{name}={stable_folder(shape)}" for name, shape in MODELS.items())
-    with live.serving(models=models, backend="eager", slots=2, rows=4) as (url, _):
+    with live.serving(models=models, slots=2, rows=4) as (url, _):
         yield url
 
 
