@@ -47,6 +47,7 @@ from models.sizes import MAX_SIDE, Sizes
 from models.text.clip import CLIPTextEncoder
 from models.text.config import CLIPTextConfig
 from models.text.prompts import PromptEncoder, Reader
+from models.tiles import tile_side
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
 from models.weight_files import WEIGHTS, read_weights
@@ -241,7 +242,7 @@ def _check_latents(unet: UNetConfig, vae: AutoencoderKLConfig) -> None:
     if unet.sample_size is None:
         raise ValueError("sample_size is missing")
     if vae.mid_block_add_attention:
-        check_positions(unet.sample_size, math.prod(unet.latent_size))
+        check_positions(unet.sample_size, min(math.prod(unet.latent_size), tile_side(vae) ** 2))
     if (side := max(unet.latent_size) * vae.downscale) > MAX_SIDE:
         raise ValueError(
             f"sample_size is {unet.sample_size}, which makes images with a side of {side} pixels; "
@@ -282,7 +283,7 @@ def _sizes(unet: UNetConfig, vae: AutoencoderKLConfig, sides: tuple[int, int] | 
     for level in unet.attending[:1]:
         check_positions(f"up to {largest}", largest**2 // 4**level)
     if vae.mid_block_add_attention:
-        check_positions(f"up to {largest}", largest**2)
+        check_positions(f"up to {largest}", min(largest, tile_side(vae)) ** 2)
     return Sizes(width, height, step=step, least=least, most=most)
 
 
@@ -292,7 +293,8 @@ def _sizes_of_texts(unet: UNetConfig, vae: AutoencoderKLConfig, step: int) -> Si
     least = -(-min(height, width) // (2 * step)) * step
     most = min(2 * max(height, width), MAX_SIDE) // step * step
     positions = [4**level * MAX_POSITIONS for level in unet.attending[:1]]
-    positions += [MAX_POSITIONS] if vae.mid_block_add_attention else []
+    if vae.mid_block_add_attention and tile_side(vae) ** 2 > MAX_POSITIONS:  # of a tile
+        positions.append(MAX_POSITIONS)
     pixels = min([*(count * vae.downscale**2 for count in positions), most**2])
     return Sizes(width, height, step=step, least=least, most=most, pixels=pixels)
 

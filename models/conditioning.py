@@ -90,6 +90,10 @@ class Prompts:
         """Whether guidance has something to lead away from: there is a negative prompt always."""
         return True
 
+    def scale(self, asked: float) -> float:
+        """The guidance scale that is meant: up to 1 is none, as diffusers' pipelines take it."""
+        return max(asked, 1.0)
+
     def guidable(self, condition: Condition) -> bool:
         """Whether guidance changes anything: it always leads away from some negative prompt."""
         return condition.prompt is not None
@@ -165,6 +169,10 @@ class Classes:
     def guides(self) -> bool:
         """Whether guidance has something to lead away from: the null class."""
         return self.null is not None
+
+    def scale(self, asked: float) -> float:
+        """The guidance scale that is meant: 1 is none, and 0 draws no class."""
+        return asked
 
     def guidable(self, condition: Condition) -> bool:
         """Whether guidance changes anything: there is a class, and a null class to lead from."""

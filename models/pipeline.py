@@ -193,7 +193,8 @@ class LatentDiffusion:
                 sampler: one of `schedule.samplers`; the model's own.
                 spacing: how noise levels are placed, one of the sampler's `spacings`; the model's
                     own, where the sampler takes it.
-                guidance_scale: 1 is none, 0 draws no class; up to a million; the model's own.
+                guidance_scale: 1 is none, 0 draws no class (and is none for a prompt); up to a
+                    million; the model's own.
                 guidance_interval: the part of the way that is guided, as fractions of the
                     evaluations: evaluation i of E is if begin <= i / E < end; all of it. After
                     Kynkaanniemi et al. 2024, who bound the noise level where this bounds the step.
@@ -249,8 +250,9 @@ class LatentDiffusion:
         rows = len(conditions)
         own, null = (self.denoiser.gather(conditions, side, size) for side in (0, 1))
         both = tuple(torch.cat(sides) for sides in zip(own, null, strict=True))
-        scales = torch.full((rows,), sampling.guidance_scale, device=self.device)
-        guides = sampling.guidance_scale != 1 and self.takes.guides
+        scale = self.takes.scale(sampling.guidance_scale)
+        scales = torch.full((rows,), scale, device=self.device)
+        guides = scale != 1 and self.takes.guides
         history = x.new_zeros(rows, HISTORY, *shape) if way.remembers else None
         coefficients = way.coefficients.float().to(self.device)
         for i, t in enumerate(way.timesteps.tolist()):

@@ -61,9 +61,10 @@ class SamplingParams:
         """
         begin, end = self._guided
         scale, interval, condition = 1.0, (0.0, 1.0), info.takes.unguided(self.condition)
-        if info.takes.guidable(self.condition) and begin < end:
+        asked = info.takes.scale(self.guidance_scale)
+        if info.takes.guidable(self.condition) and asked != 1 and begin < end:
             total, condition = self.evaluations, self.condition
-            scale, interval = self.guidance_scale, (begin / total, end / total)
+            scale, interval = asked, (begin / total, end / total)
         eta = self.eta if SAMPLERS[self.sampler].eta else 0.0
         return replace(
             self, condition=condition, guidance_scale=scale, guidance_interval=interval, eta=eta

@@ -11,12 +11,12 @@ from models.memory import BLOCK_ROWS
 from models.pipeline import LatentDiffusion
 
 MIB, GIB = 1 << 20, 1 << 30
-DIGITS = 109 * MIB, 3 * MIB  # ten times the UNet's weights, and the VAE's
+DIGITS = 109 * MIB, 72 * MIB  # a graph of the UNet and as much for its source; the decoder's
 
 
 def test_less_memory_is_fewer_graphs_and_never_more_than_fit() -> None:
     rooms = [8192, 2048, 1100, 900, 700, 620, 560, 520, 430]
-    sets = [fitting(*DIGITS, room * MIB) for room in rooms]
+    sets = [fitting(*DIGITS, room * MIB, source=DIGITS[0]) for room in rooms]
     assert [len(buckets) for buckets in sets] == sorted(map(len, sets), reverse=True)
     assert len(sets[0]) == 7
     assert sets[-1] == (BLOCK_ROWS,)
@@ -27,13 +27,16 @@ def test_less_memory_is_fewer_graphs_and_never_more_than_fit() -> None:
 
 def test_what_fits_nowhere_is_told_with_both_figures() -> None:
     with pytest.raises(TooLittleMemory, match=r"needs 418 MiB .*; 300 MiB are free"):
-        fitting(*DIGITS, 300 * MIB)
+        fitting(*DIGITS, 300 * MIB, source=DIGITS[0])
 
 
 def test_a_large_model_has_few_graphs_however_much_memory_there_is() -> None:
-    assert fitting(3 * GIB, GIB // 4, 100 * GIB) == (4, 16)
-    assert fitting(3 * GIB, GIB // 4, None) == (4, 16)
-    assert fitting(3 * GIB, GIB // 4, 15 * GIB) == (16,)
+    assert fitting(3 * GIB, GIB, 100 * GIB) == (4, 16)
+    assert fitting(3 * GIB, GIB, None) == (4, 16)
+    assert fitting(3 * GIB, GIB, 6 * GIB) == (16,)
+    row = GIB // 3  # of maps
+    assert fitting(3 * GIB, GIB, 100 * GIB, row) == (1, 2)
+    assert fitting(3 * GIB, GIB, 6 * GIB, row) == (2,)
 
 
 def test_where_openvino_does_not_fit_auto_takes_what_does_and_says_so(

@@ -46,15 +46,17 @@ _EXAMPLE_SIDE = 8  # of latents that networks are traced with: eager PyTorch is 
 _TIMESTEPS = 4096  # whose embeddings are kept: 1 KiB each, for the shipped model
 _ROWS_A_PART = 4  # with fewer rows per core, all cores together are faster
 # Sets of buckets, the best first. The kernels for one row round otherwise, so that none has one.
-# The last are for networks whose maps are so large that sixteen rows are more than is useful.
-_BUCKETS = ((2, 4, 8, 16, 24, 32, 48), (4, 16, 32), (4, 16), (16,), (2, 4), (2,))
+# The last are for networks whose maps are so large that one image keeps every core busy: what has
+# no guidance has one row, and then the kernels for one row may round as others do.
+_BUCKETS = ((2, 4, 8, 16, 24, 32, 48), (4, 16, 32), (4, 16), (16,), (1, 2), (2,))
 _ENOUGH = 4 << 30  # bytes of maps in a batch; with more it only takes longer
 _HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _DECODE_BUCKETS = (1, 2, 4)
-# What they take, as measured on the shipped model and rounded up. Every shape packs weights anew.
+# What they take, as measured on the shipped model and, of the plain graph, on Stable Diffusion 1.5,
+# and rounded up. Every shape packs weights anew; the plain graph's own are those of PyTorch.
 _MOST_BYTES, _FEW = 4 << 30, 2  # of the UNet's graphs, where there are more than a few
 _LIBRARY = 64 << 20
-_WINOGRAD_COPIES, _DECODER_COPIES = 10, 8
+_WINOGRAD_COPIES, _DECODER_GRAPH = 10, 21 << 20
 _SPARE = 64 << 20  # left for what grows while it serves
 
 
@@ -94,14 +96,18 @@ class OpenVino:
         self._running: dict[int, Future[Tensor]] = {}  # by part: what was begun there last
         self._times = _Times(model.denoiser)
         build, copies = self._unet_graphs()
-        self.buckets: tuple[int, ...] = fitting(
-            _bytes(model.unet) * copies,
-            _bytes(model.vae),
-            room,
-            denoising(model.unet.config, self.shape[1:]),
-        )
         each = decoding(model.vae.config, math.prod(self.shape[1:]))
         self.decode_buckets = useful(_DECODE_BUCKETS, each, _ENOUGH)
+        a_shape, weights = (
+            _bytes(network) * dtype.itemsize // 4 for network in (model.unet, model.vae)
+        )
+        self.buckets: tuple[int, ...] = fitting(
+            a_shape * copies,
+            len(self.decode_buckets) * (weights + _DECODER_GRAPH) + self.decode_buckets[-1] * each,
+            room,
+            denoising(model.unet.config, self.shape[1:]),
+            source=a_shape * copies if copies > 1 else 0,
+        )
         self._most_parts = max(map(self.parts, self.buckets))
         self._waiting = ThreadPoolExecutor(self._most_parts)  # its threads only wait
         self._unet = _Network(build, _HINTS[dtype])
@@ -236,22 +242,25 @@ class OpenVino:
         return self._running[part]
 
 
-def fitting(a_shape: int, decoder: int, room: int | None, each: int = 0) -> tuple[int, ...]:
+def fitting(
+    a_shape: int, decoders: int, room: int | None, each: int = 0, *, source: int = 0
+) -> tuple[int, ...]:
     """The buckets whose graphs fit into `room` bytes, or into what is sensible.
 
     Args:
-        a_shape: bytes that a graph of the UNet holds; as many again are its source.
-        decoder: bytes of the VAE's weights.
+        a_shape: bytes that a graph of the UNet holds.
+        decoders: bytes that all graphs of the decoder hold, and its maps.
         room: bytes of memory.
         each: bytes of one row's maps; where sixteen are more than is useful, there are few buckets.
+        source: bytes of what the UNet's graphs are made from.
 
     Raises:
         TooLittleMemory: none do.
     """
-    fixed = _LIBRARY + _SPARE + decoder * _DECODER_COPIES * len(_DECODE_BUCKETS)
+    fixed = _LIBRARY + _SPARE + source + decoders
     allowed = [buckets for buckets in _BUCKETS if buckets[-1] * each <= _ENOUGH]
     for buckets in allowed or _BUCKETS[-1:]:
-        held = a_shape * (len(buckets) + 1) + each * buckets[-1]
+        held = a_shape * len(buckets) + each * buckets[-1]
         sensible = held <= _MOST_BYTES or len(buckets) <= _FEW
         if sensible and (room is None or fixed + held <= room):
             return buckets
