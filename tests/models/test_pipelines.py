@@ -148,7 +148,7 @@ def test_other_sizes(name: str, size: tuple[int, int], both: Opened) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scale", [1.0, 1.5, 9.0])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1.5, 9.0])
 @pytest.mark.parametrize("name", DRAWN)
 def test_guidance(name: str, scale: float, both: Opened) -> None:
     compare(both(name), PROMPTS[:2], guidance_scale=scale)
