@@ -53,7 +53,7 @@ def main(
     """Measure both parts, or the one asked for, and write stable_diffusion.md."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # stops servers too
     if quick:
-        seconds, warmup, rounds, images = 5.0, 2.0, 1, 1
+        seconds, warmup, rounds, images = 10.0, 2.0, 1, 1
     facts, began = about(seconds, rounds, quick), time.monotonic()
     work.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -77,6 +77,7 @@ def about(seconds: float, rounds: int, quick: bool) -> dict[str, str]:
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "processor": f"{processor()}, {os.cpu_count()} cores",
+        **call("benchmarks.stable_diffusion.machine"),
         "Python": platform.python_version(),
         **{name: installed(name) for name in _PACKAGES},
         "each measurement under load": f"{seconds:g} s, {rounds} rounds",

@@ -110,9 +110,11 @@ def steady(samples: Sequence[Sample], warmup: float, seconds: float) -> float:
 
 
 def figures(run: Run, ran: float | None) -> Served:
-    """Reduce a run to what was answered within the window."""
+    """Reduce a run to what was answered within the window; raises if nothing was."""
     finished = [answer for answer in run.answers if 0 < answer.ended <= run.window]
     done, elapsed = good(finished), between_answers(run)
+    if not done:
+        raise click.ClickException("no picture came within the window: it is to be longer")
     waited = [answer.seconds for answer in done]
     return Served(
         images=len(done) / elapsed,
