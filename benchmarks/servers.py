@@ -135,7 +135,7 @@ def call(module: str, *arguments: str) -> Any:
     with group(("-m", module, *arguments), {}, stdout=subprocess.PIPE) as process:
         printed, _ = process.communicate()
     if process.returncode:
-        raise click.ClickException(f"{module} {arguments[0]} failed")
+        raise click.ClickException(f"{' '.join((module, *arguments[:1]))} failed")
     return json.loads(printed)
 
 

@@ -3,10 +3,12 @@
 import json
 import statistics
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
 import click
 
@@ -73,23 +75,30 @@ def bare(folder: Path, dtype: str, arguments: dict[str, float]) -> tuple[float, 
 
 def under_load(name: str, one: Running, side: int, arguments: dict[str, float]) -> Served:
     """A closed loop of prompts, and beside it what our engine counts."""
-    with ThreadPoolExecutor(1) as pool:
-        sent = pool.submit(
-            send, one.url, "closed", clients=CLIENTS, prompts=True, side=side, **arguments
-        )
-        samples = watched(one, sent) if name == OURS else []
-        run = sent.result()
+    samples: list[Sample] = []
+    with counting(one, samples) if name == OURS else nullcontext():
+        run = send(one.url, "closed", clients=CLIENTS, prompts=True, side=side, **arguments)
     window = arguments["warmup"], arguments["seconds"]
     return figures(run, steady(samples, *window) if samples else None)
 
 
-def watched(one: Running, sent: "Future[Run]") -> list[Sample]:
-    """The engine's count of rows while requests are sent."""
-    samples = []
-    while not sent.done():
-        samples.append((time.perf_counter(), int(engine(one)["rows"])))
-        time.sleep(_POLL)
-    return samples
+@contextmanager
+def counting(one: Running, samples: list[Sample]) -> Iterator[None]:
+    """Meanwhile, add the engine's count of rows to `samples` again and again."""
+    enough = Event()
+
+    def count() -> None:
+        while not enough.is_set():
+            samples.append((time.perf_counter(), int(engine(one)["rows"])))
+            enough.wait(_POLL)
+
+    with ThreadPoolExecutor(1) as pool:
+        counted = pool.submit(count)
+        try:
+            yield
+        finally:
+            enough.set()
+        counted.result()  # raises what it raised
 
 
 def steady(samples: Sequence[Sample], warmup: float, seconds: float) -> float:
@@ -101,9 +110,11 @@ def steady(samples: Sequence[Sample], warmup: float, seconds: float) -> float:
 
 
 def figures(run: Run, ran: float | None) -> Served:
-    """Reduce a run to what was answered within the window."""
+    """Reduce a run to what was answered within the window; raises if nothing was."""
     finished = [answer for answer in run.answers if 0 < answer.ended <= run.window]
     done, elapsed = good(finished), between_answers(run)
+    if not done:
+        raise click.ClickException("no picture came within the window: it is to be longer")
     waited = [answer.seconds for answer in done]
     return Served(
         images=len(done) / elapsed,
