@@ -3,7 +3,6 @@
 import functools
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from models.pipeline import LatentDiffusion
 from models.samplers import trajectory
 from models.sampling import SAMPLERS
 from tests import stable
-from tests.stable import DRAWN, NEGATIVE, PROMPTS, SIDE
+from tests.stable import DRAWN, NEGATIVE, PROMPTS, PUBLISHED_SIDE, SIDE
 
 Pixels = "np.ndarray[Any, Any]"
 Opened = Callable[[str], tuple[LatentDiffusion, Any]]
@@ -224,41 +223,28 @@ def test_a_distilled_network_draws_as_in_diffusers(both: Opened) -> None:
     check_pictures(compare(both("LCM"), negative=None, guidance_scale=8.5))
 
 
-LEAST = {"1.5": 256, "2.1": 384, "SDXL": 512}  # pixels of a side, where the own size is twice that
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
 def test_one_file_draws_the_bits_of_its_folder(
     name: str, stable_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """Whose scheduler and own size are as published, which is what is assumed of a file."""
-    side = LEAST[name]
-    folder = Path(shutil.copytree(stable_folder(name), tmp_path / name, copy_function=os.link))
-    config = json.loads((folder / "unet/config.json").read_text())
-    replace(folder / "unet/config.json", config | {"sample_size": 2 * side // 8})
-    scheduler = stable.SHAPES[name].scheduler_file
-    replace(folder / "scheduler/scheduler_config.json", scheduler)
-    path = stable.save_file(name, tmp_path / "one.safetensors")
-    file, other = (LatentDiffusion.open(place, block_rows=2) for place in (path, folder))
-    assert file.image_size == other.image_size == (2 * side, 2 * side)
+    """At the least size there is: half of the own one."""
+    folder = stable.as_published(name, stable_folder(name), tmp_path / name)
+    path, side = stable.save_file(name, tmp_path / "one.safetensors"), PUBLISHED_SIDE[name]
+    file, other = (LatentDiffusion.open(place, block_rows=1) for place in (path, folder))
+    assert file.image_size == other.image_size == (side, side)
+    assert file.guidance_scale == other.guidance_scale
     for sampler in SAMPLERS:
         made = trajectory(file.schedule, sampler, 7), trajectory(other.schedule, sampler, 7)
         assert torch.equal(made[0].timesteps, made[1].timesteps), sampler
         assert torch.equal(made[0].coefficients, made[1].coefficients), sampler
-    how: dict[str, Any] = {"steps": 2, "guidance_scale": 4.0, "width": side, "height": side}
+    how: dict[str, Any] = {"steps": 1, "width": side // 2, "height": side // 2}
     for negative in ("", NEGATIVE):
         pair = (
             drawn(each, PROMPTS[2:3], SEEDS[:1], negative_prompt=negative, **how)
             for each in (file, other)
         )
         assert np.array_equal(*pair)
-
-
-def replace(path: Path, values: dict[str, Any]) -> None:
-    """Write another file where there was a link to one."""
-    path.unlink()
-    path.write_text(json.dumps(values))
 
 
 def test_an_inpainting_network_is_refused(stable_folder: Callable[[str], Path]) -> None:
