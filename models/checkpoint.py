@@ -31,7 +31,14 @@ from models.config import (
 from models.files import CheckpointError as CheckpointError  # what opening raises
 from models.files import write_json
 from models.index import INDEX, ModelIndex
-from models.memory import MAX_PARAMETERS, activations, available, check_room, parameters
+from models.memory import (
+    MAX_PARAMETERS,
+    activations,
+    available,
+    check_room,
+    parameters,
+    plain_rows,
+)
 from models.parts import CONFIG, SCHEDULE, Part, Parts, TextPart
 from models.sampling import Prediction
 from models.schedule import alpha_bars
@@ -78,7 +85,7 @@ def open_checkpoint(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-    rows: int = 1,
+    rows: int | None = 1,
     prediction: Prediction | None = None,
 ) -> Checkpoint:
     """Open and check a whole model: configurations first, then memory, then weights.
@@ -86,7 +93,7 @@ def open_checkpoint(
     Args:
         place: a model folder, or a `.safetensors` file.
         device, dtype: of the networks.
-        rows: images at once that memory must be there for.
+        rows: images at once that memory must be there for; those of the plain loop if None.
         prediction: what the UNet of a file predicts, where its user knows better than the file.
 
     Raises:
@@ -115,7 +122,7 @@ def open_checkpoint(
     vae_dtype = decoder_dtype(vae_config, dtype)
     held = sum(parameters(network) for network in (unet, *encoders))
     weights = parameters(vae) * vae_dtype.itemsize + held * dtype.itemsize
-    work = activations(unet_config, vae_config, rows)
+    work = activations(unet_config, vae_config, rows or plain_rows(unet_config, vae_config))
     check_room(parts.unet.source, weights, work, available(torch.device(device)))
     readers = [
         Reader(text.tokenizer(), encoder)

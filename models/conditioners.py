@@ -4,6 +4,7 @@ A conditioning has two sides: what was asked for, and what classifier-free guida
 """
 
 from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import torch
@@ -18,10 +19,16 @@ Conditioning = tuple[Tensor, ...]
 Size = tuple[int, int]  # (width, height) of an image in pixels
 
 _CACHE_BYTES = 128 << 20  # of texts that were encoded; one of SDXL takes 0.6 MiB
+_KEPT = 2  # texts that are remembered in any case
+
+_Text = tuple[str, int]  # and its `clip_skip`
 
 
 class Conditioner(Protocol):
     """Makes conditionings for one UNet."""
+
+    def expect(self, condition: Condition) -> None:
+        """Begin what `encode` will have to do, if that can go on beside other work."""
 
     def encode(self, condition: Condition, size: Size) -> tuple[Conditioning, Cut]:
         """Both sides, each tensor (2, ...), and how many tokens of the prompts did not fit."""
@@ -38,6 +45,9 @@ class ByClass:
 
     def __init__(self, classes: Classes, *, labelled: bool) -> None:
         self._classes, self._labelled = classes, labelled
+
+    def expect(self, condition: Condition) -> None:
+        """Nothing takes long."""
 
     def encode(self, condition: Condition, _size: Size) -> tuple[Conditioning, Cut]:
         """On the CPU."""
@@ -60,23 +70,31 @@ class ByClass:
 class ByPrompt:
     """Texts, encoded, and SDXL's added condition; on the UNet's device and of its type.
 
-    A text is encoded once, as long as there is room to remember it. diffusers gives negative
-    prompts no `clip_skip`. `zeros` says that an absent negative prompt is zeros, as in SDXL.
+    A text is encoded once, as long as there is room to remember it; on the CPU beside the ticks, in
+    a thread of its own. diffusers gives negative prompts no `clip_skip`. `zeros` says that an
+    absent negative prompt is zeros, as in SDXL.
     """
 
     _EXAMPLES = 4  # encoding a text takes a CPU a few tenths of a second
 
     def __init__(self, unet: UNet2DCondition, reader: PromptEncoder, *, zeros: bool) -> None:
         self._unet, self._reader, self._zeros = unet, reader, zeros
-        self._known: OrderedDict[tuple[str, int], Encoded] = OrderedDict()
-        self._bytes = 0  # of these
+        self._known: OrderedDict[_Text, Future[Encoded]] = OrderedDict()
+        self._each = _bytes(reader.zeros())
+        # Not beside a GPU's ticks: nothing may allocate while a graph is captured.
+        self._beside = next(unet.parameters()).device.type == "cpu"
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="texts")
+
+    def expect(self, condition: Condition) -> None:
+        """Begin to encode both texts."""
+        if self._beside:
+            for text in self._texts(condition):
+                self._begun(text)
 
     def encode(self, condition: Condition, size: Size) -> tuple[Conditioning, Cut]:
         """Of the prompt, and of the negative one."""
-        prompt = condition.prompt or Prompt("")
-        own = self._text(prompt.text, prompt.clip_skip)
-        absent = self._zeros and not prompt.negative
-        null = self._reader.zeros() if absent else self._text(prompt.negative, 0)
+        own, *others = [self._begun(text).result() for text in self._texts(condition)]
+        null = others[0] if others else self._reader.zeros()
         context = torch.cat([own.context, null.context])
         cut = own.cut[0], null.cut[0]
         if own.pooled is None or null.pooled is None:
@@ -103,17 +121,28 @@ class ByPrompt:
         numbers = pooled.new_tensor([height, width, 0, 0, height, width], dtype=torch.float32)
         return self._unet.added(pooled, numbers.expand(len(pooled), -1))
 
-    def _text(self, text: str, clip_skip: int) -> Encoded:
-        """One text, (1, tokens, dim): as it was made before, if that is known."""
-        key = text, clip_skip
-        if key not in self._known:
-            made = self._known[key] = self._reader.encode([text], clip_skip)
-            self._bytes += _bytes(made)
-            while self._bytes > _CACHE_BYTES and len(self._known) > 1:
-                _, dropped = self._known.popitem(last=False)
-                self._bytes -= _bytes(dropped)
-        self._known.move_to_end(key)
-        return self._known[key]
+    def _texts(self, condition: Condition) -> list[_Text]:
+        """The prompt, and the negative one unless it is zeros; each with its `clip_skip`."""
+        prompt = condition.prompt or Prompt("")
+        own = prompt.text, prompt.clip_skip
+        return [own] if self._zeros and not prompt.negative else [own, (prompt.negative, 0)]
+
+    def _begun(self, text: _Text) -> "Future[Encoded]":
+        """One text, (1, tokens, dim), as it is known or will be; one that failed is tried again."""
+        known = self._known.get(text)
+        if known is None or (known.done() and known.exception()):
+            self._known[text] = self._encoding(text)
+            while len(self._known) * self._each > _CACHE_BYTES and len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+        self._known.move_to_end(text)
+        return self._known[text]
+
+    def _encoding(self, text: _Text) -> "Future[Encoded]":
+        if self._beside:
+            return self._thread.submit(self._reader.encode, [text[0]], text[1])
+        made = Future[Encoded]()
+        made.set_result(self._reader.encode([text[0]], text[1]))
+        return made
 
 
 def _bytes(encoded: Encoded) -> int:

@@ -41,6 +41,10 @@ class Denoiser:
         assert isinstance(unet, UNet2D)
         return cls(unet, ByClass(classes, labelled=unet.class_embedding is not None))
 
+    def expect(self, condition: Condition) -> None:
+        """Begin what `encode` will have to do, if that can go on beside other work."""
+        self._conditioner.expect(condition)
+
     def encode(self, condition: Condition, size: Size) -> tuple[Conditioning, Cut]:
         """Both sides of a condition, each tensor (2, ...), as `blank` has room for; what was cut.
 

@@ -10,6 +10,7 @@ from torch import nn
 from models.config import AutoencoderKLConfig, UNet2DConditionConfig, UNetConfig
 from models.files import CheckpointError
 from models.machine import free_memory
+from models.tiles import tile_side, whole
 
 MAX_PARAMETERS = 10_000_000_000  # of one network; SDXL's UNet has 2.6 of these billions
 _BYTES = 4  # activations are counted in float32, whatever the weights are
@@ -18,6 +19,10 @@ _ATTENTION_MAPS = 11  # at once: input, norm, queries, keys, values, copies of t
 # wide each. That is 19; a heap loses up to as much again between maps of so different sizes.
 _TRANSFORMER_MAPS = 38
 _TOKENS = 77  # of a text
+_BLOCK_BYTES = 1 << 30
+# Rows of a block of the plain loop, as in the service; a larger block is faster for many images,
+# with other last bits.
+BLOCK_ROWS = 16
 
 
 def parameters(network: nn.Module) -> int:
@@ -46,6 +51,15 @@ def activations(
     return rows * max(denoising(unet, latent_size), decoding(vae, area), fit)
 
 
+def plain_rows(unet: UNetConfig, vae: AutoencoderKLConfig) -> int:
+    """Rows of the blocks that the plain loop runs networks on, unless it is told otherwise.
+
+    `BLOCK_ROWS`, or fewer where their maps would take too much memory and time.
+    """
+    each = activations(unet, vae, 1)
+    return next((rows for rows in (BLOCK_ROWS, 8, 4, 2) if rows * each <= _BLOCK_BYTES), 1)
+
+
 def denoising(unet: UNetConfig, latent_size: tuple[int, int] | None = None) -> int:
     """Bytes of the maps that the UNet has at once for one row, as `activations` counts them.
 
@@ -71,15 +85,20 @@ def denoising(unet: UNetConfig, latent_size: tuple[int, int] | None = None) -> i
 
 
 def decoding(vae: AutoencoderKLConfig, area: int) -> int:
-    """Bytes of the maps that the decoder has at once for a latent of `area` positions."""
-    last = len(vae.block_out_channels) - 1
-    return _BYTES * _values(
+    """Bytes of the maps that the decoder has at once for a latent of `area` positions.
+
+    Of a large latent, those of one tile; beside it are two rows of tiles, and the image twice.
+    """
+    last, side = len(vae.block_out_channels) - 1, tile_side(vae)
+    image = 0 if whole(area, side) else 4 * vae.out_channels * area * vae.downscale**2
+    maps = _values(
         vae.block_out_channels,
-        area * vae.downscale**2,
+        min(area, side**2) * vae.downscale**2,
         stages=vae.layers_per_block + 1,
         inputs=[4 * max(vae.block_out_channels[i : i + 2]) for i in range(last + 1)],
         attending={last: _ATTENTION_MAPS} if vae.mid_block_add_attention else {},
     )
+    return _BYTES * (maps + image)
 
 
 def _values(

@@ -20,6 +20,7 @@ from models.conditioners import Conditioning, Size
 from models.conditioning import MAX_PROMPT, Classes, Condition, Prompt, Prompts
 from models.denoiser import Denoiser
 from models.library import find
+from models.memory import plain_rows
 from models.precision import set_precision
 from models.samplers import HISTORY, guide, step, trajectory
 from models.sampling import Prediction
@@ -28,7 +29,6 @@ from models.text.prompts import PromptEncoder
 # Kernels choose their summation order by the shape of the batch, so a row's last bits depend on how
 # many rows ride with it. UNet and decoder always run on blocks of exactly `block_rows` rows, short
 # ones filled up: one shape, one order, the same bits (docs/decisions.md has what was measured).
-BLOCK_ROWS = 16  # as in the service; a larger block is faster for many images, with other last bits
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -36,12 +36,15 @@ class LatentDiffusion:
     """A VAE, a UNet and a noise schedule, on one device."""
 
     def __init__(
-        self, checkpoint: Checkpoint, block_rows: int = BLOCK_ROWS, *, tf32: bool = False
+        self, checkpoint: Checkpoint, block_rows: int | None = None, *, tf32: bool = False
     ) -> None:
         """Run networks on blocks of `block_rows` rows; raises `ValueError` below 1.
 
-        `tf32` says what `set_precision` was told.
+        If absent, there are as many as `models.memory.plain_rows` says. `tf32` says what
+        `set_precision` was told.
         """
+        if block_rows is None:
+            block_rows = plain_rows(checkpoint.unet.config, checkpoint.vae.config)
         if block_rows < 1:
             raise ValueError(f"block_rows is {block_rows}; allowed: from 1")
         self.vae, self.unet = checkpoint.vae, checkpoint.unet
@@ -64,7 +67,7 @@ class LatentDiffusion:
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         tf32: bool = False,
-        block_rows: int = BLOCK_ROWS,
+        block_rows: int | None = None,
         prediction: Prediction | None = None,
     ) -> Self:
         """Open a model. On a GPU, this sets the precision of the whole process; see `precision`.
@@ -75,7 +78,8 @@ class LatentDiffusion:
             device: `auto`, `cpu`, `cuda`, `cuda:1` ...; see `pick_device`.
             dtype: of the networks: one of `DTYPES`.
             tf32: multiply float32 with ten bits of mantissa, several times as fast; on a GPU only.
-            block_rows: rows that the networks are run on at once.
+            block_rows: rows that the networks are run on at once; 16 if absent, or fewer for large
+                networks.
             prediction: what the UNet of a file predicts, where you know better than the file.
 
         Raises:

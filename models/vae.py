@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.config import AutoencoderKLConfig
 from models.layers import Block, MidBlock, SelfAttention
+from models.tiles import decode_in_tiles, tile_side
 
 _EPS = 1e-6  # group norm, as diffusers fixes it for this network
 
@@ -124,15 +125,22 @@ class AutoencoderKL(nn.Module):
         )
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents (B, c, h, w) -> images, nominally in [-1, 1] and not clamped."""
+        """Scaled latents (B, c, h, w) -> images, nominally in [-1, 1] and not clamped.
+
+        Large ones are decoded in tiles; see models/tiles.py.
+        """
         shift, scale = self._affine(latents)
-        out: Tensor = self.decoder(self.post_quant_conv(latents / scale + shift))
-        return out
+        z, config = latents / scale + shift, self.config
+        return decode_in_tiles(self._decode, z, tile_side(config), config.downscale)
 
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """One training pass: the reconstruction and the posterior's KL, (B, C, H, W) and (B,)."""
         posterior = self.encode(images)
         return self.decode(posterior.sample(noise)), posterior.kl()
+
+    def _decode(self, z: Tensor) -> Tensor:
+        out: Tensor = self.decoder(self.post_quant_conv(z))
+        return out
 
     def _affine(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """(shift, scale) so that scaled = (raw - shift) * scale, each (1, C or 1, 1, 1).

@@ -89,8 +89,8 @@ class FakeRunner:
     Where it takes prompts, a token is a word, and images are grey by all that fixes their pixels.
 
     `gate` holds steps, `shutter` decodings. A seed in `poison` makes a step raise, one in `stuck`
-    hang; one in `blank` makes an image that is not finite; steps of more than `memory` rows run out
-    of it.
+    hang; one in `unable` does not begin; one in `blank` makes an image that is not finite; steps of
+    more than `memory` rows run out of it.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class FakeRunner:
         poison: Sequence[int] = (),
         blank: Sequence[int] = (),
         stuck: Sequence[int] = (),
+        unable: Sequence[int] = (),
         memory: int = 10**6,
     ) -> None:
         self.info, self.begun = info, 0.0
@@ -108,8 +109,9 @@ class FakeRunner:
         self.gate, self.shutter = Gate(), Gate()
         self.batches: list[list[int]] = []  # the seeds that rode each step
         self.started: list[int] = []  # seeds, in order
+        self.expected: list[int] = []  # seeds of requests, in order
         self._poison, self._blank, self.memory = set(poison), set(blank), memory
-        self._stuck = set(stuck)
+        self._stuck, self._unable = set(stuck), set(unable)
         self._pixels = 1
         self._steps: dict[int, int] = {}  # by slot, as the runner counts them
         self._wanted: list[tuple[Image, int]] = []
@@ -129,7 +131,12 @@ class FakeRunner:
         if self._pixels > self.largest:
             raise ValueError("fake: out of memory even for the smallest tick") from OutOfMemory()
 
+    def expect(self, params: SamplingParams) -> None:
+        self.expected.append(params.seed)
+
     def start(self, image: Image) -> None:
+        if seed_of(image) in self._unable:
+            raise OutOfMemory
         self._steps[image.slot] = 0
         self.started.append(seed_of(image))
         if prompts := self.info.prompts:

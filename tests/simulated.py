@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.engine.costs import Bucket, Costs
-from app.engine.job import Image, Request
+from app.engine.job import Image, Request, SamplingParams
 from app.engine.lane import Ended, Lane
 from app.engine.lanes import Lanes
 from app.engine.model_info import ModelInfo
@@ -71,6 +71,9 @@ class SimulatedRunner:
 
     def warm_up(self) -> None:
         self.device.now += 1.0
+
+    def expect(self, params: SamplingParams) -> None:
+        pass
 
     def start(self, image: Image) -> None:
         pass

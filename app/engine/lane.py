@@ -98,6 +98,7 @@ class Lane:
         rows = params.work / params.n
         long = is_long(self.costs, evaluations=params.evaluations, rows=rows)
         job = Job(job_id, request, long)
+        self.runner.expect(params)
         self.scheduler.submit(job)
         self._count_time()
         return job
@@ -118,8 +119,8 @@ class Lane:
 
         `alone` says that the device decodes nothing for another lane.
         """
-        for image in plan.admitted:
-            self.runner.start(image)
+        if unable := self._start(plan.admitted):
+            return unable
         if self.decoding or not alone:
             self._stopwatch.disturb()
         if plan.riding and (failed := self._step(plan)) is not None:
@@ -179,6 +180,21 @@ class Lane:
             costs=news,
         )
 
+    def _start(self, images: Sequence[Image]) -> list[Ended]:
+        """Let images begin; the requests that failed, after which another tick is to be planned."""
+        failed = []
+        for image in images:
+            if image.job.ended:
+                continue
+            try:
+                self.runner.start(image)
+            except DeviceLost:
+                raise
+            except Exception as error:
+                log.warning("request %s cannot begin: %s", _named([image]), one_line(error))
+                failed += self._fail(image.job, _reason(error))
+        return failed
+
     def _step(self, plan: Plan) -> list[Ended] | None:
         """Make a step of the chosen images; None if it was made, else the requests that failed."""
         asked = self._clock()
@@ -196,8 +212,7 @@ class Lane:
                 one_line(error),
             )
             job = self.scheduler.stumble(plan, memory=memory)
-            reason = "out of memory" if memory else type(error).__name__
-            return self._fail(job, reason) if job else []
+            return self._fail(job, _reason(error)) if job else []
         self.expected = self.costs.holding(plan.rows).seconds
         self._count(plan)
         self._learning.ran(plan.rows)
@@ -239,6 +254,11 @@ class Lane:
         for image, evaluation, pixels in self.runner.previewed(wait=wait):
             shown = Preview(image.index, evaluation, image.job.params.evaluations, pixels)
             self._sketched.setdefault(image.job.id, []).append(shown)
+
+
+def _reason(error: Exception) -> str:
+    """Why a request failed, as its client is told."""
+    return "out of memory" if isinstance(error, OutOfMemory) else type(error).__name__
 
 
 def _differ(ours: Costs, theirs: Costs) -> bool:

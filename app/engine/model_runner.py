@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol, Self
 
-from app.engine.job import Image
+from app.engine.job import Image, SamplingParams
 from app.engine.model_info import ModelInfo
 from app.engine.results import Pixels
 
@@ -20,8 +20,11 @@ class ModelRunner(Protocol):
     def warm_up(self) -> None:
         """Measure and check the device; raises `OutOfMemory`, or `ValueError` with the reason."""
 
+    def expect(self, params: SamplingParams) -> None:
+        """Begin what these images need before they start, if it can go on beside ticks."""
+
     def start(self, image: Image) -> None:
-        """Put an image's initial noise into its slot."""
+        """Put an image's initial noise into its slot, and what the network reads."""
 
     def step(self, images: Sequence[Image], rows: int) -> None:
         """Begin a step of these images, all or none, in a bucket of `rows`.

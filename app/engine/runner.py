@@ -22,7 +22,7 @@ from app.engine.backends.sketching import fit_preview
 from app.engine.costs import Costs
 from app.engine.decoding import Decoder
 from app.engine.errors import DeviceLost, OutOfMemory
-from app.engine.job import Image
+from app.engine.job import Image, SamplingParams
 from app.engine.model_info import ModelInfo
 from app.engine.parts import divide
 from app.engine.previews import Previews
@@ -32,7 +32,7 @@ from app.engine.tick import Flight
 from app.engine.wire import Load
 from models.digests import checkpoint_digest
 from models.memory import activations, available
-from models.pipeline import BLOCK_ROWS, LatentDiffusion, pick_device
+from models.pipeline import LatentDiffusion, pick_device
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Runner:
             tf32=tf32,
             prediction=load.prediction,
             # A GPU has to have memory for one row only: the backend has as many more as it can.
-            block_rows=1 if device.type == "cuda" else BLOCK_ROWS,
+            block_rows=1 if device.type == "cuda" else None,
         )
         for note in model.notes:
             log.warning("%s: %s", name, note)
@@ -133,6 +133,10 @@ class Runner:
         self._decoder.buckets = measured.decode_buckets
         self.info = self._describe(measured)
         self._previews.map = fit_preview(*given, measured, clock=clock)
+
+    def expect(self, params: SamplingParams) -> None:
+        """Begin to encode a prompt."""
+        self._model.denoiser.expect(params.condition)
 
     @torch.inference_mode()
     def start(self, image: Image) -> None:

@@ -277,6 +277,21 @@ async def test_a_row_that_makes_a_step_raise_fails_alone() -> None:
 
 
 @asynchronous
+async def test_an_image_that_cannot_begin_fails_its_request_alone() -> None:
+    runner = FakeRunner(unable=[8])
+    async with running(runner) as client:
+        tasks = [begin(client, params(s, steps=5)) for s in (1, 2, 8, 3)]
+        several = begin(client, params(7, n=3))  # the second of its images is seed 8
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert str(answers.pop(2)) == "out of memory"
+        assert [a.images for a in answers] == [(pixel(1),), (pixel(2),), (pixel(3),)]
+        with pytest.raises(GenerationFailed, match="out of memory"):
+            await several
+        assert (await client.generate(Request(params(4)))).images == (pixel(4),)
+        assert runner.expected == [1, 2, 8, 3, 7, 4]
+
+
+@asynchronous
 async def test_memory_that_runs_out_is_not_noticed() -> None:
     runner = FakeRunner(memory=3)
     async with running(runner, slots=8) as client:

@@ -7,7 +7,8 @@ import pytest
 from app.engine.backends.base import TooLittleMemory
 from app.engine.backends.choice import pick_backend
 from app.engine.backends.openvino import fitting
-from models.pipeline import BLOCK_ROWS, LatentDiffusion
+from models.memory import BLOCK_ROWS
+from models.pipeline import LatentDiffusion
 
 MIB, GIB = 1 << 20, 1 << 30
 DIGITS = 109 * MIB, 3 * MIB  # ten times the UNet's weights, and the VAE's

@@ -11,6 +11,7 @@ import diffusers
 import pytest
 import torch
 
+from models import tiles
 from models.checkpoint import CheckpointError, open_checkpoint
 from models.config import UNet2DConditionConfig, UNetConfig
 from models.library import shipped
@@ -47,6 +48,7 @@ PEAK = """
 import os
 import sys
 import torch
+from models import tiles
 from models.conditional_unet import UNet2DCondition
 from models.config import AutoencoderKLConfig, UNet2DConditionConfig, UNet2DConfig
 from models.unet import UNet2D
@@ -57,7 +59,8 @@ def status(name):
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
 
 @torch.inference_mode()
-def draw(config, side, rows):
+def draw(config, side, rows, largest_map):
+    tiles.LARGEST_MAP = largest_map
     if isinstance(config, AutoencoderKLConfig):
         run = AutoencoderKL(config).decode
     elif isinstance(config, UNet2DConditionConfig):
@@ -114,7 +117,7 @@ def peak() -> Iterator[Callable[[Any, int, int], int]]:
         assert heard is not None
 
         def ask(config: Any, side: int, rows: int) -> int:
-            print((config, side, rows), file=told, flush=True)
+            print((config, side, rows, tiles.LARGEST_MAP), file=told, flush=True)
             return int(heard.readline())
 
         yield ask
@@ -130,6 +133,7 @@ def peak() -> Iterator[Callable[[Any, int, int], int]]:
         ("vae", (32, 64, 64), 1, 32),
         ("vae", (64, 128, 128), 2, 24),
         ("vae", (64,), 2, 96),
+        ("vae in tiles", (32, 64, 64), 1, 48),
         ("plain unet", (32, 64, 128), 2, 64),
         ("plain unet", (96, 96), 2, 48),
         ("unet", (64, 128), 1, 64),
@@ -138,12 +142,20 @@ def peak() -> Iterator[Callable[[Any, int, int], int]]:
     ],
 )
 def test_activations_are_enough_and_not_far_too_many(
-    peak: Callable[[Any, int, int], int], kind: str, widths: tuple[int, ...], layers: int, side: int
+    peak: Callable[[Any, int, int], int],
+    kind: str,
+    widths: tuple[int, ...],
+    layers: int,
+    side: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rows, vae = 8, LITTLE_VAE
     unet: UNetConfig = replace(UNET, sample_size=side)
-    if kind == "vae":
+    if kind.startswith("vae"):
         vae = config = blocks(widths, layers, VAE, "DownEncoderBlock2D", "UpDecoderBlock2D")
+        if kind == "vae in tiles":
+            monkeypatch.setattr(tiles, "LARGEST_MAP", 4 * widths[1] * (side // 2 * 4) ** 2)
+            assert tiles.tile_side(vae) == side // 2
     elif kind.startswith("text unet"):
         unset = int(kind != "text unet")  # levels without attention
         unet = config = UNet2DConditionConfig(

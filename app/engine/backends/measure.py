@@ -16,7 +16,8 @@ from app.engine.backends.base import Backend, Part, Rows, Slots
 from app.engine.backends.probing import Pace, examine
 from app.engine.costs import Bucket
 from models.conditioners import Conditioning
-from models.pipeline import BLOCK_ROWS, LatentDiffusion
+from models.memory import BLOCK_ROWS
+from models.pipeline import LatentDiffusion
 from models.samplers import trajectory
 
 Clock = Callable[[], float]  # seconds

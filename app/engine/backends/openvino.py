@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,10 @@ from models.denoiser import Denoiser
 from models.machine import free_memory, usable_cores
 from models.memory import decoding, denoising
 from models.pipeline import LatentDiffusion
+from models.tiles import decode_in_tiles, spans, tile_side, whole
 
 _EXAMPLE_ROWS = 2
+_EXAMPLE_SIDE = 8  # of latents that networks are traced with: eager PyTorch is slow at large ones
 _TIMESTEPS = 4096  # whose embeddings are kept: 1 KiB each, for the shipped model
 _ROWS_A_PART = 4  # with fewer rows per core, all cores together are faster
 # Sets of buckets, the best first. The kernels for one row round otherwise, so that none has one.
@@ -102,8 +105,19 @@ class OpenVino:
         self._most_parts = max(map(self.parts, self.buckets))
         self._waiting = ThreadPoolExecutor(self._most_parts)  # its threads only wait
         self._unet = _Network(build, _HINTS[dtype])
-        latents = torch.zeros(_EXAMPLE_ROWS, *self.shape)
-        self._vae = _Network(convert(_Decoder(model), (latents,)), _HINTS[dtype])
+        example = torch.zeros(_EXAMPLE_ROWS, self.shape[0], _EXAMPLE_SIDE, _EXAMPLE_SIDE)
+        decoder = convert(_Decoder(model), (example,))
+        self._side = tile_side(model.vae.config)
+        self._vae = {
+            size: _Network(partial(decoder, size=size), _HINTS[dtype]) for size in self._tiles()
+        }
+
+    def _tiles(self) -> set[tuple[int, int]]:
+        """Heights and widths of latents that the decoder is given: the whole one, or tiles."""
+        _, height, width = self.shape
+        if whole(height * width, self._side):
+            return {(height, width)}
+        return {(h, w) for _, h in spans(height, self._side) for _, w in spans(width, self._side)}
 
     def _unet_graphs(self) -> tuple[Callable[[int], ov.Model], int]:
         """What makes the UNet's graph for a number of rows, and how much larger it is than weights.
@@ -114,10 +128,12 @@ class OpenVino:
         if self._dtype == torch.float32:
             with contextlib.suppress(ValueError):
                 return Winograd(denoiser.unet, self.shape[1:]).build, _WINOGRAD_COPIES
-        latents = torch.zeros(_EXAMPLE_ROWS, *self.shape)
+        side = max(_EXAMPLE_SIDE, 2 ** len(denoiser.unet.config.block_out_channels))
+        latents = torch.zeros(_EXAMPLE_ROWS, self.shape[0], side, side)
         read = (side[:, denoiser.CONDITIONAL] for side in denoiser.blank(_EXAMPLE_ROWS))
         example = latents, self._times([0.0] * _EXAMPLE_ROWS), *read
-        return convert(denoiser.without_time_embedding(), example), 1
+        build = convert(denoiser.without_time_embedding(), example)
+        return partial(build, size=self.shape[1:]), 1
 
     def at(self, shape: Shape) -> "OpenVino":
         """Graphs of their own, in what memory is free."""
@@ -127,7 +143,11 @@ class OpenVino:
         """Compile every shape, on every core; half a second each."""
         parts = {rows: self.parts(rows) for rows in self.buckets}
         shapes = [(self._unet, rows // of, of) for rows, of in parts.items()]
-        shapes += [(self._vae, rows, self._most_parts) for rows in self.decode_buckets]
+        shapes += [
+            (network, rows, self._most_parts)
+            for network in self._vae.values()
+            for rows in self.decode_buckets
+        ]
         with ThreadPoolExecutor(self._cores) as pool:
             list(pool.map(lambda shape: shape[0].compile(*shape[1:]), reversed(shapes)))
 
@@ -178,9 +198,23 @@ class OpenVino:
 
     def decode(self, latents: Tensor, part: int = 0) -> Decoding:
         """Begin to decode, on as many cores as the smallest part has."""
-        request = self._vae.request(len(latents), self._most_parts, part)
+        if (size := (latents.shape[2], latents.shape[3])) in self._vae:
+            request = self._vae[size].request(len(latents), self._most_parts, part)
+            request.inputs[0].copy_(latents)
+            return _Decoding(self._start(request, part))
+        tile, factor = partial(self._tile, part), self._model.vae.config.downscale
+        self._running[part] = self._waiting.submit(
+            decode_in_tiles, tile, latents, self._side, factor
+        )
+        return _Decoding(self._running[part])
+
+    def _tile(self, part: int, latents: Tensor) -> Tensor:
+        """Decode one tile, in the thread that waits."""
+        size = latents.shape[2], latents.shape[3]
+        request = self._vae[size].request(len(latents), self._most_parts, part)
         request.inputs[0].copy_(latents)
-        return _Decoding(self._start(request, part))
+        request.start()
+        return request.result().clone()
 
     def fetch(self, images: Tensor) -> Decoding:
         """They are on the host."""
@@ -329,8 +363,11 @@ class _Decoder(nn.Module):
         return self.vae.decode(latents)
 
 
-def convert(module: nn.Module, example: tuple[Tensor, ...]) -> Callable[[int], ov.Model]:
-    """Trace a module; what comes back makes a model of it for any number of rows."""
+def convert(module: nn.Module, example: tuple[Tensor, ...]) -> Callable[..., ov.Model]:
+    """Trace a module; what comes back makes a model of it for any number of rows.
+
+    Also for maps of another size than the example's, if they are its first input alone.
+    """
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # shapes are constants, and meant to be
         traced = torch.jit.trace(module.eval(), example, check_trace=False)
@@ -338,9 +375,11 @@ def convert(module: nn.Module, example: tuple[Tensor, ...]) -> Callable[[int], o
     decoder = TorchScriptPythonDecoder(traced)  # kept until the model is converted
     model = frontend.convert(frontend.load(decoder))
 
-    def build(rows: int) -> ov.Model:
+    def build(rows: int, size: tuple[int, int] | None = None) -> ov.Model:
         made = model.clone()
         shapes = [[rows, *tensor.shape[1:]] for tensor in example]
+        if size is not None:
+            shapes[0][2:] = size
         made.reshape(dict(zip(made.inputs, shapes, strict=True)))
         return made
 

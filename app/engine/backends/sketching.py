@@ -7,7 +7,8 @@ import torch
 from app.engine.backends.base import Backend, Slots
 from app.engine.backends.measure import Clock, Measured, decode, run
 from app.engine.costs import Costs
-from models.pipeline import BLOCK_ROWS, LatentDiffusion
+from models.memory import BLOCK_ROWS
+from models.pipeline import LatentDiffusion
 from models.preview import LatentPreview
 from models.samplers import Trajectory, trajectory
 
