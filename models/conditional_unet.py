@@ -68,7 +68,7 @@ class UNet2DCondition(UNetBackbone):
         waves = TimestepFeatures(width, flip_sin_to_cos=False, freq_shift=1)
         scaled = waves(torch.tensor([1000 * (scale - 1)], device=first.weight.device))
         condition = embedding.cond_proj(scaled.to(first.weight.dtype))
-        first.bias += (first.weight @ condition[0]).to(first.bias.dtype)
+        first.bias.add_(first.weight @ condition[0])
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor, added: Tensor | None = None) -> Tensor:
         """Run the network, every row with a timestep and a text of its own.
