@@ -73,7 +73,7 @@ def stable_url(stable_folder: Callable[[str], Path]) -> Iterator[str]:
     from tests.stable import SMALL
 
     models = ",".join(str(stable_folder(name)) for name in (*SMALL, "inpainting"))
-    with live.serving(models=models, slots=8, rows=8) as (url, _):
+    with live.serving(models=models, slots=8, rows=8, within=240) as (url, _):
         yield url
 
 

@@ -78,7 +78,7 @@ SHAPES = {
 DRAWN = ("1.5", "2.1", "SDXL")
 SHAPES |= {f"small-{name}": replace(SHAPES[name], small=True) for name in DRAWN}
 SMALL = ("small-1.5", "small-2.1", "small-SDXL")
-PUBLISHED_SIDE = {"1.5": 512, "2.1": 768, "SDXL": 1024}  # pixels of an image
+PUBLISHED_SIDE = {"1.5": 512, "2.1": 768, "SDXL": 1024, "LCM": 512}  # pixels of an image
 
 
 def networks(name: str) -> Whole:

@@ -113,7 +113,7 @@ def test_pixels_do_not_depend_on_company(stable_url: str) -> None:
 @pytest.mark.server
 def test_nor_do_they_without_openvino(stable_folder: Folders) -> None:
     models = ",".join(str(stable_folder(name)) for name in SMALL[1:])
-    with live.serving(models=models, backend="eager", slots=8) as (url, _):
+    with live.serving(models=models, backend="eager", slots=8, within=240) as (url, _):
         check_company(url, SMALL[1:], FEW)
 
 
