@@ -1,6 +1,7 @@
 """Whole pipelines of Stable Diffusion against diffusers', from a folder that it saved."""
 
 import functools
+import hashlib
 import itertools
 import json
 import shutil
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.digests import checkpoint_digest
 from models.files import CheckpointError
 from models.pipeline import LatentDiffusion
 from models.samplers import trajectory
@@ -261,6 +263,23 @@ def test_one_file_draws_the_bits_of_its_folder(
     assert torch.equal(*latents)
     corner = latents[0][..., :8, :8]
     assert torch.equal(file.decode(corner), other.decode(corner))
+
+
+@pytest.mark.slow
+def test_what_a_file_predicts_is_part_of_what_it_is(tmp_path: Path) -> None:
+    """Else two pictures would have one id."""
+    path = stable.save_file("1.5", tmp_path / "one.safetensors")
+    size: dict[str, Any] = {"steps": 2, "width": 256, "height": 256}
+    made = [
+        LatentDiffusion.open(path, block_rows=1, prediction=said).denoise(
+            PROMPTS[:1], SEEDS[:1], **size
+        )
+        for said in (None, "epsilon", "v_prediction")
+    ]
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[1], made[2])
+    assert checkpoint_digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert checkpoint_digest(path, "v_prediction") != checkpoint_digest(path, "epsilon")
 
 
 def test_an_inpainting_network_is_refused(stable_folder: Callable[[str], Path]) -> None:
