@@ -131,6 +131,8 @@ def open_checkpoint(
     ]
     _fill(vae, parts.vae, device, vae_dtype)
     _fill(unet, parts.unet, device, dtype)
+    if isinstance(unet, UNet2DCondition) and unet.config.distilled:
+        unet.fix_guidance(parts.index.guidance_scale)
     for text, encoder in zip(parts.texts, encoders, strict=True):
         _fill(encoder, text, device, dtype)
     return Checkpoint(
@@ -139,7 +141,7 @@ def open_checkpoint(
         parts.schedule,
         classes,
         parts.index.guidance_scale,
-        (*class_notes, *_remarks(parts.schedule), *parts.notes),
+        (*class_notes, *_remarks(parts.schedule), *_distilled(parts), *parts.notes),
         parts.index.sides,
         PromptEncoder(*readers) if readers else None,
         parts.index.zeros,
@@ -213,6 +215,17 @@ def _remarks(schedule: SchedulerConfig) -> list[str]:
     if own.timestep_spacing == "linspace" and schedule.sampler in ("ddim", "pndm"):  # schedule.py
         remarks.append("timestep_spacing is linspace: steps differ a little from diffusers")
     return [f"{SCHEDULE}: {remark}" for remark in remarks]
+
+
+def _distilled(parts: Parts) -> list[str]:
+    config = parts.unet.config
+    if not (isinstance(config, UNet2DConditionConfig) and config.distilled):
+        return []
+    scale = f"{parts.index.guidance_scale:g}"
+    return [
+        f"{parts.unet.source.name}: time_cond_proj_dim: guidance was distilled into the UNet; "
+        f"its scale is {scale} (guidance_scale in {INDEX}), and requests cannot change it"
+    ]
 
 
 def _classes(names: tuple[str, ...], unet: UNetConfig) -> tuple[Classes, tuple[str, ...]]:

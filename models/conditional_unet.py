@@ -55,6 +55,21 @@ class UNet2DCondition(UNetBackbone):
         sizes = self.size_features(time_ids.flatten()).reshape(len(pooled), -1)
         return torch.cat([pooled, sizes.to(pooled.dtype)], dim=1)
 
+    @torch.no_grad()
+    def fix_guidance(self, scale: float) -> None:
+        """Let a distilled network draw with this guidance scale, which it reads and does not need.
+
+        Its first layer reads x + c, c for the scale: W (x + c) + b = W x + (W c + b). To be called
+        once, with the weights there. Meng et al. 2023, sec. 3.1; Luo et al. 2023, sec. 4.2.
+        """
+        embedding, width = self.time_embedding, self.config.time_cond_proj_dim
+        assert width is not None, "a network that reads its guidance scale"
+        first = embedding.linear_1
+        waves = TimestepFeatures(width, flip_sin_to_cos=False, freq_shift=1)
+        scaled = waves(torch.tensor([1000 * (scale - 1)], device=first.weight.device))
+        condition = embedding.cond_proj(scaled.to(first.weight.dtype))
+        first.bias.add_(first.weight @ condition[0])
+
     def forward(self, x: Tensor, t: Tensor, context: Tensor, added: Tensor | None = None) -> Tensor:
         """Run the network, every row with a timestep and a text of its own.
 

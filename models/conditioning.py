@@ -77,18 +77,15 @@ class Prompts:
     """What prompts a model takes.
 
     It reads `tokens` tokens, the mark at either end included, and cuts what does not fit. At most
-    `clip_skip` of the text encoder's layers may be left out.
+    `clip_skip` of the text encoder's layers may be left out. `guides` says whether guidance has a
+    negative prompt to lead away from; a network that guidance was distilled into has none.
     """
 
     fields: ClassVar[tuple[str, ...]] = ("prompt", "negative_prompt", "clip_skip")  # of a request
 
     tokens: int = 77
     clip_skip: int = 0
-
-    @property
-    def guides(self) -> bool:
-        """Whether guidance has something to lead away from: there is a negative prompt always."""
-        return True
+    guides: bool = True
 
     def scale(self, asked: float) -> float:
         """The guidance scale that is meant: up to 1 is none, as diffusers' pipelines take it."""
@@ -96,7 +93,7 @@ class Prompts:
 
     def guidable(self, condition: Condition) -> bool:
         """Whether guidance changes anything: it always leads away from some negative prompt."""
-        return condition.prompt is not None
+        return self.guides and condition.prompt is not None
 
     def knows(self, condition: Condition) -> bool:
         """Whether an image may be asked for with this condition."""

@@ -296,7 +296,7 @@ class UNet2DConditionConfig(UNetConfig):
     resnet_out_scale_factor: Annotated[float, Range(1, 1)] = 1.0
     time_embedding_act_fn: None = None
     timestep_post_act: None = None
-    time_cond_proj_dim: Width | None = None
+    time_cond_proj_dim: Annotated[int, Range(4, 4096)] | None = None
     conv_in_kernel: Literal[3] = 3
     conv_out_kernel: Literal[3] = 3
     projection_class_embeddings_input_dim: Annotated[int, Range(1, 65_536)] | None = None
@@ -353,6 +353,11 @@ class UNet2DConditionConfig(UNetConfig):
             return 0
         sizes = SIZE_NUMBERS * (self.addition_time_embed_dim or 0)
         return (self.projection_class_embeddings_input_dim or 0) - sizes if sizes else 0
+
+    @property
+    def distilled(self) -> bool:
+        """Whether the network reads a guidance scale, and so is evaluated once and not twice."""
+        return self.time_cond_proj_dim is not None
 
     def _by_level(self, value: int | tuple[int, ...]) -> tuple[int, ...]:
         return value if isinstance(value, tuple) else (value,) * len(self.block_out_channels)

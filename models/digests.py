@@ -7,6 +7,7 @@ from pathlib import Path
 from models.files import read_bytes, read_json
 from models.index import INDEX, ModelIndex
 from models.parts import CONFIG, SCHEDULE
+from models.sampling import Prediction
 from models.tensor_file import TensorFile
 from models.text.tokenizer_files import MAX_BYTES, tokenizer_files
 from models.weight_files import TEXT, open_weights, weight_files
@@ -17,17 +18,17 @@ def weights_digest(folder: Path) -> str:
     return _digest([path for path in weight_files(folder) if path.suffix == ".safetensors"])
 
 
-def checkpoint_digest(place: Path) -> str:
+def checkpoint_digest(place: Path, prediction: Prediction | None = None) -> str:
     """SHA-256, in hexadecimal, over all that an image's pixels depend on in a model.
 
     Those are the files that a folder is opened from, in order of component and name; others are not
-    read.
+    read. Of a single file, it is the file, and what its UNet was said to predict.
 
     Raises:
         CheckpointError: one of these is missing, or not of its kind.
     """
     if place.is_file():
-        return _digest([place], TensorFile.open)
+        return _digest([place], TensorFile.open, said=prediction or "")
     index = ModelIndex.read(place)
     files = [place / SCHEDULE]
     for network in (place / "unet", place / index.vae):
@@ -41,8 +42,13 @@ def checkpoint_digest(place: Path) -> str:
     return _digest(files)
 
 
-def _digest(paths: Sequence[Path], opening: Callable[[Path], TensorFile] = open_weights) -> str:
-    digest = hashlib.sha256()
+def _digest(
+    paths: Sequence[Path],
+    opening: Callable[[Path], TensorFile] = open_weights,
+    *,
+    said: str = "",
+) -> str:
+    digest = hashlib.sha256(said.encode())
     for path in paths:
         if path.suffix == ".safetensors":
             opening(path)

@@ -12,16 +12,19 @@ from PIL import Image
 from torch import Tensor
 
 from models.asked import Options, Sampling, read_labels, read_seeds
+from models.backbone import UNetBackbone
 from models.bounds import brief
 from models.checkpoint import Checkpoint, open_checkpoint
+from models.conditional_unet import UNet2DCondition
 from models.conditioners import Conditioning, Size
-from models.conditioning import Classes, Condition, Prompt, Prompts
+from models.conditioning import MAX_PROMPT, Classes, Condition, Prompt, Prompts
 from models.denoiser import Denoiser
 from models.library import find
 from models.memory import plain_rows
 from models.precision import set_precision
 from models.samplers import HISTORY, guide, step, trajectory
 from models.sampling import Prediction
+from models.text.prompts import PromptEncoder
 
 # Kernels choose their summation order by the shape of the batch, so a row's last bits depend on how
 # many rows ride with it. UNet and decoder always run on blocks of exactly `block_rows` rows, short
@@ -47,7 +50,7 @@ class LatentDiffusion:
         self.vae, self.unet = checkpoint.vae, checkpoint.unet
         reader, self.classes = checkpoint.reader, checkpoint.classes
         self.denoiser = Denoiser.of(self.unet, self.classes, reader, zeros=checkpoint.zeros)
-        self.prompts = Prompts(reader.tokens, reader.most_clip_skip) if reader else None
+        self.prompts = _prompts(self.unet, reader) if reader else None
         self.schedule = checkpoint.schedule
         self.guidance_scale, self.notes = checkpoint.guidance_scale, checkpoint.notes
         self.sizes = checkpoint.sizes
@@ -277,11 +280,13 @@ class LatentDiffusion:
             return self.classes.condition(asked)
         if not isinstance(asked, str):
             raise ValueError(f"a prompt is {brief(asked)}; allowed: a text")
+        if sampling.clip_skip > (most := self.prompts.clip_skip):
+            raise ValueError(f"clip_skip is {sampling.clip_skip}; allowed: 0 to {most}")
         prompt = Prompt(asked, sampling.negative_prompt, sampling.clip_skip)
         if not self.prompts.knows(Condition(prompt=prompt)):
             raise ValueError(
-                f"prompt {brief(asked)}, clip_skip {sampling.clip_skip}; allowed: "
-                f"{self.prompts.describe()}, clip_skip up to {self.prompts.clip_skip}"
+                f"prompt is {brief(asked)}, negative_prompt {brief(sampling.negative_prompt)}; "
+                f"allowed: texts of at most {MAX_PROMPT} characters, without NUL"
             )
         return Condition(prompt=prompt)
 
@@ -316,6 +321,11 @@ class LatentDiffusion:
                 block = [torch.cat([t, t[-1:].expand(lack, *t.shape[1:])]) for t in block]
             results.append(network(*block)[: size - lack])
         return torch.cat(results)
+
+
+def _prompts(unet: UNetBackbone, reader: PromptEncoder) -> Prompts:
+    distilled = isinstance(unet, UNet2DCondition) and unet.config.distilled
+    return Prompts(reader.tokens, reader.most_clip_skip, guides=not distilled)
 
 
 def pick_device(name: str) -> torch.device:

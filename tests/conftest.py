@@ -67,6 +67,16 @@ def stable_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
     return folder
 
 
+@pytest.fixture(scope="session")
+def stable_url(stable_folder: Callable[[str], Path]) -> Iterator[str]:
+    """The real server with small Stable Diffusions, and one that cannot be served."""
+    from tests.stable import SMALL
+
+    models = ",".join(str(stable_folder(name)) for name in (*SMALL, "inpainting"))
+    with live.serving(models=models, slots=8, rows=8, within=240) as (url, _):
+        yield url
+
+
 _open_runner = functools.cache(open_runner)
 
 

@@ -8,12 +8,13 @@ import pytest
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 Reporting = Generator[None, Report, Report]
+_SERVERS = {"url", "stable_url"}  # fixtures
 HEAVY = {"server", "training", "slow"}  # what `make check` leaves out
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Whoever uses the shared server needs a server."""
-    if isinstance(item, pytest.Function) and "url" in item.fixturenames:
+    """Whoever uses one of the shared servers needs a server."""
+    if isinstance(item, pytest.Function) and not _SERVERS.isdisjoint(item.fixturenames):
         item.add_marker("server")
 
 

@@ -4,9 +4,10 @@ Structure, scheduler, tokenizer and vocabulary are those of the published reposi
 """
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from transformers import CLIPTokenizer
 
 from models.text.shipped import shipped_vocabulary
 from tests.models.diffusing import CLASSES, SETTLED
-from tests.models.original import Whole, whole, write
+from tests.models.original import Whole, unet, vae, whole, write
 from tests.models.test_clip import Old
 from tests.models.test_tokenizer import DECODER, NEW_CONFIG, OLD_CONFIG, OLD_SPECIAL
 from tests.models.wording import write_tokenizer
@@ -57,8 +58,9 @@ class Shape:
     published: str  # the scheduler, in scheduler_configs.json
     tokenizers: tuple[Files, ...] = (_OLD,)
     scheduler: Mapping[str, Any] = field(default_factory=dict)  # what its file says otherwise
-    unet: Mapping[str, Any] = field(default_factory=dict)
+    unet: Mapping[str, Any] = field(default_factory=dict)  # values
     marks: tuple[str, ...] = ()  # empty tensors, which tell a single file's prediction
+    small: bool = False  # two levels of one layer each, which compile in a moment
 
     @property
     def scheduler_file(self) -> dict[str, Any]:
@@ -74,20 +76,45 @@ SHAPES = {
     "LCM": Shape("1.x", "LCM of Stable Diffusion", unet={"time_cond_proj_dim": 256}),
 }
 DRAWN = ("1.5", "2.1", "SDXL")
+SHAPES |= {f"small-{name}": replace(SHAPES[name], small=True) for name in DRAWN}
+SMALL = ("small-1.5", "small-2.1", "small-SDXL")
+PUBLISHED_SIDE = {"1.5": 512, "2.1": 768, "SDXL": 1024, "LCM": 512}  # pixels of an image
 
 
 def networks(name: str) -> Whole:
     """The networks of a family; as large a part of what they predict is the text's as in life."""
     torch.manual_seed(0)
-    made = whole(SHAPES[name].family, vocab_size=49_408, **SHAPES[name].unet)
-    unet = made.networks["unet"]
+    shape = SHAPES[name]
+    made = whole(shape.family, vocab_size=49_408, **shape.unet)
+    if shape.small:
+        made.networks.update(_fewer_layers(made))
+    network = made.networks["unet"]
     with torch.no_grad():
-        unet.conv_out.weight *= 3  # else its output deviates by 0.3 and not 1
-        for layer, weight in unet.named_parameters():
+        network.conv_out.weight *= 3  # else its output deviates by 0.3 and not 1
+        for layer, weight in network.named_parameters():
             if layer.endswith("attn2.to_v.weight"):
                 weight *= 4
-    unet.register_to_config(sample_size=SIDE // 8)
+    network.register_to_config(sample_size=8)
     return made
+
+
+def _fewer_layers(made: Whole) -> dict[str, torch.nn.Module]:
+    """UNet and VAE of the same kind."""
+    config, scale = made.networks["unet"].config, made.networks["vae"].config.scaling_factor
+    kept = {
+        key: config[key]
+        for key in (
+            "cross_attention_dim",
+            "addition_embed_type",
+            "addition_time_embed_dim",
+            "projection_class_embeddings_input_dim",
+            "upcast_attention",
+            "use_linear_projection",
+        )
+    }
+    heads = {"attention_head_dim": [2, 4], "layers_per_block": 1}
+    small = unet([False, True], block_out_channels=[32, 64], **heads, **kept)
+    return {"unet": small, "vae": vae([32, 32], scaling_factor=scale)}
 
 
 def save(name: str, folder: Path) -> Path:
@@ -104,10 +131,27 @@ def save(name: str, folder: Path) -> Path:
     kind = getattr(diffusers, shape.scheduler_file["_class_name"])
     scheduler = kind.from_config(shape.scheduler_file)
     _pipeline(shape, **made, scheduler=scheduler).save_pretrained(folder)
-    if name != "1.5":
+    if "1.5" not in name:
         for place, files in zip(places, shape.tokenizers, strict=True):
             shutil.rmtree(place)
             write_tokenizer(place, shipped_vocabulary, **files)
+    return folder
+
+
+def as_published(name: str, saved: Path, folder: Path) -> Path:
+    """The same weights in another folder, with the scheduler and the own size of the repository.
+
+    They are what is assumed of a file, which says neither.
+    """
+    shutil.copytree(saved, folder, copy_function=os.link)
+    unet_file = folder / "unet" / "config.json"
+    values = json.loads(unet_file.read_text()) | {"sample_size": PUBLISHED_SIDE[name] // 8}
+    for path, written in (
+        (unet_file, values),
+        (folder / "scheduler" / "scheduler_config.json", SHAPES[name].scheduler_file),
+    ):
+        path.unlink()  # a link
+        path.write_text(json.dumps(written))
     return folder
 
 
@@ -143,10 +187,12 @@ def scheduled(pipeline: Any, sampler: str, **values: Any) -> Any:
     return kind.from_config(pipeline.scheduler.config, **SETTLED.get(sampler, {}), **values)
 
 
-def first_noise(seed: int, size: tuple[int, int]) -> tuple[Tensor, torch.Generator]:
+def first_noise(
+    seed: int, size: tuple[int, int], factor: int = 8
+) -> tuple[Tensor, torch.Generator]:
     """What an image of (width, height) pixels begins from, (4, h, w), and its generator."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(4, size[1] // 8, size[0] // 8, generator=generator), generator
+    return torch.randn(4, size[1] // factor, size[0] // factor, generator=generator), generator
 
 
 def draw(
@@ -159,7 +205,7 @@ def draw(
     **options: Any,
 ) -> "np.ndarray[Any, Any]":
     """Pixels of diffusers' pipeline, (B, H, W, 3) uint8, each from the noise of its own seed."""
-    begun = [first_noise(seed, size) for seed in seeds]
+    begun = [first_noise(seed, size, pipeline.vae_scale_factor) for seed in seeds]
     pictures = pipeline(
         prompt=list(prompts),
         negative_prompt=None if negative is None else [negative] * len(prompts),

@@ -85,7 +85,7 @@ class Runner:
         for note in model.notes:
             log.warning("%s: %s", name, note)
         backend = pick_backend(model, load.backend, compiled=load.compile, dtype=dtype)
-        return cls(name, model, checkpoint_digest(place), backend, load.slots)
+        return cls(name, model, checkpoint_digest(place, load.prediction), backend, load.slots)
 
     def at(self, width: int, height: int) -> "Runner":
         """The same networks for images of another size, in pixels; to be warmed up before use.

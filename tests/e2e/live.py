@@ -22,11 +22,12 @@ SERVE = (sys.executable, "-m", "app.cli", "serve")
 def serving(
     command: Sequence[str] = SERVE,
     meanwhile: Callable[[str], object] = lambda _: None,
+    within: float = 90,
     **settings: object,
 ) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """A server that is ready, and its process; it is told to stop, and must, with its worker.
 
-    `meanwhile` is called with its address while it starts.
+    `meanwhile` is called with its address while it starts, for which it has `within` seconds.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -37,7 +38,7 @@ def serving(
     url = f"http://127.0.0.1:{port}"
     try:
         meanwhile(url)
-        wait_until(lambda: ready(url, process), 90)
+        wait_until(lambda: ready(url, process), within)
         yield url, process
         worker = engine(url)["worker_pid"] if process.poll() is None else None
         process.send_signal(signal.SIGTERM)

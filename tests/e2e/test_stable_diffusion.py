@@ -2,11 +2,8 @@
 
 import functools
 import io
-import json
-import os
 import random
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,25 +13,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.engine.offline import draw
+from app.engine.runner import Runner
+from app.engine.wire import Load
+from app.schemas.requests import GenerateRequest
 from models.sampling import SAMPLERS
 from tests import stable
 from tests.e2e import live
 from tests.e2e.test_exact import unzip
-from tests.stable import DRAWN, NEGATIVE, PROMPTS, SIDE
+from tests.stable import NEGATIVE, PROMPTS, SMALL
 
-pytestmark = pytest.mark.server
 REQUESTS = 200
 FEW = 40  # of a backend whose smallest tick has sixteen rows
-SIZES = ((SIDE, SIDE), (2 * SIDE, SIDE))  # (width, height); each is measured before it is used
+SIZES = ((16, 16), (24, 32))  # (width, height); each is measured before it is used
 Folders = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module")
-def served(stable_folder: Folders) -> Iterator[str]:
-    """Every family, and one that cannot be served."""
-    models = ",".join(f"{name}={stable_folder(name)}" for name in (*DRAWN, "inpainting"))
-    with live.serving(models=models, slots=8, rows=8) as (url, _):
-        yield url
 
 
 def opened(content: bytes) -> "np.ndarray[Any, Any]":
@@ -44,19 +36,19 @@ def opened(content: bytes) -> "np.ndarray[Any, Any]":
 CASES: tuple[dict[str, Any], ...] = (
     {"prompt": PROMPTS[0]},
     {"prompt": PROMPTS[1], "negative_prompt": NEGATIVE, "guidance_scale": 7.5},
-    {"prompt": PROMPTS[2], "width": 2 * SIDE, "sampler": "euler_a", "guidance_scale": 3.0},
+    {"prompt": PROMPTS[2], "width": 24, "height": 32, "sampler": "euler_a", "guidance_scale": 3.0},
     {"prompt": PROMPTS[3], "sampler": "dpmpp_2m", "spacing": "karras", "clip_skip": 1},
 )
 
 
-@pytest.mark.parametrize("name", DRAWN)
-def test_what_diffusers_draws(name: str, served: str, stable_folder: Folders) -> None:
+@pytest.mark.parametrize("name", SMALL)
+def test_what_diffusers_draws(name: str, stable_url: str, stable_folder: Folders) -> None:
     pipeline = stable.opened(stable_folder(name))
     own = pipeline.scheduler
     for case in CASES:
         scale = case.get("guidance_scale", 2.0)
         body = {"model": name, "seed": 5, "steps": 4, **case, "guidance_scale": scale}
-        made = opened(live.draw(served, body))
+        made = opened(live.draw(stable_url, body))
         pipeline.scheduler = own
         if "sampler" in case:
             karras = {"use_karras_sigmas": True} if "spacing" in case else {}
@@ -65,7 +57,7 @@ def test_what_diffusers_draws(name: str, served: str, stable_folder: Folders) ->
             pipeline,
             [case["prompt"]],
             [5],
-            size=(case.get("width", SIDE), SIDE),
+            size=(case.get("width", 16), case.get("height", 16)),
             negative=case.get("negative_prompt"),
             num_inference_steps=4,
             guidance_scale=scale,
@@ -114,37 +106,40 @@ def check_company(url: str, models: Sequence[str], count: int) -> None:
         assert unzip(file).shape == (body["n"], body["height"], body["width"], 3)
 
 
-def test_pixels_do_not_depend_on_company(served: str) -> None:
-    check_company(served, DRAWN, REQUESTS)
+def test_pixels_do_not_depend_on_company(stable_url: str) -> None:
+    check_company(stable_url, SMALL, REQUESTS)
 
 
+@pytest.mark.server
 def test_nor_do_they_without_openvino(stable_folder: Folders) -> None:
-    models = f"SDXL={stable_folder('SDXL')}"
-    with live.serving(models=models, backend="eager", slots=8, rows=16) as (url, _):
-        check_company(url, ["SDXL"], FEW)
+    models = ",".join(str(stable_folder(name)) for name in SMALL[1:])
+    with live.serving(models=models, backend="eager", slots=8, within=240) as (url, _):
+        check_company(url, SMALL[1:], FEW)
 
 
-def test_a_network_that_paints_into_pictures_is_left_out(served: str) -> None:
-    names = [model["name"] for model in httpx.get(f"{served}/models").json()["models"]]
-    assert names == [*DRAWN]
+def test_a_network_that_paints_into_pictures_is_left_out(stable_url: str) -> None:
+    names = [model["name"] for model in httpx.get(f"{stable_url}/models").json()["models"]]
+    assert names == [*SMALL]
     body = {"model": "inpainting", "prompt": PROMPTS[0]}
-    answer = httpx.post(f"{served}/generate", json=body, timeout=60)
+    answer = httpx.post(f"{stable_url}/generate", json=body, timeout=60)
     assert answer.status_code == 503
     assert "inpainting" in answer.json()["detail"].partition("does not load: ")[2]
 
 
-def test_one_file_draws_what_its_folder_draws(stable_folder: Folders, tmp_path: Path) -> None:
-    """At the least size of a file, whose own is the family's."""
-    folder = tmp_path / "folder"
-    shutil.copytree(stable_folder("1.5"), folder, copy_function=os.link)
-    config = folder / "unet" / "config.json"
-    values = json.loads(config.read_text())
-    config.unlink()
-    config.write_text(json.dumps(values | {"sample_size": 64}))
+@pytest.mark.slow
+def test_the_engine_draws_of_a_file_what_it_draws_of_its_folder(
+    stable_folder: Folders, tmp_path: Path
+) -> None:
+    """At the least size there is."""
+    folder = stable.as_published("1.5", stable_folder("1.5"), tmp_path / "folder")
     file = stable.save_file("1.5", tmp_path / "file.safetensors")
-    body = {"prompt": PROMPTS[3], "negative_prompt": NEGATIVE, "seed": 3, "steps": 3}
-    body |= {"width": 256, "height": 320}
-    with live.serving(models=f"{folder},{file}", slots=2, rows=2) as (url, _):
-        one, other = (live.draw(url, body | {"model": name}) for name in ("folder", "file"))
-    assert opened(one).shape == (320, 256, 3)
-    assert np.array_equal(opened(one), opened(other))
+    load = Load({}, "cpu", "float32", "eager", compile=False, slots=1, rows=1)
+    body = {"prompt": PROMPTS[3], "negative_prompt": NEGATIVE, "seed": 3, "steps": 1}
+    made = []
+    for place in (folder, file):
+        runner = Runner.open("it", place, load)
+        wanted = GenerateRequest.parse(body | {"width": 256, "height": 256})
+        params = wanted.to_params({"it": runner.info})
+        made += draw(runner.at(256, 256), params)
+    assert (made[0].width, made[0].height) == (256, 256)
+    assert made[0] == made[1]

@@ -276,6 +276,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no heads at a level": ({"attention_head_dim": [8, 8, 0, 8]}, "attention_head_dim"),
     "a very deep level": ({"transformer_layers_per_block": [1, 1, 10**6, 1]}, "transformer_"),
     "very many levels": ({"transformer_layers_per_block": [1] * 10**5}, "transformer_layers"),
+    "a condition without room for waves": ({"time_cond_proj_dim": 3}, "time_cond_proj_dim"),
     "a very wide condition": ({"time_cond_proj_dim": 10**9}, "time_cond_proj_dim"),
 }
 

@@ -1,9 +1,9 @@
 """Whole pipelines of Stable Diffusion against diffusers', from a folder that it saved."""
 
 import functools
+import hashlib
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,18 +13,19 @@ import numpy as np
 import pytest
 import torch
 
+from models.digests import checkpoint_digest
 from models.files import CheckpointError
 from models.pipeline import LatentDiffusion
 from models.samplers import trajectory
 from models.sampling import SAMPLERS
 from tests import stable
-from tests.stable import DRAWN, NEGATIVE, PROMPTS, SIDE
+from tests.stable import DRAWN, NEGATIVE, PROMPTS, PUBLISHED_SIDE, SIDE, SMALL
 
 Pixels = "np.ndarray[Any, Any]"
 Opened = Callable[[str], tuple[LatentDiffusion, Any]]
 SAMPLED = ("ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "pndm", "lcm")
-CASES = [(name, sampler) for name in DRAWN for sampler in SAMPLED]
-CASES.remove(("2.1", "pndm"))  # diffusers' has no zero-terminal SNR
+CASES = [(name, sampler) for name in SMALL for sampler in SAMPLED]
+CASES.remove(("small-2.1", "pndm"))  # diffusers' has no zero-terminal SNR
 SIZES = ((SIDE, 2 * SIDE), (2 * SIDE, SIDE))  # (width, height)
 SEEDS = (11, 12, 13, 14)
 
@@ -69,15 +70,16 @@ def compare(
     *,
     sampler: str | None = None,
     spacing: str = "default",
-    size: tuple[int, int] = (SIDE, SIDE),
+    size: tuple[int, int] | None = None,
     negative: str | None = NEGATIVE,
     steps: int = 4,
     guidance_scale: float = 4.0,
     clip_skip: int = 0,
     eta: float = 0.0,
 ) -> Pixels:
-    """Draw with both, by their own sampler if None, and return what both drew."""
+    """Draw with both, by their own sampler and size if None, and return what both drew."""
     model, pipeline = both
+    size = size or model.image_size
     own, given = pipeline.scheduler, {}
     if sampler is not None:
         placed = {} if spacing == "default" else {f"use_{spacing}_sigmas": True}
@@ -130,7 +132,7 @@ def test_every_sampler(name: str, sampler: str, both: Opened) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", SMALL)
 def test_levels_by_the_request_s_spacing(name: str, both: Opened) -> None:
     """UniPC's exponential ones are not compared: diffusers begins at 998, rounding 998.9999 off."""
     for sampler, spacing in (("euler", "karras"), ("euler", "exponential"), ("unipc", "karras")):
@@ -149,13 +151,13 @@ def test_other_sizes(name: str, size: tuple[int, int], both: Opened) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1.5, 9.0])
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", SMALL)
 def test_guidance(name: str, scale: float, both: Opened) -> None:
     compare(both(name), PROMPTS[:2], guidance_scale=scale)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", SMALL)
 def test_an_absent_negative_prompt(name: str, both: Opened) -> None:
     """SDXL leads away from zeros then, and the others from the empty text."""
     absent = compare(both(name), negative=None)
@@ -166,7 +168,7 @@ def test_an_absent_negative_prompt(name: str, both: Opened) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["1.5", "2.1"])
+@pytest.mark.parametrize("name", SMALL[:2])
 def test_an_empty_negative_prompt(name: str, both: Opened) -> None:
     compare(both(name), negative="")
 
@@ -175,7 +177,7 @@ def test_an_empty_negative_prompt(name: str, both: Opened) -> None:
 def test_an_sdxl_whose_absent_negative_prompt_is_the_empty_text(
     stable_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    folder = Path(shutil.copytree(stable_folder("SDXL"), tmp_path / "forced"))
+    folder = Path(shutil.copytree(stable_folder("small-SDXL"), tmp_path / "forced"))
     index = folder / "model_index.json"
     values = json.loads(index.read_text())
     assert values["force_zeros_for_empty_prompt"] is True
@@ -183,18 +185,18 @@ def test_an_sdxl_whose_absent_negative_prompt_is_the_empty_text(
     pair = LatentDiffusion.open(folder, block_rows=2), stable.opened(folder)
     for negative in (None, ""):
         made = compare(pair, PROMPTS[:2], negative=negative)
-    zeros = LatentDiffusion.open(stable_folder("SDXL"), block_rows=2)
+    zeros = LatentDiffusion.open(stable_folder("small-SDXL"), block_rows=2)
     other = drawn(zeros, PROMPTS[:2], SEEDS[:2], steps=4, guidance_scale=4.0)
     assert furthest(made, other) > 10
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("clip_skip", [1, 2])
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", SMALL)
 def test_clip_skip(name: str, clip_skip: int, both: Opened) -> None:
     """Of the prompt alone, as in diffusers; these encoders have two layers."""
-    if (name, clip_skip) == ("SDXL", 2):
-        with pytest.raises(ValueError, match="clip_skip is 2; allowed: up to 1"):
+    if (name, clip_skip) == ("small-SDXL", 2):
+        with pytest.raises(ValueError, match="clip_skip is 2; allowed: 0 to 1"):
             drawn(both(name)[0], clip_skip=2)
         return
     made = compare(both(name), PROMPTS[:2], clip_skip=clip_skip)
@@ -202,14 +204,14 @@ def test_clip_skip(name: str, clip_skip: int, both: Opened) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", SMALL)
 def test_prompts_that_are_odd_or_too_long(name: str, both: Opened) -> None:
     prompts = ("", "!" * 9 + " ein Hund!", "a cat, " * 60, " \n\tCAFÉ  déjà-vu 1234567 don't ")
     compare(both(name), prompts, negative="猫 " * 100)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", SMALL)
 def test_an_image_is_the_same_bits_whatever_prompts_are_beside_it(name: str, both: Opened) -> None:
     model, _ = both(name)
     how: dict[str, Any] = {"steps": 3, "sampler": "euler_a", "negative_prompt": NEGATIVE}
@@ -220,45 +222,64 @@ def test_an_image_is_the_same_bits_whatever_prompts_are_beside_it(name: str, bot
 
 @pytest.mark.slow
 def test_a_distilled_network_draws_as_in_diffusers(both: Opened) -> None:
-    """It is told the guidance, and evaluated once per step."""
-    check_pictures(compare(both("LCM"), negative=None, guidance_scale=8.5))
-
-
-LEAST = {"1.5": 256, "2.1": 384, "SDXL": 512}  # pixels of a side, where the own size is twice that
+    """It reads the guidance scale, the model's own, and is evaluated once per step."""
+    model, _ = both("LCM")
+    made = compare(both("LCM"), guidance_scale=model.guidance_scale)
+    check_pictures(made)
+    assert np.array_equal(made, drawn(model, steps=4, guidance_scale=1.0))
+    assert "its scale is 7.5" in " ".join(model.notes)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DRAWN)
+def test_a_distilled_network_s_scale_is_that_of_its_folder(
+    stable_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(stable_folder("LCM"), tmp_path / "LCM"))
+    index = folder / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"guidance_scale": 3.0}))
+    model = LatentDiffusion.open(folder, block_rows=2)
+    compare((model, stable.opened(stable_folder("LCM"))), PROMPTS[:2], guidance_scale=3.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED_SIDE)
 def test_one_file_draws_the_bits_of_its_folder(
     name: str, stable_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """Whose scheduler and own size are as published, which is what is assumed of a file."""
-    side = LEAST[name]
-    folder = Path(shutil.copytree(stable_folder(name), tmp_path / name, copy_function=os.link))
-    config = json.loads((folder / "unet/config.json").read_text())
-    replace(folder / "unet/config.json", config | {"sample_size": 2 * side // 8})
-    scheduler = stable.SHAPES[name].scheduler_file
-    replace(folder / "scheduler/scheduler_config.json", scheduler)
-    path = stable.save_file(name, tmp_path / "one.safetensors")
-    file, other = (LatentDiffusion.open(place, block_rows=2) for place in (path, folder))
-    assert file.image_size == other.image_size == (2 * side, 2 * side)
-    for sampler in SAMPLERS:
+    """At the least size there is: half of the own one."""
+    folder = stable.as_published(name, stable_folder(name), tmp_path / name)
+    path, side = stable.save_file(name, tmp_path / "one.safetensors"), PUBLISHED_SIDE[name]
+    file, other = (LatentDiffusion.open(place, block_rows=1) for place in (path, folder))
+    assert file.image_size == other.image_size == (side, side)
+    assert file.guidance_scale == other.guidance_scale
+    assert file.schedule.sampler == other.schedule.sampler
+    # A file has no spacing, and so each sampler its default; the folder of an LCM has one.
+    for sampler in ["lcm"] if name == "LCM" else SAMPLERS:
         made = trajectory(file.schedule, sampler, 7), trajectory(other.schedule, sampler, 7)
         assert torch.equal(made[0].timesteps, made[1].timesteps), sampler
         assert torch.equal(made[0].coefficients, made[1].coefficients), sampler
-    how: dict[str, Any] = {"steps": 2, "guidance_scale": 4.0, "width": side, "height": side}
-    for negative in ("", NEGATIVE):
-        pair = (
-            drawn(each, PROMPTS[2:3], SEEDS[:1], negative_prompt=negative, **how)
-            for each in (file, other)
+    size: dict[str, Any] = {"width": side // 2, "height": side // 2}
+    latents = [each.denoise(PROMPTS[2:3], SEEDS[:1], steps=1, **size) for each in (file, other)]
+    assert torch.equal(*latents)
+    corner = latents[0][..., :8, :8]
+    assert torch.equal(file.decode(corner), other.decode(corner))
+
+
+@pytest.mark.slow
+def test_what_a_file_predicts_is_part_of_what_it_is(tmp_path: Path) -> None:
+    """Else two pictures would have one id."""
+    path = stable.save_file("1.5", tmp_path / "one.safetensors")
+    size: dict[str, Any] = {"steps": 2, "width": 256, "height": 256}
+    made = [
+        LatentDiffusion.open(path, block_rows=1, prediction=said).denoise(
+            PROMPTS[:1], SEEDS[:1], **size
         )
-        assert np.array_equal(*pair)
-
-
-def replace(path: Path, values: dict[str, Any]) -> None:
-    """Write another file where there was a link to one."""
-    path.unlink()
-    path.write_text(json.dumps(values))
+        for said in (None, "epsilon", "v_prediction")
+    ]
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[1], made[2])
+    assert checkpoint_digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert checkpoint_digest(path, "v_prediction") != checkpoint_digest(path, "epsilon")
 
 
 def test_an_inpainting_network_is_refused(stable_folder: Callable[[str], Path]) -> None:
