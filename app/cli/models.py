@@ -46,14 +46,17 @@ def models(model: str | None, as_json: bool) -> None:
 
 def _table(told: "Description") -> str:
     """A description for a terminal."""
-    image = f", {told.width}x{told.height}" if told.width else ""
+    own = f"{told.width}x{told.height}" if told.width else "unknown"
     facts = {
         "path": told.path,
         "family": told.family,
-        "draws": told.draws + image,
+        **({"cannot be drawn": told.refusal} if told.refusal else {}),
+        "draws": told.draws,
+        "sizes": str(told.sizes or own),
         "prediction": told.prediction_type,
         "sampler": f"{told.sampler}, spacing {told.spacing}",
         "samplers": ", ".join(told.samplers),
+        "guidance": f"{told.guidance_scale:g}",
         "parameters": f"{told.parameters:,}",
         "weights": size(told.bytes),
     }

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from models.files import CheckpointError
 from models.tensor_file import MAX_HEADER_BYTES, Part, TensorFile, Wanted
-from models.weight_files import TEXT, is_variant, read_weights, weight_files, weight_source
+from models.weight_files import read_weights, weight_files, weight_source
+from models.weight_names import TEXT, is_variant
 from tests.models.hostile import header
 from tests.models.original import text, whole_clip
 
@@ -66,7 +67,7 @@ def test_what_transformers_saves_is_read(
 ) -> None:
     """CLIPTextModel's names have no `text_model.` there, those with projection have."""
     expected = saved(tmp_path, projected=projected, **how)
-    assert is_variant(weight_source(tmp_path, TEXT)) == ("variant" in how)
+    assert is_variant(weight_source(tmp_path, TEXT).name) == ("variant" in how)
     assert (len(weight_files(tmp_path, TEXT)) > 1) == ("max_shard_size" in how)
     check(tmp_path, expected)
 
@@ -297,7 +298,8 @@ def test_a_part_is_read_alone(tmp_path: Path) -> None:
 PEAK = """
 import resource, sys, torch
 from pathlib import Path
-from models.weight_files import TEXT, read_weights
+from models.weight_files import read_weights
+from models.weight_names import TEXT
 expected = {f"{i:02}": torch.empty(4 << 20, device="meta") for i in range(16)}
 folder, dtype = Path(sys.argv[1]), torch.float16
 torch.zeros(1).half().float()  # what is imported at first use
