@@ -40,6 +40,8 @@ PARTS = {
     "loose": (40, "As `exact`, with CUDA's libraries as PyTorch leaves them."),
     "large": (200, "A UNet of Stable Diffusion's size."),
     "large_peer": (120, "diffusers' UNet of that size."),
+    "prompts": (240, "Stable Diffusion 1.5 and SDXL, with prompts."),
+    "prompts_peer": (240, "diffusers' UNets of both."),
 }
 
 

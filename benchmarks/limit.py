@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from app.engine.job import Image, Job, Request
 from app.engine.runner import Runner
 from app.engine.wire import Load
-from benchmarks.device.loop import asked_of_digits, closed_loop
+from benchmarks.device.loop import asked_of_digits, closed_loop, digits_workload
 from benchmarks.peers.sampling import Digits, best_device
 from benchmarks.workload import STEPS
 from models.library import find
@@ -107,7 +107,9 @@ def loop() -> dict[str, float]:
     runner = Runner.open(folder.name, folder, load)
     runner.warm_up()
     return {
-        str(clients): closed_loop(runner, clients, slots, STEPS, seconds).rows_per_second
+        str(clients): closed_loop(
+            runner, clients, slots, digits_workload(clients, STEPS), seconds
+        ).rows_per_second
         for clients in IN_FLIGHT
     }
 

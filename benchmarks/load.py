@@ -12,14 +12,15 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import asdict
 from typing import Any
 
 import click
 import uvloop
 
-from benchmarks.sending import Run, connected
+from benchmarks.sending import SIDE, Asking, Run, connected
+from benchmarks.stable_diffusion.workload import workload as prompted
 from benchmarks.workload import GUIDANCE_SCALES, Request, workload
 
 GRACE_SECONDS = 10.0  # how long after the window an open loop waits for the last answers
@@ -47,16 +48,20 @@ async def closed(
     seconds: float,
     warmup: float,
     previews: int | None = None,
+    side: int = SIDE,
+    prompts: bool = False,
 ) -> Run:
     """`clients` at once; each sends its next request when it has the answer to its last.
 
-    With a number of `previews` they ask for events.
+    With a number of `previews` they ask for events. Pictures have sides of `side` pixels; they are
+    asked for by class, or by `prompts`.
 
     A server too slow for two answers per client gets up to three windows: of requests that take
     longer than the window, only the quick ones would count.
     """
-    requests, stop, enough = workload(stream), asyncio.Event(), max(_FEWEST, 2 * clients)
-    async with connected(url, previews) as client, asyncio.TaskGroup() as group:
+    requests: Iterator[Asking] = prompted(stream) if prompts else workload(stream)
+    stop, enough = asyncio.Event(), max(_FEWEST, 2 * clients)
+    async with connected(url, previews, side) as client, asyncio.TaskGroup() as group:
         client.start_window(warmup)
         for _ in range(clients):
             group.create_task(client.keep_sending(requests, stop))

@@ -11,15 +11,27 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import aiohttp
 from PIL import Image
 
-from benchmarks.workload import Request
-
 _CHECKED = 4  # pictures that are decoded, once the window is over
-_SIZE = (32, 32)  # of a picture, pixels
+SIDE = 32  # of a picture of the digits, pixels
 _SMALLEST_PNG = 67  # bytes
+
+
+class Asking(Protocol):
+    """A request for one image."""
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def guidance_scale(self) -> float: ...
+
+    def body(self, **more: object) -> bytes:
+        """The JSON that is sent."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +64,11 @@ class Run:
 class Client:
     """Sends requests over connections that are kept."""
 
-    def __init__(self, http: aiohttp.ClientSession, previews: int | None) -> None:
+    def __init__(self, http: aiohttp.ClientSession, previews: int | None, side: int) -> None:
         self.answers: list[Answer] = []
-        self._http, self._previews = http, previews
+        self._http, self._previews, self._side = http, previews, side
         self._pictures: list[bytes] = []
-        self._streams: list[tuple[Request, bytes]] = []
+        self._streams: list[tuple[Asking, bytes]] = []
         self._zero = time.perf_counter()
 
     def start_window(self, after: float = 0.0) -> None:
@@ -67,7 +79,7 @@ class Client:
         """Seconds since the window began."""
         return time.perf_counter() - self._zero
 
-    async def send(self, request: Request, due: float | None = None) -> Answer:
+    async def send(self, request: Asking, due: float | None = None) -> Answer:
         """Send one request. Its time counts from `due`, or else from now."""
         began = self.now() if due is None else due
         try:
@@ -88,7 +100,7 @@ class Client:
         self.answers.append(answer)
         return answer
 
-    async def keep_sending(self, requests: Iterator[Request], stop: asyncio.Event) -> None:
+    async def keep_sending(self, requests: Iterator[Asking], stop: asyncio.Event) -> None:
         """One request after the other, until `stop` or the last one."""
         while not stop.is_set() and (request := next(requests, None)):
             await self.send(request)
@@ -106,11 +118,11 @@ class Client:
         for picture in self._pictures:
             with Image.open(io.BytesIO(picture), formats=["PNG"]) as image:
                 image.load()
-                if image.size != _SIZE:
-                    raise ValueError(f"a picture is {image.size}; expected {_SIZE}")
+                if image.size != (self._side, self._side):
+                    raise ValueError(f"a picture is {image.size}; expected sides of {self._side}")
 
 
-def check_events(request: Request, stream: bytes, previews: int) -> None:
+def check_events(request: Asking, stream: bytes, previews: int) -> None:
     """Steps in order, every preview, and one end, the last; raises `ValueError`."""
     told = []
     for block in stream.decode().strip().split("\n\n"):
@@ -124,10 +136,13 @@ def check_events(request: Request, stream: bytes, previews: int) -> None:
 
 
 @asynccontextmanager
-async def connected(url: str, previews: int | None = None) -> AsyncIterator[Client]:
+async def connected(
+    url: str, previews: int | None = None, side: int = SIDE
+) -> AsyncIterator[Client]:
     """A client with as many connections as it needs; what it got is checked at the end.
 
-    With a number of `previews` it asks for events, else for pictures.
+    Pictures have sides of `side` pixels. With a number of `previews` it asks for events, else for
+    pictures.
     """
     accept = "image/png" if previews is None else "text/event-stream"
     async with aiohttp.ClientSession(
@@ -136,6 +151,6 @@ async def connected(url: str, previews: int | None = None) -> AsyncIterator[Clie
         connector=aiohttp.TCPConnector(limit=0),
         timeout=aiohttp.ClientTimeout(total=None),
     ) as http:
-        client = Client(http, previews)
+        client = Client(http, previews, side)
         yield client
         client.check()

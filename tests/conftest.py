@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,6 +53,18 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny(tiny_folder: Path) -> LatentDiffusion:
     return LatentDiffusion.open(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def stable_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny Stable Diffusion by its name in tests/stable.py, written once."""
+    from tests import stable  # imports diffusers, which takes seconds
+
+    @functools.cache
+    def folder(name: str) -> Path:
+        return stable.save(name, tmp_path_factory.mktemp("stable") / name)
+
+    return folder
 
 
 _open_runner = functools.cache(open_runner)

@@ -47,14 +47,14 @@ _SCHEDULE = SchedulerConfig.of(
 )
 
 
-_VAE = AutoencoderKLConfig(
+VAE = AutoencoderKLConfig(
     block_out_channels=(128, 256, 512, 512),
     layers_per_block=2,
     down_block_types=("DownEncoderBlock2D",) * 4,
     up_block_types=("UpDecoderBlock2D",) * 4,
     latent_channels=4,
 )
-_SMALL_VAE = AutoencoderKLConfig(
+SMALL_VAE = AutoencoderKLConfig(
     block_out_channels=(32, 32),
     down_block_types=("DownEncoderBlock2D",) * 2,
     up_block_types=("UpDecoderBlock2D",) * 2,
@@ -97,7 +97,7 @@ def large_unet(setting: Setting, precision: Precision) -> UNet2D:
 def large_model(setting: Setting, precision: Precision) -> LatentDiffusion:
     """The whole model, for the engine; it has no classes."""
     with torch.device("meta"):
-        vae = AutoencoderKL(_SMALL_VAE if setting.small else _VAE)
+        vae = AutoencoderKL(SMALL_VAE if setting.small else VAE)
     unet, vae = large_unet(setting, precision), filled(vae, setting, precision)
     return LatentDiffusion(Checkpoint(vae, unet, _SCHEDULE, Classes(), 1.0), tf32=precision.tf32)
 

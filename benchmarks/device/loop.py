@@ -116,28 +116,28 @@ class Pace:
 def closed_loop(
     runner: Runner,
     in_flight: int,
-    slots: int,
-    steps: Sequence[int],
+    slots: int | None,
+    wanted: Iterator[SamplingParams],
     seconds: float = 1.0,
     ticks: int | None = None,
+    warmup: float = _WARMUP,
 ) -> Pace:
-    """So many requests always in flight, of the benchmark's workload; decoding included.
+    """So many requests always in flight; decoding included.
 
     Measures for so many seconds, after a while to warm up; or for so many ticks from the first.
     """
     lane, numbers = Lane(runner, slots=slots), itertools.count()
-    params = _params(in_flight, steps)
     images, counted, began = 0, ticks is not None, time.perf_counter()
     for _ in range(in_flight):
-        lane.submit(next(numbers), Request(next(params)))
+        lane.submit(next(numbers), Request(next(wanted)))
     while True:
         for end in turn(lane):
             if end.reason is not None:
                 raise GenerationFailed(end.reason)
             images += 1
-            lane.submit(next(numbers), Request(next(params)))
+            lane.submit(next(numbers), Request(next(wanted)))
         passed = time.perf_counter() - began
-        if not counted and passed > _WARMUP:
+        if not counted and passed > warmup:
             counted, began, images = True, time.perf_counter(), 0
             lane.progress()  # counts from here
         elif counted and (lane.scheduler.ticks >= ticks if ticks else passed > seconds):
@@ -155,17 +155,23 @@ def pace_row(
 ) -> Row:
     """A closed loop as a row of a table."""
     steps = (2, 3) if setting.small else STEPS
-    pace = closed_loop(runner, in_flight, slots, steps, ticks=ticks)
-    made = max(pace.ticks, 1)
+    wanted = digits_workload(in_flight, steps)
+    return told(in_flight, closed_loop(runner, in_flight, slots, wanted, ticks=ticks))
+
+
+def told(in_flight: int, pace: Pace) -> Row:
+    """How a closed loop went, as a row of a table."""
+    made, rate = max(pace.ticks, 1), pace.rows_per_second
     return {
         "in flight": in_flight,
-        "rows/s": round(pace.rows_per_second),
-        "images/s": round(pace.images / pace.seconds, 1),
+        "rows/s": round(rate, 1 if rate < 100 else None),
+        "images/s": round(pace.images / pace.seconds, 1 if rate >= 100 else 2),
         "ms per tick": round(pace.seconds / made * 1000, 3),
         "rows per tick": round(pace.rows / made, 1),
     }
 
 
-def _params(stream: int, steps: Sequence[int]) -> Iterator[SamplingParams]:
+def digits_workload(stream: int, steps: Sequence[int]) -> Iterator[SamplingParams]:
+    """The benchmark's workload, for the digits."""
     for one in workload(stream, steps):
         yield asked_of_digits(one.label, one.steps, one.guidance_scale, seed=one.seed)

@@ -36,6 +36,8 @@ def summary(results: Mapping[str, Ended]) -> dict[str, list[Row]]:
         "Served": list(served(tables.get("served", {}), tables.get("speed", {}))),
         "Rows per second of the engine": list(rates(tables, "speed", "peer")),
         "The same for the large UNet": list(rates(tables, "large", "large_peer")),
+        "The same with prompts": list(prompted(tables)),
+        "Mixed requests with prompts": list(mixed(tables)),
         "Faults that did not go as they should": [
             row for row in tables.get("faults", {}).get(FAULTS, []) if not row.get("as it should")
         ],
@@ -101,6 +103,43 @@ def rates(tables: Mapping[str, Tables], *parts: str) -> Iterator[Row]:
                 | ratios
                 | {"us of the host per tick": launches.get((precision, rows))}
             )
+
+
+def prompted(tables: Mapping[str, Tables]) -> Iterator[Row]:
+    """The engine beside diffusers by model, and beside the measured rate of matrix products."""
+    products = {
+        row["precision"]: row["TFLOP/s"]
+        for row in tables.get("machine", {}).get("Arithmetic", [])
+        if row["what"] == "matrix product"
+    }
+    theirs = _peer_rates(tables)
+    for row in tables.get("prompts", {}).get(RATES, []):
+        model, size = row["model"], row["rows"]
+        yield {name: row[name] for name in ("model", "precision", "rows", "rows/s")} | {
+            "of the matrix rate": ratio(row["TFLOP/s"], products.get(row["precision"])),
+            **{
+                _YARDSTICKS[way]: ratio(row["rows/s"], theirs.get((way, model, size)))
+                for way in (EAGER, COMPILED)
+            },
+        }
+
+
+def mixed(tables: Mapping[str, Tables]) -> Iterator[Row]:
+    """The loop with decoding, beside diffusers' UNet with the two rows of one guided image."""
+    theirs = _peer_rates(tables)
+    for row in tables.get("prompts", {}).get(LOOP, []):
+        yield {name: row[name] for name in ("model", "in flight", "images/s", "rows/s")} | {
+            f"{_YARDSTICKS[way]}, 2 rows": ratio(row["rows/s"], theirs.get((way, row["model"], 2)))
+            for way in (EAGER, COMPILED)
+        }
+
+
+def _peer_rates(tables: Mapping[str, Tables]) -> dict[tuple[Cell, Cell, Cell], Cell]:
+    """Way, model and rows per batch -> rows per second of diffusers' UNets."""
+    return {
+        (row["way"], row["model"], row["rows"]): row["rows/s"]
+        for row in tables.get("prompts_peer", {}).get(RATES, [])
+    }
 
 
 def ratio(a: Cell, b: Cell) -> float | None:

@@ -222,12 +222,12 @@ TEXTS = {
 }
 
 
-def whole(family: str, *, full: bool = False, **common: Any) -> Whole:
+def whole(family: str, *, full: bool = False, vocab_size: int = 99, **common: Any) -> Whole:
     """A model of a family: narrow, or of its full size, to be made on the meta device.
 
-    Others are values of the UNet.
+    A narrow one has `vocab_size` tokens. Others are values of the UNet.
     """
-    words: dict[str, Any] = {} if full else {"vocab_size": 99}
+    words: dict[str, Any] = {} if full else {"vocab_size": vocab_size}
     widths = [128, 256, 512, 512] if full else [32, 32, 64, 64]
     made: dict[str, torch.nn.Module] = {}
     if family == "1.x":

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -12,6 +12,7 @@ from transformers import CLIPTokenizer
 
 from models.text.shipped import BOS, EOS, shipped_vocabulary
 
+Words = Callable[[], tuple[dict[str, int], list[tuple[str, str]]]]
 TEXTS = Path(__file__).with_name("prompts.txt").read_text(encoding="utf-8").splitlines()
 SPACES = (" ", "  ", "\t", "\n", "\r\n", "\u00a0", "\u3000", "\u2003", "\u0085", "\u200b", "")
 ODD = (
@@ -61,9 +62,9 @@ def small_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     return {token: i for i, token in enumerate(tokens)}, merges[:400]
 
 
-def write_tokenizer(folder: Path, **files: Any) -> Path:
+def write_tokenizer(folder: Path, words: Words = small_vocabulary, **files: Any) -> Path:
     """vocab.json and merges.txt as versions before 5 wrote them, and the JSON files given."""
-    vocabulary, merges = small_vocabulary()
+    vocabulary, merges = words()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     lines = "".join(f"{left} {right}\n" for left, right in merges)
