@@ -129,7 +129,7 @@ def describe(place: Path, prediction: Prediction | None = None) -> Description:
 def _memory(parts: Parts, components: Mapping[str, Component]) -> dict[str, Memory]:
     """By the type of the networks."""
     unet, vae = parts.unet.config, parts.vae.config
-    drawing = activations(unet, vae, 1) or None
+    drawing = activations(unet, vae, 1) if unet.sample_size else None
     decoder = components[parts.index.vae].parameters
     others = sum(component.parameters for component in components.values()) - decoder
     return {

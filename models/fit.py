@@ -128,8 +128,8 @@ def _check_latents(unet: UNetConfig, vae: AutoencoderKLConfig) -> None:
     latent = vae.latent_channels
     if (unet.in_channels, unet.out_channels) == (2 * latent + 1, latent):
         raise ValueError(
-            f"in_channels {unet.in_channels}: a UNet for inpainting, which reads a picture and a "
-            f"mask besides; allowed: {latent}, to draw from prompts alone"
+            f"in_channels {unet.in_channels}: a UNet for inpainting, which cannot be drawn by "
+            f"yet: it reads a picture and a mask besides; allowed: {latent}, for prompts alone"
         )
     if (unet.in_channels, unet.out_channels) != (latent, latent):
         raise ValueError(
