@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 import click
 
 from app.cli.console import one_line
+from app.cli.opening import prediction_option
 from models.bounds import size
 from models.library import find, shipped
+from models.sampling import Prediction
 
 if TYPE_CHECKING:
     from models.description import Description
@@ -23,8 +25,9 @@ A model on the hub is fetched first.
 
 @click.command(epilog=_EPILOG_MODELS)
 @click.argument("model", required=False)
+@prediction_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def models(model: str | None, as_json: bool) -> None:
+def models(model: str | None, prediction: Prediction | None, as_json: bool) -> None:
     """Say what MODEL is (a shipped name, a path or a name on the hub) without loading it.
 
     Without MODEL, list the models that ship with Darkroom.
@@ -40,7 +43,7 @@ def models(model: str | None, as_json: bool) -> None:
     with one_line():
         from models.description import describe
 
-        told = describe(find(model))
+        told = describe(find(model), prediction)
     click.echo(json.dumps(told.to_dict(), indent=2) if as_json else _table(told))
 
 
