@@ -10,7 +10,8 @@ from models.parts import CONFIG, SCHEDULE
 from models.sampling import Prediction
 from models.tensor_file import TensorFile
 from models.text.tokenizer_files import MAX_BYTES, tokenizer_files
-from models.weight_files import TEXT, open_weights, weight_files
+from models.weight_files import open_weights, weight_files
+from models.weight_names import TEXT
 
 
 def weights_digest(folder: Path) -> str:

@@ -17,8 +17,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from models.bounds import brief, size
-from models.files import CheckpointError, read_json
-from models.hub_files import INDEX, Wanted, named
+from models.files import INDEX, CheckpointError, read_json
+from models.hub_files import Wanted, named
+from models.index import ModelIndex
+from models.weight_names import PICKLES, SAFETENSORS
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ Tell = Callable[[str], object]
 SCHEME = "hf://"
 _FORM = re.compile(r"([\w.-]{1,96}/[\w.-]{1,96})(?:@([\w./+-]{1,128}))?", re.ASCII)
 _PART = re.compile(r"\w(?:.*\w)?", re.ASCII)  # what an owner and a repository are called
-_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".git")  # no repository ends so
+_FILES = (SAFETENSORS, *PICKLES, ".git")  # no repository ends so
 _BRANCH = "main"  # the default one, of every repository
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MISSING = "huggingface_hub, which is not installed: pip install huggingface_hub"
@@ -175,7 +177,7 @@ class _Hub:
         folder = Path(there).parent
         names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.exists()}
         try:
-            _all_files(Wanted.of(read_json(Path(there)), names), names, folder.joinpath)
+            _all_files(Wanted.of(ModelIndex.read(folder), names), names, folder.joinpath)
         except CheckpointError:
             return None
         return folder
@@ -185,7 +187,7 @@ class _Hub:
         if INDEX not in sizes:
             raise CheckpointError(_no_index(sizes))
         index = self._small(INDEX, commit, sizes)
-        wanted = Wanted.of(read_json(index), sizes)
+        wanted = Wanted.of(ModelIndex.read(index.parent), sizes)
         names = _all_files(wanted, sizes, lambda name: self._small(name, commit, sizes))
         missing = [name for name in names if not self._has(name, commit)]
         if missing:
@@ -240,9 +242,7 @@ def _all_files(
 ) -> tuple[str, ...]:
     """All names of files that are wanted; indices are read where `at` says."""
     shards = [
-        name
-        for index in wanted.indices
-        for name in named(index, read_json(at(index)).get("weight_map"), names)
+        name for index in wanted.indices for name in named(index, read_json(at(index)), names)
     ]
     return (*wanted.small, *wanted.weights, *shards)
 

@@ -8,12 +8,11 @@ from typing import NamedTuple
 from models.bounds import brief
 from models.files import CheckpointError
 from models.hub import SCHEME, Repository, Tell, fetch, log, why_not
+from models.weight_names import SAFETENSORS, is_pickle, refusal
 
 WEIGHTS = Path(__file__).parent / "weights"
 _LONGEST_NAME = 100  # characters of a name that a user gives; a file system allows 255
 _RUN = "model"  # the folder that training writes into each run
-_FILE = ".safetensors"
-_PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 _FORMS = (
     "a path to a model folder or to a .safetensors file, or owner/name of the Hugging Face hub, "
     "or name=path"
@@ -142,15 +141,10 @@ def _path(text: str) -> Path | None:
 
 def _check_file(path: Path) -> None:
     """Raise `CheckpointError` unless a file may be a model."""
-    if path.suffix == _FILE:
+    if path.suffix == SAFETENSORS:
         return
-    why = ""
-    if path.suffix.lower() in _PICKLES:
-        why = (
-            ": a pickle can run code when it is read, and is never opened; convert it first, such "
-            "as by safetensors.torch.save_file(torch.load(path, weights_only=True), new_path)"
-        )
-    raise CheckpointError(f"no model {brief(str(path))}: it is not a {_FILE} file{why}")
+    why = f": {refusal(path.name, path.stem + SAFETENSORS)}" if is_pickle(path.name) else ""
+    raise CheckpointError(f"no model {brief(str(path))}: it is not a {SAFETENSORS} file{why}")
 
 
 def _name_of(text: str) -> str:

@@ -10,11 +10,11 @@ is a folder in the layout of Hugging Face diffusers. A class name is looked up i
 imported.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,32 +30,35 @@ from models.index import INDEX, ModelIndex, TextEncoder
 from models.sampling import Prediction
 from models.schedulers import SchedulerConfig
 from models.single_file import SingleFile
+from models.tensor_file import Entry
 from models.text.config import CLIPTextConfig
 from models.text.tokenizer import Tokenizer
-from models.weight_files import (
-    NETWORK,
-    TEXT,
-    is_variant,
-    read_weights,
-    weight_source,
-)
+from models.weight_files import FolderWeights, weight_source
+from models.weight_names import NETWORK, TEXT, is_variant
 
 CONFIG, SCHEDULE = "config.json", "scheduler/scheduler_config.json"
-Read = Callable[[Mapping[str, Tensor], torch.device | str, torch.dtype], dict[str, Tensor]]
 C = TypeVar("C", bound=Config, covariant=True)
+
+
+class Weights(Protocol):
+    """The weights of one network, in files. Both raise `CheckpointError`."""
+
+    def read(
+        self, expected: Mapping[str, Tensor], device: torch.device | str, dtype: torch.dtype
+    ) -> dict[str, Tensor]:
+        """Exactly the tensors that are expected, by name, on a device and of a type."""
+
+    def entries(self) -> Sequence[Entry]:
+        """What headers say of each tensor; no data is read."""
 
 
 @dataclass(frozen=True)
 class Part(Generic[C]):
-    """One network: its configuration, where that is from, and what reads its weights.
-
-    `read` gives exactly the tensors that are expected, by name, on a device and of a type, or
-    raises `CheckpointError`.
-    """
+    """One network: its configuration, where that is from, and its weights."""
 
     source: Path
     config: C
-    read: Read
+    weights: Weights
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,8 @@ def _of(folder: Path) -> Parts:
     return Parts(
         index,
         folder / INDEX,
-        Part(vae / CONFIG, vae_config, partial(read_weights, vae)),
-        Part(folder / "unet" / CONFIG, unet_config, partial(read_weights, folder / "unet")),
+        Part(vae / CONFIG, vae_config, FolderWeights(vae)),
+        Part(folder / "unet" / CONFIG, unet_config, FolderWeights(folder / "unet")),
         folder / SCHEDULE,
         schedule,
         texts,
@@ -119,9 +122,8 @@ def _text(folder: Path, text: TextEncoder) -> TextPart:
     place = folder / text.folder
     config, _ = CLIPTextConfig.read(place / CONFIG)  # dozens of keys are for training or generation
     sizes = {"vocab_size": config.vocab_size, "positions": config.max_position_embeddings}
-    reading = partial(read_weights, place, stem=TEXT)
     tokenizer = partial(Tokenizer.read, folder / text.tokenizer, **sizes)
-    return TextPart(place / CONFIG, config, reading, text.projected, tokenizer)
+    return TextPart(place / CONFIG, config, FolderWeights(place, TEXT), text.projected, tokenizer)
 
 
 def _of_file(file: SingleFile) -> Parts:
@@ -132,15 +134,15 @@ def _of_file(file: SingleFile) -> Parts:
     schedule, _ = SchedulerConfig.parse(file.scheduler, file.path)
     texts = []
     for text in index.texts:
-        config, _ = CLIPTextConfig.parse(parts[text.folder].config, file.path)
+        weights = parts[text.folder]
+        config, _ = CLIPTextConfig.parse(weights.config, file.path)
         tokenizer = partial(Tokenizer.shipped, file.tokenizers[text.tokenizer]["pad_token"])
-        reading = parts[text.folder].read
-        texts.append(TextPart(file.path, config, reading, text.projected, tokenizer))
+        texts.append(TextPart(file.path, config, weights, text.projected, tokenizer))
     return Parts(
         index,
         file.path,
-        Part(file.path, vae_config, parts["vae"].read),
-        Part(file.path, unet_config, parts["unet"].read),
+        Part(file.path, vae_config, parts["vae"]),
+        Part(file.path, unet_config, parts["unet"]),
         file.path,
         schedule,
         tuple(texts),
@@ -158,4 +160,6 @@ def _stem(folder: Path, index: ModelIndex) -> str:
 
 def _weight_notes(folder: Path, index: ModelIndex) -> list[str]:
     source = weight_source(folder, _stem(folder, index))
-    return [f"{folder.name}/{source.name}: the only weights there"] if is_variant(source) else []
+    return (
+        [f"{folder.name}/{source.name}: the only weights there"] if is_variant(source.name) else []
+    )

@@ -25,7 +25,7 @@ from models.original.unet import unet_config, unet_names
 from models.original.vae import vae_config, vae_names
 from models.sampling import Prediction
 from models.stored import Stored, check_tensors, read_tensors
-from models.tensor_file import TensorFile
+from models.tensor_file import Entry, TensorFile
 
 _MARKS = ("v_pred", "ztsnr")  # empty tensors that say how the UNet was trained
 _INPAINTS = 9  # input channels: latents, masked latents, mask
@@ -50,6 +50,11 @@ class Component:
     ) -> dict[str, Tensor]:
         """Exactly the tensors that are expected; raises `CheckpointError` as `read_tensors`."""
         return read_tensors(self.path, self.tensors, expected, device, dtype)
+
+    def entries(self) -> list[Entry]:
+        """What the header says of each tensor; raises `CheckpointError` as `TensorFile.open`."""
+        file = TensorFile.open(self.path)
+        return [file.part(stored.name, stored.part) for stored in self.tensors.values()]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 from models.bounds import brief
 from models.files import CheckpointError, check_fetched, check_regular, parse_object
 from models.memory import MAX_PARAMETERS
+from models.weight_names import SAFETENSORS, is_pickle, refusal
 
 DTYPES = {
     "F64": torch.float64,
@@ -26,7 +27,6 @@ DTYPES = {
 }
 MAX_HEADER_BYTES = 4 << 20  # 10,000 tensors take 1 MiB; safetensors would parse 100 MB
 MAX_WEIGHT_BYTES = 8 * MAX_PARAMETERS + MAX_HEADER_BYTES
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # PyTorch's, old too
 _LENGTH = 8  # bytes that give the length of the header
 
@@ -71,8 +71,8 @@ class TensorFile:
                 overlap, leave gaps, end outside of the file, do not have the bytes that their shape
                 needs, or have one name.
         """
-        if path.suffix in PICKLES:
-            raise CheckpointError(f"{path}: {convertible(path.name, f'{path.stem}.safetensors')}")
+        if is_pickle(path.name):
+            raise CheckpointError(f"{path}: {refusal(path.name, path.stem + SAFETENSORS)}")
         if not path.exists():
             raise CheckpointError(f"{path}: missing")
         if not check_regular(path, most):  # not read: the kernel's files are empty, and may block
@@ -102,6 +102,14 @@ class TensorFile:
             )
         return entry
 
+    def part(self, name: str, part: Part) -> Entry:
+        """The entry of a part of a tensor; raises `CheckpointError` as `check_form`."""
+        entry = self.check_form(name)
+        size = entry.size // part.of
+        return Entry(
+            entry.dtype, part_shape(entry.shape, part), entry.start + part.number * size, size
+        )
+
     def read(self, wanted: Iterable[Wanted]) -> Iterator[Tensor]:
         """The tensors, one by one in the order given, as they are stored; each owns its memory.
 
@@ -117,14 +125,13 @@ class TensorFile:
             raise CheckpointError(f"{self.path}: cannot be read: {error.strerror}") from error
 
     def _read(self, file: BufferedReader, name: str, part: Part) -> Tensor:
-        entry = self.check_form(name)
-        shape = part_shape(entry.shape, part)
-        data = torch.empty(entry.size // part.of, dtype=torch.uint8)
-        file.seek(entry.start + part.number * data.numel())
+        entry = self.part(name, part)
+        data = torch.empty(entry.size, dtype=torch.uint8)
+        file.seek(entry.start)
         into: Any = data.numpy()
-        if file.readinto(into) != data.numel():
+        if file.readinto(into) != entry.size:
             raise CheckpointError(f"{self.path}: ends within tensor {name!r}")
-        return data.view(DTYPES[entry.dtype]).reshape(shape)
+        return data.view(DTYPES[entry.dtype]).reshape(entry.shape)
 
 
 def part_shape(shape: tuple[int, ...], part: Part) -> tuple[int, ...]:
@@ -134,21 +141,11 @@ def part_shape(shape: tuple[int, ...], part: Part) -> tuple[int, ...]:
     return (shape[0] // part.of, *shape[1:])
 
 
-def convertible(name: str, target: str) -> str:
-    """Why a pickle is not opened, and how it is converted."""
-    inside = "['state_dict']" if name.endswith(".ckpt") else ""
-    return (
-        "a pickle file can run code when it is read and is never opened; to convert it in a safe "
-        "place: safetensors.torch.save_file("
-        f"torch.load({brief(name)}, weights_only=True){inside}, {brief(target)})"
-    )
-
-
 def _header(path: Path, file: BufferedReader) -> bytes:
     start = file.read(64)
     check_fetched(path, start)
     if start.startswith(_PICKLED):
-        reason = convertible(path.name, f"converted-{path.name}")
+        reason = refusal(path.name, f"converted-{path.name}")
         raise CheckpointError(f"{path}: not a whole safetensors file: by its first bytes {reason}")
     length = int.from_bytes(start[:_LENGTH], "little")
     if length > MAX_HEADER_BYTES:

@@ -1,11 +1,8 @@
-"""The weights of one network: which files hold them, and reading them with checks.
+"""The weights of one network in its folder, read with checks."""
 
-Safetensors, never pickle. One file, or several and an index that names the file of every tensor.
-"""
-
-import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,57 +12,51 @@ from torch import Tensor
 from models.bounds import brief
 from models.files import CheckpointError, check_inside, read_json
 from models.stored import Stored, read_tensors
-from models.tensor_file import (
-    MAX_HEADER_BYTES,
-    MAX_WEIGHT_BYTES,
-    PICKLES,
-    TensorFile,
-    convertible,
-)
+from models.tensor_file import MAX_HEADER_BYTES, MAX_WEIGHT_BYTES, Entry, TensorFile
+from models.weight_names import NETWORK, SAFETENSORS, TEXT, is_index, shards, source
 
-NETWORK, TEXT = "diffusion_pytorch_model", "model"  # how diffusers and transformers call them
-WEIGHTS = f"{NETWORK}.safetensors"
-_SHARD = re.compile(r".*-\d{5}-of-\d{5}")
+WEIGHTS = f"{NETWORK}{SAFETENSORS}"
 # Attention as early diffusers named it; Rombach et al.'s files have 1x1 convolutions in it.
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OUTER = "text_model."  # transformers has left it out of CLIPTextModel's names since 5.6
 # What CLIP's files have besides the weights that a text encoder computes with.
 _PASSED = re.compile(r"(text_model\.)?embeddings\.position_ids|text_projection\.weight|logit_scale")
-_SHOWN = 4  # variants in a message
+
+
+@dataclass(frozen=True)
+class FolderWeights:
+    """The weights of one network: its folder, and how its files are called."""
+
+    folder: Path
+    stem: str = NETWORK
+
+    def read(
+        self, expected: Mapping[str, Tensor], device: torch.device | str, dtype: torch.dtype
+    ) -> dict[str, Tensor]:
+        """Exactly the tensors that are expected; see `read_weights`."""
+        return read_weights(self.folder, expected, device, dtype, self.stem)
+
+    def entries(self) -> list[Entry]:
+        """What headers say of every tensor; raises `CheckpointError` as `weight_files`."""
+        files = [path for path in weight_files(self.folder, self.stem) if not is_index(path.name)]
+        return [entry for path in files for entry in open_weights(path).entries.values()]
 
 
 def weight_source(folder: Path, stem: str = NETWORK) -> Path:
     """The file that holds a network's weights, or the index of the files that do.
-
-    The plain ones, else the only variant that is there, such as `fp16`.
 
     Args:
         folder: of the component.
         stem: how the files are called, `NETWORK` or `TEXT`.
 
     Raises:
-        CheckpointError: there are none, or several variants.
+        CheckpointError: as `source`.
     """
-    plain = f"{stem}.safetensors"
-    for name in (plain, f"{plain}.index.json"):
-        if os.path.lexists(folder / name):
-            return folder / name
-    variants = _variants(folder, stem)
-    if len(variants) > 1:
-        listed = ", ".join(sorted(variants)[:_SHOWN]) + (", ..." if len(variants) > _SHOWN else "")
-        raise CheckpointError(
-            f"{folder}: {plain} is missing, and there are several variants: {listed}; "
-            f"allowed: one, or one of them as {plain}"
-        )
-    for source in variants.values():
-        return source
-    raise CheckpointError(_no_weights(folder, plain))
-
-
-def is_variant(source: Path) -> bool:
-    """Whether a `weight_source` is not a plain one."""
-    plain = [f"{stem}.safetensors" for stem in (NETWORK, TEXT)]
-    return source.name.removesuffix(".index.json") not in plain
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError:  # reported as a missing file
+        names = set()
+    return folder / source(stem, names, str(folder))
 
 
 def weight_files(folder: Path, stem: str = NETWORK) -> list[Path]:
@@ -74,8 +65,8 @@ def weight_files(folder: Path, stem: str = NETWORK) -> list[Path]:
     Raises:
         CheckpointError: as `weight_source`; or the index is wrong.
     """
-    source = weight_source(folder, stem)
-    return sorted({source, *_shards(source).values()}) if _is_index(source) else [source]
+    found = weight_source(folder, stem)
+    return sorted({found, *_shards(found).values()}) if is_index(found.name) else [found]
 
 
 def read_weights(
@@ -95,11 +86,11 @@ def read_weights(
             it is read; the message names the file and the tensor.
     """
     most = 8 * sum(tensor.numel() for tensor in expected.values()) + MAX_HEADER_BYTES
-    source = weight_source(folder, stem)
-    if _is_index(source):
-        place = _shards(source)
+    found = weight_source(folder, stem)
+    if is_index(found.name):
+        place = _shards(found)
     else:
-        place = dict.fromkeys(open_weights(source, most).entries, source)
+        place = dict.fromkeys(open_weights(found, most).entries, found)
     if stem == TEXT:
         place = {n: at for n, at in place.items() if n in expected or not _PASSED.fullmatch(n)}
     stored = _by_present_name(place, expected)
@@ -142,50 +133,7 @@ def _present_names(name: str) -> Iterator[str]:
     yield name.removeprefix(_OUTER) if name.startswith(_OUTER) else _OUTER + name
 
 
-def _variants(folder: Path, stem: str) -> dict[str, Path]:
-    """Variant -> its single file, or its index if it has none."""
-    try:
-        names = sorted(path.name for path in folder.iterdir())
-    except OSError:  # reported as a missing file
-        return {}
-    found: dict[str, Path] = {}
-    # The libraries write the first two; the last was written by earlier versions.
-    for form in (
-        r"{}\.([\w-]{{1,32}})\.safetensors",
-        r"{}\.safetensors\.index\.([\w-]{{1,32}})\.json",
-        r"{}\.safetensors\.([\w-]{{1,32}})\.index\.json",
-    ):
-        for name in names:
-            match = re.fullmatch(form.format(stem), name, re.ASCII)
-            if match and not _SHARD.fullmatch(match[1]):
-                found.setdefault(match[1], folder / name)
-    return found
-
-
-def _is_index(source: Path) -> bool:
-    return source.suffix == ".json"
-
-
 def _shards(index: Path) -> dict[str, Path]:
     """Tensor name -> the file that holds it, as the index says."""
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise CheckpointError(f"{index}: weight_map is missing")
-    for tensor, name in weight_map.items():
-        if not isinstance(name, str) or not _is_file_name(name):
-            raise CheckpointError(
-                f"{index}: weight_map {brief(tensor)} is not a file name: {brief(name)}; "
-                "allowed: *.safetensors, in the same folder"
-            )
-    return {tensor: index.parent / name for tensor, name in weight_map.items()}
-
-
-def _is_file_name(name: str) -> bool:
-    plain = name.isprintable() and "/" not in name and Path(name).name == name
-    return plain and name.endswith(".safetensors") and len(name) <= 128
-
-
-def _no_weights(folder: Path, plain: str) -> str:
-    if pickles := sorted(path for path in folder.glob("*") if path.suffix in PICKLES):
-        return f"{pickles[0]}: {convertible(pickles[0].name, plain)}"
-    return f"{folder}: {plain} is missing"
+    named = shards(str(index), read_json(index))
+    return {tensor: index.parent / name for tensor, name in named.items()}

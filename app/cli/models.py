@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 import click
 
 from app.cli.console import one_line
+from app.cli.opening import prediction_option
 from models.bounds import size
 from models.library import find, shipped
+from models.sampling import Prediction
 
 if TYPE_CHECKING:
     from models.description import Description
@@ -23,8 +25,9 @@ A model on the hub is fetched first.
 
 @click.command(epilog=_EPILOG_MODELS)
 @click.argument("model", required=False)
+@prediction_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def models(model: str | None, as_json: bool) -> None:
+def models(model: str | None, prediction: Prediction | None, as_json: bool) -> None:
     """Say what MODEL is (a shipped name, a path or a name on the hub) without loading it.
 
     Without MODEL, list the models that ship with Darkroom.
@@ -40,20 +43,23 @@ def models(model: str | None, as_json: bool) -> None:
     with one_line():
         from models.description import describe
 
-        told = describe(find(model))
+        told = describe(find(model), prediction)
     click.echo(json.dumps(told.to_dict(), indent=2) if as_json else _table(told))
 
 
 def _table(told: "Description") -> str:
     """A description for a terminal."""
-    image = f", {told.width}x{told.height}" if told.width else ""
+    own = f"{told.width}x{told.height}" if told.width else "unknown"
     facts = {
         "path": told.path,
         "family": told.family,
-        "draws": told.draws + image,
+        **({"cannot be drawn": told.refusal} if told.refusal else {}),
+        "draws": told.draws,
+        "sizes": str(told.sizes or own),
         "prediction": told.prediction_type,
         "sampler": f"{told.sampler}, spacing {told.spacing}",
         "samplers": ", ".join(told.samplers),
+        "guidance": f"{told.guidance_scale:g}",
         "parameters": f"{told.parameters:,}",
         "weights": size(told.bytes),
     }

@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 
 from app.cli.console import FiniteRange, one_line
-from app.cli.opening import open_runner, runner_for
+from app.cli.opening import open_runner, prediction_option, runner_for
 from app.engine.job import MAX_GUIDANCE_SCALE, MAX_SEED, SamplingParams
 from app.engine.model_info import ModelInfo
 from app.files.formats import PNG, Format, encode, format_of
 from app.files.parameters import describe, file_stem
 from models.conditioning import Cut
 from models.library import locate
-from models.sampling import SAMPLERS, SPACINGS
+from models.sampling import SAMPLERS, SPACINGS, Prediction
 
 _EPILOG_SAMPLE = """\b
 Examples:
@@ -67,6 +67,7 @@ class Target:
 @click.option(
     "--model", default="digits", show_default=True, help="Shipped name, path, or name on the hub."
 )
+@prediction_option
 @click.option("--class", "class_", help="Name or index of a class; any class if absent.")
 @click.option("--prompt", help="What the image shows, for models that take prompts.")
 @click.option("--negative-prompt", help="What guidance leads away from.")
@@ -117,6 +118,7 @@ class Target:
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
 def sample(
     model: str,
+    prediction: Prediction | None,
     class_: str | None,
     prompt: str | None,
     negative_prompt: str | None,
@@ -161,7 +163,7 @@ def sample(
         watched = sys.stderr.isatty()
         if watched:
             click.echo(f"loading {located.name}", err=True)
-        runner = open_runner(located, device)
+        runner = open_runner(located, device, prediction)
         info = runner.info
         params = replace(request.to_params({info.name: info}), n=n)
         cut: list[Cut] = []

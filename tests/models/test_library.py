@@ -72,8 +72,9 @@ def test_a_file_in_a_cache_keeps_its_name(here: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("old.ckpt", r"'\S*old.ckpt': it is not a .safetensors file: a pickle .*convert it first"),
-        ("x=./old.CKPT", "a pickle can run code when it is read, and is never opened; convert"),
+        ("old.ckpt", r"'\S*old.ckpt': it is not a .safetensors file: a pickle file can run code"),
+        ("old.ckpt", r"torch.load\('old.ckpt', .*\)\['state_dict'\], 'old.safetensors'\)$"),
+        ("x=./old.CKPT", r"is never opened; .*\)\['state_dict'\], 'old.safetensors'\)$"),
         ("notes.txt", "it is not a .safetensors file$"),
     ],
 )

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from models.files import CheckpointError
 from models.tensor_file import MAX_HEADER_BYTES, Part, TensorFile, Wanted
-from models.weight_files import TEXT, is_variant, read_weights, weight_files, weight_source
+from models.weight_files import read_weights, weight_files, weight_source
+from models.weight_names import TEXT, is_variant, source
 from tests.models.hostile import header
 from tests.models.original import text, whole_clip
 
@@ -66,7 +67,7 @@ def test_what_transformers_saves_is_read(
 ) -> None:
     """CLIPTextModel's names have no `text_model.` there, those with projection have."""
     expected = saved(tmp_path, projected=projected, **how)
-    assert is_variant(weight_source(tmp_path, TEXT)) == ("variant" in how)
+    assert is_variant(weight_source(tmp_path, TEXT).name) == ("variant" in how)
     assert (len(weight_files(tmp_path, TEXT)) > 1) == ("max_shard_size" in how)
     check(tmp_path, expected)
 
@@ -135,7 +136,9 @@ def test_another_text_encoder_is_refused(kind: str, tmp_path: Path) -> None:
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.fp16.bin", "model.ckpt"])
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "pytorch_model.fp16.bin", "model.ckpt", "A.BIN"]
+)
 def test_a_pickle_is_refused_with_how_to_convert_it(name: str, tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / name)
     with pytest.raises(CheckpointError) as caught:
@@ -146,6 +149,37 @@ def test_a_pickle_is_refused_with_how_to_convert_it(name: str, tmp_path: Path) -
     assert "safetensors.torch.save_file" in told
     assert NAME in told
     assert told.isprintable()
+
+
+NAMES = [
+    {"model.safetensors", "model.safetensors.index.json", "model.fp16.safetensors"},
+    {"model.safetensors.index.json", "model-00001-of-00002.safetensors", "model.bin"},
+    {"model.fp16.safetensors", "model.fp16-00001-of-00002.safetensors"},
+    {"model.safetensors.index.fp16.json", "model.fp16-00001-of-00002.safetensors"},
+    {"model.safetensors.fp16.index.json", "diffusion_pytorch_model.safetensors"},
+    {"model.fp16.safetensors", "model.bf16.safetensors"},
+    {"pytorch_model.bin"},
+    {"\x1b[2J.bin"},
+    {"diffusion_pytorch_model.safetensors"},
+    set(),
+]
+
+
+@pytest.mark.parametrize("names", NAMES)
+def test_a_repository_and_its_folder_are_read_by_one_rule(names: set[str], tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    told = []
+    for found in (
+        lambda: weight_source(tmp_path, TEXT).name,
+        lambda: source(TEXT, sorted(names), str(tmp_path)),
+    ):
+        try:
+            told.append(found())
+        except CheckpointError as error:
+            told.append(f"refused: {error}")
+    assert told[0] == told[1]
+    assert told[0].isprintable()
 
 
 def test_a_network_s_file_is_no_text_encoder_s(tmp_path: Path) -> None:
@@ -297,7 +331,8 @@ def test_a_part_is_read_alone(tmp_path: Path) -> None:
 PEAK = """
 import resource, sys, torch
 from pathlib import Path
-from models.weight_files import TEXT, read_weights
+from models.weight_files import read_weights
+from models.weight_names import TEXT
 expected = {f"{i:02}": torch.empty(4 << 20, device="meta") for i in range(16)}
 folder, dtype = Path(sys.argv[1]), torch.float16
 torch.zeros(1).half().float()  # what is imported at first use
