@@ -3,7 +3,7 @@
 What a folder has is in parts.py. Weights are safetensors, never pickle.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -106,10 +106,7 @@ def open_checkpoint(
     weights = weight_bytes(vae_config, parameters(vae), others, dtype)
     work = activations(unet_config, vae_config, rows or plain_rows(unet_config, vae_config))
     check_room(parts.unet.source, weights, work, available(torch.device(device)))
-    readers = [
-        Reader(text.tokenizer(), encoder)
-        for text, encoder in zip(parts.texts, encoders, strict=True)
-    ]
+    reader = _reader(parts, encoders)
     _fill(vae, parts.vae, device, vae_dtype)
     _fill(unet, parts.unet, device, dtype)
     if isinstance(unet, UNet2DCondition) and unet.config.distilled:
@@ -124,7 +121,7 @@ def open_checkpoint(
         parts.index.guidance_scale,
         fit.notes,
         parts.index.sides,
-        PromptEncoder(*readers) if readers else None,
+        reader,
         parts.index.zeros,
     )
 
@@ -185,6 +182,21 @@ def _unet(config: UNetConfig) -> UNetBackbone:
 
 def _text_encoder(text: TextPart) -> Callable[[CLIPTextConfig], CLIPTextEncoder]:
     return partial(CLIPTextEncoder, projected=text.projected)
+
+
+def _reader(parts: Parts, encoders: Sequence[CLIPTextEncoder]) -> PromptEncoder | None:
+    """What encodes prompts; None for a model of classes. Raises `CheckpointError`."""
+    readers = []
+    for text, encoder in zip(parts.texts, encoders, strict=True):
+        tokenizer = text.tokenizer()
+        try:
+            readers.append(Reader(tokenizer, encoder))
+        except ValueError as error:
+            raise ConfigError(f"{text.source}: {error}") from error
+    try:
+        return PromptEncoder(*readers) if readers else None
+    except ValueError as error:
+        raise ConfigError(f"{parts.index_path}: {error}") from error
 
 
 def _build(part: Part[C], kind: Callable[[C], Network]) -> Network:

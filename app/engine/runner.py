@@ -17,7 +17,7 @@ from torch import Tensor
 from app.engine.backends.base import Backend, Part, Slots, TooLittleMemory, device_errors
 from app.engine.backends.choice import pick_backend, weights_dtype
 from app.engine.backends.hardware import device_name, platform_of
-from app.engine.backends.measure import UNMEASURED, Clock, Measured, measure
+from app.engine.backends.measure import Clock, Measured, measure, unmeasured
 from app.engine.backends.sketching import fit_preview
 from app.engine.costs import Costs
 from app.engine.decoding import Decoder
@@ -59,10 +59,11 @@ class Runner:
         self._finishing: list[Image] = []  # in their last step
         self._showing: list[tuple[Image, int]] = []  # in a step that is shown, and which it is
         blank = self._slots.x[self._slots.waste - 1]
-        self._decoder = Decoder(backend, blank, UNMEASURED.decode_buckets)
+        expected = unmeasured(backend, model)
+        self._decoder = Decoder(backend, blank, expected.decode_buckets)
         self._previews = Previews(backend)
         self.begun = 0.0  # when the first part of the last step began; time.perf_counter()
-        self.info = self._describe(UNMEASURED)
+        self.info = self._describe(expected)
 
     @classmethod
     def open(cls, name: str, place: Path, load: Load) -> "Runner":

@@ -16,6 +16,7 @@ import transformers
 from diffusers.loaders import single_file_utils as reference
 from torch import Tensor
 
+from models.checkpoint import open_checkpoint
 from models.files import CheckpointError
 from models.original.families import SD1, SD2, SDXL
 from models.schedulers import SchedulerConfig
@@ -736,3 +737,9 @@ def test_open_clip_has_its_projection_the_other_way_round(wholes: dict[str, Whol
     pooled = torch.randn(2, 128)
     theirs = pooled @ open_clip_state(encoder.state_dict())["text_projection"]
     torch.testing.assert_close(encoder.text_projection(pooled), theirs)
+
+
+def test_a_text_encoder_of_fewer_words_than_the_tokenizer_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "one.safetensors", whole("1.x").tensors())
+    with pytest.raises(CheckpointError, match=r"one.safetensors: the tokenizer has 49408 tokens"):
+        open_checkpoint(path)

@@ -16,7 +16,7 @@ from app.engine.backends.base import Backend, Part, Rows, Slots
 from app.engine.backends.probing import Pace, examine
 from app.engine.costs import Bucket
 from models.conditioners import Conditioning
-from models.memory import BLOCK_ROWS
+from models.memory import BLOCK_ROWS, plain_rows
 from models.pipeline import LatentDiffusion
 from models.samplers import trajectory
 
@@ -48,14 +48,27 @@ class Measured:
     rounding: str
 
 
-UNMEASURED = Measured(
-    (Bucket(BLOCK_ROWS, 1.0),),
-    (BLOCK_ROWS,),
-    decode_seconds=1.0,
-    exact=True,
-    blocks=(BLOCK_ROWS, BLOCK_ROWS),
-    rounding="",
-)
+def unmeasured(backend: Backend, model: LatentDiffusion) -> Measured:
+    """What is taken before anything is measured: blocks of as many rows as the plain loop's.
+
+    Where these are fewer than usual, a row is dear, and only what the backend prepares is taken.
+    """
+    rows = plain_rows(model.unet.config, model.vae.config)
+
+    def block(sizes: tuple[int, ...]) -> int:
+        if rows == BLOCK_ROWS:
+            return rows
+        return min((size for size in sizes if size >= rows), default=sizes[-1])
+
+    steps, decoded = block(backend.buckets), block(backend.decode_buckets)
+    return Measured(
+        (Bucket(steps, 1.0),),
+        (decoded,),
+        decode_seconds=1.0,
+        exact=True,
+        blocks=(steps, decoded),
+        rounding="",
+    )
 
 
 def measure(
