@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from app.engine.costs import Bucket, Costs
-from app.engine.job import Image
+from app.engine.job import Image, SamplingParams
 from app.engine.model_info import ModelInfo
 from app.engine.model_runner import ModelRunner
 from app.engine.results import Pixels
@@ -45,6 +45,9 @@ class FreeRunner:
         raise ValueError(f"{width}x{height} is not a size of its pictures")
 
     def warm_up(self) -> None:
+        pass
+
+    def expect(self, params: SamplingParams) -> None:
         pass
 
     def start(self, image: Image) -> None:

@@ -391,7 +391,7 @@ FILES: dict[str, tuple[Damage, str]] = {
     },
     "a shard that is a number": (sharded({BIAS: 3}), f"weight_map {BIAS!r} is not a file name: 3"),
     "a map that is a list": (sharded([BIAS] * 10**5), "weight_map is missing"),
-    "an empty map": (sharded({}), "missing tensor"),
+    "an empty map": (sharded({}), "weight_map is missing or empty"),
     "a large map": (
         sharded({f"{i:040}": "x.safetensors" for i in range(50_000)}),
         "missing tensor",
