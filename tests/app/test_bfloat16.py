@@ -56,6 +56,7 @@ def test_a_processor_without_bfloat16_is_told(
     assert "the backend 'eager' is used" in caplog.text
 
 
+@pytest.mark.slow
 def test_bfloat16_has_one_part_and_says_what_it_is(tiny: LatentDiffusion) -> None:
     backend = pick_backend(tiny, "openvino", compiled=False, dtype=torch.bfloat16)
     assert backend.precision == "bfloat16"

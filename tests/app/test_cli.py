@@ -80,6 +80,7 @@ def test_a_target_is_checked_before_a_model_is_loaded(
     assert message in result.stderr
 
 
+@pytest.mark.slow
 def test_sample_draws_what_the_server_draws(
     tiny_folder: Path, server: TestClient, tmp_path: Path
 ) -> None:

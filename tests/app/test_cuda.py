@@ -42,6 +42,8 @@ from tests.fake_cuda import NAME, FakeCuda, installed
 from tests.fakes import LOAD, drawn, job_of
 from tests.tiny import SCHEDULE, UNET, VAE
 
+pytestmark = pytest.mark.slow
+
 ROOM = 9_000_000  # bytes: for ticks of 32 rows of the tiny model
 GPU = "cuda:0"
 

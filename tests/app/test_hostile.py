@@ -223,6 +223,7 @@ async def send(app: FastAPI, sent: Sent) -> Got:
     return Got(answers[0]["status"], size, seconds)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*codec:DeprecationWarning")
 @asynchronous
 async def test_the_loop_is_never_busy_for_long_and_nothing_is_an_error_of_ours() -> None:

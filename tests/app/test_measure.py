@@ -124,6 +124,7 @@ def test_the_plain_loop_in_blocks_of_what_is_told_has_the_same_pixels(
     assert [pixels.data for pixels in draw(runner, params(5))] == plain(runner, tiny, params(5))
 
 
+@pytest.mark.slow
 def test_entity_tags_depend_on_the_bits_and_on_nothing_else(tiny: LatentDiffusion) -> None:
     """`platform` goes into them: another class of sizes is another one, fewer sizes are not."""
     usual, other, fewer = (

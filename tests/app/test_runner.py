@@ -170,6 +170,7 @@ def test_a_tick_has_no_more_than_its_images_use(
     assert not any(tick.shown for tick in backend.ticks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Eager, pytest.param(OpenVino, marks=pytest.mark.slow)])
 def test_another_size_has_slots_of_its_own_and_the_plain_loop_s_pixels(
     kind: Callable[[LatentDiffusion], Backend], tiny: LatentDiffusion

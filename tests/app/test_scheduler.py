@@ -222,6 +222,7 @@ def test_a_priority_is_worth_so_many_seconds_and_no_more() -> None:
     assert AGES <= ends.index(1) <= AGES + 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [2, 8, 64])
 def test_a_short_request_gets_in_while_long_ones_hold_the_slots(slots: int) -> None:
     """And they end as well, though short ones keep coming."""

@@ -23,6 +23,8 @@ from tests import stable
 from tests.models.original import whole, write_header
 from tests.models.wording import write_tokenizer
 
+pytestmark = pytest.mark.slow
+
 Folders = Callable[[str], Path]
 FULL = {  # family -> parameters of the UNet, in millions
     "1.x": ("Stable Diffusion 1.x", 859.5),

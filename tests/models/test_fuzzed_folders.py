@@ -17,6 +17,8 @@ from models.sampling import SAMPLERS
 from models.schedulers import _ALL_KEYS, _KINDS
 from tests.models.hostile import INDEX, SCHEDULE, UNET, VAE, WEIGHTS
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = int(os.environ.get("FUZZ_FOLDERS", "150"))
 LITTLE = (0, 1, 2, 3, 4, 8, 16, 32, 0.5, 1.0, "", None, True, False, [], {}, [1], [8, 8], [16, 32])
 LARGE = (-1, 1e-300, 1e308, float("nan"), float("inf"), 2**31, 2**63, 10**30, "x" * 10**5, [[]])

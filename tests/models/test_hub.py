@@ -21,6 +21,8 @@ from models.library import Located, find, locate
 from models.pipeline import LatentDiffusion
 from tests.small_hub import SmallHub
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 NOTHING = {"_class_name": "StableDiffusionPipeline", "id2label": {"0": "cat"}}
 CLASSES = {
