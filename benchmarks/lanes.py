@@ -40,7 +40,7 @@ from models.unet import UNet2D
 
 _CLIENTS = 32  # of each model, always with a request each
 _REPORT = 0.2  # seconds
-_WIDER = 3  # times the channels: about ten times the time per row
+_WIDER = 3.5  # times the channels: ten to fifteen times the time per row
 _BUSY = 10.0  # seconds
 _SIDE, _LARGER = 32, 64  # pixels
 _LOAD = Load({}, best_device(), "float32", "auto", compile=False, slots=64, rows=None)
