@@ -60,13 +60,9 @@ class Denoiser:
 
     def examples(self, count: int, size: Size) -> Conditioning:
         """Both sides of so many conditions that can be asked for, each (count, 2, ...)."""
-        return self._gathered(self._conditioner.examples(count), size)
+        return self.gather(self._conditioner.examples(count), size)
 
-    def gather(self, conditions: Sequence[Condition], side: int, size: Size) -> Conditioning:
-        """One side of some conditions, one row for each, on the device."""
-        return tuple(both[:, side] for both in self._gathered(conditions, size))
-
-    def _gathered(self, conditions: Sequence[Condition], size: Size) -> Conditioning:
+    def gather(self, conditions: Sequence[Condition], size: Size) -> Conditioning:
         """Both sides of some conditions, each tensor (B, 2, ...), on the device."""
         encoded = [self.encode(condition, size)[0] for condition in conditions]
         return tuple(torch.stack(sides).to(self.device) for sides in zip(*encoded, strict=True))

@@ -251,8 +251,9 @@ class LatentDiffusion:
         if latents is not None:
             x = way.signal * self._checked(latents, (len(begun), *shape)) + x
         rows = len(conditions)
-        own, null = (self.denoiser.gather(conditions, side, size) for side in (0, 1))
-        both = tuple(torch.cat(sides) for sides in zip(own, null, strict=True))
+        read = self.denoiser.gather(conditions, size)
+        own = tuple(sides[:, Denoiser.CONDITIONAL] for sides in read)
+        both = tuple(sides.transpose(0, 1).flatten(0, 1) for sides in read)
         scale = self.takes.scale(sampling.guidance_scale)
         scales = torch.full((rows,), scale, device=self.device)
         guides = scale != 1 and self.takes.guides

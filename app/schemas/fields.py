@@ -61,8 +61,17 @@ Side = Annotated[
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}]}),
 ]
 # What the native request checks, if the model takes prompts.
-Negative = str | None
-ClipSkip = Annotated[int, Field(ge=0, le=MAX_CLIP_SKIP), NUMBER] | None
+Negative = Annotated[
+    str | None,
+    Field(description="What guidance leads away from; ignored by models that take classes."),
+]
+ClipSkip = Annotated[
+    Annotated[int, Field(ge=0, le=MAX_CLIP_SKIP), NUMBER] | None,
+    Field(
+        description="How many of the text encoder's last layers are left out; ignored by models "
+        "that take classes."
+    ),
+]
 Name = Annotated[str, Field(max_length=80)] | None
 KindName = Literal["png", "jpeg", "webp"]
 _KINDS = {"type": "string", "enum": ["png", "jpeg", "jpg", "webp"]}

@@ -27,14 +27,8 @@ router = Router(tags=["huggingface"])
 class TextToImageParameters(Fields):
     """How to draw. Others are ignored."""
 
-    negative_prompt: Negative = Field(
-        None, description="What guidance leads away from; ignored by models that take classes."
-    )
-    clip_skip: ClipSkip = Field(
-        None,
-        description="How many of the text encoder's last layers are left out; ignored by models "
-        "that take classes.",
-    )
+    negative_prompt: Negative = None
+    clip_skip: ClipSkip = None
     num_inference_steps: Steps = Field(None, description="Steps of the sampler.")
     guidance_scale: Scale = Field(
         None, description="Classifier-free guidance scale; the model's default if absent."

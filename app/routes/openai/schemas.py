@@ -80,14 +80,8 @@ class ImageRequest(Fields):
         None,
         description="`{width}x{height}`; ignored by models of one size. The answer gives the size.",
     )
-    negative_prompt: Negative = Field(
-        None, description="What guidance leads away from; ignored by models that take classes."
-    )
-    clip_skip: ClipSkip = Field(
-        None,
-        description="How many of the text encoder's last layers are left out; ignored by models "
-        "that take classes.",
-    )
+    negative_prompt: Negative = None
+    clip_skip: ClipSkip = None
     quality: str | None = Field(None, description=_IGNORED)
     background: str | None = Field(None, description=_IGNORED)
     style: str | None = Field(None, description=_IGNORED)

@@ -46,14 +46,8 @@ class PredictionInput(Fields):
     prompt: str = Field(
         description="What the images show; names a class, if the model takes classes."
     )
-    negative_prompt: Negative = Field(
-        None, description="What guidance leads away from; ignored by models that take classes."
-    )
-    clip_skip: ClipSkip = Field(
-        None,
-        description="How many of the text encoder's last layers are left out; ignored by models "
-        "that take classes.",
-    )
+    negative_prompt: Negative = None
+    clip_skip: ClipSkip = None
     seed: Seed = Field(None, description="Image k uses seed + k. Random if absent or -1.")
     num_inference_steps: Steps = Field(None, description="Steps of the sampler.")
     guidance_scale: Scale = Field(
