@@ -10,7 +10,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from models.config import UNetConfig
-from models.layers import Block, MakeAttention, MidBlock, TimestepEmbedding, TimestepFeatures
+from models.layers import (
+    Block,
+    Conv2d,
+    MakeAttention,
+    MidBlock,
+    TimestepEmbedding,
+    TimestepFeatures,
+)
 
 
 class UNetBackbone(nn.Module):
@@ -25,7 +32,7 @@ class UNetBackbone(nn.Module):
         widths = config.block_out_channels
         self.temb_dim = config.time_embedding_dim or 4 * widths[0]
         self.centred = config.center_input_sample
-        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.conv_in = Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time_features = TimestepFeatures(
             widths[0], flip_sin_to_cos=config.flip_sin_to_cos, freq_shift=config.freq_shift
         )
@@ -95,7 +102,7 @@ class UNetBackbone(nn.Module):
             below = width
 
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], config.norm_eps)
-        self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
+        self.conv_out = Conv2d(widths[0], config.out_channels, 3, padding=1)
 
     def predict(self, x: Tensor, temb: Tensor, context: Tensor | None = None) -> Tensor:
         """Run all blocks.

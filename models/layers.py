@@ -4,12 +4,76 @@ Tensors are (B, C, H, W); `temb` is SiLU of the time (and class, or text) embedd
 in the VAE; `context` is a text's tokens, (B, tokens, E), or None where nothing attends to a text.
 """
 
+import importlib
 import math
+import os
+import shutil
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+def _find_convolution() -> ModuleType | None:
+    """Our convolutions, where Triton is, as with PyTorch for CUDA, and the compiler it needs."""
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return None
+    try:
+        return importlib.import_module("models.convolution")
+    except ImportError:
+        return None
+
+
+convolution = _find_convolution()
+
+
+def try_convolution(device: torch.device) -> str | None:
+    """Give our convolutions up for this process if they do not run on `device`; the reason."""
+    global convolution
+    if convolution is None:
+        return "Triton, or a compiler of C, is not installed"
+    try:
+        x = torch.zeros(1, 8, 2, 2, device=device)
+        convolution.convolve(x, x, None, 1, 0)
+        return None
+    except Exception as error:  # whatever the driver, the compiler or the file system says
+        convolution = None
+        return f"{type(error).__name__}: {error}"
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution; on a GPU, without gradients, one whose bits no batch changes.
+
+    Filters are square, and the padding is zeros.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if convolution is None or not _served(x):
+            return super().forward(x)
+        made: Tensor = convolution.convolve(
+            x, self.weight, self.bias, self.stride[0], int(self.padding[0])
+        )
+        return made
+
+
+class Linear(nn.Linear):
+    """A linear layer; on a GPU, without gradients, one whose bits no batch changes.
+
+    In half precision cuBLASLt's are such; see `models.precision`.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if convolution is None or x.dtype != torch.float32 or not _served(x):
+            return super().forward(x)
+        made: Tensor = convolution.project(x, self.weight, self.bias)
+        return made
+
+
+def _served(x: Tensor) -> bool:
+    """Whether it is on a GPU, and nothing is trained."""
+    return x.is_cuda and x.dtype != torch.float64 and not torch.is_grad_enabled()
 
 
 class TimestepFeatures(nn.Module):
@@ -44,10 +108,10 @@ class TimestepEmbedding(nn.Module):
 
     def __init__(self, in_dim: int, dim: int, condition_dim: int | None = None) -> None:
         super().__init__()
-        self.linear_1 = nn.Linear(in_dim, dim)
+        self.linear_1 = Linear(in_dim, dim)
         if condition_dim is not None:
-            self.cond_proj = nn.Linear(condition_dim, in_dim, bias=False)
-        self.linear_2 = nn.Linear(dim, dim)
+            self.cond_proj = Linear(condition_dim, in_dim, bias=False)
+        self.linear_2 = Linear(dim, dim)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         if condition is not None:
@@ -78,14 +142,14 @@ class ResnetBlock(nn.Module):
         super().__init__()
         self.scale_shift, self.scale = scale_shift, scale
         self.norm1 = nn.GroupNorm(groups, in_channels, eps)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
         if temb_dim is not None:
-            self.time_emb_proj = nn.Linear(temb_dim, out_channels * (2 if scale_shift else 1))
+            self.time_emb_proj = Linear(temb_dim, out_channels * (2 if scale_shift else 1))
         self.norm2 = nn.GroupNorm(groups, out_channels, eps)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
         self.conv_shortcut = (
-            nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+            Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
         )
 
     def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
@@ -132,10 +196,10 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads, self.scale = channels // (head_dim or channels), scale
         self.group_norm = nn.GroupNorm(groups, channels, eps) if groups is not None else None
-        self.to_q = nn.Linear(channels, channels)
-        self.to_k = nn.Linear(channels, channels)
-        self.to_v = nn.Linear(channels, channels)
-        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+        self.to_q = Linear(channels, channels)
+        self.to_k = Linear(channels, channels)
+        self.to_v = Linear(channels, channels)
+        self.to_out = nn.ModuleList([Linear(channels, channels)])
 
     def forward(self, x: Tensor, _context: Tensor | None = None) -> Tensor:
         h = x if self.group_norm is None else self.group_norm(x)
@@ -154,7 +218,7 @@ class Downsample(nn.Module):
     def __init__(self, channels: int, padding: int) -> None:
         super().__init__()
         self.padding = padding
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=padding)
+        self.conv = Conv2d(channels, channels, 3, stride=2, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.conv(x if self.padding else F.pad(x, (0, 1, 0, 1)))
@@ -166,7 +230,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))

@@ -19,6 +19,7 @@ from models.conditional_unet import UNet2DCondition
 from models.conditioners import Conditioning, Size
 from models.conditioning import MAX_PROMPT, Classes, Condition, Prompt, Prompts
 from models.denoiser import Denoiser
+from models.layers import try_convolution
 from models.library import find
 from models.memory import plain_rows
 from models.precision import set_precision
@@ -29,6 +30,9 @@ from models.text.prompts import PromptEncoder
 # Kernels choose their summation order by the shape of the batch, so a row's last bits depend on how
 # many rows ride with it. UNet and decoder always run on blocks of exactly `block_rows` rows, short
 # ones filled up: one shape, one order, the same bits (docs/decisions.md has what was measured).
+_BY_CUDNN = (
+    "cuDNN makes convolutions: few numbers of rows give the same bits, so small ticks cost more"
+)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -48,6 +52,9 @@ class LatentDiffusion:
         if block_rows < 1:
             raise ValueError(f"block_rows is {block_rows}; allowed: from 1")
         self.vae, self.unet = checkpoint.vae, checkpoint.unet
+        if next(self.unet.parameters()).is_cuda:  # as `models.convolution` reads weights
+            for network in (self.unet, self.vae):
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         reader, self.classes = checkpoint.reader, checkpoint.classes
         self.denoiser = Denoiser.of(self.unet, self.classes, reader, zeros=checkpoint.zeros)
         self.prompts = _prompts(self.unet, reader) if reader else None
@@ -93,13 +100,18 @@ class LatentDiffusion:
             raise ValueError(f"dtype is {brief(dtype)}; allowed: {listed}")
         if tf32 and (on.type != "cuda" or dtype != torch.float32):
             raise ValueError(f"tf32 needs a GPU and float32; the device is {on}, dtype is {dtype}")
+        lacking = None
         if on.type == "cuda":
             set_precision(tf32=tf32)
+            lacking = try_convolution(on)
         folder = find(path) if isinstance(path, str) else path
         checkpoint = open_checkpoint(
             folder, device=on, dtype=dtype, rows=block_rows, prediction=prediction
         )
-        return cls(checkpoint, block_rows, tf32=tf32)
+        made = cls(checkpoint, block_rows, tf32=tf32)
+        if lacking is not None:
+            made.notes = *made.notes, f"{_BY_CUDNN}: {brief(lacking)}"
+        return made
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

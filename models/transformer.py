@@ -7,7 +7,7 @@ Rombach et al. 2022, sec. 3.3 and app. E.2. Parameter names and arithmetic are t
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import attend
+from models.layers import Conv2d, Linear, attend
 
 _EPS = 1e-6  # of the group norm, as diffusers fixes it
 
@@ -18,10 +18,10 @@ class Attention(nn.Module):
     def __init__(self, dim: int, source_dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(dim, dim, bias=False)
-        self.to_k = nn.Linear(source_dim, dim, bias=False)
-        self.to_v = nn.Linear(source_dim, dim, bias=False)
-        self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
+        self.to_q = Linear(dim, dim, bias=False)
+        self.to_k = Linear(source_dim, dim, bias=False)
+        self.to_v = Linear(source_dim, dim, bias=False)
+        self.to_out = nn.ModuleList([Linear(dim, dim)])
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         mixed = attend(self.to_q(x), self.to_k(source), self.to_v(source), self.heads)
@@ -34,7 +34,7 @@ class GatedLinear(nn.Module):
 
     def __init__(self, dim: int, out_dim: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(dim, 2 * out_dim)
+        self.proj = Linear(dim, 2 * out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, dim=-1)
@@ -48,7 +48,7 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         # The second is diffusers' dropout, of nothing here.
-        self.net = nn.Sequential(GatedLinear(dim, 4 * dim), nn.Identity(), nn.Linear(4 * dim, dim))
+        self.net = nn.Sequential(GatedLinear(dim, 4 * dim), nn.Identity(), Linear(4 * dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.net(x)
@@ -105,7 +105,7 @@ class SpatialTransformer(nn.Module):
 
 
 def _projection(channels: int, linear: bool) -> nn.Module:
-    return nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
+    return Linear(channels, channels) if linear else Conv2d(channels, channels, 1)
 
 
 def _positions(x: Tensor) -> Tensor:

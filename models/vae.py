@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import AutoencoderKLConfig
-from models.layers import Block, MidBlock, SelfAttention
+from models.layers import Block, Conv2d, MidBlock, SelfAttention
 from models.tiles import decode_in_tiles, tile_side
 
 _EPS = 1e-6  # group norm, as diffusers fixes it for this network
@@ -43,7 +43,7 @@ class Encoder(nn.Module):
     def __init__(self, config: AutoencoderKLConfig) -> None:
         super().__init__()
         widths, groups = config.block_out_channels, config.norm_num_groups
-        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.conv_in = Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
             Block(
                 [widths[max(i - 1, 0)]] + [width] * (config.layers_per_block - 1),
@@ -56,7 +56,7 @@ class Encoder(nn.Module):
         )
         self.mid_block = _mid_block(config)
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], _EPS)
-        self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
+        self.conv_out = Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
@@ -73,7 +73,7 @@ class Decoder(nn.Module):
     def __init__(self, config: AutoencoderKLConfig) -> None:
         super().__init__()
         widths, groups = tuple(reversed(config.block_out_channels)), config.norm_num_groups
-        self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
+        self.conv_in = Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.mid_block = _mid_block(config)
         self.up_blocks = nn.ModuleList(
             Block(
@@ -86,7 +86,7 @@ class Decoder(nn.Module):
             for i, width in enumerate(widths)
         )
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], _EPS)
-        self.conv_out = nn.Conv2d(widths[-1], config.out_channels, 3, padding=1)
+        self.conv_out = Conv2d(widths[-1], config.out_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.mid_block(self.conv_in(z))
@@ -107,10 +107,10 @@ class AutoencoderKL(nn.Module):
         self.decoder = Decoder(config)
         self._constants: tuple[Tensor, Tensor] | None = None
         self.quant_conv: nn.Module = (
-            nn.Conv2d(2 * channels, 2 * channels, 1) if config.use_quant_conv else nn.Identity()
+            Conv2d(2 * channels, 2 * channels, 1) if config.use_quant_conv else nn.Identity()
         )
         self.post_quant_conv: nn.Module = (
-            nn.Conv2d(channels, channels, 1) if config.use_post_quant_conv else nn.Identity()
+            Conv2d(channels, channels, 1) if config.use_post_quant_conv else nn.Identity()
         )
 
     def encode(self, images: Tensor) -> DiagonalGaussian:

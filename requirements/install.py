@@ -29,7 +29,7 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 _PATIENCE = 10  # seconds for that index to answer
 _DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 # Megabytes of wheels for Linux on x86-64, rounded up, as of 2026-11.
-SIZES = {"core": 45, "serve": 100, "train": 65, "dev": 285, "bench": 135, "bench-gpu": 60}
+SIZES = {"core": 45, "serve": 100, "train": 65, "dev": 485, "bench": 135, "bench-gpu": 60}
 TORCH_MB, CUDA_MB = 190, 2800
 
 

@@ -69,7 +69,8 @@ def main() -> None:
     cuda = {name for name in names(pins) if CUDA.fullmatch(name)}
     for name, extras in LOCKS.items():
         options = [option for extra in extras for option in ("--extra", extra)]
-        write(name, pins, *options, "pyproject.toml", needs=BUILD, without={"torch", *cuda})
+        without = {"torch", *cuda} - ({"triton"} if name == "dev" else set())  # tests run kernels
+        write(name, pins, *options, "pyproject.toml", needs=BUILD, without=without)
     write("cuda", pins, needs=torch(), without=names(pins) - cuda)
 
 

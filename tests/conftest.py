@@ -9,6 +9,8 @@ from pathlib import Path
 # Before PyTorch is imported, and for the servers that tests start: the networks here are so small
 # that a second thread costs more than it does, and half of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before models.convolution is: there is no GPU to compile its kernels for.
+os.environ["TRITON_INTERPRET"] = "1"
 
 import pytest
 import torch

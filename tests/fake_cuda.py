@@ -26,6 +26,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from models import layers
+
 aten = torch.ops.aten
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 WAITING = {"item", "_local_scalar_dense", "is_nonzero", "nonzero", "argwhere", "masked_select"}
@@ -194,6 +196,7 @@ class FakeCuda(TorchDispatchMode):
         self.streams: list[Stream] = []
         self.home = self.current = Stream(self)
         self.capture: Graph | None = None
+        self.blas = "default"  # which library multiplies matrices
         self._pinned: dict[int, tuple[Tensor, Block]] = {}
 
     def take(self, size: int) -> None:
@@ -313,6 +316,15 @@ class FakeCuda(TorchDispatchMode):
             self.wait([self.current.clock], "a copy")
         return made
 
+    def _check_blas(self, args: Any) -> None:
+        matmul = torch.backends.cuda.matmul
+        whole = {
+            torch.float16: matmul.allow_fp16_reduced_precision_reduction_split_k,
+            torch.bfloat16: matmul.allow_bf16_reduced_precision_reduction_split_k,
+        }
+        if not whole.get(_tensors(args)[0].dtype, True) and self.blas != "cublaslt":
+            raise RuntimeError("allow_splitk=False requires the cuBLASLt backend")
+
     def _launch(self, func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> object:
         """Run or record an operator of the device."""
         stream, graph = self.current, self.capture
@@ -322,6 +334,7 @@ class FakeCuda(TorchDispatchMode):
             if graph is not None and name not in stream.warm:
                 self.refuse(f"the first {name} on its stream")
             stream.warm.add(name)
+            self._check_blas(args)
         if "device" in kwargs:
             kwargs["device"] = torch.device("cpu")
         kwargs.pop("pin_memory", None)
@@ -575,6 +588,13 @@ def installed(capacity: int = 1 << 40) -> Iterator[FakeCuda]:
     def synchronize(_: object = None) -> None:
         device.wait([stream.clock for stream in device.streams], "a wait for the device")
 
+    def set_device(to: torch.device | str | int) -> None:
+        if not isinstance(to, int) and torch.device(to).index is None:
+            raise ValueError(f"Expected a torch.device with a specified index, but got: {to}")
+
+    def prefer(library: str) -> None:
+        device.blas = library
+
     gpu = SimpleNamespace(major=9, minor=0, multi_processor_count=132)
     numpy = torch.Tensor.numpy
 
@@ -589,7 +609,7 @@ def installed(capacity: int = 1 << 40) -> Iterator[FakeCuda]:
         "get_device_name": lambda _=None: NAME,
         "get_device_properties": lambda _=None: gpu,
         "mem_get_info": lambda _=None: (device.capacity - device.used, device.capacity),
-        "set_device": lambda _: None,
+        "set_device": set_device,
         "empty_cache": lambda: None,
         "current_stream": lambda _=None: device.current,
         "default_stream": lambda _=None: device.home,
@@ -605,6 +625,8 @@ def installed(capacity: int = 1 << 40) -> Iterator[FakeCuda]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cuda.items():
             patch.setattr(torch.cuda, name, value)
+        patch.setattr(torch.backends.cuda, "preferred_blas_library", prefer)
+        patch.setattr(layers, "convolution", None)  # its kernels are the device's own
         patch.setattr(torch.Tensor, "numpy", to_numpy)
         patch.setattr(torch.Tensor, "pin_memory", lambda tensor: device.pin(tensor.clone()))
         patch.setattr(
