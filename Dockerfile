@@ -23,9 +23,16 @@ COPY models models
 RUN /opt/darkroom/bin/python -m pip install --no-deps --no-build-isolation .
 
 FROM ${PYTHON}
+ARG TORCH=cpu
+# Kernels for a GPU are compiled at the first start, and what launches them by a compiler of C.
+RUN if [ "${TORCH}" = cuda ]; then \
+        apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && \
+        rm -rf /var/lib/apt/lists/*; \
+    fi
 COPY --from=build /opt/darkroom /opt/darkroom
 ENV PATH=/opt/darkroom/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    TRITON_CACHE_DIR=/tmp/triton \
     DARKROOM_HOST=::
 # By number, so that an orchestrator can tell it is not root.
 USER 10001:10001

@@ -31,6 +31,8 @@ def test_the_base_image_is_named_by_digest_and_can_be_another() -> None:
 
 def test_the_image_installs_by_hash_and_builds_without_fetching() -> None:
     installs = [run for run in told("RUN") if "pip" in run or "install" in run]
+    *installs, compiler = installs
+    assert re.match(r'if \[ "\$\{TORCH\}" = cuda \]; then +apt-get update', compiler)
     assert len(installs) == 2
     assert "requirements/install.py" in installs[0]
     assert "--no-deps" in installs[1]
