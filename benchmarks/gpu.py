@@ -37,10 +37,12 @@ PARTS = {
     "peer": (90, "diffusers, with the same weights."),
     "profile": (45, "What the device does in a tick."),
     "faults": (90, "Memory, captures, devices and workers that fail."),
+    "layers": (40, "Operators whose bits depend on the number of rows."),
+    "convolutions": (70, "Our convolutions beside those of cuDNN."),
     "loose": (40, "As `exact`, with CUDA's libraries as PyTorch leaves them."),
     "large": (200, "A UNet of Stable Diffusion's size."),
     "large_peer": (120, "diffusers' UNet of that size."),
-    "prompts": (240, "Stable Diffusion 1.5 and SDXL, with prompts."),
+    "prompts": (150, "Stable Diffusion 1.5 and SDXL, with prompts."),
     "prompts_peer": (240, "diffusers' UNets of both."),
 }
 

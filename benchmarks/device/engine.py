@@ -72,7 +72,8 @@ def open_engine(
     """A warm engine over a model."""
     backend = kind(model, compiled=compiled)
     if buckets or setting.small:
-        backend.buckets = buckets or SMALL_BUCKETS
+        wanted = buckets or SMALL_BUCKETS  # as far as there is room
+        backend.buckets = tuple(rows for rows in wanted if rows <= backend.buckets[-1])
     runner = Runner("model", model, "0" * 64, backend, slots)
     runner.warm_up()
     return Engine(model, backend, runner)

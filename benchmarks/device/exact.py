@@ -8,7 +8,6 @@ from torch import Tensor
 
 from benchmarks.device.engine import open_digits
 from benchmarks.device.findings import Findings, Row, Setting
-from benchmarks.device.machine import LAYOUTS
 from benchmarks.device.place import on_device
 from benchmarks.device.precision import PRECISIONS, Precision, loosen
 from models.pipeline import LatentDiffusion
@@ -25,17 +24,15 @@ def measure(findings: Findings, setting: Setting) -> None:
 
 def compare(findings: Findings, setting: Setting, *, loose: bool) -> None:
     """As the engine sets CUDA's libraries, or `loose`, as PyTorch does."""
-    for precision, layout in itertools.product(PRECISIONS, LAYOUTS):
-        labels: Row = {"network": "UNet", "precision": precision.name, "layout": layout}
-        findings.attempt("Rows", labels, _NEEDS, unet, setting, precision, layout, loose)
-    for precision in PRECISIONS:
-        labels = {"network": "decoder", "precision": precision.name, "layout": "NCHW"}
-        findings.attempt("Rows", labels, _NEEDS, decoder, setting, precision, loose)
+    for (name, network), precision in itertools.product(
+        {"UNet": unet, "decoder": decoder}.items(), PRECISIONS
+    ):
+        labels: Row = {"network": name, "precision": precision.name}
+        findings.attempt("Rows", labels, _NEEDS, network, setting, precision, loose)
 
 
-def unet(setting: Setting, precision: Precision, layout: str, loose: bool) -> Iterator[Row]:
+def unet(setting: Setting, precision: Precision, loose: bool) -> Iterator[Row]:
     model = opened(setting, precision, loose)
-    model.unet.to(memory_format=LAYOUTS[layout])  # type: ignore[call-overload]
     sizes = setting.sizes(1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256, 512)
 
     def network(x: Tensor, t: Tensor, label: Tensor) -> Tensor:

@@ -34,8 +34,8 @@ class Setting:
 
     @property
     def on(self) -> str:
-        """The device of tensors, for PyTorch."""
-        return self.device if self.cuda else "cuda:0"
+        """The device of tensors, for PyTorch; with its number, which some calls need."""
+        return self.device if ":" in self.device else "cuda:0"
 
     def sizes(self, *large: int) -> tuple[int, ...]:
         """Numbers of rows to measure, or a few small ones."""

@@ -17,7 +17,6 @@ from benchmarks.device.large_model import (
     shape_of,
 )
 from benchmarks.device.loop import pace_row
-from benchmarks.device.machine import LAYOUTS
 from benchmarks.device.names import BUCKETS, ENGINE, FLOOR, LOOP, RATES, way
 from benchmarks.device.place import on_device
 from benchmarks.device.precision import FLOAT16, TF32, Precision
@@ -32,35 +31,32 @@ def measure(findings: Findings, setting: Setting) -> None:
     findings.add("Work", {"GFLOP per row": round(flops_per_row(setting) / 1e9, 2)})
     rows = setting.sizes(1, 2, 4, 8, 16, 32)
 
-    for layout in LAYOUTS:
-        labels = way(FLOOR if layout == "NCHW" else f"{FLOOR}, {layout}", FLOAT16.name)
-        findings.attempt(RATES, labels, 15, floor, setting, FLOAT16, layout, rows)
+    labels = way(FLOOR, FLOAT16.name)
+    findings.attempt(RATES, labels, 15, floor, setting, FLOAT16, rows)
     labels = {"precision": FLOAT16.name, "compiled": False}
     findings.attempt(LOOP, labels, 30, engine, findings, setting)
-    labels = {"network": "UNet", "precision": FLOAT16.name, "layout": "NCHW"}
+    labels = {"network": "UNet", "precision": FLOAT16.name}
     findings.attempt("Rows", labels, 12, exactness, setting, FLOAT16, rows)
     few, labels = setting.sizes(1, 8, 16), way(FLOOR, TF32.name)
-    findings.attempt(RATES, labels, 15, floor, setting, TF32, "NCHW", few)
+    findings.attempt(RATES, labels, 15, floor, setting, TF32, few)
     for precision in (FLOAT16, TF32):
         labels = {"precision": precision.name}
         findings.attempt("Decoder", labels, 8, decoder, setting, precision)
     if setting.small:
         findings.miss(RATES, f"{FLOOR}, compiled", MINUTES)
         return
-    labels, given = way(f"{FLOOR}, NHWC, compiled", FLOAT16.name), (setting, FLOAT16, "NHWC")
+    labels, given = way(f"{FLOOR}, compiled", FLOAT16.name), (setting, FLOAT16)
     findings.attempt(RATES, labels, _COMPILING, floor, *given, (2, 8), compiled=True)
 
 
 def floor(
     setting: Setting,
     precision: Precision,
-    layout: str,
     sizes: Sequence[int],
     compiled: bool = False,
 ) -> Iterator[Row]:
     """Our UNet alone, each number of rows as a graph."""
     unet = large_unet(setting, precision)
-    unet.to(memory_format=LAYOUTS[layout])  # type: ignore[call-overload]
     if compiled:
         torch._dynamo.reset()
         unet.compile(dynamic=False)

@@ -84,7 +84,7 @@ def filled(network: Network, setting: Setting, precision: Precision) -> Network:
         for name, meta in network.state_dict().items()
     }
     network.load_state_dict(drawn, assign=True)
-    return network
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def large_unet(setting: Setting, precision: Precision) -> UNet2D:

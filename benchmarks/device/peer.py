@@ -40,7 +40,7 @@ def measure(findings: Findings, setting: Setting) -> None:
 
 def free_floor(setting: Setting, precision: Precision, sizes: Sequence[int]) -> Iterator[Row]:
     """Our UNet alone, as a graph, with whatever kernels the libraries like best."""
-    yield from ways.unet(setting, precision, "NCHW", sizes, loose=True)
+    yield from ways.unet(setting, precision, sizes, loose=True)
 
 
 @torch.inference_mode(mode=False)  # weights are plain tensors

@@ -31,8 +31,8 @@ def on_device(measure: Measure) -> Measure:
 def device(setting: Setting) -> Iterator[list[str]]:
     """Begin on the device; the list is of what a real one would not tell."""
     if setting.cuda:
-        torch.cuda.set_device(torch.device(setting.device))
-        torch.zeros(1, device=setting.device)  # the context is made now, and not while timing
+        torch.cuda.set_device(setting.on)
+        torch.zeros(1, device=setting.on)  # the context is made now, and not while timing
         yield []
         return
     from tests import fake_cuda  # the tests do not travel where only a server runs

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from models import layers
 from models.precision import set_precision
 
 _WORKSPACES = ("CUBLAS_WORKSPACE_CONFIG", "CUBLASLT_WORKSPACE_SIZE")
@@ -31,9 +32,14 @@ PRECISIONS = (FLOAT32, TF32, FLOAT16, BFLOAT16)
 
 
 def loosen() -> None:
-    """Let the libraries choose as PyTorch leaves them; call it before the first product."""
+    """Let the libraries choose as PyTorch leaves them, cuDNN's convolutions among them.
+
+    Call it before the first product.
+    """
+    layers.convolution = None
     for name in _WORKSPACES:
         os.environ.pop(name, None)
     torch.backends.cudnn.deterministic = False
+    torch.backends.cuda.preferred_blas_library("default")
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = True
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = True

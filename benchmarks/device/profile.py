@@ -5,7 +5,8 @@ import math
 import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from benchmarks.device.engine import open_digits, open_engine
 from benchmarks.device.findings import Findings, Row, Setting
 from benchmarks.device.loop import pace_row
 from benchmarks.device.place import on_device
-from benchmarks.device.precision import FLOAT32, TF32, Precision
+from benchmarks.device.precision import FLOAT16, FLOAT32, TF32, Precision
+from benchmarks.device.prompt_models import FAMILIES, Family, unet_and_inputs
+from benchmarks.device.timing import synchronize
 
 _NEEDS = 12.0  # seconds for one loop
 _KERNELS, _CALLS = 15, 12  # the ones that are listed
@@ -35,6 +38,20 @@ def measure(findings: Findings, setting: Setting) -> None:
         labels: Row = {"precision": precision.name, "in flight": in_flight}
         given = findings, setting, precision, in_flight, labels
         findings.attempt("Busy", labels, _NEEDS, look, *given)
+    for family in FAMILIES:
+        for size in (2, 16):
+            labels = {"model": family.name, "rows": size}
+            findings.attempt("Kernels", labels, _NEEDS, kernels, setting, family, size)
+
+
+def kernels(setting: Setting, family: Family, size: int) -> Iterator[Row]:
+    """What one evaluation of the UNet consists of."""
+    unet, inputs = unet_and_inputs(family, setting, FLOAT16, size)
+    unet(*inputs)
+    events = traced(setting, partial(unet, *inputs))
+    busy, _ = occupied(events)
+    yield {"name": "all", "share": f"{busy / 1000:.2f} ms", "count": len(events), "us each": None}
+    yield from ranked(events, busy, _KERNELS)
 
 
 def look(
@@ -66,9 +83,21 @@ def look(
 
 def profiled(setting: Setting, runner: Runner, in_flight: int, slots: int, ticks: int) -> Events:
     """The events of some ticks, as Chrome's trace format has them; times in microseconds."""
+    return recorded(setting, partial(pace_row, setting, runner, in_flight, slots, ticks))
+
+
+def traced(setting: Setting, call: Callable[[], object]) -> Events:
+    """What the device did in a call; on a fake, operators."""
+    kinds = _ON_DEVICE if setting.cuda else ("cpu_op",)
+    return [event for event in recorded(setting, call) if event.get("cat") in kinds]
+
+
+def recorded(setting: Setting, call: Callable[[], object]) -> Events:
+    """All events of a call."""
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if setting.cuda else [])]
     with torch.profiler.profile(activities=kinds) as taken:
-        pace_row(setting, runner, in_flight, slots, ticks)
+        call()
+        synchronize()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         taken.export_chrome_trace(str(path))

@@ -1,9 +1,10 @@
 """Stable Diffusion 1.5 and SDXL in true shape, with random weights."""
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -156,6 +157,24 @@ def prompt_model(family: Family, setting: Setting, precision: Precision) -> Late
         zeros=len(readers) > 1,
     )
     return LatentDiffusion(checkpoint, tf32=precision.tf32)
+
+
+def unet_and_inputs(
+    family: Family, setting: Setting, precision: Precision, rows: int
+) -> tuple[UNet2DCondition, tuple[Tensor | None, ...]]:
+    """The UNet alone, and what so many rows of a step give it."""
+    config = family.config(setting)
+    with torch.device("meta"):
+        unet = UNet2DCondition(config)
+    draw = partial(torch.randn, device=setting.on, dtype=precision.dtype)
+    width = config.projection_class_embeddings_input_dim
+    inputs = (
+        draw(rows, config.in_channels, *config.latent_size),
+        torch.arange(rows, device=setting.on) * 11 % 1000,
+        draw(rows, TOKENS, config.cross_attention_dim),
+        draw(rows, width) if width else None,
+    )
+    return filled(unet, setting, precision), inputs
 
 
 @cache

@@ -30,7 +30,7 @@ def compare(findings: Findings, setting: Setting) -> None:
     """The engine and its floor."""
     many = setting.sizes(1, 4, 16, 64, 128, 256, 512, 1024)
     for p in PRECISIONS:
-        findings.attempt(RATES, way(FLOOR, p.name), 5, ways.unet, setting, p, "NCHW", many)
+        findings.attempt(RATES, way(FLOOR, p.name), 5, ways.unet, setting, p, many)
     for p in (FLOAT32, TF32, FLOAT16):
         findings.attempt(RATES, way(ENGINE, p.name), 15, engine, findings, setting, p)
 
@@ -38,9 +38,6 @@ def compare(findings: Findings, setting: Setting) -> None:
 def try_out(findings: Findings, setting: Setting) -> None:
     """What the engine might do instead."""
     few = setting.sizes(1, 16, 128, 512)
-    for p in (TF32, FLOAT16):
-        labels = way(f"{FLOOR}, NHWC", p.name)
-        findings.attempt(RATES, labels, 5, ways.unet, setting, p, "NHWC", few)
     labels = way("tick without a graph", FLOAT32.name)
     findings.attempt(RATES, labels, 5, ways.eager, setting, FLOAT32, few)
     if not setting.cuda:

@@ -11,7 +11,6 @@ from app.engine.job import Image, Job, Request
 from benchmarks.device.engine import Engine, open_digits
 from benchmarks.device.findings import Row, Setting
 from benchmarks.device.loop import asked_of_digits
-from benchmarks.device.machine import LAYOUTS
 from benchmarks.device.precision import Precision, loosen
 from benchmarks.device.timing import (
     Call,
@@ -25,13 +24,12 @@ from models.samplers import COEFFICIENTS
 
 
 def unet(
-    setting: Setting, precision: Precision, layout: str, sizes: Sequence[int], loose: bool = False
+    setting: Setting, precision: Precision, sizes: Sequence[int], loose: bool = False
 ) -> Iterator[Row]:
     """The floor: what the device does with the network alone."""
     model = open_digits(setting, precision)
     if loose:
         loosen()
-    model.unet.to(memory_format=LAYOUTS[layout])  # type: ignore[call-overload]
     for size in sizes:
         x = torch.randn(size, *model.latent_shape, device=setting.on, dtype=precision.dtype)
         t = torch.arange(size, device=setting.on)
