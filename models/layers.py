@@ -72,8 +72,10 @@ class Linear(nn.Linear):
 
 
 def _served(x: Tensor) -> bool:
-    """Whether it is on a GPU, and nothing is trained."""
-    return x.is_cuda and x.dtype != torch.float64 and not torch.is_grad_enabled()
+    """Whether it is on a GPU, in a type that we have, and nothing is trained."""
+    if not x.is_cuda or x.dtype == torch.float64:
+        return False
+    return not torch.is_grad_enabled() and not torch.is_autocast_enabled("cuda")
 
 
 class TimestepFeatures(nn.Module):

@@ -3,6 +3,7 @@
 import itertools
 import shutil
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -172,3 +173,23 @@ def test_a_device_where_it_does_not_run_is_cudnn_s(monkeypatch: pytest.MonkeyPat
     )
     assert layers.convolution is None
     assert layers.try_convolution(torch.device("cpu")) is not None
+
+
+@pytest.mark.parametrize(
+    ("cuda", "dtype", "ours"),
+    [
+        (True, torch.float32, True),
+        (True, torch.bfloat16, True),
+        (True, torch.float64, False),
+        (False, torch.float32, False),
+    ],
+)
+def test_they_serve_and_do_not_train(
+    cuda: bool, dtype: torch.dtype, ours: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x: Any = SimpleNamespace(is_cuda=cuda, dtype=dtype)
+    assert not layers._served(x)
+    with torch.no_grad():
+        assert layers._served(x) is ours
+        monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
+        assert not layers._served(x)
