@@ -82,6 +82,8 @@ class TensorFile:
                 header = _header(path, file)
             safe_open(path, framework="pt", device="cpu")  # checks sizes and offsets
             values = parse_object(header)  # which it takes, were there two of one name
+        except CheckpointError:
+            raise
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
         except (SafetensorError, ValueError) as error:

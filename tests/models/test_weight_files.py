@@ -263,6 +263,7 @@ def test_a_file_that_lies_is_refused(kind: str, tmp_path: Path) -> None:
     assert told.startswith(f"{path}: ")
     assert message in told
     assert told.isprintable()
+    assert told.count(str(path)) == 1
     assert len(told.replace(str(path), "")) <= 400, told
 
 
