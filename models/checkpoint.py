@@ -99,8 +99,7 @@ def open_checkpoint(
     parts = Parts.open(place, prediction)
     fit = Fit.of(parts)
     vae_config, unet_config = parts.vae.config, parts.unet.config
-    vae, unet = _build(parts.vae, AutoencoderKL), _build(parts.unet, _unet)
-    encoders = [_build(text, _text_encoder(text)) for text in parts.texts]
+    vae, unet, encoders = _networks(parts)
     vae_dtype = decoder_dtype(vae_config, dtype)
     others = sum(parameters(network) for network in (unet, *encoders))
     weights = weight_bytes(vae_config, parameters(vae), others, dtype)
@@ -124,6 +123,21 @@ def open_checkpoint(
         reader,
         parts.index.zeros,
     )
+
+
+def check_networks(parts: Parts) -> None:
+    """Check weights, by their headers, and tokenizers as opening does; no data is read.
+
+    Raises:
+        CheckpointError: anything missing, misshapen, truncated, unknown, pickled or too large; the
+            message names the file and the tensor.
+    """
+    vae, unet, encoders = _networks(parts)
+    _reader(parts, encoders)
+    for part, network in zip(
+        (parts.vae, parts.unet, *parts.texts), (vae, unet, *encoders), strict=True
+    ):
+        part.weights.check(_named(network))
 
 
 def open_vae(
@@ -171,6 +185,12 @@ def decoder_dtype(config: AutoencoderKLConfig, dtype: torch.dtype) -> torch.dtyp
 def weight_bytes(config: AutoencoderKLConfig, decoder: int, others: int, dtype: torch.dtype) -> int:
     """Bytes of the weights of a VAE of `decoder` parameters, and of networks of `others`."""
     return decoder * decoder_dtype(config, dtype).itemsize + others * dtype.itemsize
+
+
+def _networks(parts: Parts) -> tuple[AutoencoderKL, UNetBackbone, list[CLIPTextEncoder]]:
+    """Networks without weights; raises `ConfigError`."""
+    encoders = [_build(text, _text_encoder(text)) for text in parts.texts]
+    return _build(parts.vae, AutoencoderKL), _build(parts.unet, _unet), encoders
 
 
 def _unet(config: UNetConfig) -> UNetBackbone:

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from models.checkpoint import weight_bytes
-from models.config import Config, ConfigError, UNet2DConditionConfig, UNet2DConfig, UNetConfig
+from models.checkpoint import check_networks, weight_bytes
+from models.config import Config, UNet2DConditionConfig, UNet2DConfig, UNetConfig
+from models.files import CheckpointError
 from models.fit import Fit
 from models.memory import activations
 from models.parts import Part, Parts
@@ -96,14 +97,16 @@ def describe(place: Path, prediction: Prediction | None = None) -> Description:
 
     Raises:
         CheckpointError: it is none, or a file of it is wrong or missing; the message names it.
-            Parts that are right and do not fit each other are described, with a `refusal`.
+            Parts that are right and do not fit each other, or their weights, are described, with a
+            `refusal`.
     """
     parts = Parts.open(place, prediction)
     fit, refusal = None, None
     try:
         fit = Fit.of(parts)
-    except ConfigError as error:
-        refusal = str(error)
+        check_networks(parts)
+    except CheckpointError as error:
+        fit, refusal = None, str(error)
     unet, vae, schedule = parts.unet.config, parts.vae.config, parts.schedule
     height, width = (side * vae.downscale or None for side in unet.latent_size)
     components = dict(_components(parts))

@@ -41,12 +41,15 @@ C = TypeVar("C", bound=Config, covariant=True)
 
 
 class Weights(Protocol):
-    """The weights of one network, in files. Both raise `CheckpointError`."""
+    """The weights of one network, in files. Each of these raises `CheckpointError`."""
 
     def read(
         self, expected: Mapping[str, Tensor], device: torch.device | str, dtype: torch.dtype
     ) -> dict[str, Tensor]:
         """Exactly the tensors that are expected, by name, on a device and of a type."""
+
+    def check(self, expected: Mapping[str, Tensor]) -> None:
+        """Whether `read` finds what is expected, by headers; no data is read."""
 
     def entries(self) -> Sequence[Entry]:
         """What headers say of each tensor; no data is read."""

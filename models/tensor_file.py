@@ -80,12 +80,17 @@ class TensorFile:
         try:
             with path.open("rb") as file:
                 header = _header(path, file)
-            safe_open(path, framework="pt", device="cpu")  # checks sizes and offsets
+            # Checks sizes and offsets. With PyTorch, memory as large as the file has to be free.
+            safe_open(path, framework="numpy")
             values = parse_object(header)  # which it takes, were there two of one name
+        except CheckpointError:
+            raise
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+        except MemoryError as error:  # a limit on the address space, as of `ulimit -v`
+            raise CheckpointError(f"{path}: cannot be mapped into memory") from error
         except (SafetensorError, ValueError) as error:
-            reason = brief(error) if isinstance(error, SafetensorError) else error
+            reason = _reason(error) if isinstance(error, SafetensorError) else error
             raise CheckpointError(f"{path}: not a whole safetensors file: {reason}") from error
         metadata = values.pop("__metadata__", {})
         begin = _LENGTH + len(header)
@@ -139,6 +144,11 @@ def part_shape(shape: tuple[int, ...], part: Part) -> tuple[int, ...]:
     if part.of == 1 or not shape or shape[0] % part.of:
         return shape
     return (shape[0] // part.of, *shape[1:])
+
+
+def _reason(error: SafetensorError) -> str:
+    """Why a header is refused; the text may repeat what the file has."""
+    return brief(str(error).removeprefix("Error while deserializing header: "))[1:-1]
 
 
 def _header(path: Path, file: BufferedReader) -> bytes:

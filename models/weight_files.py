@@ -1,7 +1,7 @@
 """The weights of one network in its folder, read with checks."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.bounds import brief
 from models.files import CheckpointError, check_inside, read_json
-from models.stored import Stored, read_tensors
+from models.stored import Stored, check_tensors, read_tensors
 from models.tensor_file import MAX_HEADER_BYTES, MAX_WEIGHT_BYTES, Entry, TensorFile
 from models.weight_names import NETWORK, SAFETENSORS, TEXT, is_index, shards, source
 
@@ -35,6 +35,11 @@ class FolderWeights:
     ) -> dict[str, Tensor]:
         """Exactly the tensors that are expected; see `read_weights`."""
         return read_weights(self.folder, expected, device, dtype, self.stem)
+
+    def check(self, expected: Mapping[str, Tensor]) -> None:
+        """Raise `CheckpointError` unless `read` finds what is expected; no data is read."""
+        stored, opening = _find(self.folder, expected, self.stem)
+        check_tensors(self.folder, stored, expected, opening)
 
     def entries(self) -> list[Entry]:
         """What headers say of every tensor; raises `CheckpointError` as `weight_files`."""
@@ -85,16 +90,7 @@ def read_weights(
         CheckpointError: anything missing, misshapen, truncated, unknown or pickled, before any of
             it is read; the message names the file and the tensor.
     """
-    most = 8 * sum(tensor.numel() for tensor in expected.values()) + MAX_HEADER_BYTES
-    found = weight_source(folder, stem)
-    if is_index(found.name):
-        place = _shards(found)
-    else:
-        place = dict.fromkeys(open_weights(found, most).entries, found)
-    if stem == TEXT:
-        place = {n: at for n, at in place.items() if n in expected or not _PASSED.fullmatch(n)}
-    stored = _by_present_name(place, expected)
-    opening = partial(open_weights, most=most)
+    stored, opening = _find(folder, expected, stem)
     return read_tensors(folder, stored, expected, device, dtype, opening)
 
 
@@ -107,6 +103,21 @@ def open_weights(path: Path, most: int = MAX_WEIGHT_BYTES) -> TensorFile:
     file = TensorFile.open(path, most)
     check_inside(path)
     return file
+
+
+def _find(
+    folder: Path, expected: Mapping[str, Tensor], stem: str
+) -> tuple[dict[str, Stored], Callable[[Path], TensorFile]]:
+    """Where the tensors of a folder are, and how its files are opened, of a size that is needed."""
+    most = 8 * sum(tensor.numel() for tensor in expected.values()) + MAX_HEADER_BYTES
+    found = weight_source(folder, stem)
+    if is_index(found.name):
+        place = _shards(found)
+    else:
+        place = dict.fromkeys(open_weights(found, most).entries, found)
+    if stem == TEXT:
+        place = {n: at for n, at in place.items() if n in expected or not _PASSED.fullmatch(n)}
+    return _by_present_name(place, expected), partial(open_weights, most=most)
 
 
 def _by_present_name(

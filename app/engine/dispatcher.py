@@ -179,8 +179,9 @@ class Dispatcher:
             self._changed()
             self.fail_all(self.supervisor.fault)
         for pending in self.ledger.bury():
-            told = "request %s was running alone at two deaths of the worker, and fails: %s"
-            log.error(told, pending.asker.request_id, pending.params)
+            told = "request %s (%s, %dx%d) was running alone at two deaths of the worker, and fails"
+            lane = pending.params.lane  # no more than that: prompts are private
+            log.error(told, pending.asker.request_id, lane.model, lane.width, lane.height)
             pending.answer.set_exception(
                 GenerationFailed("the worker died each time it ran this request")
             )

@@ -49,11 +49,11 @@ async def read_body(request: Request) -> tuple[dict[str, Any], bool]:
     if len(body) > _LARGEST_FORM:
         raise HTTPException(413, f"the form is too large; allowed: {_LARGEST_FORM} bytes")
     if media_type != _MULTIPART:
-        return gather(_pairs(body)), True
+        return _gather(_pairs(body, "the body is not a form")), True
     _check_charset(content_type)
     try:
         async with request.form(max_files=0) as form:
-            return gather((name, str(value)) for name, value in form.multi_items()), True
+            return _gather((name, str(value)) for name, value in form.multi_items()), True
     except HTTPException as error:
         raise BrokenBody(f"the body is not a form: {error.detail}") from error
     except (MultipartParseError, UnicodeDecodeError) as error:
@@ -72,8 +72,16 @@ async def _whole(request: Request) -> bytes:
             return b"".join(parts)
 
 
-def _pairs(form: bytes) -> list[tuple[str, str]]:
-    """Names and values of an urlencoded form.
+def read_query(request: Request) -> dict[str, Any]:
+    """What a query says, as text; raises `BrokenBody` if it is not UTF-8, or has too many fields.
+
+    Starlette would put other characters in place of bytes that are no UTF-8.
+    """
+    return _gather(_pairs(request.scope["query_string"], "the query cannot be read"))
+
+
+def _pairs(form: bytes, wrong: str) -> list[tuple[str, str]]:
+    """Names and values of an urlencoded form; `wrong` is what is said of one that is none.
 
     `curl -d` sends UTF-8 as it is, and Starlette would read that as Latin-1.
     """
@@ -81,10 +89,9 @@ def _pairs(form: bytes) -> list[tuple[str, str]]:
         text = form.decode()
         return parse_qsl(text, True, errors="strict", max_num_fields=_MOST_FIELDS)
     except UnicodeDecodeError as error:
-        raise BrokenBody("the body is not a form: it is not UTF-8") from error
+        raise BrokenBody(f"{wrong}: it is not UTF-8") from error
     except ValueError as error:
-        told = f"it has more than {_MOST_FIELDS} fields"
-        raise BrokenBody(f"the body is not a form: {told}") from error
+        raise BrokenBody(f"{wrong}: it has more than {_MOST_FIELDS} fields") from error
 
 
 def _check_charset(content_type: str) -> None:
@@ -94,7 +101,7 @@ def _check_charset(content_type: str) -> None:
         raise UnsupportedBody(f"charset {charset[:40]!r} is not supported; allowed: utf-8")
 
 
-def gather(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+def _gather(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """The values of a form or a query, lists where a name comes twice; empty ones are left out."""
     values: dict[str, Any] = {}
     for name, value in pairs:

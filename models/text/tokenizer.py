@@ -4,6 +4,7 @@ Equals transformers' `CLIPTokenizer` of version 5 token for token, which is buil
 library. Version 4 cleaned text with `ftfy` where that was installed; version 5 does not.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,10 +83,11 @@ class Tokenizer:
     def encode(self, text: str) -> Tokens:
         """The ids of a text, cut or padded to `length`."""
         made = self._encode(text)
-        if several := sorted(self._vectors.keys() & set(made.tokens)):
-            for token in several:
-                text = text.replace(token, self._vectors[token])
-            made = self._encode(text)
+        if several := self._vectors.keys() & set(made.tokens):
+            # At once, as what one stands for may have the names of others in it, many times each.
+            longest_first = sorted(several, key=len, reverse=True)
+            names = re.compile("|".join(map(re.escape, longest_first)))
+            made = self._encode(names.sub(lambda found: self._vectors[found[0]], text))
         ids = made.ids
         room = self.length - _ENDS
         padding = (self._pad,) * (room - len(ids))

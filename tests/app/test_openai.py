@@ -323,7 +323,7 @@ def test_a_stream_shows_the_image_on_the_way(server: TestClient) -> None:
             assert data == said | {"type": name, "partial_image_index": index}
     _, last = told[-1]
     assert last.pop("usage")["input_tokens_details"] == NO_TOKENS
-    assert last == said | {"type": "image_generation.completed", "seed": 1}
+    assert last == said | {"type": "image_generation.completed", "seed": 1, "warnings": []}
 
 
 @pytest.mark.parametrize(("kind", "media_type"), [("jpeg", "image/jpeg"), ("webp", "image/webp")])

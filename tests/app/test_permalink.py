@@ -184,7 +184,10 @@ def test_a_tag_changes_with_the_code_and_with_nothing_beside_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Whatever version it calls itself; a tag of today is a tag of tomorrow."""
-    for name in ("app/files/ids.py", "app/engine/runner.py", "models/samplers.py", "docs/api.md"):
+    for name in (
+        *("app/files/ids.py", "app/engine/runner.py", "models/samplers.py", "models/text/clip.py"),
+        "docs/api.md",
+    ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
@@ -195,12 +198,15 @@ def test_a_tag_changes_with_the_code_and_with_nothing_beside_it(
     (tmp_path / "docs/api.md").write_text("other words")
     (tmp_path / "models/training/loop.py").write_text("another loop")
     assert seen == {source()}
-    for name in ("app/engine/runner.py", "models/samplers.py", "app/files/formats.py"):
+    for name in (
+        *("app/engine/runner.py", "models/samplers.py", "app/files/formats.py"),
+        "models/text/clip.py",
+    ):
         (tmp_path / name).write_text("another way")
         seen.add(source())
     (tmp_path / "models/samplers.py").rename(tmp_path / "models/other.py")
     seen.add(source())
-    assert len(seen) == 5
+    assert len(seen) == 6
 
     params = drawn("fake", 0, 10, 1.5, (0.0, 1.0), 0.0, 1, 1)
     monkeypatch.setattr(ids, "_source", lambda: "one")

@@ -123,6 +123,22 @@ def test_a_form_may_have_bytes_that_are_not_escaped(server: TestClient) -> None:
     assert pixels(answer.content) == expected(params(Prompt("一只猫")))
 
 
+def test_bytes_that_are_no_text_are_refused_and_not_replaced(server: TestClient) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    for broken in ("%FF%FE", "%ED%A0%80", "a%C3"):  # the second is half a surrogate pair
+        answers = [
+            server.get(f"/generate?steps=2&prompt={broken}"),
+            server.get(f"/generate?steps=2&{broken}=1"),
+            server.head(f"/generate?steps=2&prompt={broken}"),
+            server.post("/generate", content=f"steps=2&prompt={broken}", headers=form),
+        ]
+        assert [answer.status_code for answer in answers] == [400] * 4
+        assert answers[0].json()["detail"] == "the query cannot be read: it is not UTF-8"
+    told = server.get(f"/generate?{'&'.join(f'a{k}=1' for k in range(1001))}")
+    assert told.json()["detail"] == "the query cannot be read: it has more than 1000 fields"
+    assert server.get("/generate?steps=2&prompt=%EF%BF%BD").status_code == 200  # U+FFFD itself
+
+
 def test_a_file_says_it_as_the_web_ui_does(server: TestClient) -> None:
     opened = open_image(generate(server, **ASKED).content)
     assert opened.parameters == (
@@ -217,6 +233,9 @@ def test_cut_prompts_are_told_in_every_dialect(server: TestClient) -> None:
     ]
     assert [answer.headers["warning"] for answer in answers] == [told] * 4
     assert answers[-1].json()["logs"] in told
+    events = server.post("/v1/images/generations", json={"prompt": LONG, "stream": True})
+    last = json.loads(events.text.strip().rpartition("data: ")[2])
+    assert [f'299 - "{warning}"' for warning in last["warnings"]] == [told]
 
 
 def test_an_id_holds_prompts(server: TestClient) -> None:
@@ -270,6 +289,10 @@ def test_openai(server: TestClient) -> None:
     assert answer.headers["warning"] == '299 - "quality: ignored"'
     odd = server.post("/v1/images/generations", json=ASKED | {"size": "large", "style": "vivid"})
     assert odd.headers["warning"] == '299 - "style: ignored", 299 - "size: ignored; it is 8x8"'
+    for size in ("0x8", "-8x8", "8x-8", "1000000000x8", "8x" + "9" * 5000, "9x8"):
+        refused = server.post("/v1/images/generations", json=ASKED | {"size": size})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "size")
+        assert len(refused.text) < 400
     quiet = server.post("/v1/images/generations", json=ASKED | {"quality": "auto", "style": None})
     assert "warning" not in quiet.headers
     linked = body | {"response_format": "url"}

@@ -25,6 +25,7 @@ from app.engine.wire import Load, Submit, pack
 from app.engine.worker import Worker
 from app.main import create_app
 from app.settings import Settings
+from models.conditioning import Condition, Prompt
 from tests.engine import LIMITS, asynchronous, begin, until, worker_of
 from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker, params, pixel
 
@@ -162,12 +163,17 @@ async def test_a_request_at_which_every_worker_hangs_fails_alone(
 ) -> None:
     runners = [FakeRunner(stuck=[7]) for _ in range(5)]
     async with lives(*runners, upkeep=Upkeep(hang_seconds=0.2)) as client:
-        tasks = [begin(client, params(seed, steps=3)) for seed in (1, 7, 2)]
+        secret = Condition(0, Prompt("a private wish", "a private fear"))
+        tasks = [
+            begin(client, dataclasses.replace(params(seed, steps=3), condition=secret))
+            for seed in (1, 7, 2)
+        ]
         _, bad, _ = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(bad, GenerationFailed)
         assert [tasks[k].result().images for k in (0, 2)] == [(pixel(1),), (pixel(2),)]
         assert client.supervisor.restarts == 4, "twice with the others, twice alone"
-    assert "was running alone at two deaths" in caplog.text
+    assert "(fake, 1x1) was running alone at two deaths" in caplog.text
+    assert "private" not in caplog.text + str(bad)
 
 
 class Loaders:

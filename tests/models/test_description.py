@@ -1,6 +1,7 @@
 """What `darkroom models` says of a checkpoint, beside the networks themselves."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 
 from app.cli.main import cli
 from models.bounds import size
@@ -219,6 +221,35 @@ def test_parts_that_do_not_fit_are_described(
     assert told.refusal == f"{folder / 'unet/config.json'}: {refusal}"
     sized = values.get("sample_size", 8) is not None
     assert (told.width is not None) == (told.memory["float32"].drawing is not None) == sized
+
+
+@pytest.mark.parametrize(
+    ("single", "dtype", "change", "refusal"),
+    [
+        (False, torch.float8_e4m3fn, {}, "is F8_E4M3; allowed: F64, F32, F16, BF16"),
+        (False, torch.float16, {"spare": torch.zeros(1)}, "unknown tensor '"),
+        (True, torch.float16, {"spare": torch.zeros(1)}, "unknown tensor '"),
+    ],
+)
+def test_weights_that_cannot_be_opened_are_described(
+    single: bool,
+    dtype: torch.dtype,
+    change: dict[str, torch.Tensor],
+    refusal: str,
+    folder: Path,
+    tmp_path: Path,
+) -> None:
+    place = stable.save_file("1.5", tmp_path / "one.safetensors") if single else folder
+    path, prefix = place, "model.diffusion_model."
+    if not single:
+        path, prefix = place / "unet/diffusion_pytorch_model.safetensors", ""
+    tensors = load_file(path) | {prefix + name: tensor for name, tensor in change.items()}
+    save_file({n: t.to(dtype) if n.startswith(prefix) else t for n, t in tensors.items()}, path)
+    with pytest.raises(CheckpointError, match=re.escape(refusal)) as caught:
+        open_checkpoint(place)
+    told = describe(place)
+    assert told.refusal == str(caught.value)
+    assert told.sizes is None
 
 
 def test_shards_are_counted_together(folder: Path) -> None:

@@ -223,6 +223,21 @@ def test_a_token_with_several_vectors(several: str, tmp_path: Path) -> None:
     assert ("<cat>" not in several) or set(ids) >= {ADDED[token] for token in CAT}
 
 
+def test_tokens_that_hold_the_names_of_others_do_not_multiply(tmp_path: Path) -> None:
+    """One after another, each would make eleven times as many of the next: gigabytes."""
+    heads = ["<a>", *(f"_{i}" for i in range(1, 8))]
+    names = [f"{head}{'' if k == 0 else f'_{k}'}" for head in heads for k in range(77)]
+    added = {name: len(SMALL) + i for i, name in enumerate(names)}
+    decoder = {str(i): flagged(name, special=False) for name, i in added.items()}
+    decoder |= NEW_CONFIG["added_tokens_decoder"]
+    config = NEW_CONFIG | {"added_tokens_decoder": decoder}
+    folder = write_tokenizer(tmp_path, tokenizer_config=config)
+    tokenizer = Tokenizer.read(folder, vocab_size=len(SMALL) + len(added))
+    made = tokenizer.encode(" ".join(heads))
+    assert list(made.ids[1:76]) == [added[name] for name in names[:75]]
+    assert made.cut == len(names) - 75
+
+
 def test_half_a_surrogate_pair_is_an_error(shipped: Tokenizer) -> None:
     with pytest.raises((TypeError, ValueError)):
         shipped.encode("a \ud800 cat")

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from models.files import CheckpointError
-from models.tensor_file import MAX_HEADER_BYTES, Part, TensorFile, Wanted
+from models.tensor_file import MAX_HEADER_BYTES, MAX_WEIGHT_BYTES, Part, TensorFile, Wanted
 from models.weight_files import read_weights, weight_files, weight_source
 from models.weight_names import TEXT, is_variant, source
 from tests.models.hostile import header
@@ -263,6 +265,7 @@ def test_a_file_that_lies_is_refused(kind: str, tmp_path: Path) -> None:
     assert told.startswith(f"{path}: ")
     assert message in told
     assert told.isprintable()
+    assert told.count(str(path)) == 1
     assert len(told.replace(str(path), "")) <= 400, told
 
 
@@ -275,6 +278,17 @@ def test_shapes_that_hold_nothing_are_harmless(tmp_path: Path) -> None:
             tmp_path, {"a": torch.zeros(4), "b": torch.zeros(4)}, "cpu", torch.float32, TEXT
         )
     assert file.entries["a"].size == 0
+
+
+def test_a_file_larger_than_the_memory_is_opened_and_costs_none(tmp_path: Path) -> None:
+    """A description says what it needs; to map it for PyTorch would need as much at once."""
+    size = MAX_WEIGHT_BYTES // 4 * 4 - 4096
+    path = tmp_path / NAME
+    path.write_bytes(header({"a": entry(0, size, [size // 4])}))
+    os.truncate(path, path.stat().st_size + size)  # of holes
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert TensorFile.open(path).entries["a"].size == size
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < 64 << 10
 
 
 def test_every_cut_and_every_changed_bit_is_refused_or_read_to_its_shape(tmp_path: Path) -> None:

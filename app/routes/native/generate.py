@@ -7,7 +7,7 @@ from app.errors import UnknownImage
 from app.files.formats import FORMATS, format_of
 from app.files.ids import params_of
 from app.http import sse
-from app.http.body import gather, read_body
+from app.http.body import read_body, read_query
 from app.http.negotiation import all_lines, negotiate
 from app.http.routing import Router
 from app.routes.native import docs, huggingface
@@ -50,7 +50,7 @@ async def generate_by_query(request: Request) -> Response:
     What it means may change with the server's default model; `Content-Location` does not.
     """
     studio = early_studio(request)
-    values = gather(request.query_params.multi_items())
+    values = read_query(request)
     wanted = GenerateRequest.parse(values, strict=False, models=studio.models)
     studio = await studio.opened(wanted.timeout)
     generation = studio.generation(wanted.to_request(studio.models, studio.asker))

@@ -215,6 +215,7 @@ async def _completed(generation: Generation, wanted: ImageRequest, result: Resul
         output_format=wanted.kind,
         size=_size(generation.params),
         seed=generation.params.seed,
+        warnings=list(generation.cautions(result)),
     )
     return event(told.type, told)
 

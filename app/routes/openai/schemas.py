@@ -30,7 +30,7 @@ from app.schemas.fields import (
 
 # Open WebUI and LibreChat ask for these by name, and offer no others.
 _OTHERS_NAMES = re.compile(r"(gpt-image|chatgpt-image|dall-e)-.*", re.DOTALL)
-_SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
+_SIZE = re.compile(r"(-?[0-9]+)x(-?[0-9]+)")  # any two numbers, of which some are refused
 _IGNORED = "Ignored; if it asks for something, the header `Warning` says so."
 _LINKED = "dall-e-"  # those that OpenAI answers with addresses, if nothing else is asked for
 
@@ -205,6 +205,7 @@ class CompletedImageEvent(Made):
     created_at: int
     usage: ImageUsage = ImageUsage()
     seed: int
+    warnings: list[str] = Field([], description="What `Warning` says of a response in one piece.")
 
 
 class ModelEntry(BaseModel):
