@@ -49,7 +49,7 @@ async def read_body(request: Request) -> tuple[dict[str, Any], bool]:
     if len(body) > _LARGEST_FORM:
         raise HTTPException(413, f"the form is too large; allowed: {_LARGEST_FORM} bytes")
     if media_type != _MULTIPART:
-        return _gather(_pairs(body, "the body is not a form")), True
+        return _gather(_pairs(body, "the body is not a form", _MOST_FIELDS)), True
     _check_charset(content_type)
     try:
         async with request.form(max_files=0) as form:
@@ -73,25 +73,26 @@ async def _whole(request: Request) -> bytes:
 
 
 def read_query(request: Request) -> dict[str, Any]:
-    """What a query says, as text; raises `BrokenBody` if it is not UTF-8, or has too many fields.
+    """What a query says, as text; raises `BrokenBody` if it is not UTF-8.
 
-    Starlette would put other characters in place of bytes that are no UTF-8.
+    An address is short, so its fields are not counted. Starlette would put other characters in
+    place of bytes that are no UTF-8.
     """
-    return _gather(_pairs(request.scope["query_string"], "the query cannot be read"))
+    return _gather(_pairs(request.scope["query_string"], "the query cannot be read", None))
 
 
-def _pairs(form: bytes, wrong: str) -> list[tuple[str, str]]:
+def _pairs(form: bytes, wrong: str, most: int | None) -> list[tuple[str, str]]:
     """Names and values of an urlencoded form; `wrong` is what is said of one that is none.
 
     `curl -d` sends UTF-8 as it is, and Starlette would read that as Latin-1.
     """
     try:
         text = form.decode()
-        return parse_qsl(text, True, errors="strict", max_num_fields=_MOST_FIELDS)
+        return parse_qsl(text, True, errors="strict", max_num_fields=most)
     except UnicodeDecodeError as error:
         raise BrokenBody(f"{wrong}: it is not UTF-8") from error
     except ValueError as error:
-        raise BrokenBody(f"{wrong}: it has more than {_MOST_FIELDS} fields") from error
+        raise BrokenBody(f"{wrong}: it has more than {most} fields") from error
 
 
 def _check_charset(content_type: str) -> None:

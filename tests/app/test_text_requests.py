@@ -134,8 +134,6 @@ def test_bytes_that_are_no_text_are_refused_and_not_replaced(server: TestClient)
         ]
         assert [answer.status_code for answer in answers] == [400] * 4
         assert answers[0].json()["detail"] == "the query cannot be read: it is not UTF-8"
-    told = server.get(f"/generate?{'&'.join(f'a{k}=1' for k in range(1001))}")
-    assert told.json()["detail"] == "the query cannot be read: it has more than 1000 fields"
     assert server.get("/generate?steps=2&prompt=%EF%BF%BD").status_code == 200  # U+FFFD itself
 
 
