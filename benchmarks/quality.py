@@ -92,7 +92,7 @@ def main(data_dir: Path, model: str) -> None:
             click.echo(f"{setting.name}, {setting.evaluations}: {made[setting]}")
     from benchmarks.quality_plot import chart  # matplotlib is there for benchmarks alone
 
-    chart(rows(made), RESULTS.with_suffix(".png"))
+    chart(rows(made), EVALUATIONS, RESULTS.with_suffix(".png"))
     click.echo(table(made))
 
 
