@@ -136,7 +136,8 @@ def _convolve_by_layer(
 ) -> Tensor:
     tf32 = torch.backends.cudnn.allow_tf32
     tile = choose_tile(x.dtype, len(weight), _shared_memory(x.device), tf32)
-    return convolve_by(tile, x, weight, bias, stride, padding)
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        return convolve_by(tile, x, weight, bias, stride, padding)
 
 
 def convolve_by(

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self, Unpack
 
@@ -30,10 +31,10 @@ from models.text.prompts import PromptEncoder
 # Kernels choose their summation order by the shape of the batch, so a row's last bits depend on how
 # many rows ride with it. UNet and decoder always run on blocks of exactly `block_rows` rows, short
 # ones filled up: one shape, one order, the same bits (docs/decisions.md has what was measured).
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _BY_CUDNN = (
     "cuDNN makes convolutions: few numbers of rows give the same bits, so small ticks cost more"
 )
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class LatentDiffusion:
@@ -108,10 +109,10 @@ class LatentDiffusion:
         checkpoint = open_checkpoint(
             folder, device=on, dtype=dtype, rows=block_rows, prediction=prediction
         )
-        made = cls(checkpoint, block_rows, tf32=tf32)
         if lacking is not None:
-            made.notes = *made.notes, f"{_BY_CUDNN}: {brief(lacking)}"
-        return made
+            note = f"{_BY_CUDNN}: {brief(lacking)}"
+            checkpoint = replace(checkpoint, notes=(*checkpoint.notes, note))
+        return cls(checkpoint, block_rows, tf32=tf32)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -26,7 +26,7 @@ def set_precision(*, tf32: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = False  # it would choose kernels by timing
     torch.backends.cudnn.deterministic = True
-    # (sums in half precision, split-K); only this library can be told not to split.
-    torch.backends.cuda.preferred_blas_library("cublaslt")
+    torch.backends.cuda.preferred_blas_library("cublaslt")  # only it can be told not to split
+    # (sums in half precision, split-K)
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = (False, False)
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = (False, False)

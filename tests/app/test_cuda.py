@@ -710,10 +710,18 @@ def test_precision_is_said(device: FakeCuda, tiny_folder: Path) -> None:
         assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
 
 
+def test_it_is_said_where_cudnn_has_to_convolve(device: FakeCuda, tiny_folder: Path) -> None:
+    (note,) = LatentDiffusion.open(tiny_folder, device=GPU).notes
+    assert note.startswith("cuDNN makes convolutions: few numbers of rows give the same bits")
+    assert "Triton" in note
+    assert not LatentDiffusion.open(tiny_folder).notes
+
+
 def test_products_are_not_split_by_the_size_of_the_batch(
     device: FakeCuda, tiny_folder: Path
 ) -> None:
     LatentDiffusion.open(tiny_folder, device=GPU)
+    assert device.blas == "cublaslt"  # the only one that does what the next lines say
     matmul = torch.backends.cuda.matmul
     assert not matmul.allow_fp16_reduced_precision_reduction_split_k
     assert not matmul.allow_bf16_reduced_precision_reduction_split_k

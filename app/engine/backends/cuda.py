@@ -56,8 +56,6 @@ class CudaGraphs(InOrder):
         torch.cuda.set_device(model.device)  # streams, events and captures are the current device's
         if compiled:
             self.name = "cuda-graphs, compiled"
-            # Only here: compiled group norm keeps this layout, PyTorch's own gives it up each time.
-            model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             compile_unet(model.unet, model.device)
         self._model, self.precision, self._network = model, model.precision, model.denoiser
         self._open(model.latent_shape)
