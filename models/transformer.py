@@ -5,9 +5,8 @@ Rombach et al. 2022, sec. 3.3 and app. E.2. Parameter names and arithmetic are t
 """
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from models.layers import Conv2d, Linear, attend
+from models.layers import Conv2d, GroupNorm, Linear, attend, gate
 
 _EPS = 1e-6  # of the group norm, as diffusers fixes it
 
@@ -37,9 +36,7 @@ class GatedLinear(nn.Module):
         self.proj = Linear(dim, 2 * out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        made: Tensor = value * F.gelu(gate)
-        return made
+        return gate(self.proj(x))
 
 
 class FeedForward(nn.Module):
@@ -87,7 +84,7 @@ class SpatialTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.linear = linear
-        self.norm = nn.GroupNorm(groups, channels, _EPS)
+        self.norm = GroupNorm(groups, channels, _EPS)
         self.proj_in = _projection(channels, linear)
         self.transformer_blocks = nn.ModuleList(
             TransformerBlock(channels, context_dim, heads) for _ in range(depth)
