@@ -12,7 +12,7 @@ from torch import Tensor
 
 _PIXELS, _CHANNELS = 64, 64  # of a block of threads
 _MOST_CHUNKS = 256  # of an image: blocks enough for a large GPU
-_GATED = 1024  # elements of a block of threads
+_GATED = {"block_r": 8, "block_c": 256}  # rows and columns of one that gates
 
 
 @triton.jit(do_not_specialize=["pixels", "blocks"])  # type: ignore[untyped-decorator]
@@ -100,15 +100,18 @@ def _apply(  # type: ignore[no-untyped-def]
     tl.store(out + where, value.to(out.dtype.element_ty), mask)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _gate(x, out, width, block: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The first half of a row by the GELU of the second."""
-    row = tl.program_id(0).to(tl.int64)
-    place = tl.program_id(1) * block + tl.arange(0, block)
-    value = tl.load(x + row * 2 * width + place, place < width, 0.0).to(tl.float32)
-    gate = tl.load(x + row * 2 * width + width + place, place < width, 0.0).to(tl.float32)
-    gate *= 0.5 * (1 + tl.erf(gate * 0.7071067811865476))
-    tl.store(out + row * width + place, (value * gate).to(out.dtype.element_ty), place < width)
+@triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]
+def _gate(x, out, rows, width, block_r: tl.constexpr, block_c: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The first half of each row by the GELU of the second."""
+    row = tl.program_id(0).to(tl.int64) * block_r + tl.arange(0, block_r)
+    place = tl.program_id(1) * block_c + tl.arange(0, block_c)
+    mask = (row < rows)[:, None] & (place < width)[None, :]
+    where = row[:, None] * 2 * width + place[None, :]
+    value = tl.load(x + where, mask, 0.0).to(tl.float32)
+    gate = tl.load(x + where + width, mask, 0.0).to(tl.float32)
+    gate *= 0.5 * (1 + tl.erf(gate * 0.7071067811865476))  # 1 / sqrt(2)
+    where = row[:, None] * width + place[None, :]
+    tl.store(out + where, (value * gate).to(out.dtype.element_ty), mask)
 
 
 def group_norm(
@@ -186,8 +189,10 @@ def _gate_rows(x: Tensor) -> Tensor:
     x = x.contiguous()
     out = _half(x)
     width = out.shape[-1]
+    rows = out.numel() // width
+    grid = triton.cdiv(rows, _GATED["block_r"]), triton.cdiv(width, _GATED["block_c"])
     with torch.cuda.device_of(x):
-        _gate[(out.numel() // width, triton.cdiv(width, _GATED))](x, out, width, block=_GATED)
+        _gate[grid](x, out, rows, width, **_GATED)
     return out
 
 
