@@ -31,6 +31,7 @@ _FEW_ROWS = 2  # a guided image: the batch that has to fill it
 _BATCHES = (_FEW_ROWS, 16, 256)  # that a box has to suit
 _MOST_PARTS, _LEAST_BLOCKS = 8, 12  # of a sum, and of each part of it
 _ADDED = 1024  # sums that one block of threads adds up
+_WIDE = 128  # pixels of a map of which a guided image fills a tile of twice as many places
 _LARGE = 32 * 32  # pixels of a map whose tiles fill a GPU though they are large
 _KEPT = 1024  # bytes of shared memory for the compiler's own use
 _PLAIN = "batch out_height out_width stride padding kernel blocks blocks_per_part"  # numbers
@@ -228,7 +229,8 @@ def choose_tile(dtype: torch.dtype, area: int, filters: int, room: int, tf32: bo
     The first that fits into so many bytes of shared memory; `area` is of the map, in pixels.
     """
     if dtype != torch.float32:
-        fits: Sequence[Tile] = _HALF_TILES[(0 if filters > 64 else 3) :]
+        wide = 0 if area >= _WIDE else 1
+        fits: Sequence[Tile] = _HALF_TILES[(wide if filters > 64 else 3) :]
     elif tf32:
         fits = _TF32_TILES[(0 if filters > 64 and area >= _LARGE else 2) :]
     else:

@@ -26,7 +26,9 @@ def _find(kernels: str) -> Any:
         return None
 
 
-convolution, normalization = _find("models.convolution"), _find("models.normalization")
+convolution = _find("models.convolution")
+normalization = _find("models.normalization")
+pointwise = _find("models.pointwise")
 
 
 def try_convolution(device: torch.device) -> str | None:
@@ -38,7 +40,9 @@ def try_convolution(device: torch.device) -> str | None:
         x = torch.zeros(1, 8, 2, 2, device=device)
         convolution.convolve(x, x, None, 1, (0, 0))
         normalization.group_norm(x, 1, x[0, :, 0, 0], x[0, :, 0, 0], 1e-5)
-        normalization.gate(x)
+        normalization.layer_norm(x, x[0, 0, 0], x[0, 0, 0], 1e-5)
+        pointwise.gate(x)
+        pointwise.double(x)
         return None
     except Exception as error:  # whatever the driver, the compiler or the file system says
         convolution = None
@@ -113,10 +117,30 @@ class GroupNorm(nn.GroupNorm):
         return F.silu(h) if silu else h
 
 
+class LayerNorm(nn.LayerNorm):
+    """Layer normalization, of a map or of a sum."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not _served(x):
+            return super().forward(x)
+        made: Tensor = normalization.layer_norm(x, self.weight, self.bias, self.eps)
+        return made
+
+    def added(self, x: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of both, and its normalization."""
+        if not _served(x):
+            summed = more + x
+            return summed, self(summed)
+        made: tuple[Tensor, Tensor] = normalization.add_norm(
+            x, more, self.weight, self.bias, self.eps
+        )
+        return made
+
+
 def gate(x: Tensor) -> Tensor:
     """(..., 2 * D) -> (..., D): the first half times the GELU of the second."""
     if _served(x):
-        made: Tensor = normalization.gate(x)
+        made: Tensor = pointwise.gate(x)
         return made
     value, by = x.chunk(2, dim=-1)
     return value * F.gelu(by)
@@ -265,7 +289,9 @@ class SelfAttention(nn.Module):
         h = x if self.group_norm is None else self.group_norm(x)
         tokens = h.flatten(2).transpose(1, 2)  # (B, H*W, C)
         q, k, v = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
-        merged = self.to_out[0](attend(q, k, v, self.heads))
+        if self.to_q.tf32 and _served(x):  # normed, they do not overflow; diffusers does the same
+            q, k, v = q.half(), k.half(), v.half()
+        merged = self.to_out[0](attend(q, k, v, self.heads).to(x.dtype))
         return _scaled(merged.transpose(1, 2).reshape(x.shape) + x, self.scale)
 
 
@@ -293,8 +319,15 @@ class Upsample(nn.Module):
         self.conv = Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        out: Tensor = self.conv(_double(x))
         return out
+
+
+def _double(x: Tensor) -> Tensor:
+    if _served(x):
+        made: Tensor = pointwise.double(x)
+        return made
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 MakeAttention = Callable[[], nn.Module]  # of a map and a context, which makes a map like the first

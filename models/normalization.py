@@ -1,8 +1,9 @@
-"""Group normalization, and what stands between layers, on a GPU, for tensors with channels last.
+"""Normalization on a GPU, of tensors whose channels are last, with what goes before and after it.
 
-PyTorch's copies such tensors to another layout and back. As `models.convolution`, every sum is made
-in one order, which the layer alone decides: means and squared deviations of each channel, of chunks
-of pixels, which are then combined as in Chan, Golub & LeVeque 1983, eq. 2.1, all in float32.
+PyTorch's group norm copies such tensors to another layout and back. As in `models.convolution`, the
+layer alone decides the order of every sum. Those of a group norm are means and squared deviations
+of each channel in chunks of pixels, which are then combined as in Chan, Golub & LeVeque 1983,
+eq. 2.1, all in float32.
 """
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 _PIXELS, _CHANNELS = 64, 64  # of a block of threads
 _MOST_CHUNKS = 256  # of an image: blocks enough for a large GPU
-_GATED = {"block_r": 8, "block_c": 256}  # rows and columns of one that gates
+_ROWS = 4  # of a block of threads that norms each one
 
 
 @triton.jit(do_not_specialize=["pixels", "blocks"])  # type: ignore[untyped-decorator]
@@ -101,17 +102,27 @@ def _apply(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]
-def _gate(x, out, rows, width, block_r: tl.constexpr, block_c: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The first half of each row by the GELU of the second."""
+def _norm_rows(  # type: ignore[no-untyped-def]
+    x, added, weight, bias, sums, out, rows, channels, eps,
+    block_r: tl.constexpr, block_c: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * block_r + tl.arange(0, block_r)
-    place = tl.program_id(1) * block_c + tl.arange(0, block_c)
-    mask = (row < rows)[:, None] & (place < width)[None, :]
-    where = row[:, None] * 2 * width + place[None, :]
+    channel = tl.arange(0, block_c)
+    mine = channel < channels
+    mask = (row < rows)[:, None] & mine[None, :]
+    where = row[:, None] * channels + channel[None, :]
     value = tl.load(x + where, mask, 0.0).to(tl.float32)
-    gate = tl.load(x + where + width, mask, 0.0).to(tl.float32)
-    gate *= 0.5 * (1 + tl.erf(gate * 0.7071067811865476))  # 1 / sqrt(2)
-    where = row[:, None] * width + place[None, :]
-    tl.store(out + where, (value * gate).to(out.dtype.element_ty), mask)
+    if added is not None:
+        value += tl.load(added + where, mask, 0.0).to(tl.float32)
+        value = value.to(out.dtype.element_ty)  # what is stored is normed
+        tl.store(sums + where, value, mask)
+        value = value.to(tl.float32)
+    off = tl.where(mask, value - (tl.sum(value, 1) / channels)[:, None], 0.0)
+    off *= (1 / tl.sqrt(tl.sum(off * off, 1) / channels + eps))[:, None]
+    factor = tl.load(weight + channel, mine, 0.0).to(tl.float32)
+    term = tl.load(bias + channel, mine, 0.0).to(tl.float32)
+    normed = off * factor[None, :] + term[None, :]
+    tl.store(out + where, normed.to(out.dtype.element_ty), mask)
 
 
 def group_norm(
@@ -179,30 +190,43 @@ def _group_norm(
     return out
 
 
-def gate(x: Tensor) -> Tensor:
-    """(..., 2 * D) -> (..., D): the first half times the GELU of the second. Shazeer 2020."""
-    made: Tensor = torch.ops.darkroom.gate(x)
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Layer normalization of rows, (..., C), by `weight` and `bias`, (C,). Ba et al. 2016."""
+    made: Tensor = torch.ops.darkroom.layer_norm(x, weight, bias, eps)
     return made
 
 
-def _gate_rows(x: Tensor) -> Tensor:
+def add_norm(
+    x: Tensor, added: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """The sum of `x` and `added`, (..., C), and its layer normalization."""
+    summed, normed = torch.ops.darkroom.add_norm(x, added, weight, bias, eps)
+    return summed, normed
+
+
+def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return _by_rows(x, None, weight, bias, eps)[1]
+
+
+def _by_rows(
+    x: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
     x = x.contiguous()
-    out = _half(x)
-    width = out.shape[-1]
-    rows = out.numel() // width
-    grid = triton.cdiv(rows, _GATED["block_r"]), triton.cdiv(width, _GATED["block_c"])
+    added = None if added is None else added.contiguous()
+    channels = x.shape[-1]
+    rows = x.numel() // channels
+    sums, out = torch.empty_like(x if added is not None else x[:0]), torch.empty_like(x)
     with torch.cuda.device_of(x):
-        _gate[grid](x, out, rows, width, **_GATED)
-    return out
+        _norm_rows[(triton.cdiv(rows, _ROWS),)](
+            x, added, weight, bias, sums, out, rows, channels, eps,
+            block_r=_ROWS, block_c=triton.next_power_of_2(channels),
+        )  # fmt: skip
+    return sums, out
 
 
 def _like(x: Tensor) -> Tensor:
     """Room for a result."""
     return torch.empty_like(x, memory_format=torch.channels_last)
-
-
-def _half(x: Tensor) -> Tensor:
-    return x.new_empty(*x.shape[:-1], x.shape[-1] // 2)
 
 
 # Operators, so that compilers take them as they are.
@@ -213,6 +237,13 @@ _library.define(
 )
 _library.impl("group_norm", _group_norm, "CompositeExplicitAutograd")
 torch.library.register_fake("darkroom::group_norm", lambda x, *_: _like(x))
-_library.define("gate(Tensor x) -> Tensor")
-_library.impl("gate", _gate_rows, "CompositeExplicitAutograd")
-torch.library.register_fake("darkroom::gate", _half)
+_library.define("layer_norm(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor")
+_library.impl("layer_norm", _layer_norm, "CompositeExplicitAutograd")
+torch.library.register_fake("darkroom::layer_norm", lambda x, *_: x.new_empty(x.shape))
+_library.define(
+    "add_norm(Tensor x, Tensor added, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor)"
+)
+_library.impl("add_norm", _by_rows, "CompositeExplicitAutograd")
+torch.library.register_fake(
+    "darkroom::add_norm", lambda x, *_: (x.new_empty(x.shape), x.new_empty(x.shape))
+)

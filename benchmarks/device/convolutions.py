@@ -14,7 +14,7 @@ from benchmarks.device.precision import FLOAT16, FLOAT32, TF32, Precision
 from benchmarks.device.prompt_models import FAMILIES, Family, flops_per_row, unet_and_inputs
 from benchmarks.device.timing import Call, graphed, speed, timed
 from models import layers
-from models.layers import GroupNorm, attend, gate
+from models.layers import GroupNorm, LayerNorm, attend, gate
 
 _NEEDS = 3.0  # seconds for one network or layer
 _SECONDS, _REPEATS = 0.03, 3  # of each measurement of a layer or operator
@@ -74,7 +74,7 @@ def measure(findings: Findings, setting: Setting) -> None:
         labels = {"rows": rows, "channels": channels, "side": side}
         findings.attempt("Operators, ms", labels, _NEEDS, operators, setting, rows, channels, side)
     labels = {"tokens": 128**2, "channels": 512}
-    findings.attempt("Attention of a decoder, float32", labels, _NEEDS, attention, setting)
+    findings.attempt("Attention of a decoder", labels, _NEEDS, attention, setting)
     for precision, shapes, tiles, sizes in (
         (FLOAT16, _LARGE, _HALF_TILES, (2, 16)),
         (TF32, _DECODER, _TF32_TILES, (1,)),
@@ -105,17 +105,21 @@ def whole(setting: Setting, family: Family, sizes: tuple[int, ...]) -> Iterator[
 
 
 def operators(setting: Setting, rows: int, channels: int, side: int) -> Iterator[Row]:
-    """Group norm with SiLU, and the gate of a transformer's layer: ours, and PyTorch's."""
+    """Group norm with SiLU, and the layer norm and gate of a transformer: ours, and PyTorch's."""
     FLOAT16.use()
     draw = partial(torch.randn, device=setting.on, dtype=FLOAT16.dtype)
     x = draw(rows, channels, side, side).to(memory_format=torch.channels_last)
     norm = GroupNorm(32, channels).to(x)
-    wide = draw(rows, side**2, 8 * channels)
+    tokens, wide = (draw(rows, side**2, times * channels) for times in (1, 8))
+    rows_norm = LayerNorm(channels).to(x)
     ours, cells = layers.convolution, dict[str, float]()
     for name, module in (("ours", ours), ("PyTorch", None)):
         layers.convolution = module
         try:
             cells[f"norm and SiLU, {name}"] = milliseconds(partial(norm, x, silu=True))
+            cells[f"sum and layer norm, {name}"] = milliseconds(
+                partial(rows_norm.added, tokens, tokens)
+            )
             cells[f"gate, {name}"] = milliseconds(partial(gate, wide))
         finally:
             layers.convolution = ours
@@ -123,10 +127,12 @@ def operators(setting: Setting, rows: int, channels: int, side: int) -> Iterator
 
 
 def attention(setting: Setting) -> Iterator[Row]:
-    """That of SDXL's decoder at 1024 x 1024, which stays PyTorch's."""
-    FLOAT32.use()
-    tokens = torch.randn(1, 128**2, 512, device=setting.on)
-    yield {"ms": milliseconds(partial(attend, tokens, tokens, tokens, 1))}
+    """That of SDXL's decoder at 1024 x 1024, which is PyTorch's."""
+    for precision in (FLOAT32, FLOAT16):
+        precision.use()
+        tokens = torch.randn(1, 128**2, 512, device=setting.on, dtype=precision.dtype)
+        taken = milliseconds(partial(attend, tokens, tokens, tokens, 1))
+        yield {"precision": precision.name, "ms": taken}
 
 
 def milliseconds(call: Call) -> float:

@@ -15,7 +15,7 @@ from models import convolution, layers
 from models.checkpoint import Checkpoint
 from models.conditioning import Classes
 from models.convolution import Tile, choose_box, choose_tile, convolve, project
-from models.layers import Conv2d, Downsample, Linear, allow_tf32
+from models.layers import Conv2d, Downsample, Linear, SelfAttention, allow_tf32
 from models.pipeline import LatentDiffusion
 from models.unet import UNet2D
 from models.vae import AutoencoderKL
@@ -183,6 +183,34 @@ def test_a_network_may_be_told_to_round_factors(monkeypatch: pytest.MonkeyPatch)
         allow_tf32(network)
         network(x)
     assert told == [False, False, True, True]
+
+
+def test_its_attention_is_in_float16(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    block = SelfAttention(16, head_dim=None, groups=4, eps=1e-6, scale=1.0)
+    allow_tf32(block)
+    seen, x = [], torch.randn(2, 16, 4, 4)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+        seen.append(q.dtype)
+        return plain(q, k, v, heads)
+
+    plain = layers.attend
+    monkeypatch.setattr(layers, "attend", attend)
+    with torch.no_grad():
+        expected = block(x)
+        monkeypatch.setattr(layers, "_served", lambda x: True)
+        made = block(x)
+    assert seen == [torch.float32, torch.float16]
+    assert made.dtype == torch.float32
+    assert relative(made, expected) < 2**-9
+
+
+def test_a_tile_is_not_larger_than_two_small_maps() -> None:
+    places = [
+        choose_tile(torch.float16, area, 1280, sys.maxsize, False).places for area in (256, 64)
+    ]
+    assert places == [256, 128]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)

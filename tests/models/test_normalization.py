@@ -1,4 +1,4 @@
-"""Our group normalization against PyTorch's, by Triton's interpreter: there is no GPU."""
+"""Our kernels between products against PyTorch's, by Triton's interpreter: there is no GPU."""
 
 from typing import Any
 
@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from models import layers, normalization
 from models.layers import GroupNorm, ResnetBlock
-from models.normalization import gate, group_norm
+from models.normalization import add_norm, group_norm, layer_norm
+from models.pointwise import double, gate
+from models.transformer import SpatialTransformer
 
 # Batch, channels, height, width, groups.
 SHAPES = (
@@ -95,6 +97,33 @@ def test_the_layout_of_what_comes_in_is_all_the_same() -> None:
 
 
 @pytest.mark.parametrize("dtype", ROUNDING, ids=str)
+@pytest.mark.parametrize("channels", [320, 48])
+def test_of_rows_and_of_sums(channels: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, more = (torch.randn(2, 5, channels).to(dtype) + 3 for _ in range(2))
+    affine = torch.randn(channels).to(dtype), torch.randn(channels).to(dtype)
+
+    def exact(value: Tensor) -> Tensor:
+        return F.layer_norm(value.double(), (channels,), *(a.double() for a in affine), 1e-5)
+
+    alone = layer_norm(x, *affine, 1e-5)
+    assert close(alone, exact(x))
+    assert torch.equal(layer_norm(x[1:], *affine, 1e-5), alone[1:])
+    summed, normed = add_norm(x, more, *affine, 1e-5)
+    assert close(summed, x.double() + more.double())
+    assert close(normed, exact(summed))
+
+
+@pytest.mark.parametrize("shape", [(2, 70, 3, 5), (1, 16, 9, 4)], ids=str)
+def test_a_map_twice_as_large(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(shape)
+    made = double(x)
+    assert torch.equal(made, F.interpolate(x, scale_factor=2.0, mode="nearest"))
+    assert made.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", ROUNDING, ids=str)
 def test_a_gated_layer(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 3, 2 * 1100).to(dtype)
@@ -107,9 +136,16 @@ def test_a_gated_layer(dtype: torch.dtype) -> None:
 def test_compilers_are_told_what_comes_out() -> None:
     drawn = Drawn(SHAPES[1])
     tests = ("test_schema", "test_faketensor")
-    given = (drawn.x, drawn.groups, *drawn.affine, 1e-5, True, drawn.added, None)
-    torch.library.opcheck(torch.ops.darkroom.group_norm, given, test_utils=tests)
-    torch.library.opcheck(torch.ops.darkroom.gate, (torch.randn(2, 3, 8),), test_utils=tests)
+    norm = (drawn.x, drawn.groups, *drawn.affine, 1e-5, True, drawn.added, None)
+    torch.library.opcheck(torch.ops.darkroom.group_norm, norm, test_utils=tests)
+    rows, row = torch.randn(2, 3, 8), torch.randn(8)
+    for operator, given in (
+        (torch.ops.darkroom.gate, (rows,)),
+        (torch.ops.darkroom.layer_norm, (rows, row, row, 1e-5)),
+        (torch.ops.darkroom.add_norm, (rows, rows, row, row, 1e-5)),
+        (torch.ops.darkroom.double, (drawn.x,)),
+    ):
+        torch.library.opcheck(operator, given, test_utils=tests)
 
 
 @pytest.mark.parametrize("scale_shift", [False, True])
@@ -119,6 +155,18 @@ def test_a_block_is_the_same_on_a_gpu_and_compiled(
     torch.manual_seed(0)
     block = ResnetBlock(32, 48, groups=4, eps=1e-5, temb_dim=8, scale_shift=scale_shift)
     given = torch.randn(2, 32, 4, 4), torch.randn(2, 8)
+    with torch.no_grad():
+        expected = block(*given)
+        monkeypatch.setattr(layers, "_served", lambda x: True)
+        assert (block(*given) - expected).abs().max() < 1e-5
+        compiled = torch.compile(block, backend="aot_eager", fullgraph=True)
+        assert torch.equal(compiled(*given), block(*given))
+
+
+def test_a_transformer_is_the_same_on_a_gpu_and_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    block = SpatialTransformer(32, 24, heads=2, depth=1, groups=4, linear=False)
+    given = torch.randn(2, 32, 4, 4), torch.randn(2, 5, 24)
     with torch.no_grad():
         expected = block(*given)
         monkeypatch.setattr(layers, "_served", lambda x: True)
