@@ -39,7 +39,7 @@ _PLAIN = "batch out_height out_width stride padding kernel blocks blocks_per_par
 
 @triton.jit(do_not_specialize=_PLAIN.split())  # type: ignore[untyped-decorator]
 def _convolve(  # type: ignore[no-untyped-def]
-    pixels, weights, bias, out, parts,
+    pixels, weights, bias, more, out, parts,
     batch, out_height, out_width, stride, padding, kernel, blocks, blocks_per_part,
     channels, filters,
     split: tl.constexpr, precision: tl.constexpr,
@@ -89,12 +89,16 @@ def _convolve(  # type: ignore[no-untyped-def]
     else:
         if bias is not None:
             total += tl.load(bias + filt, filt < filters, 0.0)[None, :].to(tl.float32)
+        if more is not None:
+            total += tl.load(more + where, mask, 0.0).to(tl.float32)
         tl.store(out + where, total.to(out.dtype.element_ty), mask)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _add(parts, bias, out, size, filters, number: tl.constexpr, block: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The parts of sums, in order, and the bias."""
+def _add(  # type: ignore[no-untyped-def]
+    parts, bias, more, out, size, filters, number: tl.constexpr, block: tl.constexpr
+):
+    """The parts of sums, in order, the bias, and what else there is."""
     place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     mask = place < size
     total = tl.zeros((block,), dtype=tl.float32)
@@ -102,6 +106,8 @@ def _add(parts, bias, out, size, filters, number: tl.constexpr, block: tl.conste
         total += tl.load(parts + part * size + place, mask, 0.0)
     if bias is not None:
         total += tl.load(bias + place % filters, mask, 0.0).to(tl.float32)
+    if more is not None:
+        total += tl.load(more + place, mask, 0.0).to(tl.float32)
     tl.store(out + place, total.to(out.dtype.element_ty), mask)
 
 
@@ -144,6 +150,8 @@ def convolve(
     bias: Tensor | None,
     stride: int,
     padding: Sequence[int],
+    more: Tensor | None = None,
+    *,
     tf32: bool = False,
 ) -> Tensor:
     """A convolution with square filters.
@@ -154,24 +162,31 @@ def convolve(
         bias: (F,), or none.
         stride: on both axes.
         padding: zeros above and to the left, and below and to the right.
+        more: (B, F, H', W'), added to the result before it is rounded; or none.
         tf32: round factors of float32 to ten bits of mantissa; where the process does, it is done
             anyway.
 
     Returns:
         (B, F, H', W'), channels last in memory.
     """
-    made: Tensor = torch.ops.darkroom.convolve(x, weight, bias, stride, padding, tf32)
+    made: Tensor = torch.ops.darkroom.convolve(x, weight, bias, stride, padding, more, tf32)
     return made
 
 
 def _convolve_by_layer(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: Sequence[int], tf32: bool
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int,
+    padding: Sequence[int],
+    more: Tensor | None,
+    tf32: bool,
 ) -> Tensor:
     tf32 |= torch.backends.cudnn.allow_tf32
-    area = x.shape[2] * x.shape[3]
+    area = x.shape[2] * x.shape[3] // stride**2
     tile = choose_tile(x.dtype, area, len(weight), _shared_memory(x.device), tf32)
     with torch.cuda.device_of(x):  # Triton launches on the current device
-        return convolve_by(tile, x, weight, bias, stride, padding)
+        return convolve_by(tile, x, weight, bias, stride, padding, more)
 
 
 def convolve_by(
@@ -181,6 +196,7 @@ def convolve_by(
     bias: Tensor | None,
     stride: int,
     padding: Sequence[int],
+    more: Tensor | None = None,
 ) -> Tensor:
     """As `convolve`, tile by tile."""
     filters, _, kernel, _ = weight.shape
@@ -197,11 +213,13 @@ def convolve_by(
     tiles = boxes * triton.cdiv(_FEW_ROWS, images) * across
     each = triton.cdiv(steps, max(min(_FILL // tiles, steps // _LEAST_BLOCKS, _MOST_PARTS), 1))
     split = triton.cdiv(steps, each)
+    if more is not None:
+        more = more.contiguous(memory_format=torch.channels_last)
     parts = x.new_empty((split if split > 1 else 0) * out.numel(), dtype=torch.float32)
     _convolve[(boxes * triton.cdiv(batch, images), across, split)](
         _described(pixels, [images, rows, 1, columns, tile.channels]),
         _described(weight.flatten(1), [tile.filters, tile.channels]),
-        bias, out, parts,
+        bias, more, out, parts,
         batch, height, width, stride, padding[0], kernel, blocks, each,
         channels, filters,
         split=split > 1, precision=tile.precision,
@@ -211,14 +229,14 @@ def convolve_by(
     )  # fmt: skip
     if split > 1:
         grid = (triton.cdiv(out.numel(), _ADDED),)
-        _add[grid](parts, bias, out, out.numel(), filters, number=split, block=_ADDED)
+        _add[grid](parts, bias, more, out, out.numel(), filters, number=split, block=_ADDED)
     return out
 
 
 def project(x: Tensor, weight: Tensor, bias: Tensor | None, tf32: bool = False) -> Tensor:
     """A linear layer, (B, ..., C) -> (B, ..., F), by `weight` (F, C) and `bias` (F,), or none."""
     pixels = x.reshape(len(x), -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
-    made: Tensor = convolve(pixels, weight[:, :, None, None], bias, 1, (0, 0), tf32)
+    made: Tensor = convolve(pixels, weight[:, :, None, None], bias, 1, (0, 0), tf32=tf32)
     return made.permute(0, 2, 3, 1).reshape(*x.shape[:-1], len(weight))
 
 
@@ -301,8 +319,8 @@ def _described(x: Tensor, block: list[int]) -> Any:
 # An operator, so that compilers take it as it is.
 _library = torch.library.Library("darkroom", "FRAGMENT")
 _library.define(
-    "convolve(Tensor x, Tensor weight, Tensor? bias, int stride, int[2] padding, bool tf32)"
-    " -> Tensor"
+    "convolve(Tensor x, Tensor weight, Tensor? bias, int stride, int[2] padding,"
+    " Tensor? more, bool tf32) -> Tensor"
 )
 _library.impl("convolve", _convolve_by_layer, "CompositeExplicitAutograd")
 torch.library.register_fake("darkroom::convolve", lambda x, w, _, *how: _like(x, w, *how[:2]))

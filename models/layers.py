@@ -52,25 +52,34 @@ def try_convolution(device: torch.device) -> str | None:
 class Conv2d(nn.Conv2d):
     """A convolution; on a GPU, without gradients, one whose bits no batch changes.
 
-    Filters are square, and the padding is zeros; `extra` more are below and to the right.
+    Filters are square, and the padding is zeros; `extra` more are below and to the right. `more` is
+    added to the result.
     """
 
     tf32 = False  # see `allow_tf32`
 
-    def forward(self, x: Tensor, extra: int = 0) -> Tensor:
-        if not _served(x):
-            return super().forward(F.pad(x, (0, extra, 0, extra)) if extra else x)
-        filters, channels, kernel, _ = self.weight.shape
-        padding = int(self.padding[0])
-        if kernel == 1 and x.dtype != torch.float32 and channels % 8 == 0:  # as Linear
-            pixels = x.permute(0, 2, 3, 1)
-            made: Tensor = F.linear(pixels.reshape(-1, channels), self.weight.flatten(1), self.bias)
-            return made.view(*pixels.shape[:3], filters).permute(0, 3, 1, 2)
-        stride, zeros = self.stride[0], (padding, padding + extra)
-        convolved: Tensor = convolution.convolve(
-            x, self.weight, self.bias, stride, zeros, self.tf32
-        )
-        return convolved
+    def forward(self, x: Tensor, *, extra: int = 0, more: Tensor | None = None) -> Tensor:
+        if _served(x) and not self._is_linear(x):
+            padding = int(self.padding[0])
+            zeros = padding, padding + extra
+            made: Tensor = convolution.convolve(
+                x, self.weight, self.bias, self.stride[0], zeros, more, tf32=self.tf32
+            )
+            return made
+        if _served(x):
+            made = self._project(x)
+        else:
+            made = super().forward(F.pad(x, (0, extra, 0, extra)) if extra else x)
+        return made if more is None else more + made
+
+    def _is_linear(self, x: Tensor) -> bool:
+        """Whether cuBLASLt makes it, as it does `Linear`; it reads multiples of 16 bytes."""
+        return self.kernel_size[0] == 1 and x.dtype != torch.float32 and self.in_channels % 8 == 0
+
+    def _project(self, x: Tensor) -> Tensor:
+        pixels = x.permute(0, 2, 3, 1)
+        made = F.linear(pixels.reshape(-1, self.in_channels), self.weight.flatten(1), self.bias)
+        return made.view(*pixels.shape[:3], self.out_channels).permute(0, 3, 1, 2)
 
 
 class Linear(nn.Linear):
@@ -247,9 +256,8 @@ class ResnetBlock(nn.Module):
             h = self.norm2(h, silu=True, modulation=emb)
         else:
             h = self.norm2(h, silu=True, added=emb)
-        h = self.conv2(self.dropout(h))
         shortcut = x if self.conv_shortcut is None else self.conv_shortcut(x)
-        return _scaled(shortcut + h, self.scale)
+        return _scaled(self.conv2(self.dropout(h), more=shortcut), self.scale)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -307,7 +315,7 @@ class Downsample(nn.Module):
         self.conv = Conv2d(channels, channels, 3, stride=2, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(x, 0 if self.padding else 1)
+        out: Tensor = self.conv(x, extra=0 if self.padding else 1)
         return out
 
 

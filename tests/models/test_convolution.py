@@ -73,6 +73,15 @@ def test_they_compute_what_pytorch_does(
     assert (bare - (exact - bias.double()[:, None, None])).abs().max() <= least * exact.abs().max()
 
 
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[1], SHAPES[8]], ids=str)
+def test_what_is_added_to_the_result(shape: tuple[int, ...]) -> None:
+    """Where sums are in one part, and in several."""
+    x, weight, bias = drawn(shape, torch.float32)
+    plain = convolve(x, weight, bias, *with_zeros(shape))
+    more = torch.randn(plain.shape)
+    assert (convolve(x, weight, bias, *with_zeros(shape), more) - (plain + more)).abs().max() < 1e-5
+
+
 @pytest.mark.parametrize("shape", SHAPES[1:4], ids=str)
 def test_the_layout_of_what_comes_in_is_all_the_same(shape: tuple[int, ...]) -> None:
     x, weight, bias = drawn(shape, torch.float32)
@@ -103,7 +112,7 @@ def test_how_sums_are_made_does_not_depend_on_the_batch(monkeypatch: pytest.Monk
             return self
 
         def __call__(self, *arguments: object, **constants: object) -> None:
-            seen.append((self.grid[1:], arguments[6:], constants))
+            seen.append((self.grid[1:], arguments[7:], constants))
 
     class Sum(Kernel):
         def __call__(self, *arguments: object, **constants: object) -> None:
@@ -230,9 +239,9 @@ def test_whole_networks_use_them(tiny: LatentDiffusion, monkeypatch: pytest.Monk
     expected = tiny.unet(*given)
     calls = []
 
-    def counted(*arguments: Any) -> Tensor:
+    def counted(*arguments: Any, **more: Any) -> Tensor:
         calls.append(arguments)
-        return convolve(*arguments)
+        return convolve(*arguments, **more)
 
     monkeypatch.setattr(layers, "_served", lambda x: True)
     monkeypatch.setattr(convolution, "convolve", counted)
@@ -242,7 +251,7 @@ def test_whole_networks_use_them(tiny: LatentDiffusion, monkeypatch: pytest.Monk
 
 def test_compilers_are_told_what_comes_out() -> None:
     for shape in SHAPES[:4]:
-        given = (*drawn(shape, torch.float32), *with_zeros(shape), False)
+        given = (*drawn(shape, torch.float32), *with_zeros(shape), None, False)
         torch.library.opcheck(
             torch.ops.darkroom.convolve, given, test_utils=("test_schema", "test_faketensor")
         )
