@@ -242,7 +242,7 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None, tf32: bool = False) 
 
 @cache
 def choose_tile(dtype: torch.dtype, area: int, filters: int, room: int, tf32: bool) -> Tile:
-    """The tile of a layer whatever the batch, by measurements on an H100.
+    """The tile of a layer whatever the batch; docs/decisions.md has the reasons.
 
     The first that fits into so many bytes of shared memory; `area` is of the map, in pixels.
     """
