@@ -1,4 +1,4 @@
-"""Settings of the server, from DARKROOM_* environment variables; read once, then frozen."""
+"""All settings: those of the server, and those of each of its parts."""
 
 import difflib
 import ipaddress
@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from app.engine.job import MAX_PRIORITY, MAX_TIMEOUT
 from app.http.origins import Access
 from app.http.proxies import PREFIX
+from app.settings.access import AccessSettings
+from app.settings.fleet import FleetSettings
+from app.settings.jobs import JobsSettings
+from app.settings.telemetry import TelemetrySettings
+from app.settings.webhooks import WebhookSettings
 from models.bounds import brief
 from models.hub import Repository
 from models.library import locate, split
@@ -27,7 +32,7 @@ _PORT_OF_KUBERNETES = re.compile(r"(tcp|udp|sctp)://.*")
 _MOST_NAMED = 3  # variables that may have been meant
 
 
-class Settings(BaseSettings):
+class Settings(JobsSettings, WebhookSettings, AccessSettings, TelemetrySettings, FleetSettings):
     """Everything a server can be told. A wrong value stops it before it starts."""
 
     model_config = SettingsConfigDict(

@@ -1,0 +1,7 @@
+"""Keys, rates, and limits on what one request may ask."""
+
+from pydantic_settings import BaseSettings
+
+
+class AccessSettings(BaseSettings):
+    """Keys, rates, and limits on what one request may ask."""
