@@ -13,6 +13,7 @@ from models.config import UNetConfig
 from models.layers import (
     Block,
     Conv2d,
+    GroupNorm,
     MakeAttention,
     MidBlock,
     TimestepEmbedding,
@@ -101,7 +102,7 @@ class UNetBackbone(nn.Module):
             )
             below = width
 
-        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], config.norm_eps)
+        self.conv_norm_out = GroupNorm(config.norm_num_groups, widths[0], config.norm_eps)
         self.conv_out = Conv2d(widths[0], config.out_channels, 3, padding=1)
 
     def predict(self, x: Tensor, temb: Tensor, context: Tensor | None = None) -> Tensor:
@@ -125,5 +126,5 @@ class UNetBackbone(nn.Module):
             x = self.mid_block(x, temb, context)
         for block in self.up_blocks:
             x, _ = block(x, temb, context, skips)
-        out: Tensor = self.conv_out(nn.functional.silu(self.conv_norm_out(x)))
+        out: Tensor = self.conv_out(self.conv_norm_out(x, silu=True))
         return out

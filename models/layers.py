@@ -9,34 +9,40 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def _find_convolution() -> ModuleType | None:
-    """Our convolutions, where Triton is, as with PyTorch for CUDA, and the compiler it needs."""
+def _find(kernels: str) -> Any:
+    """Our kernels, where Triton is, as with PyTorch for CUDA, and the compiler it needs."""
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return None
     try:
-        return importlib.import_module("models.convolution")
+        return importlib.import_module(kernels)
     except ImportError:
         return None
 
 
-convolution = _find_convolution()
+convolution = _find("models.convolution")
+normalization = _find("models.normalization")
+pointwise = _find("models.pointwise")
 
 
 def try_convolution(device: torch.device) -> str | None:
-    """Give our convolutions up for this process if they do not run on `device`; the reason."""
-    global convolution
+    """Give our kernels up for this process if they do not run on `device`; the reason."""
+    global convolution  # without it, nothing of ours runs
     if convolution is None:
         return "Triton, or a compiler of C, is not installed"
     try:
         x = torch.zeros(1, 8, 2, 2, device=device)
-        convolution.convolve(x, x, None, 1, 0)
+        convolution.convolve(x, x, None, 1, (0, 0))
+        normalization.group_norm(x, 1, x[0, :, 0, 0], x[0, :, 0, 0], 1e-5)
+        normalization.layer_norm(x, x[0, 0, 0], x[0, 0, 0], 1e-5)
+        pointwise.gate(x)
+        pointwise.double(x)
         return None
     except Exception as error:  # whatever the driver, the compiler or the file system says
         convolution = None
@@ -46,16 +52,34 @@ def try_convolution(device: torch.device) -> str | None:
 class Conv2d(nn.Conv2d):
     """A convolution; on a GPU, without gradients, one whose bits no batch changes.
 
-    Filters are square, and the padding is zeros.
+    Filters are square, and the padding is zeros; `extra` more are below and to the right. `more` is
+    added to the result.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        if convolution is None or not _served(x):
-            return super().forward(x)
-        made: Tensor = convolution.convolve(
-            x, self.weight, self.bias, self.stride[0], int(self.padding[0])
-        )
-        return made
+    tf32 = False  # see `allow_tf32`
+
+    def forward(self, x: Tensor, *, extra: int = 0, more: Tensor | None = None) -> Tensor:
+        if _served(x) and not self._is_linear(x):
+            padding = int(self.padding[0])
+            zeros = padding, padding + extra
+            made: Tensor = convolution.convolve(
+                x, self.weight, self.bias, self.stride[0], zeros, more, tf32=self.tf32
+            )
+            return made
+        if _served(x):
+            made = self._project(x)
+        else:
+            made = super().forward(F.pad(x, (0, extra, 0, extra)) if extra else x)
+        return made if more is None else more + made
+
+    def _is_linear(self, x: Tensor) -> bool:
+        """Whether cuBLASLt makes it, as it does `Linear`; it reads multiples of 16 bytes."""
+        return self.kernel_size[0] == 1 and x.dtype != torch.float32 and self.in_channels % 8 == 0
+
+    def _project(self, x: Tensor) -> Tensor:
+        pixels = x.permute(0, 2, 3, 1)
+        made = F.linear(pixels.reshape(-1, self.in_channels), self.weight.flatten(1), self.bias)
+        return made.view(*pixels.shape[:3], self.out_channels).permute(0, 3, 1, 2)
 
 
 class Linear(nn.Linear):
@@ -64,16 +88,87 @@ class Linear(nn.Linear):
     In half precision cuBLASLt's are such; see `models.precision`.
     """
 
+    tf32 = False  # see `allow_tf32`
+
     def forward(self, x: Tensor) -> Tensor:
-        if convolution is None or x.dtype != torch.float32 or not _served(x):
+        if x.dtype != torch.float32 or not _served(x):
             return super().forward(x)
-        made: Tensor = convolution.project(x, self.weight, self.bias)
+        made: Tensor = convolution.project(x, self.weight, self.bias, self.tf32)
         return made
 
 
+class GroupNorm(nn.GroupNorm):
+    """Group normalization, with what goes before and after it.
+
+    `added` (B, C) is added to all pixels of a map before. After, the map is multiplied by 1 + scale
+    and shift is added, where `modulation` (B, 2 * C) is both; and SiLU follows if `silu`.
+    """
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        silu: bool = False,
+        added: Tensor | None = None,
+        modulation: Tensor | None = None,
+    ) -> Tensor:
+        if _served(x):
+            made: Tensor = normalization.group_norm(
+                x, self.num_groups, self.weight, self.bias, self.eps, silu, added, modulation
+            )
+            return made
+        if added is not None:
+            x = x + added[:, :, None, None]
+        h = super().forward(x)
+        if modulation is not None:
+            scale, shift = modulation[:, :, None, None].chunk(2, dim=1)
+            h = h * (1 + scale) + shift
+        return F.silu(h) if silu else h
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalization, of a map or of a sum."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not _served(x):
+            return super().forward(x)
+        made: Tensor = normalization.layer_norm(x, self.weight, self.bias, self.eps)
+        return made
+
+    def added(self, x: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of both, and its normalization."""
+        if not _served(x):
+            summed = more + x
+            return summed, self(summed)
+        made: tuple[Tensor, Tensor] = normalization.add_norm(
+            x, more, self.weight, self.bias, self.eps
+        )
+        return made
+
+
+def gate(x: Tensor) -> Tensor:
+    """(..., 2 * D) -> (..., D): the first half times the GELU of the second."""
+    if _served(x):
+        made: Tensor = pointwise.gate(x)
+        return made
+    value, by = x.chunk(2, dim=-1)
+    return value * F.gelu(by)
+
+
+def allow_tf32(network: nn.Module) -> None:
+    """Let our kernels multiply float32 with ten bits of mantissa in this network.
+
+    Tensor cores do that. It is for a network that stays in float32 in a model of float16, whose
+    products have no more bits.
+    """
+    for module in network.modules():
+        if isinstance(module, Conv2d | Linear):
+            module.tf32 = True
+
+
 def _served(x: Tensor) -> bool:
-    """Whether it is on a GPU, in a type that we have, and nothing is trained."""
-    if not x.is_cuda or x.dtype == torch.float64:
+    """Whether our kernels take it: on a GPU, in a type that we have, and nothing is trained."""
+    if convolution is None or not x.is_cuda or x.dtype == torch.float64:
         return False
     return not torch.is_grad_enabled() and not torch.is_autocast_enabled("cuda")
 
@@ -143,11 +238,11 @@ class ResnetBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.scale_shift, self.scale = scale_shift, scale
-        self.norm1 = nn.GroupNorm(groups, in_channels, eps)
+        self.norm1 = GroupNorm(groups, in_channels, eps)
         self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
         if temb_dim is not None:
             self.time_emb_proj = Linear(temb_dim, out_channels * (2 if scale_shift else 1))
-        self.norm2 = nn.GroupNorm(groups, out_channels, eps)
+        self.norm2 = GroupNorm(groups, out_channels, eps)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
         self.conv_shortcut = (
@@ -155,19 +250,14 @@ class ResnetBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        if temb is None:
-            h = self.norm2(h)
+        h = self.conv1(self.norm1(x, silu=True))
+        emb = None if temb is None else self.time_emb_proj(temb)
+        if self.scale_shift:  # adaptive group norm, Dhariwal & Nichol 2021, eq. 3
+            h = self.norm2(h, silu=True, modulation=emb)
         else:
-            emb = self.time_emb_proj(temb)[:, :, None, None]
-            if self.scale_shift:  # adaptive group norm, Dhariwal & Nichol 2021, eq. 3
-                scale, shift = emb.chunk(2, dim=1)
-                h = self.norm2(h) * (1 + scale) + shift
-            else:
-                h = self.norm2(h + emb)
-        h = self.conv2(self.dropout(F.silu(h)))
+            h = self.norm2(h, silu=True, added=emb)
         shortcut = x if self.conv_shortcut is None else self.conv_shortcut(x)
-        return _scaled(shortcut + h, self.scale)
+        return _scaled(self.conv2(self.dropout(h), more=shortcut), self.scale)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -197,7 +287,7 @@ class SelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.scale = channels // (head_dim or channels), scale
-        self.group_norm = nn.GroupNorm(groups, channels, eps) if groups is not None else None
+        self.group_norm = GroupNorm(groups, channels, eps) if groups is not None else None
         self.to_q = Linear(channels, channels)
         self.to_k = Linear(channels, channels)
         self.to_v = Linear(channels, channels)
@@ -207,7 +297,9 @@ class SelfAttention(nn.Module):
         h = x if self.group_norm is None else self.group_norm(x)
         tokens = h.flatten(2).transpose(1, 2)  # (B, H*W, C)
         q, k, v = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
-        merged = self.to_out[0](attend(q, k, v, self.heads))
+        if self.to_q.tf32 and _served(x):  # normed, they do not overflow; diffusers does the same
+            q, k, v = q.half(), k.half(), v.half()
+        merged = self.to_out[0](attend(q, k, v, self.heads).to(x.dtype))
         return _scaled(merged.transpose(1, 2).reshape(x.shape) + x, self.scale)
 
 
@@ -223,7 +315,7 @@ class Downsample(nn.Module):
         self.conv = Conv2d(channels, channels, 3, stride=2, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(x if self.padding else F.pad(x, (0, 1, 0, 1)))
+        out: Tensor = self.conv(x, extra=0 if self.padding else 1)
         return out
 
 
@@ -235,8 +327,15 @@ class Upsample(nn.Module):
         self.conv = Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        out: Tensor = self.conv(_double(x))
         return out
+
+
+def _double(x: Tensor) -> Tensor:
+    if _served(x):
+        made: Tensor = pointwise.double(x)
+        return made
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 MakeAttention = Callable[[], nn.Module]  # of a map and a context, which makes a map like the first

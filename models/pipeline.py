@@ -20,7 +20,7 @@ from models.conditional_unet import UNet2DCondition
 from models.conditioners import Conditioning, Size
 from models.conditioning import MAX_PROMPT, Classes, Condition, Prompt, Prompts
 from models.denoiser import Denoiser
-from models.layers import try_convolution
+from models.layers import allow_tf32, try_convolution
 from models.library import find
 from models.memory import plain_rows
 from models.precision import set_precision
@@ -65,6 +65,8 @@ class LatentDiffusion:
         self.device, self.dtype = self.denoiser.device, self.denoiser.dtype
         self.precision = "tf32" if tf32 else str(self.dtype).removeprefix("torch.")
         self._vae_dtype = next(self.vae.parameters()).dtype
+        if self._vae_dtype != self.dtype:
+            allow_tf32(self.vae)
         self._block_rows = block_rows
 
     @classmethod

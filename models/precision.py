@@ -18,7 +18,8 @@ def set_precision(*, tf32: bool) -> None:
 
     Args:
         tf32: round factors to ten bits of mantissa, which tensor cores multiply. By PyTorch's
-            default convolutions do that and matrix products do not. Otherwise all are IEEE float32.
+            default convolutions do that and matrix products do not. Otherwise all are IEEE float32,
+            but those of our kernels in a network of `models.layers.allow_tf32`.
     """
     os.environ.update(_NO_ROOM)
     # Not `fp32_precision`, the newer names: torch.compile reads these, and raises if both are used.

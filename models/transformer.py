@@ -5,9 +5,8 @@ Rombach et al. 2022, sec. 3.3 and app. E.2. Parameter names and arithmetic are t
 """
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from models.layers import Conv2d, Linear, attend
+from models.layers import Conv2d, GroupNorm, LayerNorm, Linear, attend, gate
 
 _EPS = 1e-6  # of the group norm, as diffusers fixes it
 
@@ -37,9 +36,7 @@ class GatedLinear(nn.Module):
         self.proj = Linear(dim, 2 * out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        made: Tensor = value * F.gelu(gate)
-        return made
+        return gate(self.proj(x))
 
 
 class FeedForward(nn.Module):
@@ -60,18 +57,18 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, dim: int, context_dim: int, heads: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = LayerNorm(dim)
         self.attn1 = Attention(dim, dim, heads)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = LayerNorm(dim)
         self.attn2 = Attention(dim, context_dim, heads)
-        self.norm3 = nn.LayerNorm(dim)
+        self.norm3 = LayerNorm(dim)
         self.ff = FeedForward(dim)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         normed = self.norm1(x)
-        x = self.attn1(normed, normed) + x
-        x = self.attn2(self.norm2(x), context) + x
-        out: Tensor = self.ff(self.norm3(x)) + x
+        x, normed = self.norm2.added(x, self.attn1(normed, normed))
+        x, normed = self.norm3.added(x, self.attn2(normed, context))
+        out: Tensor = self.ff(normed) + x
         return out
 
 
@@ -87,7 +84,7 @@ class SpatialTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.linear = linear
-        self.norm = nn.GroupNorm(groups, channels, _EPS)
+        self.norm = GroupNorm(groups, channels, _EPS)
         self.proj_in = _projection(channels, linear)
         self.transformer_blocks = nn.ModuleList(
             TransformerBlock(channels, context_dim, heads) for _ in range(depth)

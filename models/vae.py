@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import AutoencoderKLConfig
-from models.layers import Block, Conv2d, MidBlock, SelfAttention
+from models.layers import Block, Conv2d, GroupNorm, MidBlock, SelfAttention
 from models.tiles import decode_in_tiles, tile_side
 
 _EPS = 1e-6  # group norm, as diffusers fixes it for this network
@@ -55,7 +55,7 @@ class Encoder(nn.Module):
             for i, width in enumerate(widths)
         )
         self.mid_block = _mid_block(config)
-        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], _EPS)
+        self.conv_norm_out = GroupNorm(groups, widths[-1], _EPS)
         self.conv_out = Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class Encoder(nn.Module):
         for block in self.down_blocks:
             x, _ = block(x)
         x = self.mid_block(x)
-        out: Tensor = self.conv_out(nn.functional.silu(self.conv_norm_out(x)))
+        out: Tensor = self.conv_out(self.conv_norm_out(x, silu=True))
         return out
 
 
@@ -85,14 +85,14 @@ class Decoder(nn.Module):
             )
             for i, width in enumerate(widths)
         )
-        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], _EPS)
+        self.conv_norm_out = GroupNorm(groups, widths[-1], _EPS)
         self.conv_out = Conv2d(widths[-1], config.out_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.mid_block(self.conv_in(z))
         for block in self.up_blocks:
             x, _ = block(x)
-        out: Tensor = self.conv_out(nn.functional.silu(self.conv_norm_out(x)))
+        out: Tensor = self.conv_out(self.conv_norm_out(x, silu=True))
         return out
 
 

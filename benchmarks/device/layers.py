@@ -37,6 +37,7 @@ _BATCHED = {
     "group_norm": (0,),
     "native_group_norm": (0,),
     "layer_norm": (0,),
+    "add_norm": (0, 1),
     "native_layer_norm": (0,),
 }
 
