@@ -158,7 +158,7 @@ class Supervisor:
 
     def _listen(self, event: Event) -> None:
         if isinstance(event, Loading):
-            self._watchdog.opening, self._watchdog.fetching = event.model, event.fetching
+            self._watchdog.opening, self._watchdog.waiting = event.model, event.waiting
             return
         if isinstance(event, LeftOut):
             self._watchdog.opening = ""

@@ -17,6 +17,7 @@ from app.engine.model_info import LaneId
 from app.engine.pending import Pending
 from app.engine.stats import Stats
 from app.engine.turns import Turns
+from app.engine.turnstile import Turn
 from app.engine.wire import LaneProgress, Progress
 from models.sizes import Sizes
 from tests.fakes import LOAD, params
@@ -303,7 +304,7 @@ class Small(SimulatedRunner):
         made.info = dataclasses.replace(made.info, sizes=Sizes(width, height))
         return made
 
-    def warm_up(self) -> None:
+    def warm_up(self, *, turn: Turn) -> None:
         if self.area > self.memory:
             raise ValueError("fake: out of memory even for the smallest tick") from OutOfMemory()
 

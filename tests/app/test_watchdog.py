@@ -105,9 +105,9 @@ def test_a_worker_that_loads_gives_signs_of_life_and_has_a_deadline() -> None:
 
 def test_fetching_a_model_has_no_deadline_and_does_not_count_as_loading() -> None:
     dog = Watchdog(Upkeep(hang_seconds=5, load_seconds=60))
-    dog.fetching = True
+    dog.waiting = True
     assert not any(dog.look(1.0, heard=beat, owes=False) for beat in range(1000))
-    dog.fetching = False
+    dog.waiting = False
     assert not any(dog.look(1.0, heard=1000 + beat, owes=False) for beat in range(60))
     assert dog.look(1.0, heard=1060, owes=False)
 
