@@ -23,7 +23,6 @@ class Watchdog:
 
     def __init__(self, upkeep: Upkeep) -> None:
         self._upkeep = upkeep
-        self.opening = ""  # the model it is at, while it loads
         self.waiting = False  # that model is fetched, or another is loaded: it has all the time
         self.tick: float | None = None  # seconds of the slowest there is; None until it is loaded
         self.loading = 0.0  # seconds it took to load, or has taken so far

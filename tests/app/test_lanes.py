@@ -348,7 +348,11 @@ def test_pace_is_that_of_the_device_however_long_ticks_are() -> None:
 
 def test_what_is_told_of_lanes_is_of_those_that_there_are() -> None:
     stats = Stats()
-    for name in ("a", "b"):
-        lane = LaneProgress(LaneId(name, 1, 1), 1, 1, 0, 1.0, 1.0, 1, None)
+    for name, side in (("a", 1), ("b", 1), ("b", 2)):
+        lane = LaneProgress(LaneId(name, side, side), 1, 1, 0, 1.0, 1.0, 1, None)
         stats.note(Progress(1.0, (lane,), {}, {}))
-    assert list(stats.lanes) == [LaneId("b", 1, 1)]
+    assert list(stats.lanes) == [LaneId("a", 1, 1), LaneId("b", 2, 2)], "each worker's own"
+    assert stats.running == 2
+    stats.forget("b")
+    assert list(stats.lanes) == [LaneId("a", 1, 1)]
+    assert stats.running == 1

@@ -35,11 +35,11 @@ async def models(engine: EngineDep) -> ModelList:
 )
 async def state(engine: EngineDep) -> EngineOut:
     """Counts since the server started."""
-    worker, stats = engine.supervisor.worker, engine.stats
+    stats, workers = engine.stats, engine.fleet.workers
     return EngineOut(
         ready=engine.ready,
-        worker_pid=worker and worker.process.pid,
-        restarts=engine.supervisor.restarts,
+        worker_pid=next((worker.process.pid for worker in workers.values()), None),
+        restarts=engine.fleet.restarts,
         jobs=engine.jobs,
         **vars(stats) | {"lanes": [LaneOut.of(*lane) for lane in stats.lanes.items()]},
     )
