@@ -52,6 +52,11 @@ class Studio:
         """The models that were loaded, by name; the first is the default."""
         return self.engine.models
 
+    async def names(self) -> Sequence[str]:
+        """What requests may name, with what has come into the folders by now."""
+        await self.engine.fleet.refresh()
+        return self.engine.names
+
     def request(self, params: SamplingParams) -> Request:
         """A request for these images, and no more than that."""
         return Request(params, asker=self.asker)

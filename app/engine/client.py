@@ -1,7 +1,7 @@
 """The server's side of the engine: whether it takes requests, and how to await one.
 
-Every model has a worker, a separate process. When it dies, a new one is started and every unfinished
-request is sent again, in order. Its seed fixes its pixels, so clients only see a longer wait.
+Every model has a worker, a separate process. When it dies, a new one is started and its unfinished
+requests are sent again, in order. Seeds fix their pixels, so clients only see a longer wait.
 """
 
 import asyncio
@@ -52,6 +52,11 @@ class EngineClient:
         Some may be unloaded by now: a request for one loads it again.
         """
         return self._ledger.models
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What requests may name: all models, loaded or not, except those that failed."""
+        return tuple(name for name in self.fleet.names if name not in self.failed)
 
     @property
     def failed(self) -> Mapping[str, str]:
@@ -146,12 +151,21 @@ class EngineClient:
         if name not in self.fleet.names:
             await self.fleet.refresh()
         if name in self.fleet.names:
-            try:
-                async with asyncio.timeout(timeout):
-                    await self.fleet.open(name)
-            except TimeoutError as error:
-                told = f"model {name!r} is not loaded yet, after {timeout:g} seconds"
-                raise EngineUnavailable(told, _SOON) from error
+            await self.open(name, timeout)
+
+    async def open(self, name: str, timeout: float | None = None) -> None:
+        """Load one of the models, and return when it is loaded.
+
+        Raises:
+            EngineUnavailable: it does not load, or not within `timeout` seconds, or the limit.
+        """
+        timeout = self.timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(timeout):
+                await self.fleet.open(name)
+        except TimeoutError as error:
+            told = f"model {name!r} is not loaded yet, after {timeout:.3g} seconds"
+            raise EngineUnavailable(told, _SOON) from error
 
     def _tell(self) -> None:
         """Wake whatever waits to learn whether requests are taken."""

@@ -1,4 +1,4 @@
-"""The lives of requests: sent to the worker of their model, followed, answered, and sent again when it dies.
+"""The lives of requests: sent to their model's worker, answered, and sent again when it dies.
 
 One event loop uses it; `client.py` is its face.
 """
@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 from app.engine.errors import EngineUnavailable, GenerationFailed
-from app.engine.job import Request
 from app.engine.fleet import Fleet, Keeping
+from app.engine.job import Request
 from app.engine.ledger import Ledger, Limits
 from app.engine.pending import Pending
 from app.engine.process import WorkerProcess

@@ -346,9 +346,9 @@ class Fleet:
         """The models that are loaded, need not stay, and have nothing to do."""
         wanted = self._wanted()
         for name, supervisor in self._supervisors.items():
-            if supervisor.up and not supervisor.leaving and not self.stays(name):
-                if name not in wanted:
-                    yield name
+            here = supervisor.up and not supervisor.leaving
+            if here and not self.stays(name) and name not in wanted:
+                yield name
 
     def _wanted(self) -> Collection[str]:
         """The models that somebody waits for, or has."""
@@ -364,9 +364,7 @@ class Fleet:
                 self._file = turnstile.shared()
             own = self._load.models
             place = own[name] if name in own else str(self._shelf.models[name].place)
-            load = msgspec.structs.replace(
-                self._load, models={name: place}, turnstile=self._file
-            )
+            load = msgspec.structs.replace(self._load, models={name: place}, turnstile=self._file)
             self._failures.pop(name, None)
             self._supervisors[name] = Supervisor(
                 load, self._start, self, self._upkeep, stays=self.stays(name)
@@ -408,7 +406,7 @@ class Fleet:
 
     def _judge(self, model: str) -> None:
         """Give up if a model had to be loaded, or if nothing is left that may be."""
-        failed = {name: self._failures[name].reason for name in self._load.models if name in self._failures}
+        failed = {name: why for name, why in self.failed.items() if self.stays(name)}
         none_left = len(failed) == len(self._load.models) and not self._settled
         if self.stays(model) and (self._upkeep.require_all or none_left):
             told = "; ".join(f"{name}: {why}" for name, why in failed.items())

@@ -1,4 +1,4 @@
-"""The lives of one model's workers: each is watched, and a new one follows when it dies or hangs."""
+"""The lives of a model's workers: each is watched, and another follows when it dies or hangs."""
 
 import asyncio
 import logging

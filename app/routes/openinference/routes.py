@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from app.dependencies import EngineDep, StudioDep
 from app.engine.client import EngineClient
+from app.engine.fleet import State
 from app.engine.model_info import ModelInfo
 from app.errors import Fault, UnknownModel, model_of
 from app.http import vocabulary
@@ -154,7 +155,7 @@ async def server_ready(engine: EngineDep, response: Response) -> ServerReady:
 )
 async def model_metadata(name: str, studio: StudioDep) -> ModelMetadata:
     """The model's version, and its tensors as they would be, were they sent."""
-    return ModelMetadata.of(_find(studio.models, name))
+    return ModelMetadata.of(_find((await studio.opened(model=name)).models, name))
 
 
 @router.get(
@@ -165,7 +166,7 @@ async def model_metadata(name: str, studio: StudioDep) -> ModelMetadata:
 )
 async def version_metadata(name: str, version: str, studio: StudioDep) -> ModelMetadata:
     """As without a version, of which there is one."""
-    return ModelMetadata.of(_find(studio.models, name, version))
+    return ModelMetadata.of(_find((await studio.opened(model=name)).models, name, version))
 
 
 @router.get(
@@ -202,8 +203,8 @@ def _find(models: Mapping[str, ModelInfo], name: str, version: str | None = None
 def _ready(
     engine: EngineClient, response: Response, name: str, version: str | None = None
 ) -> ModelReady:
-    if engine.models and name not in engine.failed:
+    if engine.models and (name in engine.models or name not in engine.fleet.names):
         _find(engine.models, name, version)
-    ready = engine.ready and name in engine.models
+    ready = engine.ready and engine.fleet.state(name) is State.LOADED
     response.status_code = 200 if ready else 503
     return ModelReady(name=name, ready=ready)
