@@ -338,8 +338,9 @@ def test_all_lists_name_what_is_not_loaded(folder: Path) -> None:
         titles = [model["model_name"] for model in http.get("/sdapi/v1/sd-models").json()]
         assert titles == names
         assert http.get("/v1/models/two").status_code == 200
-        ready = http.get("/v2/models/two/ready")
-        assert (ready.status_code, ready.json()["ready"]) == (503, False)
+        assert http.get("/v2/models/two/ready").status_code == 200, "requests for it are taken"
+        assert http.get("/v2/models/two/versions/1/ready").status_code == 503
+        assert http.get("/v2/models/six/ready").status_code == 404
         document = http.get("/openapi.json").json()
         enum = document["components"]["schemas"]["GenerateRequest"]["properties"]["model"]
         assert enum["anyOf"][0]["enum"] == names

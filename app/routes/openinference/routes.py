@@ -12,7 +12,6 @@ from pydantic import BaseModel, Field
 
 from app.dependencies import EngineDep, StudioDep
 from app.engine.client import EngineClient
-from app.engine.fleet import State
 from app.engine.model_info import ModelInfo
 from app.errors import Fault, UnknownModel, model_of
 from app.http import vocabulary
@@ -205,6 +204,7 @@ def _ready(
 ) -> ModelReady:
     if engine.models and (name in engine.models or name not in engine.fleet.names):
         _find(engine.models, name, version)
-    ready = engine.ready and engine.fleet.state(name) is State.LOADED
+    known = name in (engine.names if version is None else engine.models)
+    ready = engine.ready and known  # one that is not loaded is, for a request
     response.status_code = 200 if ready else 503
     return ModelReady(name=name, ready=ready)
