@@ -5,12 +5,13 @@ They are coroutines, though they wait for nothing: FastAPI runs each plain funct
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, HTTPException, Request
 
 from app.engine.client import EngineClient
 from app.engine.job import Asker
 from app.generation import Studio
 from app.http.crowd import client_of
+from app.http.origins import is_loopback
 
 
 async def _engine(request: Request) -> EngineClient:
@@ -32,5 +33,14 @@ async def studio_of(request: Request) -> Studio:
     return await early_studio(request).opened()
 
 
+async def _admin(request: Request) -> None:
+    host = request.app.state.settings.host
+    local = request.client is not None and is_loopback(request.client.host)
+    if not (local and is_loopback(host)):
+        told = "only clients on this machine may change a server, and only one that listens to none"
+        raise HTTPException(403, f"{told} but these")
+
+
 EngineDep = Annotated[EngineClient, Depends(_engine)]
 StudioDep = Annotated[Studio, Depends(studio_of)]
+AdminDep = Annotated[None, Depends(_admin)]

@@ -4,7 +4,7 @@ RequestError            the client's request
 +-- BrokenBody          cannot be read; 400
 +-- UnsupportedBody     has an unsupported media type; 415
 +-- InvalidRequest      has wrong fields; 422
-+-- UnknownModel        names a model that is not loaded; 404
++-- UnknownModel        names a model that is not there; 404
 +-- UnknownImage        names an image that no loaded model makes; 404
 +-- NotAcceptable       accepts no format that can be made; 406
 EngineError             the engine could not do it: app/engine/job.py
@@ -66,7 +66,7 @@ class InvalidRequest(RequestError):
 
 
 class UnknownModel(RequestError):
-    """The model is not loaded."""
+    """There is no such model."""
 
 
 def model_of(name: str, models: Mapping[str, ModelInfo]) -> ModelInfo:
@@ -74,12 +74,14 @@ def model_of(name: str, models: Mapping[str, ModelInfo]) -> ModelInfo:
 
     Raises:
         UnknownModel: nobody knows it.
-        EngineUnavailable: it was to be loaded, and did not load.
+        EngineUnavailable: it did not load, or is not loaded.
     """
     try:
         return models[name]
     except KeyError as error:
         told = f"unknown model {name[:40]!r}; loaded: {', '.join(models)}"
+        if others := [other for other in getattr(models, "names", ()) if other not in models]:
+            told += f"; not loaded: {', '.join(others)}"
         raise UnknownModel(told) from error
 
 

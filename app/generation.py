@@ -29,20 +29,33 @@ class Studio:
     quiet: float = 15.0  # seconds of silence after which a stream sends a comment
     waited: float = 0.0  # seconds, for the models to load
 
-    async def opened(self, timeout: float | None = None) -> "Studio":
+    async def opened(self, timeout: float | None = None, model: object = None) -> "Studio":
         """Itself, once requests are taken: while models load, a request waits for them.
+
+        The `model` that is asked for is loaded if it never was; it may be no name of one.
 
         Raises:
             EngineUnavailable: not within `timeout` seconds, or the limit where absent; or never.
         """
-        began, waits = time.monotonic(), self.engine.loading
-        await self.engine.loaded(self.engine.timeout if timeout is None else timeout)
-        return replace(self, waited=time.monotonic() - began) if waits else self
+        began, engine = time.monotonic(), self.engine
+        seconds = engine.timeout if timeout is None else timeout
+        waits = engine.loading
+        await engine.loaded(seconds)
+        if isinstance(model, str) and model not in engine.models:
+            waits = True
+            await engine.described(model, seconds - (time.monotonic() - began))
+        waited = self.waited + time.monotonic() - began
+        return replace(self, waited=waited) if waits else self
 
     @property
     def models(self) -> Mapping[str, ModelInfo]:
-        """The loaded models by name; the first is the default."""
+        """The models that were loaded, by name; the first is the default."""
         return self.engine.models
+
+    async def names(self) -> Sequence[str]:
+        """What requests may name, with what has come into the folders by now."""
+        await self.engine.fleet.refresh()
+        return self.engine.names
 
     def request(self, params: SamplingParams) -> Request:
         """A request for these images, and no more than that."""

@@ -20,7 +20,7 @@ from app.http.proxies import BehindProxy
 from app.http.turns import TakeTurns
 from app.routes.automatic1111 import lists as automatic1111_lists
 from app.routes.automatic1111 import routes as automatic1111
-from app.routes.native import generate, huggingface, status
+from app.routes.native import admin, generate, huggingface, status
 from app.routes.openai import routes as openai
 from app.routes.openinference import routes as openinference
 from app.routes.replicate import routes as replicate
@@ -35,6 +35,7 @@ _ROUTES = (
     replicate,
     openinference,
     status,
+    admin,
 )
 _EXPOSED = (
     "Content-Disposition",
@@ -70,7 +71,7 @@ def create_engine(settings: Settings) -> EngineClient:
     )
     limits = Limits(settings.max_jobs, settings.max_work_seconds, settings.timeout_seconds)
     upkeep = Upkeep(settings.hang_seconds, settings.load_seconds, settings.require_all_models)
-    return EngineClient(load, limits, upkeep=upkeep)
+    return EngineClient(load, limits, upkeep=upkeep, keeping=settings.keeping)
 
 
 def create_app(settings: Settings | None = None, engine: EngineClient | None = None) -> FastAPI:

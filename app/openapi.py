@@ -39,6 +39,8 @@ _NAMED = (
 )
 _MODEL_OF = {  # the part of a path that names a model
     "/models/{name}": "name",
+    "/models/{name}/load": "name",
+    "/models/{name}/unload": "name",
     "/v1/models/{model}": "model",
     "/v1/models/{owner}/{name}": "name",
     "/v1/models/{owner}/{name}/predictions": "name",
@@ -51,15 +53,15 @@ _MODEL_OF = {  # the part of a path that names a model
 
 def install(app: FastAPI, engine: EngineClient) -> None:
     """Let the application complete its document, with the models that are loaded by then."""
-    made: dict[tuple[ModelInfo, ...], dict[str, Any]] = {}
+    made: dict[tuple[Sequence[str], tuple[ModelInfo, ...]], dict[str, Any]] = {}
 
     def complete() -> dict[str, Any]:
-        loaded = tuple(engine.models.values())
-        if loaded not in made:
+        known = engine.names, tuple(engine.models.values())
+        if known not in made:
             made.clear()
-            made[loaded] = _document(app, loaded)
-            _bound_priorities(made[loaded], app.state.settings.max_priority)
-        return made[loaded]
+            made[known] = _document(app, *known)
+            _bound_priorities(made[known], app.state.settings.max_priority)
+        return made[known]
 
     app.openapi = complete  # type: ignore[method-assign]
 
@@ -74,7 +76,7 @@ def allowed_methods(app: FastAPI, path: str) -> set[str]:
     }
 
 
-def _document(app: FastAPI, models: Sequence[ModelInfo]) -> dict[str, Any]:
+def _document(app: FastAPI, names: Sequence[str], models: Sequence[ModelInfo]) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Duplicate Operation ID")  # of GET and HEAD, see below
         described = get_openapi(
@@ -108,7 +110,7 @@ def _document(app: FastAPI, models: Sequence[ModelInfo]) -> dict[str, Any]:
                 response.pop("content", None)
                 response.pop("links", None)
     if models:
-        _name_choices(document, models)
+        _name_choices(document, names, models)
         for method in ("get", "head"):
             name = document["paths"]["/images/{name}"][method]["parameters"][0]
             name["example"] = f"{image_id(_example(models[0]), 0, models[0])}.png"
@@ -135,10 +137,11 @@ def _example(info: ModelInfo) -> SamplingParams:
     return GenerateRequest.parse(wanted).to_params({info.name: info})
 
 
-def _name_choices(document: dict[str, Any], models: Sequence[ModelInfo]) -> None:
-    """Say of a request's fields what they may be with the models that are loaded."""
+def _name_choices(
+    document: dict[str, Any], names: Sequence[str], models: Sequence[ModelInfo]
+) -> None:
+    """Say of a request's fields what they may be with the models that there are."""
     fields = document["components"]["schemas"]["GenerateRequest"]["properties"]
-    names = [info.name for info in models]
     most = max(len(info.classes.names) for info in models)
     classes = {name: None for info in models for name in info.classes.names}
     labels = list(classes | {str(k): None for k in range(most)})
@@ -149,7 +152,7 @@ def _name_choices(document: dict[str, Any], models: Sequence[ModelInfo]) -> None
     if any(info.classes.optional for info in models):
         allowed.append({"type": "null"})
     fields["class"]["anyOf"] = allowed
-    fields["model"]["anyOf"][0]["enum"] = names
+    fields["model"]["anyOf"][0]["enum"] = list(names)
     sides = {side: _sides(models, side) for side in ("width", "height")}
     for side, schema in sides.items():
         fields[side]["anyOf"][0] = schema
@@ -157,7 +160,7 @@ def _name_choices(document: dict[str, Any], models: Sequence[ModelInfo]) -> None
         for operation in operations.values():
             for parameter in operation.get("parameters", ()):
                 if parameter["in"] == "path" and parameter["name"] == _MODEL_OF.get(path):
-                    parameter["schema"]["enum"] = names
+                    parameter["schema"]["enum"] = list(names)
     for schemas in _as_text(document):
         schemas["model"]["enum"] = [*names, ""]
         schemas["class"]["enum"] = [*labels, ""]

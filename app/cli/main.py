@@ -52,7 +52,7 @@ def serve(**options: str | int | None) -> None:
     except ValidationError as error:
         raise Fault(f"settings: {'; '.join(map(_told, error.errors()))}") from error
     engine = create_engine(settings)
-    engine.supervisor.launch()  # the models load while the rest comes up
+    engine.fleet.launch()  # the models load while the rest comes up
 
     from app.main import create_app
     from app.serving.listening import CannotListen
@@ -62,10 +62,10 @@ def serve(**options: str | int | None) -> None:
         server = Server(create_app(settings, engine), settings, engine)
     except CannotListen as error:
         raise Fault(str(error)) from error
-    engine.supervisor.refused = lambda: setattr(server, "should_exit", True)
+    engine.fleet.refused = lambda: setattr(server, "should_exit", True)
     server.run()
-    if engine.supervisor.fault is not None:
-        raise Fault(engine.supervisor.fault)
+    if engine.fleet.fault is not None:
+        raise Fault(engine.fleet.fault)
 
 
 def _told(error: "ErrorDetails") -> str:

@@ -44,14 +44,16 @@ class WorkerProcess:
     def __init__(self, load: Load, command: Sequence[str] = WORKER) -> None:
         self._ours, theirs = socket.socketpair()
         with theirs:
-            self.process = self._spawn(command, theirs)
+            self.process = self._spawn(command, theirs, load.turnstile)
         self._ours.sendall(pack(load))
         self._in: asyncio.StreamReader | None = None
         self._out: Outgoing | None = None
         self.owed: set[int] = set()  # jobs it was sent and has not answered
         self.heard = 0  # messages
 
-    def _spawn(self, command: Sequence[str], connection: socket.socket) -> Process:
+    def _spawn(
+        self, command: Sequence[str], connection: socket.socket, turnstile: int | None
+    ) -> Process:
         """A process in a group of its own: Ctrl-C in the terminal is the server's to handle.
 
         It runs in a folder that always exists, because PyTorch needs one, even if the server's was
@@ -62,7 +64,7 @@ class WorkerProcess:
         path = os.pathsep.join([_CODE, *map(os.path.abspath, given)])
         return subprocess.Popen(
             [*command, str(number)],
-            pass_fds=[number],
+            pass_fds=[number] if turnstile is None else [number, turnstile],
             process_group=0,
             cwd="/",
             env={**os.environ, "PYTHONPATH": path},

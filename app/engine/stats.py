@@ -76,7 +76,7 @@ class LaneStats:
 
 @dataclass
 class Stats:
-    """The whole engine; ticks, rows and padding are counts."""
+    """All workers of the device; ticks, rows and padding are counts."""
 
     ticks: int = 0
     rows: int = 0
@@ -91,21 +91,26 @@ class Stats:
 
     def note(self, progress: Progress) -> None:
         """Count what a worker did, in all of its lanes."""
-        for gone in self.lanes.keys() - {lane.lane for lane in progress.lanes}:
+        told = {lane.lane for lane in progress.lanes}
+        models = {lane.model for lane in told}
+        for gone in [lane for lane in self.lanes if lane.model in models and lane not in told]:
             del self.lanes[gone]
         for lane in progress.lanes:
             self.ticks += lane.ticks
             self.rows += lane.rows
             self.padding += lane.padding
-        self.running = sum(lane.running for lane in progress.lanes)
         if expected := sum(lane.expected for lane in progress.lanes):
             self._pace.add(progress.seconds, expected, sum(lane.ticks for lane in progress.lanes))
             self.slowness = self._pace.slowness
         for lane in progress.lanes:
             stats = self.lanes.setdefault(lane.lane, LaneStats())
             stats.note(lane, progress.seconds, self.slowness)
+        self.running = sum(lane.running for lane in self.lanes.values())
 
-    def renew(self) -> None:
-        """Forget the pace, which was that of another worker."""
-        self._pace, self.slowness = _Pace(), 1.0
-        self.lanes.clear()
+    def forget(self, model: str) -> None:
+        """Forget the lanes of a worker that is no more, and the pace if it was the only one."""
+        for lane in [lane for lane in self.lanes if lane.model == model]:
+            del self.lanes[lane]
+        self.running = sum(lane.running for lane in self.lanes.values())
+        if not self.lanes:
+            self._pace, self.slowness = _Pace(), 1.0

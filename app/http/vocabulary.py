@@ -13,6 +13,7 @@ TEMPLATE = "#/components/schemas/{model}"
 
 _FAULTS = {
     400: "The body cannot be read.",
+    401: "No key, or a wrong one.",
     403: "A page of a foreign origin asks, or the server does not answer to this `Host`.",
     404: "There is no such model, or no such image.",
     406: "None of the formats in `Accept` can be made.",

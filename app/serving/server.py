@@ -95,8 +95,7 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Drain; at the second signal, end at once."""
         if self.should_exit:
-            if (worker := self._engine.supervisor.worker) is not None:
-                worker.process.kill()  # it may hang, and would stay
+            self._engine.fleet.kill()  # one may hang, and would stay
             os._exit(128 + sig)
         self.should_exit = True
 

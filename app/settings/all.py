@@ -178,6 +178,17 @@ class Settings(JobsSettings, WebhookSettings, AccessSettings, TelemetrySettings,
                 raise ValueError(f"{name[:80]} is not a setting{meant}")
         return values
 
+    @model_validator(mode="after")
+    def _has_room(self) -> "Settings":
+        stay = len(self.models)
+        if self.max_loaded is not None and self.max_loaded < stay + bool(self.model_folders):
+            more = ", and one of model_folders" if self.model_folders else ""
+            raise ValueError(
+                f"DARKROOM_MAX_LOADED is {self.max_loaded}; allowed: at least "
+                f"{stay + bool(self.model_folders)}, for the {stay} of DARKROOM_MODELS{more}"
+            )
+        return self
+
     @field_validator("port", mode="before")
     @classmethod
     def _own_port(cls, value: object) -> object:

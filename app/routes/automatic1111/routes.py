@@ -72,6 +72,7 @@ async def txt2img(request: Request) -> Response:
     studio = await studio_of(request)
     values, _ = await read_body(request)
     wanted = Txt2ImgRequest.parse(values, prompt=allowed_prompt(asked_of(None, studio.models)))
+    studio = await studio.opened(model=wanted.model_of(studio))
     generation = studio.generation(wanted.to_request(studio))
     result = await _drawn(generation, request)
     files: list[bytes] = []

@@ -33,11 +33,11 @@ async def generate(request: Request) -> Response:
     studio = early_studio(request)
     values, text = await read_body(request)
     if "inputs" in values and not text:
-        studio = await studio.opened()
+        studio = await studio.opened(model=values.get("model"))
         asked = huggingface.to_request(values, studio)
     else:
         wanted = GenerateRequest.parse(values, strict=not text, models=studio.models)
-        studio = await studio.opened(wanted.timeout)
+        studio = await studio.opened(wanted.timeout, wanted.model)
         asked = wanted.to_request(studio.models, studio.asker)
     generation = studio.generation(asked)
     return await answer(generation, request, preferred(request, asked.params.n))
@@ -52,7 +52,7 @@ async def generate_by_query(request: Request) -> Response:
     studio = early_studio(request)
     values = read_query(request)
     wanted = GenerateRequest.parse(values, strict=False, models=studio.models)
-    studio = await studio.opened(wanted.timeout)
+    studio = await studio.opened(wanted.timeout, wanted.model)
     generation = studio.generation(wanted.to_request(studio.models, studio.asker))
     media_type = preferred(request, wanted.n)
     streamed = media_type == sse.MEDIA_TYPE
