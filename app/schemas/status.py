@@ -2,8 +2,9 @@
 
 from pydantic import BaseModel, Field
 
+from app.access.limits import RequestLimits
 from app.engine.costs import Bucket, Costs
-from app.engine.job import DEFAULT_STEPS, MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SEED, MAX_STEPS
+from app.engine.job import DEFAULT_STEPS, MAX_GUIDANCE_SCALE, MAX_SEED
 from app.engine.model_info import LaneId, ModelInfo
 from app.engine.stats import LaneStats
 from models.conditioning import MAX_PROMPT, Prompts
@@ -15,7 +16,12 @@ class Limits(BaseModel):
     """The largest values a request may ask a model for."""
 
     steps: int
-    n: int = MAX_IMAGES
+    n: int
+    pixels: int = Field(description="Of one image, whatever sizes the model draws.")
+    evaluations: int = Field(
+        description="Of all images: one per image and evaluation of the network, two where guided."
+    )
+    streams: int = Field(description="Event streams that a client may have open, for all models.")
     seed: int = MAX_SEED
     guidance_scale: float = MAX_GUIDANCE_SCALE
 
@@ -139,8 +145,18 @@ class ModelOut(BaseModel):
     execution: ExecutionOut
 
     @classmethod
-    def of(cls, info: ModelInfo, costs: Costs, *, default: bool, rows: int) -> "ModelOut":
+    def of(
+        cls,
+        info: ModelInfo,
+        costs: Costs,
+        *,
+        default: bool,
+        rows: int,
+        limits: RequestLimits,
+        streams: int,
+    ) -> "ModelOut":
         """Describe a loaded model; `costs` are those that are known by now."""
+        steps = min(info.max_steps, limits.steps)
         return cls(
             name=info.name,
             default=default,
@@ -154,9 +170,15 @@ class ModelOut(BaseModel):
             samplers=[SamplerOut.of(SAMPLERS[name]) for name in info.samplers],
             hash=info.hash,
             sha256=info.digest,
-            limits=Limits(steps=min(MAX_STEPS, info.max_steps)),
+            limits=Limits(
+                steps=steps,
+                n=limits.images,
+                pixels=limits.pixels,
+                evaluations=limits.evaluations,
+                streams=streams,
+            ),
             defaults=Defaults(
-                steps=min(DEFAULT_STEPS, info.max_steps),
+                steps=min(DEFAULT_STEPS, steps),
                 sampler=info.sampler,
                 spacing=SAMPLERS[info.sampler].spacing(info.spacing),
                 guidance_scale=info.guidance_scale,

@@ -1,7 +1,8 @@
 """The loaded models, the state of the engine, and the two probes."""
 
-from fastapi import Response
+from fastapi import Request, Response
 
+from app.access.admission import Admission
 from app.dependencies import EngineDep
 from app.http.routing import Router
 from app.http.vocabulary import WRONG
@@ -16,11 +17,19 @@ router = Router(tags=["operations"])
     summary="List the loaded models with classes, limits and defaults",
     responses=WRONG,
 )
-async def models(engine: EngineDep) -> ModelList:
+async def models(engine: EngineDep, request: Request) -> ModelList:
     """Every loaded model; requests that name none get the one marked default."""
+    admission: Admission = request.app.state.admission
     return ModelList(
         models=[
-            ModelOut.of(info, engine.costs(info.lane), default=i == 0, rows=engine.rows(info))
+            ModelOut.of(
+                info,
+                engine.costs(info.lane),
+                default=i == 0,
+                rows=engine.rows(info),
+                limits=admission.limits,
+                streams=admission.streams.alone,
+            )
             for i, info in enumerate(engine.models.values())
         ],
         failed=[FailedModel(name=name, reason=reason) for name, reason in engine.failed.items()],
