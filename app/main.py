@@ -127,7 +127,7 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
     app.add_middleware(KeyGuard, admission=admission, envelope_of=envelope_of)
     app.add_middleware(OriginGuard, access=settings.access, expose=_EXPOSED)
     app.add_middleware(RequestId)
-    app.add_middleware(TakeTurns)
+    app.add_middleware(TakeTurns, client=admission.recognise)
     if settings.trusted_proxies or settings.root_path:
         app.add_middleware(  # outermost: the client is the one that a trusted proxy names
             BehindProxy, trusted=settings.trusted_proxies, root_path=settings.root_path

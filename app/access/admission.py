@@ -14,8 +14,8 @@ from app.access.limits import NO_LIMITS, RequestLimits
 from app.access.rates import Meter, Rates
 from app.access.streams import Streams
 from app.errors import Forbidden, LimitExceeded, Unauthenticated
-from app.http.crowd import client_of
 from app.http.origins import is_loopback
+from app.http.turns import network_of
 
 log = logging.getLogger(__name__)
 
@@ -68,25 +68,29 @@ class Admission:
                 host,
             )
 
-    def admit(self, scope: Scope) -> Key | None:
-        """The key of a request, put into its state with the client's name; None without keys.
+    def recognise(self, scope: Scope) -> str:
+        """The client of a request; where it has a right key, that is put into its state.
 
-        Where no keys are needed, what is none is passed over: many clients must send something.
-
-        Raises:
-            Unauthenticated: a key is needed, and there is none, or a wrong one.
-            LimitExceeded: too many wrong ones have come from this address.
+        What is no key is passed over: many clients must send something where none is needed.
         """
         sent = presented(scope["headers"])
         key = self.keyring.find(sent) if sent else None
         if key is not None:
             scope.setdefault("state", {}).update(key=key, client=key.client)
-        elif self.keyring.required:
-            raise self._refusal(scope, tried=bool(sent))
-        return key
+        return client_in(scope)
+
+    def admit(self, scope: Scope) -> None:
+        """Let a request in that was recognised, or that needs no key here.
+
+        Raises:
+            Unauthenticated: a key is needed, and there is none, or a wrong one.
+            LimitExceeded: too many wrong ones have come from this address.
+        """
+        if self.keyring.required and key_of(scope) is None:
+            raise self._refusal(scope, tried=bool(presented(scope["headers"])))
 
     def permit(self, scope: Scope) -> Permit:
-        """What a request may ask for, once it was admitted."""
+        """What a request may ask for, once it was recognised."""
         return Permit(self.limits, self.meter(scope), self.streams)
 
     def meter(self, scope: Scope) -> Meter | None:
@@ -132,13 +136,13 @@ class Admission:
         """Why a request without a right key is refused."""
         if not tried:
             return Unauthenticated(_NEEDED)
-        if wait := self._failures.note(_network(scope)):
+        if wait := self._failures.note(network_of(scope)):
             return LimitExceeded("too many wrong API keys came from this address", wait)
         return Unauthenticated(_WRONG, tried=True)
 
 
 def key_of(scope: Scope) -> Key | None:
-    """The key that a request was admitted with."""
+    """The right key that a request has."""
     key = scope.get("state", {}).get("key")
     assert key is None or isinstance(key, Key)
     return key
@@ -146,11 +150,7 @@ def key_of(scope: Scope) -> Key | None:
 
 def client_in(scope: Scope) -> str:
     """The one name of a request's client: of its key, or the network of its address."""
-    return str(scope.get("state", {}).get("client") or _network(scope))
-
-
-def _network(scope: Scope) -> str:
-    return client_of(scope["client"][0]) if scope.get("client") else ""
+    return str(scope.get("state", {}).get("client") or network_of(scope))
 
 
 def _from_here(scope: Scope) -> bool:

@@ -11,8 +11,9 @@ from app.http.guard import PAGES, PROBES
 from app.http.problems import Envelope
 from app.http.proxies import route_path
 
-# They tell what the API is, and nothing of what is done with it; a page has to ask for a key.
-_OPEN = PROBES | PAGES | {"/openapi.json", "/favicon.ico", "/redoc/logo-mini.svg"}
+# They tell what the API is, and nothing of what is done with it; a page has to ask for a key. Who
+# may read /metrics is a setting of its own.
+_OPEN = PROBES | PAGES | {"/openapi.json", "/favicon.ico", "/redoc/logo-mini.svg", "/metrics"}
 _FILES = "/static/"
 
 
@@ -22,7 +23,7 @@ def is_open(path: str) -> bool:
 
 
 class KeyGuard:
-    """Answer 401 where a key is needed; note the client of all others.
+    """Answer 401 where a key is needed and was not recognised, and tell others what is left.
 
     `envelope_of` gives the form of errors of the route that a request is for.
     """

@@ -69,11 +69,10 @@ class Meter:
 
     @contextmanager
     def charged(self, work: int) -> Iterator[Charge]:
-        """Hold a request's evaluations while it runs; what does not begin is given back.
+        """Hold a request's evaluations while it runs, and count them against the rate.
 
         Raises:
-            LimitExceeded: there is no room for it now.
-            InvalidRequest: there never is.
+            LimitExceeded, InvalidRequest: there is no room for it now; there never is.
         """
         running = self._rates.running
         self.check(work)
@@ -83,32 +82,35 @@ class Meter:
                 f" for {work}; allowed: {self.concurrency} at once"
             )
             raise LimitExceeded(told, _SOON)
-        self.take(work)
+        with self.counted(work) as charge:
+            running[self._client] += work
+            try:
+                yield charge
+            finally:
+                running[self._client] -= work
+                if not running[self._client]:
+                    del running[self._client]
+
+    @contextmanager
+    def counted(self, work: int) -> Iterator[Charge]:
+        """Count evaluations against the rate; what fails before it begins is given back.
+
+        Raises:
+            LimitExceeded, InvalidRequest: not now, and it says when; never.
+        """
+        self.check(work)
+        if self.rate is not None and not self._rates.windows.take(self.rate, self._client, work):
+            wait = self._rates.windows.wait(self.rate, self._client, work)
+            left = self._rates.windows.left(self.rate, self._client)
+            told = f"asks for {work} evaluations, and {left} are left; allowed: {self.rate}"
+            raise LimitExceeded(told, wait, self.headers(wait))
         charge = Charge()
-        running[self._client] += work
         try:
             yield charge
         except BaseException:
-            if self.rate and not charge.begun:
+            if self.rate is not None and not charge.begun:
                 self._rates.windows.give_back(self.rate, self._client, work)
             raise
-        finally:
-            running[self._client] -= work
-            if not running[self._client]:
-                del running[self._client]
-
-    def take(self, work: int) -> None:
-        """Count evaluations against the rate, for good.
-
-        Raises:
-            LimitExceeded: not now; it says when.
-        """
-        if self.rate is None or self._rates.windows.take(self.rate, self._client, work):
-            return
-        wait = self._rates.windows.wait(self.rate, self._client, work)
-        left = self._rates.windows.left(self.rate, self._client)
-        told = f"asks for {work} evaluations, and {left} are left; allowed: {self.rate}"
-        raise LimitExceeded(told, wait, self.headers(wait))
 
     def headers(self, wait: int | None = None) -> dict[str, str]:
         """What is left, for a client; empty where it has no rate.

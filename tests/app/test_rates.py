@@ -54,6 +54,11 @@ def meter(client: str = "a", *, rates: Rates | None = None, **allowance: Any) ->
     return Meter(rates or Rates(), client, Allowance(**allowance))
 
 
+def take(meter: Meter, work: int) -> None:
+    with meter.counted(work):
+        pass
+
+
 @pytest.mark.parametrize(
     ("text", "rate"),
     [
@@ -78,13 +83,13 @@ def test_what_is_told_to_wait_is_enough_and_no_more(
     """By trying every second: the first one at which it is taken is the one that was told."""
     tried = meter(rate=Rate(100, 60))
     if before:
-        tried.take(before)
+        take(tried, before)
     clock.now += 60 + elapsed
     with contextlib.suppress(LimitExceeded):
-        tried.take(70)
+        take(tried, 70)
     began = clock.now
     try:
-        tried.take(wait_for)
+        take(tried, wait_for)
     except LimitExceeded as error:
         refused = error
     else:
@@ -94,7 +99,7 @@ def test_what_is_told_to_wait_is_enough_and_no_more(
     while True:
         clock.now += 1
         with contextlib.suppress(LimitExceeded):
-            tried.take(wait_for)
+            take(tried, wait_for)
             break
     assert clock.now - began == told
 
@@ -103,12 +108,12 @@ def test_a_rate_counts_evaluations_by_client_and_forgets_them(clock: Clock) -> N
     rates = Rates()
     first, second = (meter(name, rates=rates, rate=Rate(100, 60)) for name in "ab")
     for _ in range(10):
-        first.take(10)
+        take(first, 10)
     with pytest.raises(LimitExceeded, match="asks for 1 evaluations, and 0 are left; allowed: 100"):
-        first.take(1)
-    second.take(100)
+        take(first, 1)
+    take(second, 100)
     clock.now += 120
-    first.take(100)
+    take(first, 100)
 
 
 @pytest.mark.parametrize("limit", [{"rate": Rate(100, 60)}, {"concurrency": 100}])
