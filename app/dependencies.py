@@ -45,5 +45,5 @@ async def _admin(request: Request) -> None:
 
 EngineDep = Annotated[EngineClient, Depends(_engine)]
 StudioDep = Annotated[Studio, Depends(studio_of)]
-# 401 or 403 for those who may not change the server; not for functions that return a `Response`.
+# 401 or 403 for those who may not change the server.
 AdminDep = Annotated[None, Depends(_admin)]

@@ -1,5 +1,6 @@
 """What needs a key, what a request with one may do, and how each dialect says no."""
 
+import asyncio
 import base64
 import hashlib
 import logging
@@ -7,11 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.testclient import TestClient
+from starlette.types import Message
 
 from app.access.failures import PER_MINUTE
-from app.dependencies import AdminDep
+from app.dependencies import AdminDep, _admin
+from app.http.routing import Router
 from app.main import create_app
 from app.settings import Settings
 from tests.engine import served
@@ -114,15 +117,47 @@ def test_each_dialect_says_it_in_its_own_way(
     assert answer.headers["x-request-id"]
 
 
-def test_a_refusal_reads_no_body(keyed: TestClient) -> None:
-    read = []
+@pytest.mark.parametrize("headers", [[], [(b"x-api-key", b"wrong")]])
+def test_a_refusal_reads_no_body(headers: list[tuple[bytes, bytes]]) -> None:
+    app, sent = create_app(Settings(api_keys=KEYS)), []  # type: ignore[arg-type]
 
-    def body() -> Iterator[bytes]:
-        read.append(True)
-        yield b"{}"
+    async def receive() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError("the body was waited for")
 
-    huge = {"content-length": "999999999", "content-type": "application/json"}
-    assert keyed.post("/generate", headers=huge).status_code == 401
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/images/generations",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost"), (b"content-length", b"99999999"), *headers],
+        "client": ("192.0.2.1", 1),
+    }
+    asyncio.run(asyncio.wait_for(app(scope, receive, send), 10))
+    assert sent[0]["status"] == 401
+
+
+def test_an_admin_s_route_is_closed_whatever_it_returns() -> None:
+    """Routes that return a `Response` are called without dependencies, but for these."""
+    router = Router()
+
+    @router.post("/one")
+    async def one(request: Request, _: AdminDep) -> Response:
+        return Response(request.url.path)
+
+    @router.post("/two", dependencies=[Depends(_admin)])
+    async def two(request: Request) -> Response:
+        return Response(request.url.path)
+
+    app = create_app(Settings(admin_key=ROOT))  # type: ignore[arg-type]
+    app.router.routes += router.routes
+    http = TestClient(app, base_url="http://localhost")
+    for path in ("/one", "/two"):
+        assert http.post(path).status_code == 401
+        assert http.post(path, headers=bearer(ROOT)).text == path
 
 
 @pytest.mark.parametrize(

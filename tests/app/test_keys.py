@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.access.allowance import Allowance, Rate
@@ -218,6 +220,24 @@ def test_what_is_no_key_is_none(headers: dict[str, str], *, some: bool) -> None:
     sent = presented([(name.encode(), value.encode()) for name, value in headers.items()])
     assert bool(sent) is some
     assert ring.find(sent) is None
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"authorization", b"x-api-key", b"accept"]),
+            st.binary(max_size=64)
+            | st.builds(
+                lambda scheme, rest: scheme + b" " + rest,
+                st.sampled_from([b"Basic", b"Bearer", b"Token", b"basic"]),
+                st.binary(max_size=64) | st.binary(max_size=64).map(base64.b64encode),
+            ),
+        ),
+        max_size=8,
+    )
+)
+def test_no_header_is_more_than_a_wrong_key(headers: list[tuple[bytes, bytes]]) -> None:
+    assert Keyring([read_key(f"alice: {HASH}")]).find(presented(headers)) is None
 
 
 def test_wrong_keys_are_counted_by_address_and_forgiven_in_time() -> None:
