@@ -103,11 +103,11 @@ def read_key(text: str, *, plain: bool = False) -> Key:
     return Key(name, digest, admin, priority, MappingProxyType(own))
 
 
-def read_keys(lines: Iterable[str], *, plain: bool = False) -> tuple[Key, ...]:
+def read_keys(lines: Iterable[str], *, plain: bool = False, each: str = "line") -> tuple[Key, ...]:
     """Keys, one per line; empty lines are left out, and what follows `#` at the start or a space.
 
     Raises:
-        ValueError: with the number of the line that is wrong.
+        ValueError: with the number of the one that is wrong, of what `each` of them is called.
     """
     keys = []
     for number, line in enumerate(lines, 1):
@@ -116,7 +116,7 @@ def read_keys(lines: Iterable[str], *, plain: bool = False) -> tuple[Key, ...]:
             try:
                 keys.append(read_key(text, plain=plain))
             except ValueError as error:
-                raise ValueError(f"line {number}: {error}") from error
+                raise ValueError(f"{each} {number}: {error}") from error
     return distinct(keys)
 
 

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode
 
 from app.access.allowance import MOST, Allowance, Rate, read_rate
-from app.access.keyring import Keyring, read_hash
+from app.access.keyring import Keyring, read_file, read_hash
 from app.access.keys import ADMIN, Key, read_keys, read_secret
 from app.access.limits import MAX_EVALUATIONS, MAX_PIXELS, RequestLimits
 from app.engine.job import MAX_IMAGES, MAX_STEPS
@@ -58,7 +58,21 @@ class AccessSettings(BaseSettings):
     def _read_keys(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        return read_keys(value.replace(",", "\n").splitlines(), plain=True)
+        return read_keys(value.replace(",", "\n").splitlines(), plain=True, each="key")
+
+    @field_validator("api_keys_file")
+    @classmethod
+    def _readable_keys(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            read_file(path)
+        return path
+
+    @field_validator("admin_key_file")
+    @classmethod
+    def _readable_hash(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            read_hash(path)
+        return path
 
     @field_validator("admin_key", mode="before")
     @classmethod
@@ -72,7 +86,7 @@ class AccessSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _whole(self) -> "AccessSettings":
-        """Read the files once, so that a wrong one stops the server."""
+        """Refuse two names or hashes that are the same."""
         if self.admin_key is not None and self.admin_key_file is not None:
             raise ValueError("DARKROOM_ADMIN_KEY and DARKROOM_ADMIN_KEY_FILE cannot both be set")
         self.keyring()

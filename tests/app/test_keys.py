@@ -278,3 +278,18 @@ def test_the_command_prints_a_key_and_the_line_that_holds_its_hash() -> None:
 
 def test_a_key_has_a_name_that_no_address_has() -> None:
     assert Key("127.0.0.1", b"").client == "key:127.0.0.1"
+
+
+def test_what_is_wrong_is_told_by_the_name_of_its_variable(tmp_path: Path) -> None:
+    for name, value, told in [
+        ("API_KEYS", f"alice: {HASH}, bob: hunter2", "DARKROOM_API_KEYS: key 2: bob: too weak"),
+        ("API_KEYS_FILE", str(tmp_path), f"DARKROOM_API_KEYS_FILE: {tmp_path}: Is a directory"),
+        ("ADMIN_KEY_FILE", str(tmp_path / "no"), "/no: No such file or directory"),
+        ("ADMIN_KEY", "hunter2", "DARKROOM_ADMIN_KEY: too weak a key"),
+        ("RATE", "fast", "DARKROOM_RATE: 'fast' is not a rate"),
+    ]:
+        ran: Any = CliRunner().invoke(cli, ["serve"], env={f"DARKROOM_{name}": value})
+        assert ran.exit_code == 1
+        assert told in ran.output
+        assert "hunter2" not in ran.output
+        assert ran.output.count("\n") == 1
