@@ -7,6 +7,9 @@ RequestError            the client's request
 +-- UnknownModel        names a model that is not there; 404
 +-- UnknownImage        names an image that no loaded model makes; 404
 +-- NotAcceptable       accepts no format that can be made; 406
++-- Unauthenticated     has no key, or a wrong one; 401
++-- Forbidden           has a key that does not allow it; 403
++-- LimitExceeded       is one too many, or too much for now; 429
 EngineError             the engine could not do it: app/engine/job.py
 
 An exception becomes a `Fault`, and a fault becomes an answer in the envelope of whatever dialect
@@ -17,6 +20,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from types import MappingProxyType
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
@@ -36,6 +40,7 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS, LONGEST_NAME = 16, 64  # of a wrong request's fields, that are told back
+MAX_RETRY_AFTER = 120  # seconds; the OpenAI SDK, for one, gives up on longer waits
 
 
 class RequestError(Exception):
@@ -93,6 +98,28 @@ class NotAcceptable(RequestError):
     """None of the formats the client accepts can be made."""
 
 
+class Unauthenticated(RequestError):
+    """The request needs a key, and has none, or, where it `tried`, a wrong one."""
+
+    def __init__(self, reason: str, *, tried: bool = False) -> None:
+        super().__init__(reason)
+        self.challenge = 'Bearer realm="darkroom"' + (', error="invalid_token"' if tried else "")
+
+
+class Forbidden(RequestError):
+    """The request is not allowed to those who have its key, or none."""
+
+
+class LimitExceeded(RequestError):
+    """A client's limit is reached; there is room in `wait` seconds, by now."""
+
+    def __init__(
+        self, reason: str, wait: int, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        super().__init__(reason)
+        self.retry_after, self.headers = min(max(wait, 1), MAX_RETRY_AFTER), headers
+
+
 STATUS: dict[type[Exception], tuple[int, str]] = {
     BrokenBody: (400, "Broken body"),
     UnsupportedBody: (415, "Unsupported media type"),
@@ -100,12 +127,17 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     UnknownModel: (404, "Unknown model"),
     UnknownImage: (404, "Unknown image"),
     NotAcceptable: (406, "Not acceptable"),
+    Unauthenticated: (401, "Unauthorized"),
+    Forbidden: (403, "Forbidden"),
+    LimitExceeded: (429, "Limit exceeded"),
     EngineBusy: (429, "Too many requests"),
     DeadlineTooShort: (422, "Deadline too short"),
     DeadlineExceeded: (504, "Deadline exceeded"),
     EngineUnavailable: (503, "Not ready"),
     GenerationFailed: (500, "Generation failed"),
 }
+
+_LATER = EngineBusy | EngineUnavailable | LimitExceeded  # may be taken if asked again
 
 
 @dataclass(frozen=True)
@@ -160,8 +192,12 @@ def fault_of(error: Exception) -> Fault:
         wrong, within = {}, ""
         if isinstance(error, InvalidRequest):
             wrong, within = error.wrong, error.within
-        headers = {}
-        if isinstance(error, EngineBusy | EngineUnavailable) and error.retry_after is not None:
+        headers: dict[str, str] = {}
+        if isinstance(error, Unauthenticated):
+            headers["WWW-Authenticate"] = error.challenge
+        if isinstance(error, LimitExceeded):
+            headers |= error.headers
+        if isinstance(error, _LATER) and error.retry_after is not None:
             headers["Retry-After"] = str(error.retry_after)
         if isinstance(error, NotAcceptable):
             headers["Vary"] = "Accept"

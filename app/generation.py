@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from app.access.admission import NO_PERMIT_NEEDED, Permit
 from app.engine.client import EngineClient
 from app.engine.job import MAX_PRIORITY, NOBODY, Asker, Request, SamplingParams
 from app.engine.model_info import ModelInfo
@@ -28,6 +29,7 @@ class Studio:
     max_priority: int = MAX_PRIORITY  # that a request may have
     quiet: float = 15.0  # seconds of silence after which a stream sends a comment
     waited: float = 0.0  # seconds, for the models to load
+    permit: Permit = NO_PERMIT_NEEDED  # what may be asked, and how much by this client
 
     async def opened(self, timeout: float | None = None, model: object = None) -> "Studio":
         """Itself, once requests are taken: while models load, a request waits for them.
@@ -65,9 +67,10 @@ class Studio:
         """A request, ready to be drawn.
 
         Raises:
-            InvalidRequest: it may not have its priority here.
+            InvalidRequest: it may not have its priority here, or is too large.
             EngineUnavailable: its model did not load.
         """
+        self.permit.limits.check(request.params)
         if request.priority > self.max_priority:
             allowed = f"must be at most {self.max_priority} here (DARKROOM_MAX_PRIORITY)"
             raise InvalidRequest({"priority": allowed})
@@ -75,7 +78,7 @@ class Studio:
             timeout = self.engine.timeout if request.timeout is None else request.timeout
             request = replace(request, timeout=timeout - self.waited)
         info = self.models[request.params.model]
-        return Generation(self.engine, request, info, self.marked, self.quiet)
+        return Generation(self.engine, request, info, self.marked, self.quiet, self.permit)
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Generation:
     info: ModelInfo
     marked: bool
     quiet: float = 15.0
+    permit: Permit = NO_PERMIT_NEEDED
 
     @property
     def params(self) -> SamplingParams:
@@ -100,9 +104,22 @@ class Generation:
 
         Raises:
             EngineError: it was refused, or failed.
+            LimitExceeded, InvalidRequest: its client has no evaluations left for it, or never has.
         """
         seen = self.request if watch else replace(self.request, previews=0)
-        return await self.engine.generate(seen, watch)
+        if self.permit.meter is None:
+            return await self.engine.generate(seen, watch)
+        with self.permit.meter.charged(self.params.work) as charge:
+            return await self.engine.generate(seen, charge.watching(watch))
+
+    def streamed(self, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """The same events, counted among the open streams of whoever asks.
+
+        Raises:
+            LimitExceeded: instead of the first event.
+        """
+        streams = self.permit.streams
+        return streams.hold(self.request.asker.client, events) if streams else events
 
     def cautions(self, result: Result) -> tuple[str, ...]:
         """What to tell of its images besides: that prompts were cut."""

@@ -1,5 +1,6 @@
 """The application: launch -> serve -> stop."""
 
+import functools
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -8,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 
 from app import openapi
+from app.access.admission import Admission
+from app.access.guard import KeyGuard
 from app.engine.client import EngineClient
 from app.engine.ledger import Limits
 from app.engine.watchdog import Upkeep
@@ -41,8 +44,11 @@ _EXPOSED = (
     "Content-Disposition",
     "Content-Location",
     "ETag",
+    "RateLimit",
+    "RateLimit-Policy",
     "Retry-After",
     "Server-Timing",
+    "WWW-Authenticate",
     "Warning",
     "X-Generation-Parameters",
     "X-Image-Id",
@@ -74,14 +80,28 @@ def create_engine(settings: Settings) -> EngineClient:
     return EngineClient(load, limits, upkeep=upkeep, keeping=settings.keeping)
 
 
+def create_admission(settings: Settings) -> Admission:
+    """What tells who asks, by these settings."""
+    return Admission(
+        settings.keyring(),
+        allowance=settings.allowance,
+        limits=settings.request_limits,
+        streams=settings.max_streams,
+        max_priority=settings.max_priority,
+        local=settings.local,
+    )
+
+
 def create_app(settings: Settings | None = None, engine: EngineClient | None = None) -> FastAPI:
     """The ASGI application; it answers at once, and is ready when the models are loaded."""
     settings = settings or Settings()
     client = engine or create_engine(settings)
+    admission = create_admission(settings)
     readers = ThreadPoolExecutor(2, thread_name_prefix="reader")
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        admission.warn(settings.host)
         await client.start()
         try:
             yield
@@ -98,14 +118,17 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
         redoc_url=None,
     )
     app.state.engine, app.state.settings = client, settings
+    app.state.admission = admission
     app.state.sittings = []  # what routes/automatic1111/routes.py has under way
     app.state.readers = readers  # threads that read pictures from clients
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(TargetLimit, limit=8192)  # more than 8,000, as RFC 9110, 4.1, would have it
     app.add_middleware(CancelOnDisconnect)
+    envelope_of = functools.partial(problems.envelope_of, app.routes)
+    app.add_middleware(KeyGuard, admission=admission, envelope_of=envelope_of)
     app.add_middleware(OriginGuard, access=settings.access, expose=_EXPOSED)
     app.add_middleware(RequestId)
-    app.add_middleware(TakeTurns)
+    app.add_middleware(TakeTurns, client=admission.recognise)
     if settings.trusted_proxies or settings.root_path:
         app.add_middleware(  # outermost: the client is the one that a trusted proxy names
             BehindProxy, trusted=settings.trusted_proxies, root_path=settings.root_path

@@ -12,6 +12,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.routing import compile_path
 
+from app.access.admission import Admission
+from app.access.guard import is_open
 from app.engine.client import EngineClient
 from app.engine.job import MAX_SEED, SamplingParams
 from app.engine.model_info import ModelInfo
@@ -60,7 +62,9 @@ def install(app: FastAPI, engine: EngineClient) -> None:
         if known not in made:
             made.clear()
             made[known] = _document(app, *known)
-            _bound_priorities(made[known], app.state.settings.max_priority)
+            _bound(made[known], app.state.admission)
+            if app.state.admission.keyring.required:
+                _secure(made[known])
         return made[known]
 
     app.openapi = complete  # type: ignore[method-assign]
@@ -202,11 +206,40 @@ def _sides(models: Sequence[ModelInfo], side: str) -> dict[str, Any]:
     return {"type": "integer", "minimum": least, "maximum": max(info.sizes.most for info in models)}
 
 
-def _bound_priorities(document: dict[str, Any], most: int) -> None:
-    """Say what priority a request may have here."""
-    document["components"]["schemas"]["GenerateRequest"]["properties"]["priority"]["maximum"] = most
-    for schemas in _as_text(document):
-        schemas["priority"]["anyOf"][0]["maximum"] = most
+def _bound(document: dict[str, Any], admission: Admission) -> None:
+    """Say what a request may ask for here."""
+    limits = admission.limits
+    bounds = {
+        "priority": admission.highest_priority,
+        "steps": limits.steps,
+        "n": limits.images,
+    }
+    for name, most in bounds.items():
+        field = document["components"]["schemas"]["GenerateRequest"]["properties"][name]
+        for schema in (field, *(each[name]["anyOf"][0] for each in _as_text(document))):
+            schema["maximum"] = most
+            if "default" in schema:
+                schema["default"] = min(schema["default"], most)
+
+
+def _secure(document: dict[str, Any]) -> None:
+    """Say which operations need a key, and how it is sent."""
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        "basic": {"type": "http", "scheme": "basic", "description": "The key is the password."},
+    }
+    document["security"] = [{name: []} for name in document["components"]["securitySchemes"]]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if is_open(path):
+                operation["security"] = []
+            else:
+                responses = operation["responses"]
+                like = responses.get("500", {}).get("content")  # in the envelope of its dialect
+                for status, response in problems(401, 429).items():
+                    content = {"content": like} if like else {}
+                    responses.setdefault(str(status), response | content)
 
 
 def _as_text(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The command line: darkroom serve | sample | verify | train | evaluate | data | models."""
+"""The command line: darkroom serve | sample | verify | train | evaluate | data | models | key."""
 
 import signal
 import sys
@@ -8,6 +8,7 @@ import click
 from pydantic import ValidationError
 
 from app.cli.console import Fault, check_folder, open_standard_streams, share_cores
+from app.cli.keys import key
 from app.cli.models import models
 from app.cli.sample import sample
 from app.cli.train import data, evaluate, train
@@ -75,7 +76,7 @@ def _told(error: "ErrorDetails") -> str:
     return ": ".join([*(f"DARKROOM_{name}" for name in names), said])
 
 
-for command in (sample, verify, models, train, evaluate, data):
+for command in (sample, verify, models, key, train, evaluate, data):
     cli.add_command(command)
 
 

@@ -6,10 +6,11 @@ from typing import Any, Self
 
 from pydantic import BaseModel, Field
 
+from app.access.limits import RequestLimits
 from app.engine.client import EngineClient
 from app.engine.costs import Bucket
 from app.engine.fleet import State
-from app.engine.job import DEFAULT_STEPS, MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SEED, MAX_STEPS
+from app.engine.job import DEFAULT_STEPS, MAX_GUIDANCE_SCALE, MAX_SEED
 from app.engine.model_info import LaneId
 from app.engine.stats import LaneStats
 from models.conditioning import MAX_PROMPT, Prompts
@@ -29,7 +30,12 @@ class Limits(BaseModel):
     """The largest values a request may ask a model for."""
 
     steps: int
-    n: int = MAX_IMAGES
+    n: int
+    pixels: int = Field(description="Of one image, whatever sizes the model draws.")
+    evaluations: int = Field(
+        description="Of all images: one per image and evaluation of the network, two where guided."
+    )
+    streams: int = Field(description="Event streams that a client may have open, for all models.")
     seed: int = MAX_SEED
     guidance_scale: float = MAX_GUIDANCE_SCALE
 
@@ -185,13 +191,14 @@ class ModelOut(ModelState):
     execution: ExecutionOut | None = None
 
     @classmethod
-    def named(cls, engine: EngineClient, name: str) -> Self:
-        """Describe one of the models, as far as it is known."""
+    def named(cls, engine: EngineClient, name: str, limits: RequestLimits, streams: int) -> Self:
+        """Describe one of the models, as far as it is known, and what it may be asked for here."""
         default = name == next(iter(engine.models), None)
         info = engine.models.get(name)
         if info is None:
             return cls.of(engine, name, default=default)
         costs, rows = engine.costs(info.lane), engine.rows(info)
+        steps = min(info.max_steps, limits.steps)
         return cls.of(
             engine,
             name,
@@ -206,9 +213,15 @@ class ModelOut(ModelState):
             samplers=[SamplerOut.of(SAMPLERS[name]) for name in info.samplers],
             hash=info.hash,
             sha256=info.digest,
-            limits=Limits(steps=min(MAX_STEPS, info.max_steps)),
+            limits=Limits(
+                steps=steps,
+                n=limits.images,
+                pixels=limits.pixels,
+                evaluations=limits.evaluations,
+                streams=streams,
+            ),
             defaults=Defaults(
-                steps=min(DEFAULT_STEPS, info.max_steps),
+                steps=min(DEFAULT_STEPS, steps),
                 sampler=info.sampler,
                 spacing=SAMPLERS[info.sampler].spacing(info.spacing),
                 guidance_scale=info.guidance_scale,

@@ -11,7 +11,7 @@ from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from app.engine.job import MAX_PRIORITY, MAX_TIMEOUT
-from app.http.origins import Access
+from app.http.origins import Access, is_loopback
 from app.http.proxies import PREFIX
 from app.settings.access import AccessSettings
 from app.settings.fleet import FleetSettings
@@ -40,6 +40,7 @@ class Settings(JobsSettings, WebhookSettings, AccessSettings, TelemetrySettings,
         env_ignore_empty=True,
         frozen=True,
         extra="forbid",
+        hide_input_in_errors=True,  # it may be a key
         populate_by_name=True,
     )
 
@@ -267,6 +268,11 @@ class Settings(JobsSettings, WebhookSettings, AccessSettings, TelemetrySettings,
                 allowed = "an address, or a network such as 10.0.0.0/8"
                 raise ValueError(f"{brief(proxy)} ({error}); allowed: {allowed}") from error
         return proxies
+
+    @property
+    def local(self) -> bool:
+        """Whether it listens on loopback alone, and nobody said that a proxy stands before it."""
+        return is_loopback(self.host) and not self.trusted_proxies and not self.root_path
 
     @property
     def access(self) -> Access:

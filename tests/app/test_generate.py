@@ -369,7 +369,15 @@ def test_models_says_what_a_request_may_ask(server: TestClient) -> None:
         "width": 16,
         "height": 16,
         "sizes": None,
-        "limits": {"steps": 1000, "n": 16, "seed": MAX_SEED, "guidance_scale": 30.0},
+        "limits": {
+            "steps": 1000,
+            "n": 16,
+            "pixels": 2048**2,
+            "evaluations": 64000,
+            "streams": 512,
+            "seed": MAX_SEED,
+            "guidance_scale": 30.0,
+        },
         "defaults": {
             "steps": 50,
             "sampler": "ddim",

@@ -38,7 +38,7 @@ async def generate(request: Request) -> Response:
     else:
         wanted = GenerateRequest.parse(values, strict=not text, models=studio.models)
         studio = await studio.opened(wanted.timeout, wanted.model)
-        asked = wanted.to_request(studio.models, studio.asker)
+        asked = wanted.to_request(studio.models, studio.asker, studio.permit.limits)
     generation = studio.generation(asked)
     return await answer(generation, request, preferred(request, asked.params.n))
 
@@ -53,7 +53,8 @@ async def generate_by_query(request: Request) -> Response:
     values = read_query(request)
     wanted = GenerateRequest.parse(values, strict=False, models=studio.models)
     studio = await studio.opened(wanted.timeout, wanted.model)
-    generation = studio.generation(wanted.to_request(studio.models, studio.asker))
+    asked = wanted.to_request(studio.models, studio.asker, studio.permit.limits)
+    generation = studio.generation(asked)
     media_type = preferred(request, wanted.n)
     streamed = media_type == sse.MEDIA_TYPE
     if wanted.seed is not None and not streamed:

@@ -1,7 +1,8 @@
 """The models, the state of the engine, and the two probes."""
 
-from fastapi import Response
+from fastapi import Request, Response
 
+from app.access.admission import Admission
 from app.dependencies import EngineDep
 from app.http.routing import Router
 from app.http.vocabulary import WRONG
@@ -25,11 +26,13 @@ router = Router(tags=["operations"])
     summary="List the models with classes, limits and defaults",
     responses=WRONG,
 )
-async def models(engine: EngineDep) -> ModelList:
+async def models(engine: EngineDep, request: Request) -> ModelList:
     """Every model, loaded or not; requests that name none get the one marked default."""
     await engine.fleet.refresh()
+    admission: Admission = request.app.state.admission
+    limits, streams = admission.limits, admission.streams.alone
     return ModelList(
-        models=[ModelOut.named(engine, name) for name in engine.names],
+        models=[ModelOut.named(engine, name, limits, streams) for name in engine.names],
         failed=[FailedModel(name=name, reason=reason) for name, reason in engine.failed.items()],
     )
 

@@ -132,7 +132,7 @@ async def create_image(request: Request) -> Response:
     headers = {"X-Seed": str(params.seed)}
     warn(headers, wanted.cautions(_size(params)))
     if wanted.stream:
-        return await EventStream.begin(_narrate(generation, wanted), headers)
+        return await EventStream.begin(generation.streamed(_narrate(generation, wanted)), headers)
     addresses = _addresses(request, generation, wanted) if wanted.linked else []
     result = await generation.draw()
     warn(headers, generation.cautions(result))
