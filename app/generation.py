@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from app.engine.client import EngineClient
 from app.engine.job import MAX_PRIORITY, NOBODY, Asker, Request, SamplingParams
 from app.engine.model_info import ModelInfo
+from app.engine.observer import Drawing
 from app.engine.pending import Watch
 from app.engine.results import Result, Update
 from app.errors import InvalidRequest
@@ -89,7 +90,16 @@ class Generation:
             EngineError: it was refused, or failed.
         """
         seen = self.request if watch else replace(self.request, previews=0)
-        return await self.engine.generate(seen, watch)
+        drawing = Drawing(self.request)
+        try:
+            drawing.result = await self.engine.generate(seen, watch)
+        except BaseException as error:
+            drawing.error = error
+            raise
+        finally:
+            drawing.ended = time.monotonic()
+            self.engine.observer.drawn(drawing)
+        return drawing.result
 
     def cautions(self, result: Result) -> tuple[str, ...]:
         """What to tell of its images besides: that prompts were cut."""
@@ -137,9 +147,11 @@ class Generation:
                 for k, pixels in enumerate(result.images)
             ]
 
-        if sum(len(pixels.data) for pixels in result.images) <= _SMALL:
-            return made()
-        return await asyncio.to_thread(made)
+        began = time.monotonic()
+        small = sum(len(pixels.data) for pixels in result.images) <= _SMALL
+        files = made() if small else await asyncio.to_thread(made)
+        self.engine.observer.encoded(self.request, time.monotonic() - began)
+        return files
 
     def _parameters(self, image: int) -> str | None:
         return describe(self.params, image, self.info) if self.marked else None

@@ -7,7 +7,7 @@ sent again, in order. Its seed fixes its pixels, so clients only see a longer wa
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from app.engine.costs import Costs
 from app.engine.dispatcher import Dispatcher
@@ -15,7 +15,8 @@ from app.engine.errors import DeadlineExceeded, EngineUnavailable
 from app.engine.job import Request
 from app.engine.ledger import Limits
 from app.engine.model_info import LaneId, ModelInfo
-from app.engine.pending import Watch
+from app.engine.observer import Observer
+from app.engine.pending import Pending, Watch
 from app.engine.process import WorkerProcess
 from app.engine.results import Result
 from app.engine.stats import Stats
@@ -40,6 +41,7 @@ class EngineClient:
         self._news = asyncio.Event()  # set briefly when requests may be taken, or never will be
         self._dispatcher = Dispatcher(load, limits, start, upkeep or Upkeep(), self._tell)
         self._ledger, self.supervisor = self._dispatcher.ledger, self._dispatcher.supervisor
+        self.observer = Observer()
 
     @property
     def models(self) -> Mapping[str, ModelInfo]:
@@ -96,6 +98,11 @@ class EngineClient:
     def jobs(self) -> int:
         """Requests waiting or running."""
         return len(self._ledger.requests)
+
+    @property
+    def requests(self) -> Collection[Pending]:
+        """Those waiting or running, in order of arrival."""
+        return self._ledger.requests.values()
 
     def costs(self, lane: LaneId) -> Costs:
         """What ticks of a lane cost, as it learned from those it made; see `ModelInfo.lane`."""

@@ -51,6 +51,8 @@ class Supervisor:
         self.up = False  # a worker is there and warm
         self.restarts = 0
         self.failed: dict[str, str] = {}  # models that are left out, and why
+        self.load_seconds: dict[str, float] = {}  # by model, what loading it took last
+        self._opened = 0.0  # when the model that is being opened was; time.monotonic()
         self.fault: str | None = None  # why no worker can be had
         self.refused: Callable[[], None] = lambda: None
 
@@ -158,6 +160,7 @@ class Supervisor:
 
     def _listen(self, event: Event) -> None:
         if isinstance(event, Loading):
+            self._time_loading(event.model)
             self._watchdog.opening, self._watchdog.fetching = event.model, event.fetching
             return
         if isinstance(event, LeftOut):
@@ -165,12 +168,22 @@ class Supervisor:
             self._leave_out(event.model, event.reason)
             return
         if isinstance(event, Ready):
+            self._time_loading("")
             self._welcome([info.name for info in event.models])
             self._took, self._watchdog.tick = self._watchdog.loading, 0.0
             self._allow(info.costs for info in event.models)
         elif isinstance(event, Progress):
             self._allow(lane.costs for lane in event.lanes if lane.costs)
         self._handle(event)
+
+    def _time_loading(self, model: str) -> None:
+        """Note that a worker that is not up opens this model now, and no other any more."""
+        before, now = self._watchdog.opening, time.monotonic()
+        if self.up or model == before:
+            return
+        if before:
+            self.load_seconds[before] = now - self._opened
+        self._opened = now
 
     def _allow(self, costs: Iterable[Costs]) -> None:
         """Let ticks take as long as these do, before a worker is taken for hung."""
