@@ -5,7 +5,7 @@ They are coroutines, though they wait for nothing: FastAPI runs each plain funct
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, HTTPException, Request
 
 from app.engine.client import EngineClient
 from app.engine.job import Asker
@@ -32,5 +32,10 @@ async def studio_of(request: Request) -> Studio:
     return await early_studio(request).opened()
 
 
+async def _admin() -> None:
+    raise HTTPException(403, "no admin key is set, so nobody may do this")
+
+
 EngineDep = Annotated[EngineClient, Depends(_engine)]
 StudioDep = Annotated[Studio, Depends(studio_of)]
+AdminDep = Annotated[None, Depends(_admin)]

@@ -1,5 +1,6 @@
 """The application: launch -> serve -> stop."""
 
+import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -16,15 +17,21 @@ from app.http import pages, problems
 from app.http.guard import OriginGuard
 from app.http.limits import BodyLimit, TargetLimit
 from app.http.middleware import CancelOnDisconnect, RequestId
+from app.http.observe import Observe
 from app.http.proxies import BehindProxy
 from app.http.turns import TakeTurns
 from app.routes.automatic1111 import lists as automatic1111_lists
 from app.routes.automatic1111 import routes as automatic1111
-from app.routes.native import generate, huggingface, status
+from app.routes.native import generate, huggingface, metrics, status
 from app.routes.openai import routes as openai
 from app.routes.openinference import routes as openinference
 from app.routes.replicate import routes as replicate
 from app.settings import Settings
+from app.telemetry.collector import EngineCollector
+from app.telemetry.lines import RequestLines
+from app.telemetry.metrics import Metrics
+from app.telemetry.spans import Spans
+from app.telemetry.telemetry import Telemetry
 
 _ROUTES = (
     generate,
@@ -67,6 +74,7 @@ def create_engine(settings: Settings) -> EngineClient:
         rows=settings.rows,
         sizes=settings.sizes,
         prediction=settings.prediction,
+        log_format=settings.log_format,
     )
     limits = Limits(settings.max_jobs, settings.max_work_seconds, settings.timeout_seconds)
     upkeep = Upkeep(settings.hang_seconds, settings.load_seconds, settings.require_all_models)
@@ -78,6 +86,7 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
     settings = settings or Settings()
     client = engine or create_engine(settings)
     readers = ThreadPoolExecutor(2, thread_name_prefix="reader")
+    client.observer = telemetry = _telemetry(settings, client)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -87,6 +96,7 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
         finally:
             readers.shutdown(wait=False, cancel_futures=True)
             await client.close()
+            await telemetry.close()
 
     app = FastAPI(
         title="Darkroom",
@@ -99,10 +109,12 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
     app.state.engine, app.state.settings = client, settings
     app.state.sittings = []  # what routes/automatic1111/routes.py has under way
     app.state.readers = readers  # threads that read pictures from clients
+    app.state.metrics = telemetry.metrics
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(TargetLimit, limit=8192)  # more than 8,000, as RFC 9110, 4.1, would have it
     app.add_middleware(CancelOnDisconnect)
     app.add_middleware(OriginGuard, access=settings.access, expose=_EXPOSED)
+    app.add_middleware(Observe, telemetry=telemetry)
     app.add_middleware(RequestId)
     app.add_middleware(TakeTurns)
     if settings.trusted_proxies or settings.root_path:
@@ -112,9 +124,20 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
     problems.install(app, lambda path: openapi.allowed_methods(app, path))
     for routes in _ROUTES:
         app.router.routes += routes.router.routes  # include_router would match each path twice
+    app.router.routes += metrics.router(settings.metrics).routes
     openapi.install(app, client)
     pages.install(app)
     return app
+
+
+def _telemetry(settings: Settings, engine: EngineClient) -> Telemetry:
+    """What these settings, and the variables of OpenTelemetry, ask to be told."""
+    numbers = Metrics() if settings.metrics != "off" else None
+    if numbers:
+        numbers.registry.register(EngineCollector(engine, numbers, _version()))
+    spans = Spans.configured(os.environ, _version())
+    lines = RequestLines(prompts=settings.log_prompts) if settings.log_requests else None
+    return Telemetry(numbers, spans, lines)
 
 
 def _version() -> str:

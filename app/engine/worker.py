@@ -22,6 +22,7 @@ import msgspec
 from app.engine.errors import DeviceLost
 from app.engine.lane import Ended
 from app.engine.lanes import Lanes
+from app.engine.lines import JsonLines, LogFormat, PlainLines
 from app.engine.model_runner import ModelRunner
 from app.engine.results import Preview
 from app.engine.sender import Sender
@@ -85,6 +86,7 @@ class Worker:
         load = read_command(self._connection)
         if not isinstance(load, Load):
             return
+        _log_as(load.log_format)
         self._lanes = Lanes(slots=load.slots, most=load.rows, sizes=load.sizes)
         threading.Thread(target=self._listen, name="inbox", daemon=True).start()
         self._open(load)
@@ -230,10 +232,20 @@ def _reason(error: Exception) -> str:
     return told or f"{type(error).__name__}: {error}"
 
 
+def _log_as(form: LogFormat) -> None:
+    """Let lines of the log be of this format from now on."""
+    text = PlainLines("%(levelname)s:  engine: %(message)s")
+    formatter = JsonLines() if form == "json" else text
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(formatter)
+    logging.captureWarnings(form == "json")
+
+
 def main(load: Loader = load_runners) -> None:
     """Serve over the socket whose number is the first argument."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is the server that drains, and ends this
-    logging.basicConfig(format="%(levelname)s:  engine: %(message)s", level=logging.INFO)
+    logging.basicConfig(level=logging.INFO)
+    _log_as("text")
     for client in ("httpx", "httpx2"):  # each address that huggingface_hub asks, signed ones too
         logging.getLogger(client).setLevel(logging.WARNING)
     connection = socket.socket(fileno=int(sys.argv[1]))

@@ -13,12 +13,14 @@ from app.engine.errors import EngineError
 from app.errors import MEDIA_TYPE, Fault, Problem, RequestError, fault_of
 from app.http.proxies import route_path
 from app.http.routing import Handler, Route
+from app.telemetry.account import refuse
 
 log = logging.getLogger(__name__)
 
 
 def problem(fault: Fault) -> Response:
     """A problem details response."""
+    refuse(fault.reason)
     return JSONResponse(
         Problem.of(fault).model_dump(),
         status_code=fault.status,
@@ -54,10 +56,12 @@ def enveloped(envelope: Callable[[Fault], Response]) -> type[Route]:
                 try:
                     return await handle(request)
                 except (RequestError, EngineError, RequestValidationError, HTTPException) as error:
-                    return envelope(fault_of(error))
+                    fault = fault_of(error)
                 except Exception as error:
                     log.exception("a request failed because of a bug")
-                    return envelope(fault_of(error))
+                    fault = fault_of(error)
+                refuse(fault.reason)
+                return envelope(fault)
 
             return handled
 
