@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
+from prometheus_client import ProcessCollector
 
 from app import openapi
 from app.engine.client import EngineClient
@@ -28,6 +29,7 @@ from app.routes.openinference import routes as openinference
 from app.routes.replicate import routes as replicate
 from app.settings import Settings
 from app.telemetry.collector import EngineCollector
+from app.telemetry.jobs import JobsCollector
 from app.telemetry.lines import RequestLines
 from app.telemetry.metrics import Metrics
 from app.telemetry.spans import Spans
@@ -110,6 +112,13 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
     app.state.sittings = []  # what routes/automatic1111/routes.py has under way
     app.state.readers = readers  # threads that read pictures from clients
     app.state.metrics = telemetry.metrics
+    if telemetry.metrics:
+        telemetry.metrics.registry.register(
+            JobsCollector(
+                lambda: getattr(app.state, "jobs", None),
+                lambda: getattr(app.state, "webhooks", None),
+            )
+        )
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(TargetLimit, limit=8192)  # more than 8,000, as RFC 9110, 4.1, would have it
     app.add_middleware(CancelOnDisconnect)
@@ -134,6 +143,7 @@ def _telemetry(settings: Settings, engine: EngineClient) -> Telemetry:
     """What these settings, and the variables of OpenTelemetry, ask to be told."""
     numbers = Metrics() if settings.metrics != "off" else None
     if numbers:
+        ProcessCollector(registry=numbers.registry)
         numbers.registry.register(EngineCollector(engine, numbers, _version()))
     spans = Spans.configured(os.environ, _version())
     lines = RequestLines(prompts=settings.log_prompts) if settings.log_requests else None

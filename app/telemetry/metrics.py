@@ -7,7 +7,7 @@ client wrote, so their number is bounded.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Set
+from collections.abc import Callable, Set
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.metrics import MetricWrapperBase
@@ -37,7 +37,7 @@ class _LaneMeters:
     """The children of one lane: to look them up by label takes longer than to count."""
 
     def __init__(self, meters: "Metrics", labels: tuple[str, str]) -> None:
-        self.used = 0.0  # time.monotonic()
+        self.used = 0.0  # time of the clock
         self.images = meters.images.labels(*labels)
         self.evaluations = meters.evaluations.labels(*labels)
         self.cancelled = meters.cancelled.labels(*labels)
@@ -49,10 +49,11 @@ class _LaneMeters:
 class Metrics:
     """What is counted as requests end; `registry` has it, and whatever else is registered there."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         # Else there is a series more for each; Prometheus knows when it first saw one.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
+        self._clock = clock
         self._lanes: OrderedDict[LaneId, _LaneMeters] = OrderedDict()  # the longest unused first
         self.requests = Counter(
             "darkroom_requests",
@@ -140,7 +141,7 @@ class Metrics:
 
     def forget(self, living: Set[LaneId]) -> None:
         """Drop the series of lanes that are not among these, some time after their last request."""
-        old = time.monotonic() - _KEPT_SECONDS
+        old = self._clock() - _KEPT_SECONDS
         for lane, meters in list(self._lanes.items()):
             if lane not in living and meters.used < old:
                 self._drop(lane)
@@ -152,7 +153,7 @@ class Metrics:
                 self._drop(next(iter(self._lanes)))
             meters = self._lanes[lane] = _LaneMeters(self, lane_labels(lane))
         self._lanes.move_to_end(lane)
-        meters.used = time.monotonic()
+        meters.used = self._clock()
         return meters
 
     def _drop(self, lane: LaneId) -> None:

@@ -147,7 +147,7 @@ class Spans:
                 at = until
         span.end(max(at, drawing.began_ns + int(drawing.seconds * _NANO)))
 
-    async def close(self) -> None:
+    async def close(self, seconds: float = _CLOSE_SECONDS) -> None:
         """Export what is left, for a short while; a collector that does not answer is left."""
         loop, done = asyncio.get_running_loop(), asyncio.Event()
 
@@ -158,10 +158,10 @@ class Spans:
 
         threading.Thread(target=shut, name="spans", daemon=True).start()
         try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
+            async with asyncio.timeout(seconds):
                 await done.wait()
         except TimeoutError:
-            log.warning("spans were not exported within %g s; they are lost", _CLOSE_SECONDS)
+            log.warning("spans were not exported within %g s; they are lost", seconds)
 
     def _asked(self, drawing: Drawing) -> dict[str, Any]:
         """Attributes that say what was asked for."""

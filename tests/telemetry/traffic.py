@@ -48,3 +48,18 @@ def value(http: TestClient, name: str, **labels: str) -> float | None:
         if sample.name == name and labels.items() <= sample.labels.items()
     ]
     return sum(found) if found else None
+
+
+class WithJobs:
+    """Jobs as the service has them, and webhooks."""
+
+    def __init__(self) -> None:
+        self.hub, self.dropped, self.counts_of = self, 7, {"queued": 3}
+
+    def counts(self) -> dict[str, int]:
+        return self.counts_of
+
+
+class Hooks:
+    def __init__(self) -> None:
+        self.counts = {"delivered": 2}

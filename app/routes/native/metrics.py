@@ -3,6 +3,7 @@
 from typing import Any
 
 from fastapi import Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
@@ -27,12 +28,12 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _page(request: Request) -> Response:
+def _page(request: Request) -> PlainTextResponse:
     media_type = negotiate(all_lines(request.headers, "accept"), tuple(_TYPES))
     metrics: Metrics = request.app.state.metrics
     write = openmetrics.generate_latest if media_type == _OPEN else generate_latest
     answer_headers = {"Content-Type": _TYPES[media_type], "Cache-Control": "no-store"}
-    return Response(write(metrics.registry), headers=answer_headers | {"Vary": "Accept"})
+    return PlainTextResponse(write(metrics.registry), headers=answer_headers | {"Vary": "Accept"})
 
 
 async def _open(request: Request) -> Response:
@@ -40,8 +41,9 @@ async def _open(request: Request) -> Response:
     return _page(request)
 
 
-async def _with_key(request: Request, admin: AdminDep) -> Response:  # noqa: ARG001
-    """As above, for those who may change the server."""
+# Not `-> Response`: such functions are called without their dependencies (http/routing.py).
+async def _with_key(request: Request, admin: AdminDep) -> PlainTextResponse:  # noqa: ARG001
+    """Everything that is counted, for those who have the admin key; docs/metrics.md lists it."""
     return _page(request)
 
 
