@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client import ProcessCollector
 
 from app import openapi
@@ -57,6 +58,13 @@ _EXPOSED = (
     "X-Request-Id",
     "X-Seed",
 )
+# Its spans hold the path, and the address of an image holds its prompt; ours: telemetry/spans.py.
+_NO_SPANS_OF_FASTAPI: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
 _DESCRIPTION = """
 Images from latent diffusion models. Requests are sampled together, step by step, each with a
 sampler, step count, guidance scale and seed of its own; a request's pixels never depend on what
@@ -107,6 +115,7 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        telemetry=_NO_SPANS_OF_FASTAPI,
     )
     app.state.engine, app.state.settings = client, settings
     app.state.sittings = []  # what routes/automatic1111/routes.py has under way

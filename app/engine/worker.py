@@ -22,7 +22,7 @@ import msgspec
 from app.engine.errors import DeviceLost
 from app.engine.lane import Ended
 from app.engine.lanes import Lanes
-from app.engine.lines import JsonLines, LogFormat, PlainLines
+from app.engine.lines import JsonLines, PlainLines
 from app.engine.model_runner import ModelRunner
 from app.engine.results import Preview
 from app.engine.sender import Sender
@@ -86,7 +86,6 @@ class Worker:
         load = read_command(self._connection)
         if not isinstance(load, Load):
             return
-        _log_as(load.log_format)
         self._lanes = Lanes(slots=load.slots, most=load.rows, sizes=load.sizes)
         threading.Thread(target=self._listen, name="inbox", daemon=True).start()
         self._open(load)
@@ -232,20 +231,19 @@ def _reason(error: Exception) -> str:
     return told or f"{type(error).__name__}: {error}"
 
 
-def _log_as(form: LogFormat) -> None:
-    """Let lines of the log be of this format from now on."""
+def log_as(form: str) -> None:
+    """Write the log to stderr, in a `LogFormat`."""
     text = PlainLines("%(levelname)s:  engine: %(message)s")
-    formatter = JsonLines() if form == "json" else text
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(formatter)
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines() if form == "json" else text)
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
     logging.captureWarnings(form == "json")
 
 
 def main(load: Loader = load_runners) -> None:
-    """Serve over the socket whose number is the first argument."""
+    """Serve over the socket whose number is the first argument; the second is a `LogFormat`."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is the server that drains, and ends this
-    logging.basicConfig(level=logging.INFO)
-    _log_as("text")
+    log_as(sys.argv[2])
     for client in ("httpx", "httpx2"):  # each address that huggingface_hub asks, signed ones too
         logging.getLogger(client).setLevel(logging.WARNING)
     connection = socket.socket(fileno=int(sys.argv[1]))

@@ -14,6 +14,7 @@ UNOBSERVED = {"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/rea
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"}
 _OTHER = "_OTHER"  # OpenTelemetry's name of a method that nobody knows
 _CALLERS = {b"traceparent", b"tracestate", b"baggage", b"b3"}
+_PAGE = "page"
 _MOST_HEADER = 8192  # characters of one
 
 
@@ -76,5 +77,10 @@ def _callers(scope: Scope) -> dict[str, str]:
 
 
 def _template(scope: Scope) -> str:
-    """The path of the route that served a request, as it was declared."""
-    return str(getattr(scope.get("route"), "path", ""))
+    """The path of the route that served a request, as it was declared; empty where there is none.
+
+    Only FastAPI's own routes tell theirs; the pages and their files are one.
+    """
+    if route := scope.get("route"):
+        return str(getattr(route, "path", ""))
+    return _PAGE if "endpoint" in scope else ""

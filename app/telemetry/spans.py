@@ -40,9 +40,8 @@ def exporters_of(environment: Mapping[str, str]) -> tuple[str, ...]:
     """The names of the exporters that `OTEL_*` ask for: otlp, console, both, or none."""
     if environment.get(_DISABLED, "").strip().lower() == "true":
         return ()
-    asked = environment.get(_EXPORTERS, "").strip()
-    if not asked:
-        return ("otlp",) if any(environment.get(name) for name in _ENDPOINTS) else ()
+    implied = "otlp" if any(environment.get(name) for name in _ENDPOINTS) else ""
+    asked = environment.get(_EXPORTERS, "").strip() or implied
     names = dict.fromkeys(part.strip().lower() for part in asked.split(",") if part.strip())
     known = tuple(name for name in names if name in ("otlp", "console"))
     for name in names.keys() - {*known, "none"}:

@@ -147,13 +147,15 @@ def test_requests_that_run_and_wait_are_told_apart() -> None:
         portal = http.portal
         assert portal
         want = [Request(params(seed=seed)) for seed in range(6)]
-        tasks = [portal.start_task_soon(engine.generate, request) for request in want]
 
         def told() -> tuple[float | None, float | None]:
             running = value(http, "darkroom_requests_running", model="fake")
             return running, value(http, "darkroom_requests_waiting", model="fake", lane="1x1")
 
-        asyncio.run(until(lambda: told() == (4, 2)))  # four slots
+        tasks = [portal.start_task_soon(engine.generate, want[0])]
+        asyncio.run(until(lambda: told() == (1, 0)))  # its step waits at the gate
+        tasks += [portal.start_task_soon(engine.generate, each) for each in want[1:]]
+        asyncio.run(until(lambda: told() == (1, 5)))
         runner.gate.open()
         for task in tasks:
             task.result(10)
