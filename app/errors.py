@@ -140,6 +140,37 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
 _LATER = EngineBusy | EngineUnavailable | LimitExceeded  # may be taken if asked again
 
 
+_REASON: dict[type[Exception], str] = {  # where the status alone does not say it
+    InvalidRequest: "invalid",
+    UnknownModel: "unknown_model",
+    UnknownImage: "unknown_image",
+    EngineBusy: "busy",
+    DeadlineTooShort: "deadline_too_short",
+    GenerationFailed: "failed",
+}
+_REASON_OF_STATUS = {
+    400: "unreadable",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    409: "conflict",
+    410: "gone",
+    413: "too_large",
+    414: "too_large",
+    415: "unsupported_body",
+    422: "invalid",
+    429: "rate_limited",
+    500: "bug",
+    503: "unavailable",
+    504: "deadline_exceeded",
+}
+_OTHER_REASON = "other"
+# Why requests are refused, or fail, as metrics and the log name it.
+REASONS = tuple(sorted({*_REASON.values(), *_REASON_OF_STATUS.values(), _OTHER_REASON}))
+
+
 @dataclass(frozen=True)
 class Fault:
     """What went wrong, in no dialect: `wrong` says of each wrong field what is allowed."""
@@ -150,6 +181,12 @@ class Fault:
     wrong: Mapping[str, str] = field(default_factory=dict)
     within: str = ""  # the object that has the fields; the body itself where empty
     headers: Mapping[str, str] = field(default_factory=dict)
+    kind: type[Exception] = Exception  # what it is the answer to
+
+    @property
+    def reason(self) -> str:
+        """One of `REASONS`."""
+        return _REASON.get(self.kind) or _REASON_OF_STATUS.get(self.status, _OTHER_REASON)
 
 
 class FieldError(BaseModel):
@@ -201,7 +238,7 @@ def fault_of(error: Exception) -> Fault:
             headers["Retry-After"] = str(error.retry_after)
         if isinstance(error, NotAcceptable):
             headers["Vary"] = "Accept"
-        return Fault(status, title, str(error), wrong, within, headers)
+        return Fault(status, title, str(error), wrong, within, headers, type(error))
     if isinstance(error, RequestValidationError):
         return fault_of(_read(error))
     if isinstance(error, HTTPException):

@@ -10,6 +10,7 @@ from app.access.admission import NO_PERMIT_NEEDED, Permit
 from app.engine.client import EngineClient
 from app.engine.job import MAX_PRIORITY, NOBODY, Asker, Request, SamplingParams
 from app.engine.model_info import ModelInfo
+from app.engine.observer import Drawing
 from app.engine.pending import Watch
 from app.engine.results import Result, Update
 from app.errors import InvalidRequest
@@ -107,6 +108,18 @@ class Generation:
             LimitExceeded, InvalidRequest: its client has no evaluations left for it, or never has.
         """
         seen = self.request if watch else replace(self.request, previews=0)
+        drawing = Drawing(self.request)
+        try:
+            drawing.result = await self._draw(seen, watch)
+        except BaseException as error:
+            drawing.error = error
+            raise
+        finally:
+            drawing.ended = time.monotonic()
+            self.engine.observer.drawn(drawing)
+        return drawing.result
+
+    async def _draw(self, seen: Request, watch: Watch | None) -> Result:
         if self.permit.meter is None:
             return await self.engine.generate(seen, watch)
         with self.permit.meter.charged(self.params.work) as charge:
@@ -167,9 +180,11 @@ class Generation:
                 for k, pixels in enumerate(result.images)
             ]
 
-        if sum(len(pixels.data) for pixels in result.images) <= _SMALL:
-            return made()
-        return await asyncio.to_thread(made)
+        began = time.monotonic()
+        small = sum(len(pixels.data) for pixels in result.images) <= _SMALL
+        files = made() if small else await asyncio.to_thread(made)
+        self.engine.observer.encoded(self.request, time.monotonic() - began)
+        return files
 
     def _parameters(self, image: int) -> str | None:
         return describe(self.params, image, self.info) if self.marked else None

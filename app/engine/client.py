@@ -7,7 +7,7 @@ requests are sent again, in order. Seeds fix their pixels, so clients only see a
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from app.engine.costs import Costs
 from app.engine.dispatcher import Dispatcher
@@ -16,7 +16,8 @@ from app.engine.fleet import Keeping
 from app.engine.job import Request
 from app.engine.ledger import Limits
 from app.engine.model_info import LaneId, ModelInfo
-from app.engine.pending import Watch
+from app.engine.observer import Observer
+from app.engine.pending import Pending, Watch
 from app.engine.process import WorkerProcess
 from app.engine.results import Result
 from app.engine.stats import Stats
@@ -44,6 +45,7 @@ class EngineClient:
             load, limits, start, upkeep or Upkeep(), keeping or Keeping(), self._tell
         )
         self._ledger, self.fleet = self._dispatcher.ledger, self._dispatcher.fleet
+        self.observer = Observer()
 
     @property
     def models(self) -> Mapping[str, ModelInfo]:
@@ -108,6 +110,11 @@ class EngineClient:
     def jobs(self) -> int:
         """Requests waiting or running."""
         return len(self._ledger.requests)
+
+    @property
+    def requests(self) -> Collection[Pending]:
+        """Those waiting or running, in order of arrival."""
+        return self._ledger.requests.values()
 
     def costs(self, lane: LaneId) -> Costs:
         """What ticks of a lane cost, as it learned from those it made; see `ModelInfo.lane`."""

@@ -140,6 +140,11 @@ class Fleet:
         return self._ended + sum(each.restarts for each in self._supervisors.values())
 
     @property
+    def load_seconds(self) -> Mapping[str, float]:
+        """What loading each model that is loaded took."""
+        return {name: each.took for name, each in self._supervisors.items() if each.up}
+
+    @property
     def watching(self) -> bool:
         """Whether somebody looks after the workers."""
         return self._running

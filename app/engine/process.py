@@ -44,7 +44,8 @@ class WorkerProcess:
     def __init__(self, load: Load, command: Sequence[str] = WORKER) -> None:
         self._ours, theirs = socket.socketpair()
         with theirs:
-            self.process = self._spawn(command, theirs, load.turnstile)
+            arguments = (*command, str(theirs.fileno()), load.log_format)
+            self.process = self._spawn(arguments, theirs, load.turnstile)
         self._ours.sendall(pack(load))
         self._in: asyncio.StreamReader | None = None
         self._out: Outgoing | None = None
@@ -63,7 +64,7 @@ class WorkerProcess:
         given = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
         path = os.pathsep.join([_CODE, *map(os.path.abspath, given)])
         return subprocess.Popen(
-            [*command, str(number)],
+            command,
             pass_fds=[number] if turnstile is None else [number, turnstile],
             process_group=0,
             cwd="/",

@@ -10,6 +10,7 @@ from app.engine.wire import LaneProgress, Progress
 _MEMORY = 3.0  # seconds of ticks by which what a lane did before counts 1/e
 _MEMORY_TICKS = 4  # the same for long ticks
 _MOST_SLOWNESS = 10.0  # a longer stall is not the usual pace
+_RECENT = 30.0  # seconds of work by which what counted for the efficiency counts 1/e
 
 
 @dataclass
@@ -58,7 +59,18 @@ class LaneStats:
     running: int = 0  # slots taken at the last report
     slowness: float = 1.0
     costs: Costs | None = None  # as learned; None until they are told
+    seconds: float = 0.0  # in which there was work
     _pace: _Pace = field(default_factory=_Pace)
+    _useful: float = 0.0  # sums that fade: the seconds that the rows need at the best rate,
+    _worked: float = 0.0  # and those that they took
+
+    @property
+    def efficiency(self) -> float | None:
+        """Rows per second of late, by those of full ticks alone; None before the first tick.
+
+        Ticks with few rows lower it, and so does another lane that has work.
+        """
+        return self._useful / self._worked if self._worked else None
 
     def note(self, progress: LaneProgress, passed: float, usual: float) -> None:
         """Count what a lane did in the `passed` seconds; `usual` is the slowness of all lanes."""
@@ -67,6 +79,11 @@ class LaneStats:
         self.padding += progress.padding
         self.running = progress.running
         self.costs = progress.costs or self.costs
+        self.seconds += progress.seconds
+        if self.costs and progress.seconds:
+            kept = math.exp(-progress.seconds / _RECENT)
+            self._useful = self._useful * kept + progress.rows / self.costs.best.rate
+            self._worked = self._worked * kept + progress.seconds
         if progress.seconds:
             self._pace.add(progress.seconds, progress.expected, progress.ticks)
         else:

@@ -58,7 +58,7 @@ class Supervisor:
         self._told = False  # why this worker does not load
         self._tries = 0  # in a row at which a worker died before it was ready
         self._failures = 0  # lives in a row that did not load
-        self._took = 0.0  # seconds the last loading did
+        self.took = 0.0  # seconds the last loading did
         self._grace = _GRACE_SECONDS
         self.worker: WorkerProcess | None = None
         self.up = False  # a worker is there and warm
@@ -70,7 +70,7 @@ class Supervisor:
         """Seconds until a worker is there, by what the last one took to load; 0 where one is."""
         if self.up:
             return 0.0
-        return max(self._took - (self._watchdog.loading if self.worker else 0.0), 0.0)
+        return max(self.took - (self._watchdog.loading if self.worker else 0.0), 0.0)
 
     def launch(self) -> None:
         """Start a worker now: it loads while the rest of the server comes up."""
@@ -177,7 +177,7 @@ class Supervisor:
         if isinstance(event, Ready):
             self.up = self._served = True
             self._tries = 0
-            self._took, self._watchdog.tick = self._watchdog.loading, 0.0
+            self.took, self._watchdog.tick = self._watchdog.loading, 0.0
             self._allow(info.costs for info in event.models)
         elif isinstance(event, Progress):
             self._allow(lane.costs for lane in event.lanes if lane.costs)

@@ -11,6 +11,7 @@ import msgspec
 
 from app.engine.costs import Costs
 from app.engine.job import Request
+from app.engine.lines import LogFormat
 from app.engine.model_info import LaneId, ModelInfo
 from app.engine.results import Pixels, Preview
 from models.conditioning import NOTHING_CUT, Cut
@@ -37,6 +38,7 @@ class Load(Message, frozen=True):
     None. `rows` bounds those of the network per tick; if None, the bound is measured.
     `dtype` is one of PyTorch's, or tf32. `prediction` is what the UNets of single files predict;
     told from each file if None. Each model has at most `sizes` lanes, its own among them.
+    `log_format` is that of the worker's log.
     """
 
     models: dict[str, str]
@@ -49,6 +51,7 @@ class Load(Message, frozen=True):
     sizes: int = 4
     prediction: Prediction | None = None
     turnstile: int | None = None
+    log_format: LogFormat = "text"
 
 
 class Submit(Message, frozen=True):

@@ -22,6 +22,7 @@ import msgspec
 from app.engine.errors import DeviceLost
 from app.engine.lane import Ended
 from app.engine.lanes import Lanes
+from app.engine.lines import JsonLines, PlainLines
 from app.engine.model_runner import ModelRunner
 from app.engine.results import Preview
 from app.engine.sender import Sender
@@ -270,10 +271,19 @@ def _reason(error: Exception) -> str:
     return told or f"{type(error).__name__}: {error}"
 
 
+def log_as(form: str) -> None:
+    """Write the log to stderr, in a `LogFormat`."""
+    text = PlainLines("%(levelname)s:  engine: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines() if form == "json" else text)
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
+    logging.captureWarnings(form == "json")
+
+
 def main(load: Loader = load_runners) -> None:
-    """Serve over the socket whose number is the first argument."""
+    """Serve over the socket whose number is the first argument; the second is a `LogFormat`."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is the server that drains, and ends this
-    logging.basicConfig(format="%(levelname)s:  engine: %(message)s", level=logging.INFO)
+    log_as(sys.argv[2])
     for client in ("httpx", "httpx2"):  # each address that huggingface_hub asks, signed ones too
         logging.getLogger(client).setLevel(logging.WARNING)
     connection = socket.socket(fileno=int(sys.argv[1]))

@@ -16,6 +16,7 @@ from app.engine.errors import EngineError
 from app.errors import MEDIA_TYPE, Fault, Problem, RequestError, fault_of
 from app.http.proxies import route_path
 from app.http.routing import Handler, Route
+from app.telemetry.account import refuse
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ Envelope = Callable[[Fault], Response]
 
 def problem(fault: Fault) -> Response:
     """A problem details response."""
+    refuse(fault.reason)
     return JSONResponse(
         Problem.of(fault).model_dump(),
         status_code=fault.status,
@@ -71,10 +73,12 @@ def enveloped(envelope: Envelope) -> type[Route]:
                 try:
                     return await handle(request)
                 except (RequestError, EngineError, RequestValidationError, HTTPException) as error:
-                    return envelope(fault_of(error))
+                    fault = fault_of(error)
                 except Exception as error:
                     log.exception("a request failed because of a bug")
-                    return envelope(fault_of(error))
+                    fault = fault_of(error)
+                refuse(fault.reason)
+                return envelope(fault)
 
             return handled
 

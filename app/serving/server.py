@@ -56,7 +56,7 @@ class Server(uvicorn.Server):
                 app,
                 http=functools.partial(Connection, crowd=Crowd(bounds)),  # type: ignore[arg-type]
                 ws="none",
-                log_config=logs.CONFIG,
+                log_config=logs.config(settings.log_format),
                 access_log=False,
                 timeout_keep_alive=settings.keep_alive_seconds,
                 proxy_headers=False,  # app/http/proxies.py
