@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import mmap
 import os
 import socket
 import subprocess
@@ -121,3 +122,11 @@ class WorkerProcess:
             if loop.time() >= end:
                 return None
             await asyncio.sleep(_POLL_SECONDS)
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Resident memory of a process; None if there is none."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * mmap.PAGESIZE
+    except (OSError, IndexError):
+        return None

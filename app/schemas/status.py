@@ -1,7 +1,5 @@
 """What the server says of itself: its models, its engine, its health."""
 
-import mmap
-from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, Field
@@ -12,18 +10,11 @@ from app.engine.costs import Bucket
 from app.engine.fleet import State
 from app.engine.job import DEFAULT_STEPS, MAX_GUIDANCE_SCALE, MAX_SEED
 from app.engine.model_info import LaneId
+from app.engine.process import resident_bytes
 from app.engine.stats import LaneStats
 from models.conditioning import MAX_PROMPT, Prompts
 from models.sampling import SAMPLERS, Sampler
 from models.sizes import Sizes
-
-
-def resident_bytes(pid: int) -> int | None:
-    """Resident memory of a process; None if there is none."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * mmap.PAGESIZE
-    except (OSError, IndexError):
-        return None
 
 
 class Limits(BaseModel):

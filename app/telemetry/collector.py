@@ -3,12 +3,10 @@
 A lane or a model that is gone has no series, because nothing is kept here.
 """
 
-import contextlib
 import os
 import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -21,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from app.engine.client import EngineClient
 from app.engine.model_info import LaneId
+from app.engine.process import resident_bytes
 from app.telemetry.metrics import Metrics, lane_labels
 
 _LANE = ("model", "lane")
@@ -85,8 +84,8 @@ class EngineCollector(Collector):
         pids = {("server", ""): os.getpid()}
         pids |= {("worker", name): each.process.pid for name, each in fleet.workers.items()}
         for labels, pid in pids.items():
-            with contextlib.suppress(OSError, ValueError):
-                memory.add_metric(labels, resident_bytes(pid))
+            if (size := resident_bytes(pid)) is not None:
+                memory.add_metric(labels, size)
         yield memory
 
     def _requests(self) -> Iterator[Metric]:
@@ -149,12 +148,6 @@ class EngineCollector(Collector):
             if stats.costs:
                 best.add_metric(labels, stats.costs.best.rate)
         yield from (tick_seconds, tick_rows, rows, padding, slots, slowness, efficiency, best)
-
-
-def resident_bytes(pid: int) -> int:
-    """Resident memory of a process. Raises OSError where the system does not tell."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _size(lane: LaneId, known: set[LaneId]) -> str:

@@ -4,6 +4,7 @@ from fastapi import Request, Response
 
 from app.access.admission import Admission
 from app.dependencies import EngineDep
+from app.engine.process import resident_bytes
 from app.http.routing import Router
 from app.http.vocabulary import WRONG
 from app.schemas.status import (
@@ -14,7 +15,6 @@ from app.schemas.status import (
     ModelList,
     ModelOut,
     WorkerOut,
-    resident_bytes,
 )
 
 router = Router(tags=["operations"])
