@@ -7,10 +7,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.access.admission import Admission, client_in
 from app.engine.client import EngineClient
 from app.engine.job import Asker
 from app.generation import Studio
-from app.http.crowd import client_of
 
 
 async def _engine(request: Request) -> EngineClient:
@@ -21,10 +21,16 @@ async def _engine(request: Request) -> EngineClient:
 
 def early_studio(request: Request) -> Studio:
     """For this request; to be `opened` by the route."""
-    state = request.app.state
-    client = client_of(request.client.host) if request.client else ""
-    asker = Asker(client, request.scope.get("state", {}).get("request_id", ""))
-    return Studio(state.engine, state.settings.marking, asker, state.settings.max_priority)
+    state, scope = request.app.state, request.scope
+    admission: Admission = state.admission
+    asker = Asker(client_in(scope), scope.get("state", {}).get("request_id", ""))
+    return Studio(
+        state.engine,
+        state.settings.marking,
+        asker,
+        admission.max_priority(scope),
+        permit=admission.permit(scope),
+    )
 
 
 async def studio_of(request: Request) -> Studio:
@@ -32,5 +38,12 @@ async def studio_of(request: Request) -> Studio:
     return await early_studio(request).opened()
 
 
+async def _admin(request: Request) -> None:
+    admission: Admission = request.app.state.admission
+    admission.check_admin(request.scope)
+
+
 EngineDep = Annotated[EngineClient, Depends(_engine)]
 StudioDep = Annotated[Studio, Depends(studio_of)]
+# 401 or 403 for those who may not change the server.
+AdminDep = Annotated[None, Depends(_admin)]

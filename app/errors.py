@@ -4,9 +4,12 @@ RequestError            the client's request
 +-- BrokenBody          cannot be read; 400
 +-- UnsupportedBody     has an unsupported media type; 415
 +-- InvalidRequest      has wrong fields; 422
-+-- UnknownModel        names a model that is not loaded; 404
++-- UnknownModel        names a model that is not there; 404
 +-- UnknownImage        names an image that no loaded model makes; 404
 +-- NotAcceptable       accepts no format that can be made; 406
++-- Unauthenticated     has no key, or a wrong one; 401
++-- Forbidden           has a key that does not allow it; 403
++-- LimitExceeded       is one too many, or too much for now; 429
 EngineError             the engine could not do it: app/engine/job.py
 
 An exception becomes a `Fault`, and a fault becomes an answer in the envelope of whatever dialect
@@ -17,6 +20,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from types import MappingProxyType
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
@@ -36,6 +40,7 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS, LONGEST_NAME = 16, 64  # of a wrong request's fields, that are told back
+MAX_RETRY_AFTER = 120  # seconds; the OpenAI SDK, for one, gives up on longer waits
 
 
 class RequestError(Exception):
@@ -66,7 +71,7 @@ class InvalidRequest(RequestError):
 
 
 class UnknownModel(RequestError):
-    """The model is not loaded."""
+    """There is no such model."""
 
 
 def model_of(name: str, models: Mapping[str, ModelInfo]) -> ModelInfo:
@@ -74,12 +79,14 @@ def model_of(name: str, models: Mapping[str, ModelInfo]) -> ModelInfo:
 
     Raises:
         UnknownModel: nobody knows it.
-        EngineUnavailable: it was to be loaded, and did not load.
+        EngineUnavailable: it did not load, or is not loaded.
     """
     try:
         return models[name]
     except KeyError as error:
         told = f"unknown model {name[:40]!r}; loaded: {', '.join(models)}"
+        if others := [other for other in getattr(models, "names", ()) if other not in models]:
+            told += f"; not loaded: {', '.join(others)}"
         raise UnknownModel(told) from error
 
 
@@ -91,6 +98,28 @@ class NotAcceptable(RequestError):
     """None of the formats the client accepts can be made."""
 
 
+class Unauthenticated(RequestError):
+    """The request needs a key, and has none, or, where it `tried`, a wrong one."""
+
+    def __init__(self, reason: str, *, tried: bool = False) -> None:
+        super().__init__(reason)
+        self.challenge = 'Bearer realm="darkroom"' + (', error="invalid_token"' if tried else "")
+
+
+class Forbidden(RequestError):
+    """The request is not allowed to those who have its key, or none."""
+
+
+class LimitExceeded(RequestError):
+    """A client's limit is reached; there is room in `wait` seconds, by now."""
+
+    def __init__(
+        self, reason: str, wait: int, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        super().__init__(reason)
+        self.retry_after, self.headers = min(max(wait, 1), MAX_RETRY_AFTER), headers
+
+
 STATUS: dict[type[Exception], tuple[int, str]] = {
     BrokenBody: (400, "Broken body"),
     UnsupportedBody: (415, "Unsupported media type"),
@@ -98,12 +127,48 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     UnknownModel: (404, "Unknown model"),
     UnknownImage: (404, "Unknown image"),
     NotAcceptable: (406, "Not acceptable"),
+    Unauthenticated: (401, "Unauthorized"),
+    Forbidden: (403, "Forbidden"),
+    LimitExceeded: (429, "Limit exceeded"),
     EngineBusy: (429, "Too many requests"),
     DeadlineTooShort: (422, "Deadline too short"),
     DeadlineExceeded: (504, "Deadline exceeded"),
     EngineUnavailable: (503, "Not ready"),
     GenerationFailed: (500, "Generation failed"),
 }
+
+_LATER = EngineBusy | EngineUnavailable | LimitExceeded  # may be taken if asked again
+
+
+_REASON: dict[type[Exception], str] = {  # where the status alone does not say it
+    InvalidRequest: "invalid",
+    UnknownModel: "unknown_model",
+    UnknownImage: "unknown_image",
+    EngineBusy: "busy",
+    DeadlineTooShort: "deadline_too_short",
+    GenerationFailed: "failed",
+}
+_REASON_OF_STATUS = {
+    400: "unreadable",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    409: "conflict",
+    410: "gone",
+    413: "too_large",
+    414: "too_large",
+    415: "unsupported_body",
+    422: "invalid",
+    429: "rate_limited",
+    500: "bug",
+    503: "unavailable",
+    504: "deadline_exceeded",
+}
+_OTHER_REASON = "other"
+# Why requests are refused, or fail, as metrics and the log name it.
+REASONS = tuple(sorted({*_REASON.values(), *_REASON_OF_STATUS.values(), _OTHER_REASON}))
 
 
 @dataclass(frozen=True)
@@ -116,6 +181,12 @@ class Fault:
     wrong: Mapping[str, str] = field(default_factory=dict)
     within: str = ""  # the object that has the fields; the body itself where empty
     headers: Mapping[str, str] = field(default_factory=dict)
+    kind: type[Exception] = Exception  # what it is the answer to
+
+    @property
+    def reason(self) -> str:
+        """One of `REASONS`."""
+        return _REASON.get(self.kind) or _REASON_OF_STATUS.get(self.status, _OTHER_REASON)
 
 
 class FieldError(BaseModel):
@@ -158,12 +229,16 @@ def fault_of(error: Exception) -> Fault:
         wrong, within = {}, ""
         if isinstance(error, InvalidRequest):
             wrong, within = error.wrong, error.within
-        headers = {}
-        if isinstance(error, EngineBusy | EngineUnavailable) and error.retry_after is not None:
+        headers: dict[str, str] = {}
+        if isinstance(error, Unauthenticated):
+            headers["WWW-Authenticate"] = error.challenge
+        if isinstance(error, LimitExceeded):
+            headers |= error.headers
+        if isinstance(error, _LATER) and error.retry_after is not None:
             headers["Retry-After"] = str(error.retry_after)
         if isinstance(error, NotAcceptable):
             headers["Vary"] = "Accept"
-        return Fault(status, title, str(error), wrong, within, headers)
+        return Fault(status, title, str(error), wrong, within, headers, type(error))
     if isinstance(error, RequestValidationError):
         return fault_of(_read(error))
     if isinstance(error, HTTPException):

@@ -6,9 +6,11 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from app.access.admission import NO_PERMIT_NEEDED, Permit
 from app.engine.client import EngineClient
 from app.engine.job import MAX_PRIORITY, NOBODY, Asker, Request, SamplingParams
 from app.engine.model_info import ModelInfo
+from app.engine.observer import Drawing
 from app.engine.pending import Watch
 from app.engine.results import Result, Update
 from app.errors import InvalidRequest
@@ -28,21 +30,35 @@ class Studio:
     max_priority: int = MAX_PRIORITY  # that a request may have
     quiet: float = 15.0  # seconds of silence after which a stream sends a comment
     waited: float = 0.0  # seconds, for the models to load
+    permit: Permit = NO_PERMIT_NEEDED  # what may be asked, and how much by this client
 
-    async def opened(self, timeout: float | None = None) -> "Studio":
+    async def opened(self, timeout: float | None = None, model: object = None) -> "Studio":
         """Itself, once requests are taken: while models load, a request waits for them.
+
+        The `model` that is asked for is loaded if it never was; it may be no name of one.
 
         Raises:
             EngineUnavailable: not within `timeout` seconds, or the limit where absent; or never.
         """
-        began, waits = time.monotonic(), self.engine.loading
-        await self.engine.loaded(self.engine.timeout if timeout is None else timeout)
-        return replace(self, waited=time.monotonic() - began) if waits else self
+        began, engine = time.monotonic(), self.engine
+        seconds = engine.timeout if timeout is None else timeout
+        waits = engine.loading
+        await engine.loaded(seconds)
+        if isinstance(model, str) and model not in engine.models:
+            waits = True
+            await engine.described(model, seconds - (time.monotonic() - began))
+        waited = self.waited + time.monotonic() - began
+        return replace(self, waited=waited) if waits else self
 
     @property
     def models(self) -> Mapping[str, ModelInfo]:
-        """The loaded models by name; the first is the default."""
+        """The models that were loaded, by name; the first is the default."""
         return self.engine.models
+
+    async def names(self) -> Sequence[str]:
+        """What requests may name, with what has come into the folders by now."""
+        await self.engine.fleet.refresh()
+        return self.engine.names
 
     def request(self, params: SamplingParams) -> Request:
         """A request for these images, and no more than that."""
@@ -52,9 +68,10 @@ class Studio:
         """A request, ready to be drawn.
 
         Raises:
-            InvalidRequest: it may not have its priority here.
+            InvalidRequest: it may not have its priority here, or is too large.
             EngineUnavailable: its model did not load.
         """
+        self.permit.limits.check(request.params)
         if request.priority > self.max_priority:
             allowed = f"must be at most {self.max_priority} here (DARKROOM_MAX_PRIORITY)"
             raise InvalidRequest({"priority": allowed})
@@ -62,7 +79,7 @@ class Studio:
             timeout = self.engine.timeout if request.timeout is None else request.timeout
             request = replace(request, timeout=timeout - self.waited)
         info = self.models[request.params.model]
-        return Generation(self.engine, request, info, self.marked, self.quiet)
+        return Generation(self.engine, request, info, self.marked, self.quiet, self.permit)
 
 
 @dataclass(frozen=True)
@@ -74,6 +91,7 @@ class Generation:
     info: ModelInfo
     marked: bool
     quiet: float = 15.0
+    permit: Permit = NO_PERMIT_NEEDED
 
     @property
     def params(self) -> SamplingParams:
@@ -87,9 +105,34 @@ class Generation:
 
         Raises:
             EngineError: it was refused, or failed.
+            LimitExceeded, InvalidRequest: its client has no evaluations left for it, or never has.
         """
         seen = self.request if watch else replace(self.request, previews=0)
-        return await self.engine.generate(seen, watch)
+        drawing = Drawing(self.request)
+        try:
+            drawing.result = await self._draw(seen, watch)
+        except BaseException as error:
+            drawing.error = error
+            raise
+        finally:
+            drawing.ended = time.monotonic()
+            self.engine.observer.drawn(drawing)
+        return drawing.result
+
+    async def _draw(self, seen: Request, watch: Watch | None) -> Result:
+        if self.permit.meter is None:
+            return await self.engine.generate(seen, watch)
+        with self.permit.meter.charged(self.params.work) as charge:
+            return await self.engine.generate(seen, charge.watching(watch))
+
+    def streamed(self, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """The same events, counted among the open streams of whoever asks.
+
+        Raises:
+            LimitExceeded: instead of the first event.
+        """
+        streams = self.permit.streams
+        return streams.hold(self.request.asker.client, events) if streams else events
 
     def cautions(self, result: Result) -> tuple[str, ...]:
         """What to tell of its images besides: that prompts were cut."""
@@ -137,9 +180,11 @@ class Generation:
                 for k, pixels in enumerate(result.images)
             ]
 
-        if sum(len(pixels.data) for pixels in result.images) <= _SMALL:
-            return made()
-        return await asyncio.to_thread(made)
+        began = time.monotonic()
+        small = sum(len(pixels.data) for pixels in result.images) <= _SMALL
+        files = made() if small else await asyncio.to_thread(made)
+        self.engine.observer.encoded(self.request, time.monotonic() - began)
+        return files
 
     def _parameters(self, image: int) -> str | None:
         return describe(self.params, image, self.info) if self.marked else None

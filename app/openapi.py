@@ -12,6 +12,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.routing import compile_path
 
+from app.access.admission import Admission
+from app.access.guard import is_open
 from app.engine.client import EngineClient
 from app.engine.job import MAX_SEED, SamplingParams
 from app.engine.model_info import ModelInfo
@@ -39,6 +41,8 @@ _NAMED = (
 )
 _MODEL_OF = {  # the part of a path that names a model
     "/models/{name}": "name",
+    "/models/{name}/load": "name",
+    "/models/{name}/unload": "name",
     "/v1/models/{model}": "model",
     "/v1/models/{owner}/{name}": "name",
     "/v1/models/{owner}/{name}/predictions": "name",
@@ -51,15 +55,17 @@ _MODEL_OF = {  # the part of a path that names a model
 
 def install(app: FastAPI, engine: EngineClient) -> None:
     """Let the application complete its document, with the models that are loaded by then."""
-    made: dict[tuple[ModelInfo, ...], dict[str, Any]] = {}
+    made: dict[tuple[Sequence[str], tuple[ModelInfo, ...]], dict[str, Any]] = {}
 
     def complete() -> dict[str, Any]:
-        loaded = tuple(engine.models.values())
-        if loaded not in made:
+        known = engine.names, tuple(engine.models.values())
+        if known not in made:
             made.clear()
-            made[loaded] = _document(app, loaded)
-            _bound_priorities(made[loaded], app.state.settings.max_priority)
-        return made[loaded]
+            made[known] = _document(app, *known)
+            _bound(made[known], app.state.admission)
+            if app.state.admission.keyring.required:
+                _secure(made[known])
+        return made[known]
 
     app.openapi = complete  # type: ignore[method-assign]
 
@@ -74,7 +80,7 @@ def allowed_methods(app: FastAPI, path: str) -> set[str]:
     }
 
 
-def _document(app: FastAPI, models: Sequence[ModelInfo]) -> dict[str, Any]:
+def _document(app: FastAPI, names: Sequence[str], models: Sequence[ModelInfo]) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Duplicate Operation ID")  # of GET and HEAD, see below
         described = get_openapi(
@@ -108,7 +114,7 @@ def _document(app: FastAPI, models: Sequence[ModelInfo]) -> dict[str, Any]:
                 response.pop("content", None)
                 response.pop("links", None)
     if models:
-        _name_choices(document, models)
+        _name_choices(document, names, models)
         for method in ("get", "head"):
             name = document["paths"]["/images/{name}"][method]["parameters"][0]
             name["example"] = f"{image_id(_example(models[0]), 0, models[0])}.png"
@@ -135,10 +141,11 @@ def _example(info: ModelInfo) -> SamplingParams:
     return GenerateRequest.parse(wanted).to_params({info.name: info})
 
 
-def _name_choices(document: dict[str, Any], models: Sequence[ModelInfo]) -> None:
-    """Say of a request's fields what they may be with the models that are loaded."""
+def _name_choices(
+    document: dict[str, Any], names: Sequence[str], models: Sequence[ModelInfo]
+) -> None:
+    """Say of a request's fields what they may be with the models that there are."""
     fields = document["components"]["schemas"]["GenerateRequest"]["properties"]
-    names = [info.name for info in models]
     most = max(len(info.classes.names) for info in models)
     classes = {name: None for info in models for name in info.classes.names}
     labels = list(classes | {str(k): None for k in range(most)})
@@ -149,7 +156,7 @@ def _name_choices(document: dict[str, Any], models: Sequence[ModelInfo]) -> None
     if any(info.classes.optional for info in models):
         allowed.append({"type": "null"})
     fields["class"]["anyOf"] = allowed
-    fields["model"]["anyOf"][0]["enum"] = names
+    fields["model"]["anyOf"][0]["enum"] = list(names)
     sides = {side: _sides(models, side) for side in ("width", "height")}
     for side, schema in sides.items():
         fields[side]["anyOf"][0] = schema
@@ -157,7 +164,7 @@ def _name_choices(document: dict[str, Any], models: Sequence[ModelInfo]) -> None
         for operation in operations.values():
             for parameter in operation.get("parameters", ()):
                 if parameter["in"] == "path" and parameter["name"] == _MODEL_OF.get(path):
-                    parameter["schema"]["enum"] = names
+                    parameter["schema"]["enum"] = list(names)
     for schemas in _as_text(document):
         schemas["model"]["enum"] = [*names, ""]
         schemas["class"]["enum"] = [*labels, ""]
@@ -199,11 +206,40 @@ def _sides(models: Sequence[ModelInfo], side: str) -> dict[str, Any]:
     return {"type": "integer", "minimum": least, "maximum": max(info.sizes.most for info in models)}
 
 
-def _bound_priorities(document: dict[str, Any], most: int) -> None:
-    """Say what priority a request may have here."""
-    document["components"]["schemas"]["GenerateRequest"]["properties"]["priority"]["maximum"] = most
-    for schemas in _as_text(document):
-        schemas["priority"]["anyOf"][0]["maximum"] = most
+def _bound(document: dict[str, Any], admission: Admission) -> None:
+    """Say what a request may ask for here."""
+    limits = admission.limits
+    bounds = {
+        "priority": admission.highest_priority,
+        "steps": limits.steps,
+        "n": limits.images,
+    }
+    for name, most in bounds.items():
+        field = document["components"]["schemas"]["GenerateRequest"]["properties"][name]
+        for schema in (field, *(each[name]["anyOf"][0] for each in _as_text(document))):
+            schema["maximum"] = most
+            if "default" in schema:
+                schema["default"] = min(schema["default"], most)
+
+
+def _secure(document: dict[str, Any]) -> None:
+    """Say which operations need a key, and how it is sent."""
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        "basic": {"type": "http", "scheme": "basic", "description": "The key is the password."},
+    }
+    document["security"] = [{name: []} for name in document["components"]["securitySchemes"]]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if is_open(path):
+                operation["security"] = []
+            else:
+                responses = operation["responses"]
+                like = responses.get("500", {}).get("content")  # in the envelope of its dialect
+                for status, response in problems(401, 429).items():
+                    content = {"content": like} if like else {}
+                    responses.setdefault(str(status), response | content)
 
 
 def _as_text(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

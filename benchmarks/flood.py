@@ -2,10 +2,12 @@
 
     python -m benchmarks.flood
     python -m benchmarks.flood --only "ten steps" --seconds 5 --out runs/bench
+    python -m benchmarks.flood --keys
 
 The quiet client sends one request after the other from 127.0.0.1, first alone, then beside a flood
 of 600 connections from 127.0.0.2, each of which sends its next request when it has the answer to
-its last. Writes flood.md. All of it takes about three minutes.
+its last. With `--keys`, both come from one address, each with a key of its own, and the cost of a
+wrong key is measured, too. Writes flood.md, or flood_keys.md. All of it takes about three minutes.
 """
 
 import contextlib
@@ -16,7 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -25,11 +27,14 @@ import click
 import httpx
 
 from benchmarks.report import table
-from benchmarks.servers import SERVERS, group, running
+from benchmarks.servers import SERVERS, Running, group, running
 from benchmarks.serving import about
 
 QUIET: dict[str, Any] = {"class": "7", "steps": 10}
-WITHIN = 4  # times what the quiet client takes alone
+WITHIN, WITHIN_KEYS = 4, 1.5  # times what the quiet client takes alone
+_KEYS = {name: f"dk_{name}_{'0123456789' * 4}" for name in ("quiet", "flood")}
+_OTHER = "127.0.0.2"  # any of 127.0.0.0/8 is this machine's own, and another than the quiet one's
+_WRONG, _WRONG_EACH = 10, 100  # addresses with wrong keys, and requests of each: none is delayed
 _SEED = 10**9  # where the quiet client's seeds begin; the flood's stay below
 _PATIENCE = 60.0  # seconds the quiet client waits for an answer
 _SETTLE = 2.0  # seconds a flood lasts before it is measured
@@ -65,62 +70,91 @@ class Quiet:
     statuses: Counter[int]  # 0 where there was no answer
 
     @property
+    def p95(self) -> float:
+        """In seconds."""
+        ordered = sorted(self.seconds)
+        return ordered[min(int(len(ordered) * 0.95), len(ordered) - 1)]
+
+    @property
     def cells(self) -> tuple[str, ...]:
         """Requests, p50, p95, and the number of answers other than 200."""
-        ordered = sorted(self.seconds)
-        p95 = ordered[min(int(len(ordered) * 0.95), len(ordered) - 1)]
         refused = sum(self.statuses.values()) - self.statuses[200]
-        middle = statistics.median(ordered)
-        return str(len(ordered)), f"{middle:.3f}", f"{p95:.3f}", str(refused)
+        middle = statistics.median(self.seconds)
+        return str(len(self.seconds)), f"{middle:.3f}", f"{self.p95:.3f}", str(refused)
 
 
 @click.command()
 @click.option("--only", type=click.Choice(list(FLOODS)), multiple=True, help="Repeat for several.")
 @click.option("--connections", default=600, show_default=True, help="Connections of the flood.")
 @click.option("--seconds", default=15.0, show_default=True, help="Length of each measurement.")
+@click.option("--keys", is_flag=True, help="One address and two keys, instead of two addresses.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=_RESULTS)
-def main(only: tuple[str, ...], connections: int, seconds: float, out: Path) -> None:
+def main(only: tuple[str, ...], connections: int, seconds: float, out: Path, *, keys: bool) -> None:
     """Measure every flood, or those asked for, and write the table."""
-    heads = ("flood", "requests", "p50 s", "p95 s", "errors", "flood's answers per second")
-    rows = []
+    heads = ("flood", "requests", "p50 s", "p95 s", "errors", "p95 / alone", "flood's answers/s")
+    rows: list[tuple[str, ...]] = []
     seeds = itertools.count(_SEED)
-    with running(SERVERS["ours"]) as server:
+    settings = {"DARKROOM_API_KEYS": ",".join(": ".join(each) for each in _KEYS.items())}
+    headers = {"x-api-key": _KEYS["quiet"]} if keys else {}
+    told = ("--key", _KEYS["flood"]) if keys else ("--address", _OTHER)
+    cost = ""
+    with running(replace(SERVERS["ours"], settings=settings if keys else {})) as server:
         server.wait(server.server.ready)
-        ask(server.url, 1.0, seeds)
-        rows.append(("none", *ask(server.url, seconds, seeds).cells, ""))
+        client = httpx.Client(base_url=server.url, timeout=_PATIENCE, headers=headers)
+        ask(client, 1.0, seeds)
+        alone = ask(client, seconds, seeds)
+        rows.append(("none", *alone.cells, "", ""))
         click.echo(rows[-1])
+        if keys:
+            cost = f"A wrong key costs {wrong_key_seconds(server) * 1000:.2f} ms of processor time."
+            click.echo(cost)
         for number, name in enumerate(only or FLOODS):
-            arguments = (name, str(server.port), str(connections), str(number))
+            arguments = (name, str(server.port), str(connections), str(number), *told)
             with group(("-m", "benchmarks.flooding", *arguments), {}, stdout=PIPE) as flood:
                 time.sleep(_SETTLE)
-                quiet = ask(server.url, seconds, seeds)
+                quiet = ask(client, seconds, seeds)
                 flood.terminate()
-                told, _ = flood.communicate()
-            rows.append((name, *quiet.cells, answers(json.loads(told))))
+                said, _ = flood.communicate()
+            ratio = f"{quiet.p95 / alone.p95:.2f}"
+            rows.append((name, *quiet.cells, ratio, answers(json.loads(said))))
             click.echo(rows[-1])
-            rest(server.url)
+            rest(client)
     lines = ["# A quiet client beside a flood", "", f"Written by `python -m {__spec__.name}`.", ""]
     lines += [*table(("", ""), about(seconds).items()), ""]
     lines += [
-        f"A flood has {connections} connections. Goal: a p95 of at most {WITHIN} times the first:"
+        f"A flood has {connections} connections. Goal: a p95 of at most"
+        f" {WITHIN_KEYS if keys else WITHIN} times the first:"
     ]
-    lines += ["", *table(heads, rows)]
+    lines += ["", *table(heads, rows), *(["", cost] if cost else [])]
     out.mkdir(parents=True, exist_ok=True)
-    (out / "flood.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (out / ("flood_keys.md" if keys else "flood.md")).write_text(
+        "\n".join(lines) + "\n", encoding="utf-8"
+    )
 
 
-def ask(url: str, seconds: float, seeds: Iterator[int]) -> Quiet:
+def ask(client: httpx.Client, seconds: float, seeds: Iterator[int]) -> Quiet:
     """Send one request after the other for `seconds`."""
     quiet = Quiet([], Counter())
     end = time.perf_counter() + seconds
-    with httpx.Client(base_url=url, timeout=_PATIENCE) as client:
-        while (began := time.perf_counter()) < end:
-            status = 0
-            with contextlib.suppress(httpx.TransportError):
-                status = client.post("/generate", json=QUIET | {"seed": next(seeds)}).status_code
-            quiet.seconds.append(time.perf_counter() - began)
-            quiet.statuses[status] += 1
+    while (began := time.perf_counter()) < end:
+        status = 0
+        with contextlib.suppress(httpx.TransportError):
+            status = client.post("/generate", json=QUIET | {"seed": next(seeds)}).status_code
+        quiet.seconds.append(time.perf_counter() - began)
+        quiet.statuses[status] += 1
     return quiet
+
+
+def wrong_key_seconds(server: Running) -> float:
+    """Processor time of the server for a request with a wrong key, all that HTTP takes included."""
+    began = server.cpu_seconds()
+    for number in range(_WRONG):
+        transport = httpx.HTTPTransport(local_address=f"127.0.1.{number + 1}")
+        with httpx.Client(base_url=server.url, transport=transport) as client:
+            for _ in range(_WRONG_EACH):
+                answer = client.post("/generate", json=QUIET, headers={"x-api-key": "wrong"})
+                assert answer.status_code in (401, 429), answer.text
+    return (server.cpu_seconds() - began) / (_WRONG * _WRONG_EACH)
 
 
 def answers(flood: dict[str, Any]) -> str:
@@ -129,9 +163,9 @@ def answers(flood: dict[str, Any]) -> str:
     return ", ".join(f"{count / flood['seconds']:.0f} x {status}" for status, count in sorted(each))
 
 
-def rest(url: str) -> None:
+def rest(client: httpx.Client) -> None:
     """Wait until nothing of a flood is left."""
-    while httpx.get(f"{url}/engine", timeout=60).json()["jobs"]:
+    while client.get("/engine").json()["jobs"]:
         time.sleep(0.1)
 
 

@@ -44,7 +44,7 @@ class FreeRunner:
     def at(self, width: int, height: int) -> "FreeRunner":
         raise ValueError(f"{width}x{height} is not a size of its pictures")
 
-    def warm_up(self) -> None:
+    def warm_up(self, *, turn: object = None) -> None:
         pass
 
     def expect(self, params: SamplingParams) -> None:

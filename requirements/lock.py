@@ -20,8 +20,8 @@ from install import ROOT, torch
 
 HERE = Path(__file__).parent
 LOCKS = {
-    "core": ("hub",),  # a server on a GPU
-    "serve": ("cpu", "hub"),
+    "core": ("hub", "postgres", "s3"),  # a server on a GPU
+    "serve": ("cpu", "hub", "postgres", "s3"),
     "train": ("train",),
     "dev": ("dev",),
     "bench": ("bench",),
@@ -41,7 +41,8 @@ def names(text: str) -> set[str]:
 def resolve(pins: str, *options: str, needs: str, without: Iterable[str] = ()) -> str:
     """Requirements that fulfil `needs` and `options`, at the versions of `pins` where these fit."""
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-header"]
-    command += ["--universal", "--python-version", PROJECT["project"]["requires-python"][2:]]
+    command += ["--universal", "--fork-strategy", "fewest"]
+    command += ["--python-version", PROJECT["project"]["requires-python"][2:]]
     for name in sorted(without):
         command += ["--no-emit-package", name]
     with tempfile.TemporaryDirectory() as folder:

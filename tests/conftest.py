@@ -104,6 +104,25 @@ def url() -> Iterator[str]:
         yield url
 
 
+KEY = "dk_" + "abcdefghij" * 4
+
+
+@pytest.fixture(scope="session")
+def keyed_url(tiny_folder: Path) -> Iterator[str]:
+    """The real server with the tiny model, which needs `KEY` and believes a proxy on loopback."""
+    settings = {
+        "models": f"digits={tiny_folder}",
+        "backend": "eager",
+        "api_keys": f"alice: {KEY}",
+        "rate": "18000/hour",
+        "trusted_proxies": "127.0.0.1",
+        "allowed_hosts": "*",
+        "keep_alive_seconds": 75,
+    }
+    with live.serving(headers={"x-api-key": KEY}, **settings) as (url, _):
+        yield url
+
+
 @contextmanager
 def serving(settings: Settings) -> Iterator[TestClient]:
     """A server that is ready."""

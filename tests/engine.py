@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -12,7 +12,9 @@ from fastapi.testclient import TestClient
 from app.engine.client import EngineClient
 from app.engine.job import Request, SamplingParams
 from app.engine.ledger import Limits
+from app.engine.model_runner import ModelRunner
 from app.engine.pending import Watch
+from app.engine.wire import Load
 from app.main import create_app
 from app.settings import Settings
 from tests.fakes import LOAD, FakeRunner, ThreadWorker
@@ -24,8 +26,9 @@ LIMITS = Limits(jobs=100, work=10**6, seconds=60)
 async def running(
     *runners: FakeRunner, limits: Limits = LIMITS, slots: int = 4
 ) -> AsyncIterator[EngineClient]:
-    load = msgspec.structs.replace(LOAD, slots=slots)
-    client = EngineClient(load, limits, lambda load: ThreadWorker(load, lambda _: list(runners)))
+    by_name: dict[str, ModelRunner] = {runner.info.name: runner for runner in runners}
+    load = msgspec.structs.replace(LOAD, slots=slots, models=dict.fromkeys(by_name, ""))
+    client = EngineClient(load, limits, lambda load: ThreadWorker(load, chosen(by_name)))
     await client.start()
     await until(lambda: client.ready)
     try:
@@ -43,7 +46,8 @@ def served(
     runner: FakeRunner, *, limits: Limits = LIMITS, client: str = "testclient", **settings: object
 ) -> Iterator[tuple[TestClient, EngineClient]]:
     """The whole application over a runner, ready, to a client at that address."""
-    engine = EngineClient(LOAD, limits, lambda load: ThreadWorker(load, lambda _: [runner]))
+    load = msgspec.structs.replace(LOAD, models={runner.info.name: ""})
+    engine = EngineClient(load, limits, lambda load: ThreadWorker(load, lambda _: [runner]))
     app = create_app(Settings(**settings), engine)
     with TestClient(app, base_url="http://localhost", client=(client, 1)) as http:
         while not engine.ready:
@@ -72,9 +76,15 @@ def asynchronous(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...
     return run
 
 
-def worker_of(client: EngineClient) -> ThreadWorker:
-    assert isinstance(client.supervisor.worker, ThreadWorker)
-    return client.supervisor.worker
+def chosen(runners: Mapping[str, ModelRunner]) -> Callable[[Load], list[ModelRunner]]:
+    """A loader of the runner of the model that a worker is for."""
+    return lambda load: [runners[name] for name in load.models]
+
+
+def worker_of(client: EngineClient, model: str = "fake") -> ThreadWorker:
+    worker = client.fleet.workers[model]
+    assert isinstance(worker, ThreadWorker)
+    return worker
 
 
 def begin(

@@ -17,6 +17,7 @@ from app.engine.model_info import ModelInfo
 from app.engine.model_runner import ModelRunner
 from app.engine.process import Process, WorkerProcess
 from app.engine.results import Pixels
+from app.engine.turnstile import Turn
 from app.engine.wire import Load
 from app.engine.worker import Worker
 from models.conditioning import Classes, Condition, Prompts
@@ -127,7 +128,7 @@ class FakeRunner:
         runner._pixels = width * height
         return runner
 
-    def warm_up(self) -> None:
+    def warm_up(self, *, turn: Turn) -> None:
         if self._pixels > self.largest:
             raise ValueError("fake: out of memory even for the smallest tick") from OutOfMemory()
 
@@ -203,7 +204,9 @@ class ThreadWorker(WorkerProcess):
         self._runners = runners
         super().__init__(load)
 
-    def _spawn(self, _command: Sequence[str], connection: socket.socket) -> Process:
+    def _spawn(
+        self, _command: Sequence[str], connection: socket.socket, _turnstile: int | None
+    ) -> Process:
         self.thread = _Thread(connection.dup(), self._runners)
         return self.thread
 
@@ -250,6 +253,7 @@ class _Thread:
 
     def kill(self) -> None:
         self._killed.set()
+        self.worker.leave()  # as the kernel would
         self.worker.stop()
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)

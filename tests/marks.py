@@ -8,7 +8,7 @@ import pytest
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 Reporting = Generator[None, Report, Report]
-_SERVERS = {"url", "stable_url"}  # fixtures
+_SERVERS = {"url", "keyed_url", "stable_url"}  # fixtures
 HEAVY = {"server", "training", "slow"}  # what `make check` leaves out
 
 

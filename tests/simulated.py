@@ -11,6 +11,7 @@ from app.engine.lane import Ended, Lane
 from app.engine.lanes import Lanes
 from app.engine.model_info import ModelInfo
 from app.engine.results import Pixels
+from app.engine.turnstile import Turn
 from models.sizes import Sizes
 from tests.fakes import INFO, pixel, seed_of
 
@@ -69,7 +70,7 @@ class SimulatedRunner:
             self.device, seconds, name=self.info.name, sizes=Sizes(width, height)
         )
 
-    def warm_up(self) -> None:
+    def warm_up(self, *, turn: Turn) -> None:
         self.device.now += 1.0
 
     def expect(self, params: SamplingParams) -> None:

@@ -1,4 +1,4 @@
-"""The command line: darkroom serve | sample | verify | train | evaluate | data | models."""
+"""The command line: darkroom serve | sample | verify | train | evaluate | data | models | key."""
 
 import signal
 import sys
@@ -8,6 +8,7 @@ import click
 from pydantic import ValidationError
 
 from app.cli.console import Fault, check_folder, open_standard_streams, share_cores
+from app.cli.keys import key
 from app.cli.models import models
 from app.cli.sample import sample
 from app.cli.train import data, evaluate, train
@@ -52,7 +53,7 @@ def serve(**options: str | int | None) -> None:
     except ValidationError as error:
         raise Fault(f"settings: {'; '.join(map(_told, error.errors()))}") from error
     engine = create_engine(settings)
-    engine.supervisor.launch()  # the models load while the rest comes up
+    engine.fleet.launch()  # the models load while the rest comes up
 
     from app.main import create_app
     from app.serving.listening import CannotListen
@@ -62,10 +63,10 @@ def serve(**options: str | int | None) -> None:
         server = Server(create_app(settings, engine), settings, engine)
     except CannotListen as error:
         raise Fault(str(error)) from error
-    engine.supervisor.refused = lambda: setattr(server, "should_exit", True)
+    engine.fleet.refused = lambda: setattr(server, "should_exit", True)
     server.run()
-    if engine.supervisor.fault is not None:
-        raise Fault(engine.supervisor.fault)
+    if engine.fleet.fault is not None:
+        raise Fault(engine.fleet.fault)
 
 
 def _told(error: "ErrorDetails") -> str:
@@ -75,7 +76,7 @@ def _told(error: "ErrorDetails") -> str:
     return ": ".join([*(f"DARKROOM_{name}" for name in names), said])
 
 
-for command in (sample, verify, models, train, evaluate, data):
+for command in (sample, verify, models, key, train, evaluate, data):
     cli.add_command(command)
 
 

@@ -1,21 +1,23 @@
 """The server's side of the engine: whether it takes requests, and how to await one.
 
-The worker is a separate process. When it dies, a new one is started and every unfinished request is
-sent again, in order. Its seed fixes its pixels, so clients only see a longer wait.
+Every model has a worker, a separate process. When it dies, a new one is started and its unfinished
+requests are sent again, in order. Seeds fix their pixels, so clients only see a longer wait.
 """
 
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from app.engine.costs import Costs
 from app.engine.dispatcher import Dispatcher
 from app.engine.errors import DeadlineExceeded, EngineUnavailable
+from app.engine.fleet import Keeping
 from app.engine.job import Request
 from app.engine.ledger import Limits
 from app.engine.model_info import LaneId, ModelInfo
-from app.engine.pending import Watch
+from app.engine.observer import Observer
+from app.engine.pending import Pending, Watch
 from app.engine.process import WorkerProcess
 from app.engine.results import Result
 from app.engine.stats import Stats
@@ -27,7 +29,7 @@ _DRAIN_SECONDS = 0.05  # seconds between two checks whether all is done
 
 
 class EngineClient:
-    """Hands requests to the worker and their images back. One event loop uses it."""
+    """Hands requests to workers and their images back. One event loop uses it."""
 
     def __init__(
         self,
@@ -35,21 +37,33 @@ class EngineClient:
         limits: Limits,
         start: Callable[[Load], WorkerProcess] = WorkerProcess,
         upkeep: Upkeep | None = None,
+        keeping: Keeping | None = None,
     ) -> None:
         self._load = load
         self._news = asyncio.Event()  # set briefly when requests may be taken, or never will be
-        self._dispatcher = Dispatcher(load, limits, start, upkeep or Upkeep(), self._tell)
-        self._ledger, self.supervisor = self._dispatcher.ledger, self._dispatcher.supervisor
+        self._dispatcher = Dispatcher(
+            load, limits, start, upkeep or Upkeep(), keeping or Keeping(), self._tell
+        )
+        self._ledger, self.fleet = self._dispatcher.ledger, self._dispatcher.fleet
+        self.observer = Observer()
 
     @property
     def models(self) -> Mapping[str, ModelInfo]:
-        """The loaded models by name, the default first; empty until they are loaded."""
+        """The models that were loaded, by name, the default first; empty until they are.
+
+        Some may be unloaded by now: a request for one loads it again.
+        """
         return self._ledger.models
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What requests may name: all models, loaded or not, except those that failed."""
+        return tuple(name for name in self.fleet.names if name not in self.failed)
 
     @property
     def failed(self) -> Mapping[str, str]:
         """The models that did not load, by name, and the reasons."""
-        return self.supervisor.failed
+        return self.fleet.failed
 
     @property
     def stats(self) -> Stats:
@@ -58,8 +72,8 @@ class EngineClient:
 
     @property
     def ready(self) -> bool:
-        """Whether a worker is there and warm."""
-        return self.supervisor.up and self.accepting
+        """Whether requests are taken, and the models that stay are loaded."""
+        return self.fleet.ready and self.accepting
 
     @property
     def accepting(self) -> bool:
@@ -71,20 +85,20 @@ class EngineClient:
         """Why no requests are taken; None if they are."""
         if self._dispatcher.ends < math.inf:
             return "the server is stopping"
-        if self.supervisor.fault is not None or self.models:
-            return self.supervisor.fault
+        if self.fleet.fault is not None or self.models:
+            return self.fleet.fault
         failures = (f"{name}: {reason}" for name, reason in self.failed.items())
         return "; ".join(["the models are not loaded", *failures])
 
     @property
     def loading(self) -> bool:
         """Whether requests are not taken yet, but will be."""
-        hopeless = self._dispatcher.ends < math.inf or self.supervisor.fault is not None
-        return not self.models and not hopeless and self.supervisor.watching
+        hopeless = self._dispatcher.ends < math.inf or self.fleet.fault is not None
+        return not self.models and not hopeless and self.fleet.watching
 
     @property
     def wanted(self) -> Sequence[str]:
-        """The names of the models that should be loaded."""
+        """The names of the models that are loaded at the start."""
         return tuple(self._load.models)
 
     @property
@@ -97,6 +111,11 @@ class EngineClient:
         """Requests waiting or running."""
         return len(self._ledger.requests)
 
+    @property
+    def requests(self) -> Collection[Pending]:
+        """Those waiting or running, in order of arrival."""
+        return self._ledger.requests.values()
+
     def costs(self, lane: LaneId) -> Costs:
         """What ticks of a lane cost, as it learned from those it made; see `ModelInfo.lane`."""
         return self._ledger.costs(lane)
@@ -106,8 +125,8 @@ class EngineClient:
         return self._load.rows or self.costs(info.lane).best.rows
 
     async def start(self) -> None:
-        """Start to supervise a worker."""
-        self.supervisor.watch()
+        """Start to look after the workers."""
+        self.fleet.watch()
 
     async def loaded(self, timeout: float | None = None) -> None:
         """Return when requests are taken.
@@ -125,6 +144,35 @@ class EngineClient:
                 raise EngineUnavailable(told, _SOON) from error
         if refusal := self.refusal:
             raise EngineUnavailable(refusal)
+
+    async def described(self, name: str, timeout: float) -> None:
+        """Return when it is known what a model takes, or that there is none of this name.
+
+        A model that was never loaded is loaded for that.
+
+        Raises:
+            EngineUnavailable: it does not load, or not within `timeout` seconds.
+        """
+        if name in self.models:
+            return
+        if name not in self.fleet.names:
+            await self.fleet.refresh()
+        if name in self.fleet.names:
+            await self.open(name, timeout)
+
+    async def open(self, name: str, timeout: float | None = None) -> None:
+        """Load one of the models, and return when it is loaded.
+
+        Raises:
+            EngineUnavailable: it does not load, or not within `timeout` seconds, or the limit.
+        """
+        timeout = self.timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(timeout):
+                await self.fleet.open(name)
+        except TimeoutError as error:
+            told = f"model {name!r} is not loaded yet, after {timeout:.3g} seconds"
+            raise EngineUnavailable(told, _SOON) from error
 
     def _tell(self) -> None:
         """Wake whatever waits to learn whether requests are taken."""
@@ -147,11 +195,11 @@ class EngineClient:
         )
 
     async def close(self) -> None:
-        """Fail the remaining requests, and stop the worker."""
+        """Fail the remaining requests, and stop the workers."""
         self._dispatcher.ends = -math.inf
         self._tell()
         self._dispatcher.fail_all("the engine stopped")
-        await self.supervisor.close()
+        await self.fleet.close()
 
     async def generate(self, request: Request, watch: Watch | None = None) -> Result:
         """The images of a request, within its timeout, or within the limit if it has none.

@@ -1,4 +1,4 @@
-"""The lives of requests: sent to the worker, followed, answered, and sent again when it dies.
+"""The lives of requests: sent to their model's worker, answered, and sent again when it dies.
 
 One event loop uses it; `client.py` is its face.
 """
@@ -8,16 +8,15 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from app.engine.errors import EngineUnavailable, GenerationFailed
+from app.engine.fleet import Fleet, Keeping
 from app.engine.job import Request
 from app.engine.ledger import Ledger, Limits
-from app.engine.model_info import Models
 from app.engine.pending import Pending
 from app.engine.process import WorkerProcess
 from app.engine.results import Moved, Preview, Queued
-from app.engine.supervisor import Supervisor
 from app.engine.watchdog import Upkeep
 from app.engine.wire import (
     Admitted,
@@ -40,9 +39,9 @@ _PLACE_SECONDS = 1.0  # seconds between reports of places: each wakes every wait
 
 
 class Dispatcher:
-    """Hands requests to the worker, and what it says of them back.
+    """Hands requests to workers, and what these say of them back.
 
-    `changed` is called when requests may be taken, or never will be.
+    `told` is called when requests may be taken, or never will be.
     """
 
     def __init__(
@@ -51,12 +50,13 @@ class Dispatcher:
         limits: Limits,
         start: Callable[[Load], WorkerProcess],
         upkeep: Upkeep,
-        changed: Callable[[], None],
+        keeping: Keeping,
+        told: Callable[[], None],
     ) -> None:
-        self.ledger, self._changed = Ledger(load, limits), changed
+        self.ledger, self._told = Ledger(load, limits), told
         self._ids = itertools.count(1)
         self.ends = math.inf  # when the server stops; time.monotonic()
-        self.supervisor = Supervisor(load, start, self._handle, self._bury, upkeep)
+        self.fleet = Fleet(load, start, upkeep, keeping, self)
 
     def place(self, pending: Pending) -> Queued:
         """Its place in the queue, if it waits."""
@@ -70,46 +70,72 @@ class Dispatcher:
         answer = asyncio.get_running_loop().create_future()
         pending = Pending(next(self._ids), request, request.params.work, answer)
         self.ledger.add(pending)
-        if self.supervisor.up and not self.ledger.suspects:
+        self.fleet.touch(request.params.model)
+        if self.ledger.suspects:
+            self._send_waiting(request.params.model)
+        else:
             self._send(pending)
         return pending
 
-    def _send_waiting(self) -> None:
-        """Send the unsent requests; those in flight at two deaths are sent alone, one by one."""
-        if not self.supervisor.up:
-            return
-        requests = self.ledger.requests.values()
+    def _send_waiting(self, model: str) -> None:
+        """Send a model's unsent requests; those in flight at two deaths alone, one by one."""
+        requests = self.ledger.of(model)
         waiting = [pending for pending in requests if not pending.sent]
-        if suspects := list(self.ledger.suspects.values()):
+        if suspects := [pending for pending in requests if pending.id in self.ledger.suspects]:
             waiting = [] if any(pending.sent for pending in requests) else suspects[:1]
         for pending in waiting:
             self._send(pending)
 
     def _send(self, pending: Pending) -> None:
-        pending.sent = True
-        self.supervisor.send(Submit(pending.id, pending.request))
+        """Send a request, if there is a worker that takes it."""
+        supervisor = self.fleet.worker(pending.params.model)
+        if supervisor is not None and supervisor.up:
+            pending.sent = True
+            supervisor.send(Submit(pending.id, pending.request))
 
     def abandon(self, pending: Pending) -> None:
         """End a request that nobody waits for any more."""
         pending.answer.cancel()
-        if pending.sent:
-            self.supervisor.send(Cancel(pending.id))
+        self._cancel(pending)
         self._forget(pending)
+
+    def _cancel(self, pending: Pending) -> None:
+        if pending.sent:
+            self.fleet.send(pending.params.model, Cancel(pending.id))
 
     def _forget(self, pending: Pending) -> None:
         self.ledger.forget(pending)
+        self.fleet.touch(pending.params.model, ended=True)
         if pending.suspect:  # others waited for its end
-            self._send_waiting()
+            self._send_waiting(pending.params.model)
 
-    def _handle(self, event: Event) -> None:
-        """Handle an event of the worker."""
+    def wanted(self) -> Collection[str]:
+        """The models that have requests."""
+        return self.ledger.wanted
+
+    def sent(self, model: str) -> bool:
+        """Whether a model's worker has requests."""
+        return any(pending.sent for pending in self.ledger.of(model))
+
+    def changed(self) -> None:
+        """Take note of the models that there are, or that there will be none."""
+        self.ledger.models = self.fleet.models
+        self._told()
+        if self.fleet.fault is not None:
+            self.fail_all(self.fleet.fault)
+
+    def unloaded(self, model: str) -> None:
+        """Forget what a worker did that is no more."""
+        self.ledger.stats.forget(model)
+
+    def heard(self, event: Event) -> None:
+        """Handle an event of a worker."""
         if isinstance(event, Progress):
             self._note(event)
         elif isinstance(event, Ready):
-            self.ledger.models = Models(event.models, self.supervisor.failed)
-            self.ledger.stats.renew()
-            self._changed()
-            self._send_waiting()
+            for info in event.models:
+                self.ledger.stats.forget(info.name)
+                self._send_waiting(info.name)
         elif isinstance(event, Admitted):
             for job_id in event.job_ids:
                 if (pending := self.ledger.requests.get(job_id)) and not pending.riding:
@@ -126,12 +152,9 @@ class Dispatcher:
             self._answer(event)
 
     def _leave_out(self, event: LeftOut) -> None:
-        """Forget a model that was left out, and refuse its requests."""
-        loaded = [info for name, info in self.ledger.models.items() if name != event.model]
-        self.ledger.models = Models(loaded, self.supervisor.failed)
-        for pending in list(self.ledger.requests.values()):
-            if pending.params.model == event.model:
-                self._refuse(pending, f"model {event.model!r} does not load: {event.reason}")
+        """Refuse the requests of a model that did not load."""
+        for pending in self.ledger.of(event.model):
+            self._refuse(pending, f"model {event.model!r} does not load: {event.reason}")
 
     def _answer(self, event: Done | Failed) -> None:
         pending = self.ledger.requests.get(event.job_id)
@@ -173,38 +196,33 @@ class Dispatcher:
                 pending.place, pending.placed = place.position, now
                 pending.tell(place)
 
-    def _bury(self) -> None:
-        """The worker died: send its requests again, except a request that caused its death."""
-        if self.supervisor.fault is not None:
-            self._changed()
-            self.fail_all(self.supervisor.fault)
-        for pending in self.ledger.bury():
+    def buried(self, model: str) -> None:
+        """A worker died: its requests are sent again, except a request that caused its death."""
+        for pending in self.ledger.bury(model):
             told = "request %s (%s, %dx%d) was running alone at two deaths of the worker, and fails"
             lane = pending.params.lane  # no more than that: prompts are private
             log.error(told, pending.asker.request_id, lane.model, lane.width, lane.height)
             pending.answer.set_exception(
                 GenerationFailed("the worker died each time it ran this request")
             )
-            self.ledger.forget(pending)
+            self._forget(pending)
         if self.ends < math.inf:
             self.turn_away()
 
     def turn_away(self) -> None:
         """Fail the requests that cannot be done before the server stops; the rest is faster."""
         left = self.ends - time.monotonic()
-        outage = self.supervisor.outage
-        for pending, seconds in list(self.ledger.late(left - outage)):
+        for pending, seconds in list(self.ledger.late(left, self.fleet.outage)):
             told = f"the server stops in {max(left, 0):.3g} s; this request would take about "
-            self._refuse(pending, f"{told}{outage + seconds:.3g} s")
+            self._refuse(pending, f"{told}{seconds:.3g} s")
         if not self.ledger.requests:
-            self.supervisor.retire()
+            self.fleet.retire()
 
     def _refuse(self, pending: Pending, reason: str) -> None:
         """End a request, wherever it is, for a reason outside it."""
         if not pending.answer.done():
             pending.answer.set_exception(EngineUnavailable(reason))
-        if pending.sent:
-            self.supervisor.send(Cancel(pending.id))
+        self._cancel(pending)
         self._forget(pending)
 
     def fail_all(self, reason: str) -> None:

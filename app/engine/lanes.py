@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from app.engine.errors import DeviceLost, OutOfMemory
@@ -20,6 +21,7 @@ from app.engine.model_info import LaneId
 from app.engine.model_runner import ModelRunner
 from app.engine.text import one_line
 from app.engine.turns import Turns
+from app.engine.turnstile import Turn
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +35,10 @@ class _Lack:
 
 
 class Lanes:
-    """All lanes of one device, of which one makes a tick at a time.
+    """All lanes of one worker, of which one makes a tick at a time.
 
-    `slots` and `most` are those of each lane; there are at most `sizes` lanes per model.
+    `slots` and `most` are those of each lane; there are at most `sizes` lanes per model. `turn` is
+    what new lanes are measured with.
     """
 
     def __init__(
@@ -44,9 +47,11 @@ class Lanes:
         slots: int | None = None,
         most: int | None = None,
         sizes: int = 4,
+        turn: Turn = nullcontext,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._slots, self._most, self._sizes, self._clock = slots, most, sizes, clock
+        self._turn = turn
         self._lanes: dict[LaneId, Lane] = {}  # the longest unused of each model's sizes first
         self._own: dict[str, Lane] = {}  # by model, that of its own size
         self._waiting: dict[str, deque[tuple[int, Request]]] = {}  # for a lane, by model
@@ -76,6 +81,11 @@ class Lanes:
         """When the next tick should be planned, of whatever lane; time of the clock."""
         return self._current.due if self._current else 0.0
 
+    @property
+    def slowest(self) -> float:
+        """Seconds that the slowest tick of all lanes should take."""
+        return max(lane.costs.buckets[-1].seconds for lane in self._lanes.values())
+
     def add(self, runner: ModelRunner) -> None:
         """A model at its own size."""
         lane = self._add(runner)
@@ -104,7 +114,7 @@ class Lanes:
             return None
         lane = self._lanes[self._turns.next(busy)]
         if lane is not self._current:
-            self._settle()
+            self.settle()
         self._current, self._began = lane, self._clock()
         self.ticks += 1
         return lane
@@ -112,7 +122,15 @@ class Lanes:
     def rest(self) -> None:
         """Note that there is nothing to do: the time until there is, is nobody's."""
         if self._current and not self.busy:
+            self._current.settle()  # a step of somebody who left may still be under way
             self._turns.used(self._current.id, self._current.expected)
+            self._current = None
+
+    def settle(self) -> None:
+        """Wait for the tick of the current lane, at its expense; decoding may go on."""
+        if self._current:
+            self._current.settle()
+            self._account()
             self._current = None
 
     def alone(self, lane: Lane) -> bool:
@@ -144,7 +162,7 @@ class Lanes:
 
         Where memory does not suffice, idle lanes are dropped first. Takes as long as a warm-up.
         """
-        self._settle()
+        self.settle()
         while isinstance(made := self._make(wanted), _Lack):
             if not (made.of_memory and self._drop_idle()):
                 size = f"{wanted.width}x{wanted.height}"
@@ -158,7 +176,7 @@ class Lanes:
         """A warm runner; if that fails, nothing of it stays in memory."""
         try:
             runner = self._own[wanted.model].runner.at(wanted.width, wanted.height)
-            runner.warm_up()
+            runner.warm_up(turn=self._turn)
         except DeviceLost:
             raise
         except Exception as error:
@@ -181,13 +199,6 @@ class Lanes:
             self._turns.used(self._current.id, now - self._began)
             self._began = now
 
-    def _settle(self) -> None:
-        """Wait for the tick of the current lane, at its expense."""
-        if self._current:
-            self._current.settle()
-            self._account()
-            self._current = None
-
     def _has_room(self, model: str) -> bool:
         """Whether a model may have another lane; drops an idle one for it."""
         lanes = sum(lane.id.model == model for lane in self._lanes.values())
@@ -201,7 +212,7 @@ class Lanes:
         if not idle:
             return False
         if idle[0] is self._current:
-            self._settle()
+            self.settle()
         self._turns.forget(idle[0].id)
         del self._lanes[idle[0].id]
         idle.clear()

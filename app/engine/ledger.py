@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -55,6 +55,7 @@ class Ledger:
         self._jobs = Shares(limits.jobs)
         self._work = Shares(max(round(limits.work * _MICRO), 1))  # microseconds of the device
         self._equal: dict[SamplingParams, dict[str, Pending]] = {}  # by client, the newest
+        self.wanted: Counter[str] = Counter()  # requests by model
 
     @property
     def models(self) -> Mapping[str, ModelInfo]:
@@ -96,6 +97,7 @@ class Ledger:
         params = pending.params
         pending.long, pending.cost = self._is_long(params), self._cost(params)
         self.requests[pending.id] = pending
+        self.wanted[params.model] += 1
         self._equal.setdefault(pending.params, {})[pending.client] = pending
         self._charge(pending, 1)
         self.note(pending, 0)
@@ -106,6 +108,9 @@ class Ledger:
         if self.requests.pop(pending.id, None) is None:
             return
         self.suspects.pop(pending.id, None)
+        self.wanted[pending.params.model] -= 1
+        if not self.wanted[pending.params.model]:
+            del self.wanted[pending.params.model]
         self._count(pending, 0)
         self._charge(pending, -1)
         same = self._equal.get(pending.params, {})
@@ -114,12 +119,13 @@ class Ledger:
             if not same:
                 del self._equal[pending.params]
 
-    def bury(self) -> list[Pending]:
-        """Count a worker's death against the requests that were running; return the culprits.
+    def bury(self, model: str) -> list[Pending]:
+        """Count the death of a model's worker against requests that were running; the culprits.
 
         If none was running, it counts against all that the worker had received. All are unsent now.
         """
-        requests, self.stats.running = list(self.requests.values()), 0
+        requests = self.of(model)
+        self.stats.forget(model)
         blamed = {r for r in requests if r.riding} or {r for r in requests if r.sent}
         for pending in requests:
             if pending in blamed:
@@ -128,8 +134,12 @@ class Ledger:
                 pending.deaths = 0
             pending.sent = pending.riding = False
             self.note(pending, 0)
-        self.suspects = {pending.id: pending for pending in requests if pending.suspect}
+        self.suspects |= {pending.id: pending for pending in requests if pending.suspect}
         return [pending for pending in requests if pending.deaths >= _CULPRIT]
+
+    def of(self, model: str) -> list[Pending]:
+        """The requests of a model, in order."""
+        return [pending for pending in self.requests.values() if pending.params.model == model]
 
     def note(self, pending: Pending, evaluations: int) -> None:
         """Note how many evaluations the images of a request have had together."""
@@ -168,10 +178,13 @@ class Ledger:
         beside = self._backlog.beside(params.lane)
         return self._forecasts.forecast(params, ahead, beside, images=params.n, work=params.work)
 
-    def late(self, seconds: float) -> Iterator[tuple[Pending, float]]:
+    def late(
+        self, seconds: float, outage: Callable[[str], float] = lambda _: 0.0
+    ) -> Iterator[tuple[Pending, float]]:
         """The requests that will not end within `seconds`, each with the seconds it would take.
 
-        Requests that were yielded count as gone, so later ones are done sooner.
+        Requests that were yielded count as gone, so later ones are done sooner. `outage` is the
+        time until a model takes requests.
         """
         images: dict[_Line, int] = defaultdict(int)  # that stay
         rows = images.copy()
@@ -186,7 +199,7 @@ class Ledger:
                         sum(images.get(line, 0) for line in lines),
                         sum(rows.get(line, 0) for line in lines),
                     )
-            end = self._left(pending, ahead, beside)
+            end = outage(pending.params.model) + self._left(pending, ahead, beside)
             if end > seconds:
                 yield pending, end
             else:

@@ -1,6 +1,6 @@
 """What the server knows about the models it serves."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
@@ -10,6 +10,8 @@ from app.engine.errors import EngineUnavailable
 from models.conditioning import Classes, Prompts
 from models.sampling import DEFAULT_SAMPLER, DEFAULT_SPACING, SAMPLERS, Spacing
 from models.sizes import Sizes
+
+_SOON = 5  # seconds after which to ask again for a model that is not loaded
 
 
 class LaneId(NamedTuple):
@@ -60,18 +62,24 @@ class ModelInfo:
 
 
 class Models(dict[str, ModelInfo]):
-    """The loaded models by name, the default first; `failed` says why others did not load.
+    """The models that were loaded once, by name, the default first.
 
-    Looking up a model that failed raises `EngineUnavailable`, and an unknown one KeyError.
+    `failed` says why others did not load, and `names` are those of all that there are. Looking up
+    one of these that was not loaded raises `EngineUnavailable`, and an unknown one KeyError.
     """
 
     def __init__(
-        self, loaded: Iterable[ModelInfo] = (), failed: Mapping[str, str] = MappingProxyType({})
+        self,
+        described: Iterable[ModelInfo] = (),
+        failed: Mapping[str, str] = MappingProxyType({}),
+        names: Sequence[str] = (),
     ) -> None:
-        super().__init__((info.name, info) for info in loaded)
-        self.failed = failed
+        super().__init__((info.name, info) for info in described)
+        self.failed, self.names = failed, names
 
     def __missing__(self, name: str) -> ModelInfo:
         if name in self.failed:
             raise EngineUnavailable(f"model {name!r} does not load: {self.failed[name]}")
+        if name in self.names:
+            raise EngineUnavailable(f"model {name!r} is not loaded", _SOON)
         raise KeyError(name)

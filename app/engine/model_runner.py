@@ -6,6 +6,7 @@ from typing import Protocol, Self
 from app.engine.job import Image, SamplingParams
 from app.engine.model_info import ModelInfo
 from app.engine.results import Pixels
+from app.engine.turnstile import Turn
 
 
 class ModelRunner(Protocol):
@@ -17,8 +18,11 @@ class ModelRunner(Protocol):
     def at(self, width: int, height: int) -> Self:
         """A runner of another image size, not warm; raises as `warm_up`."""
 
-    def warm_up(self) -> None:
-        """Measure and check the device; raises `OutOfMemory`, or `ValueError` with the reason."""
+    def warm_up(self, *, turn: Turn) -> None:
+        """Measure and check the device, with a turn on it for each run.
+
+        Raises `OutOfMemory`, or `ValueError` with the reason.
+        """
 
     def expect(self, params: SamplingParams) -> None:
         """Begin what these images need before they start, if it can go on beside ticks."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import mmap
 import os
 import socket
 import subprocess
@@ -44,14 +45,17 @@ class WorkerProcess:
     def __init__(self, load: Load, command: Sequence[str] = WORKER) -> None:
         self._ours, theirs = socket.socketpair()
         with theirs:
-            self.process = self._spawn(command, theirs)
+            arguments = (*command, str(theirs.fileno()), load.log_format)
+            self.process = self._spawn(arguments, theirs, load.turnstile)
         self._ours.sendall(pack(load))
         self._in: asyncio.StreamReader | None = None
         self._out: Outgoing | None = None
         self.owed: set[int] = set()  # jobs it was sent and has not answered
         self.heard = 0  # messages
 
-    def _spawn(self, command: Sequence[str], connection: socket.socket) -> Process:
+    def _spawn(
+        self, command: Sequence[str], connection: socket.socket, turnstile: int | None
+    ) -> Process:
         """A process in a group of its own: Ctrl-C in the terminal is the server's to handle.
 
         It runs in a folder that always exists, because PyTorch needs one, even if the server's was
@@ -61,8 +65,8 @@ class WorkerProcess:
         given = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
         path = os.pathsep.join([_CODE, *map(os.path.abspath, given)])
         return subprocess.Popen(
-            [*command, str(number)],
-            pass_fds=[number],
+            command,
+            pass_fds=[number] if turnstile is None else [number, turnstile],
             process_group=0,
             cwd="/",
             env={**os.environ, "PYTHONPATH": path},
@@ -118,3 +122,11 @@ class WorkerProcess:
             if loop.time() >= end:
                 return None
             await asyncio.sleep(_POLL_SECONDS)
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Resident memory of a process; None if there is none."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * mmap.PAGESIZE
+    except (OSError, IndexError):
+        return None

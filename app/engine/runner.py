@@ -8,6 +8,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from app.engine.previews import Previews
 from app.engine.results import Pixels
 from app.engine.shares import with_reserve
 from app.engine.tick import Flight
+from app.engine.turnstile import Turn
 from app.engine.wire import Load
 from models.digests import checkpoint_digest
 from models.memory import activations, available
@@ -117,8 +119,8 @@ class Runner:
             ) from error
 
     @torch.inference_mode()
-    def warm_up(self, clock: Clock = time.perf_counter) -> None:
-        """Measure the backend, and use what of it is exact.
+    def warm_up(self, clock: Clock = time.perf_counter, turn: Turn = nullcontext) -> None:
+        """Measure the backend, with a turn on the device for each run, and use what is exact.
 
         Raises:
             ValueError: a step is not finite, or there is no memory for one; the message names the
@@ -126,14 +128,14 @@ class Runner:
         """
         given = self._backend, self._model, self._slots
         try:
-            measured = measure(*given, clock=clock)
+            measured = measure(*given, clock=clock, turn=turn)
         except ValueError as error:
             raise ValueError(f"{self._name}: {error}") from error
         except OutOfMemory as error:
             raise ValueError(f"{self._name}: out of memory even for the smallest tick") from error
         self._decoder.buckets = measured.decode_buckets
         self.info = self._describe(measured)
-        self._previews.map = fit_preview(*given, measured, clock=clock)
+        self._previews.map = fit_preview(*given, measured, clock=clock, turn=turn)
 
     def expect(self, params: SamplingParams) -> None:
         """Begin to encode a prompt."""

@@ -12,9 +12,9 @@ _BEAT_SECONDS = 0.5
 
 
 class Opening(Protocol):
-    """Says what model is being opened, or `fetching` for that."""
+    """Says what model is being opened, or `waiting` for that."""
 
-    def __call__(self, model: str, *, fetching: bool = False) -> None:
+    def __call__(self, model: str, *, waiting: bool = False) -> None:
         """From now on, it is this one."""
 
 
@@ -40,10 +40,10 @@ class Sender:
                 with self._writing:
                     self.emit(opening)
 
-        def name(model: str, *, fetching: bool = False) -> None:
+        def name(model: str, *, waiting: bool = False) -> None:
             nonlocal opening
             with self._writing:  # after this, no sign of life may name the model before
-                opening = Loading(model, fetching)
+                opening = Loading(model, waiting)
                 self.emit(opening)
             if not beats.is_alive():
                 beats.start()

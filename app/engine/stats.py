@@ -10,6 +10,7 @@ from app.engine.wire import LaneProgress, Progress
 _MEMORY = 3.0  # seconds of ticks by which what a lane did before counts 1/e
 _MEMORY_TICKS = 4  # the same for long ticks
 _MOST_SLOWNESS = 10.0  # a longer stall is not the usual pace
+_RECENT = 30.0  # seconds of work by which what counted for the efficiency counts 1/e
 
 
 @dataclass
@@ -58,7 +59,18 @@ class LaneStats:
     running: int = 0  # slots taken at the last report
     slowness: float = 1.0
     costs: Costs | None = None  # as learned; None until they are told
+    seconds: float = 0.0  # in which there was work
     _pace: _Pace = field(default_factory=_Pace)
+    _useful: float = 0.0  # sums that fade: the seconds that the rows need at the best rate,
+    _worked: float = 0.0  # and those that they took
+
+    @property
+    def efficiency(self) -> float | None:
+        """Rows per second of late, by those of full ticks alone; None before the first tick.
+
+        Ticks with few rows lower it, and so does another lane that has work.
+        """
+        return self._useful / self._worked if self._worked else None
 
     def note(self, progress: LaneProgress, passed: float, usual: float) -> None:
         """Count what a lane did in the `passed` seconds; `usual` is the slowness of all lanes."""
@@ -67,6 +79,11 @@ class LaneStats:
         self.padding += progress.padding
         self.running = progress.running
         self.costs = progress.costs or self.costs
+        self.seconds += progress.seconds
+        if self.costs and progress.seconds:
+            kept = math.exp(-progress.seconds / _RECENT)
+            self._useful = self._useful * kept + progress.rows / self.costs.best.rate
+            self._worked = self._worked * kept + progress.seconds
         if progress.seconds:
             self._pace.add(progress.seconds, progress.expected, progress.ticks)
         else:
@@ -76,7 +93,7 @@ class LaneStats:
 
 @dataclass
 class Stats:
-    """The whole engine; ticks, rows and padding are counts."""
+    """All workers of the device; ticks, rows and padding are counts."""
 
     ticks: int = 0
     rows: int = 0
@@ -91,21 +108,26 @@ class Stats:
 
     def note(self, progress: Progress) -> None:
         """Count what a worker did, in all of its lanes."""
-        for gone in self.lanes.keys() - {lane.lane for lane in progress.lanes}:
+        told = {lane.lane for lane in progress.lanes}
+        models = {lane.model for lane in told}
+        for gone in [lane for lane in self.lanes if lane.model in models and lane not in told]:
             del self.lanes[gone]
         for lane in progress.lanes:
             self.ticks += lane.ticks
             self.rows += lane.rows
             self.padding += lane.padding
-        self.running = sum(lane.running for lane in progress.lanes)
         if expected := sum(lane.expected for lane in progress.lanes):
             self._pace.add(progress.seconds, expected, sum(lane.ticks for lane in progress.lanes))
             self.slowness = self._pace.slowness
         for lane in progress.lanes:
             stats = self.lanes.setdefault(lane.lane, LaneStats())
             stats.note(lane, progress.seconds, self.slowness)
+        self.running = sum(lane.running for lane in self.lanes.values())
 
-    def renew(self) -> None:
-        """Forget the pace, which was that of another worker."""
-        self._pace, self.slowness = _Pace(), 1.0
-        self.lanes.clear()
+    def forget(self, model: str) -> None:
+        """Forget the lanes of a worker that is no more, and the pace if it was the only one."""
+        for lane in [lane for lane in self.lanes if lane.model == model]:
+            del self.lanes[lane]
+        self.running = sum(lane.running for lane in self.lanes.values())
+        if not self.lanes:
+            self._pace, self.slowness = _Pace(), 1.0

@@ -1,12 +1,10 @@
-"""The worker's lives: one after the other, each watched, and a new one when it dies or hangs."""
+"""The lives of a model's workers: each is watched, and another follows when it dies or hangs."""
 
 import asyncio
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-
-import msgspec
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from app.engine.costs import Costs
 from app.engine.process import WorkerProcess
@@ -21,62 +19,70 @@ _LONGEST_PAUSE = 30.0  # seconds between starts of a worker that dies while it l
 _GRACE_SECONDS, _GRACE_TICKS = 2.0, 3  # to end by itself; then it is killed
 
 
-class Supervisor:
-    """Keeps a worker: starts it anew when it dies or hangs, later and later while it cannot load.
+class Owner(Protocol):
+    """Whoever has supervisors, and is told what becomes of their workers."""
 
-    `handle` gets every event of a worker, and `buried` is called when one died. A model that does
-    not load is left out, and `handle` is told. `refused` is called when no worker can go on, which
-    is a reason to stop the server.
+    def heard(self, event: Event) -> None:
+        """A worker said this; `LeftOut` is said for a worker that dies while it loads, too."""
+
+    def buried(self, model: str) -> None:
+        """A worker of this model died; its requests are unsent."""
+
+    def ended(self, model: str, error: BaseException | None) -> None:
+        """Nobody looks after this model any more: it did not load, or for a bug."""
+
+
+class Supervisor:
+    """Keeps a worker with one model, and starts it anew when it dies or hangs.
+
+    It does that later and later while the model does not load, and in the end gives up: at once if
+    the worker says why. A model that `stays` and was loaded once is tried for ever.
     """
 
     def __init__(
         self,
         load: Load,
         start: Callable[[Load], WorkerProcess],
-        handle: Callable[[Event], None],
-        buried: Callable[[], None],
+        owner: Owner,
         upkeep: Upkeep,
+        *,
+        stays: bool,
     ) -> None:
-        self._start, self._handle, self._buried = start, handle, buried
-        self._models, self._load, self._upkeep = load.models, load, upkeep
+        ((self.model, self._place),) = load.models.items()
+        self._load, self._start, self._owner, self._upkeep = load, start, owner, upkeep
+        self._stays = stays
         self._watchdog = Watchdog(upkeep)
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._served = False  # a worker was ready once
-        self._tries: Counter[str] = Counter()  # by model; workers that ended before any: ""
-        self._failures = 0  # lives in a row that did not load, since a model was left out
-        self._took = 0.0  # seconds the last loading did
+        self._told = False  # why this worker does not load
+        self._tries = 0  # in a row at which a worker died before it was ready
+        self._failures = 0  # lives in a row that did not load
+        self.took = 0.0  # seconds the last loading did
         self._grace = _GRACE_SECONDS
         self.worker: WorkerProcess | None = None
         self.up = False  # a worker is there and warm
+        self.leaving = False  # it is to end, and gets no more requests
         self.restarts = 0
-        self.failed: dict[str, str] = {}  # models that are left out, and why
-        self.fault: str | None = None  # why no worker can be had
-        self.refused: Callable[[], None] = lambda: None
-
-    @property
-    def watching(self) -> bool:
-        """Whether somebody looks after a worker."""
-        return self._task is not None and not self._closing
 
     @property
     def outage(self) -> float:
         """Seconds until a worker is there, by what the last one took to load; 0 where one is."""
         if self.up:
             return 0.0
-        return max(self._took - (self._watchdog.loading if self.worker else 0.0), 0.0)
+        return max(self.took - (self._watchdog.loading if self.worker else 0.0), 0.0)
 
     def launch(self) -> None:
         """Start a worker now: it loads while the rest of the server comes up."""
         if self.worker is None:
-            self._watchdog = Watchdog(self._upkeep)
+            self._watchdog, self._told = Watchdog(self._upkeep), False
             self.worker = self._start(self._load)
 
     def watch(self) -> None:
         """Start to supervise a worker."""
-        self.launch()
-        self._task = asyncio.create_task(self._supervise())
-        self._task.add_done_callback(self._ended)
+        if self._task is None:
+            self._task = asyncio.create_task(self._supervise())
+            self._task.add_done_callback(self._ended)
 
     def send(self, command: Command) -> None:
         """Say something to the worker, if there is one."""
@@ -87,9 +93,15 @@ class Supervisor:
         """Start no other worker when this one dies."""
         self._closing = True
 
+    def kill(self) -> None:
+        """Kill the worker, if there is one."""
+        if self.worker is not None:
+            self.worker.process.kill()
+
     async def close(self) -> None:
         """Stop the worker for good; a hung one is killed after a few ticks' time."""
         self.retire()
+        self.up = False
         if self.worker is not None:
             self.worker.send(Stop())
             await self.worker.end(self._grace)
@@ -98,19 +110,17 @@ class Supervisor:
             await asyncio.wait([self._task])
 
     async def _supervise(self) -> None:
-        while not self._closing and self.fault is None:
+        while not self._closing:
             try:
                 self.launch()
             except OSError as error:  # no processes, files or memory to be had, just now
-                log.error("no worker can be started: %s", error)
+                log.error("no worker can be started for %s: %s", self.model, error)
                 loaded = False
             else:
                 loaded = await self._live()
             self._failures = 0 if loaded else self._failures + 1
-            if self.fault is None:
+            if not self._closing:
                 await asyncio.sleep(_pause(self._failures))
-        if self.fault is not None:
-            self._buried()
 
     async def _live(self) -> bool:
         """One worker's life, to its end; whether it loaded."""
@@ -130,12 +140,12 @@ class Supervisor:
         status = await self.worker.end(self._grace)
         self.worker = None
         loaded = self._watchdog.tick is not None
-        if not self._closing and self.fault is None:
-            log.error("the worker died (status %s)", status)
+        if not (self._closing or self._told):
+            log.error("the worker of %s died (status %s)", self.model, status)
+            self.restarts += 1
             if not loaded:
                 self._blame(self._watchdog)
-            self.restarts += 1
-            self._buried()
+            self._owner.buried(self.model)
         return loaded
 
     async def _read(self, worker: WorkerProcess) -> None:
@@ -151,26 +161,27 @@ class Supervisor:
             seconds = min(time.monotonic() - began, interval)  # the rest the loop did not see
             if watchdog.look(seconds, heard=worker.heard, owes=bool(worker.owed)):
                 self.up = False
-                log.error("the worker %s; it is killed", watchdog.verdict)
+                log.error("the worker of %s %s; it is killed", self.model, watchdog.verdict)
                 worker.process.kill()
                 return
         await reading
 
     def _listen(self, event: Event) -> None:
         if isinstance(event, Loading):
-            self._watchdog.opening, self._watchdog.fetching = event.model, event.fetching
+            self._watchdog.waiting = event.waiting
             return
         if isinstance(event, LeftOut):
-            self._watchdog.opening = ""
-            self._leave_out(event.model, event.reason)
+            self._told = True
+            self._leave_out(event.reason)
             return
         if isinstance(event, Ready):
-            self._welcome([info.name for info in event.models])
-            self._took, self._watchdog.tick = self._watchdog.loading, 0.0
+            self.up = self._served = True
+            self._tries = 0
+            self.took, self._watchdog.tick = self._watchdog.loading, 0.0
             self._allow(info.costs for info in event.models)
         elif isinstance(event, Progress):
             self._allow(lane.costs for lane in event.lanes if lane.costs)
-        self._handle(event)
+        self._owner.heard(event)
 
     def _allow(self, costs: Iterable[Costs]) -> None:
         """Let ticks take as long as these do, before a worker is taken for hung."""
@@ -178,55 +189,31 @@ class Supervisor:
         tick = self._watchdog.tick = max(self._watchdog.tick or 0.0, slowest)
         self._grace = max(_GRACE_SECONDS, _GRACE_TICKS * tick)
 
-    def _welcome(self, loaded: Sequence[str]) -> None:
-        """A worker has loaded these models, the default first."""
-        self.up = self._served = True
-        self._tries.clear()
-        self.failed = {name: why for name, why in self.failed.items() if name not in loaded}
-        if self.failed and (first := next(iter(self._models))) not in loaded:
-            log.warning("requests that name no model get %s instead of %s", loaded[0], first)
-
     def _blame(self, watchdog: Watchdog) -> None:
-        """A worker died or hung while it loaded: the model it was at may be the reason."""
-        model = watchdog.opening
-        self._tries[model] += 1
-        tries = self._tries[model]
-        if model and (watchdog.overdue or tries >= _TRIES):
-            died = f"the worker died {tries} times while loading it"
-            self._leave_out(model, f"the worker {watchdog.verdict}" if watchdog.verdict else died)
-        elif tries >= _TRIES and not self._served:
-            self._give_up(f"the worker died {tries} times while loading")
+        """A worker died or hung while it loaded; the model may be the reason."""
+        self._tries += 1
+        if watchdog.overdue or self._tries >= _TRIES:
+            died = f"the worker died {self._tries} times while loading it"
+            self._leave_out(f"the worker {watchdog.verdict}" if watchdog.verdict else died)
 
-    def _leave_out(self, model: str, reason: str) -> None:
-        """Go on without a model, unless nothing would be left or all are required.
-
-        If a worker has served before and no model is left, all of them are tried again.
-        """
+    def _leave_out(self, reason: str) -> None:
+        """Say that the model does not load; it may be tried again."""
         reason = one_line(reason)
-        log.error("model %s is left out: %s", model, reason)
-        self.failed[model] = reason.replace(self._models[model] or model, model)  # no path of ours
-        rest = {name: path for name, path in self._load.models.items() if name != model}
-        self._load = msgspec.structs.replace(self._load, models=rest or self._models)
-        if rest:
-            self._failures = 0
-        self._handle(LeftOut(model, self.failed[model]))
-        if self._upkeep.require_all or not (rest or self._served):
-            failures = "; ".join(f"{name}: {why}" for name, why in self.failed.items())
-            self._give_up(f"models do not load: {failures}" if len(self._models) > 1 else reason)
-
-    def _give_up(self, reason: str) -> None:
-        self.fault = reason
-        if self.worker is not None:
-            self.worker.process.kill()
-        self.refused()
+        log.error("model %s is left out: %s", self.model, reason)
+        if not (self._stays and self._served):
+            self._closing = True
+        shown = reason.replace(self._place or self.model, self.model)  # no path of ours
+        self._owner.heard(LeftOut(self.model, shown))
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         """Nobody looks after the worker any more: as it should be, unless it is for a bug."""
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
             log.critical("the worker's supervision failed", exc_info=error)
             self.up = False
-            self._give_up("the worker's supervision failed; the log says why")
-            self._buried()
+            self.kill()
+        self._owner.ended(self.model, error)
 
 
 def _pause(failures: int) -> float:

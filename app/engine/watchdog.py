@@ -23,8 +23,7 @@ class Watchdog:
 
     def __init__(self, upkeep: Upkeep) -> None:
         self._upkeep = upkeep
-        self.opening = ""  # the model it is at, while it loads
-        self.fetching = False  # that model is being fetched, for which it has all the time
+        self.waiting = False  # that model is fetched, or another is loaded: it has all the time
         self.tick: float | None = None  # seconds of the slowest there is; None until it is loaded
         self.loading = 0.0  # seconds it took to load, or has taken so far
         self.verdict = ""  # what is wrong with it
@@ -52,7 +51,7 @@ class Watchdog:
             if self.overdue:
                 self.verdict = f"did not load within {self._upkeep.load_seconds:g} s"
                 return True
-            self.loading += 0.0 if self.fetching else seconds
+            self.loading += 0.0 if self.waiting else seconds
             owes = True  # a sign of life now and then
         if news or not owes:
             self._quiet = 0.0

@@ -11,6 +11,7 @@ import msgspec
 
 from app.engine.costs import Costs
 from app.engine.job import Request
+from app.engine.lines import LogFormat
 from app.engine.model_info import LaneId, ModelInfo
 from app.engine.results import Pixels, Preview
 from models.conditioning import NOTHING_CUT, Cut
@@ -30,10 +31,14 @@ class Message(msgspec.Struct, frozen=True, tag=True):
 class Load(Message, frozen=True):
     """Open these models, name -> folder. The first command.
 
+    A worker of the server is told one. `turnstile` is the file descriptor of what it shares with
+    the other workers of its device (turnstile.py); without one it is alone.
+
     One client alone has at most `slots` images in flight per model (shares.py); by the device if
     None. `rows` bounds those of the network per tick; if None, the bound is measured.
     `dtype` is one of PyTorch's, or tf32. `prediction` is what the UNets of single files predict;
     told from each file if None. Each model has at most `sizes` lanes, its own among them.
+    `log_format` is that of the worker's log.
     """
 
     models: dict[str, str]
@@ -45,6 +50,8 @@ class Load(Message, frozen=True):
     rows: int | None
     sizes: int = 4
     prediction: Prediction | None = None
+    turnstile: int | None = None
+    log_format: LogFormat = "text"
 
 
 class Submit(Message, frozen=True):
@@ -70,11 +77,12 @@ class Stop(Message, frozen=True):
 class Loading(Message, frozen=True):
     """This model, or a lane of it, is opened: said as that begins, and as a sign of life.
 
-    While it is being fetched, which may take as long as a slow line needs, `fetching` is true.
+    `waiting` is true while it is fetched, which may take as long as a slow line needs, and while
+    another worker of the device loads.
     """
 
     model: str
-    fetching: bool = False
+    waiting: bool = False
 
 
 class LeftOut(Message, frozen=True):
@@ -150,7 +158,8 @@ class LaneProgress(msgspec.Struct, frozen=True):
 class Progress(Message, frozen=True):
     """What was done since the last report; sent a few times per second while there is work.
 
-    `seconds` is the time since then, in which there was work. `lanes` holds those that there are.
+    `seconds` is the time since then, in which there was work and the device was this worker's.
+    `lanes` holds those that there are.
     `evaluations` holds, for every request in flight, those that its images have had together.
     `previews` holds new previews by request, in order.
     """

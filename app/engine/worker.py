@@ -22,9 +22,11 @@ import msgspec
 from app.engine.errors import DeviceLost
 from app.engine.lane import Ended
 from app.engine.lanes import Lanes
+from app.engine.lines import JsonLines, PlainLines
 from app.engine.model_runner import ModelRunner
 from app.engine.results import Preview
 from app.engine.sender import Sender
+from app.engine.turnstile import Turnstile
 from app.engine.wire import (
     Admitted,
     Cancel,
@@ -55,13 +57,10 @@ Loader = Callable[[Load], list[ModelRunner]]
 
 
 def load_runners(load: Load) -> list[ModelRunner]:
-    """Open every model that `load` names, and warm it up."""
+    """Open every model that `load` names; they are not warm."""
     from app.engine.runner import Runner  # PyTorch is loaded where it is used, and only there
 
-    runners = [Runner.open(name, Path(folder), load) for name, folder in load.models.items()]
-    for runner in runners:
-        runner.warm_up()
-    return list(runners)
+    return [Runner.open(name, Path(folder), load) for name, folder in load.models.items()]
 
 
 class Worker:
@@ -78,14 +77,23 @@ class Worker:
         self._server = Sender(connection)
         self._inbox: queue.SimpleQueue[tuple[Command, int]] = queue.SimpleQueue()
         self._lanes = Lanes()
+        self._turnstile: Turnstile  # from `run` on
+        self.leave: Callable[[], None] = lambda: None  # let go of the device; from any thread
         self._reported = 0.0  # when progress was; time.perf_counter()
+        self._waited = 0.0  # for turns on the device, until then
 
     def run(self) -> None:
         """Load, then serve until `Stop`."""
         load = read_command(self._connection)
         if not isinstance(load, Load):
             return
-        self._lanes = Lanes(slots=load.slots, most=load.rows, sizes=load.sizes)
+        with contextlib.closing(Turnstile(load.turnstile)) as self._turnstile:
+            self.leave = self._turnstile.leave
+            self._serve(load)
+
+    def _serve(self, load: Load) -> None:
+        turn = self._turnstile.turn
+        self._lanes = Lanes(slots=load.slots, most=load.rows, sizes=load.sizes, turn=turn)
         threading.Thread(target=self._listen, name="inbox", daemon=True).start()
         self._open(load)
         if not self._lanes:
@@ -94,7 +102,8 @@ class Worker:
         self._server.emit(Ready(tuple(lane.runner.info for lane in self._lanes)))
         while self._receive():
             self._make_lanes()
-            self._tick()
+            if self._has_turn():
+                self._tick()
             self._deliver()
             self._report()
 
@@ -117,11 +126,14 @@ class Worker:
             for name, place in load.models.items():
                 found = place
                 try:
+                    opening(name, waiting=True)
                     if place.startswith(SCHEME):
-                        opening(name, fetching=True)
                         found = str(find(place))
-                    opening(name)
-                    runners = self._load(msgspec.structs.replace(load, models={name: found}))
+                    with self._turnstile.loading():
+                        opening(name)
+                        runners = self._load(msgspec.structs.replace(load, models={name: found}))
+                        for runner in runners:
+                            runner.warm_up(turn=self._turnstile.turn)
                 except DeviceLost:  # another process may load it
                     raise
                 except Exception as error:  # the server reports every failure to load
@@ -139,9 +151,11 @@ class Worker:
         idle = not (waited_for or self._lanes.busy or self._lanes.decoding)
         if idle:
             self._lanes.rest()
+            self._turnstile.give()
         while (received := self._inbox.get() if idle else self._before_due()) is not None:
             if idle:  # idle time does not count as slowness
-                idle, self._reported = False, time.perf_counter()
+                idle = False
+                self._begin_report()
             command, came = received
             if isinstance(command, Stop):
                 return False
@@ -154,23 +168,45 @@ class Worker:
     def _before_due(self) -> tuple[Command, int] | None:
         """The next command that comes before the next tick is due; delivers meanwhile.
 
-        With no tick to make, that is until all is decoded.
+        Without a turn on the device, that is until it is to be asked for; with no tick to make,
+        until all is decoded.
         """
         lanes = self._lanes
         while lanes.busy or lanes.decoding:
-            left = lanes.due - time.perf_counter() if lanes.busy else _SOON_SECONDS
+            left = self._left() if lanes.busy else _SOON_SECONDS
             if left <= 0:
                 break
             with contextlib.suppress(queue.Empty):
                 return self._inbox.get(timeout=min(left, _POLL_SECONDS) if lanes.decoding else left)
             self._deliver()
+            self._give_way()
         with contextlib.suppress(queue.Empty):
             return self._inbox.get_nowait()
         return None
 
+    def _left(self) -> float:
+        """Seconds until the next tick should be planned, or the turn be asked for."""
+        if self._turnstile.held:
+            return self._lanes.due - time.perf_counter()
+        return self._turnstile.again - time.monotonic()
+
+    def _has_turn(self) -> bool:
+        """Whether there is a step to make, and the device is this worker's."""
+        self._give_way()
+        return self._lanes.busy and self._turnstile.take(self._lanes.slowest)
+
+    def _give_way(self) -> None:
+        """Let another worker have the device, if it is its turn or no step is to be made here."""
+        turnstile = self._turnstile
+        if turnstile.held and (turnstile.due if self._lanes.busy else turnstile.wanted):
+            self._lanes.settle()
+            turnstile.give()
+
     def _make_lanes(self) -> None:
         """Make a lane that requests wait for, if there is room; others come after a tick."""
         if wanted := self._lanes.missing():
+            self._lanes.settle()
+            self._turnstile.give()
             # If this kills the worker, it was for these.
             self._server.emit(Admitted(tuple(self._lanes.waiting_for(wanted))))
             with self._server.signs_of_life() as opening:
@@ -178,7 +214,7 @@ class Worker:
                 failed = self._lanes.open(wanted)
             for job_id, reason in failed:
                 self._server.emit(Failed(job_id, reason))
-            self._reported = time.perf_counter()  # that time is not slowness of ticks
+            self._begin_report()  # that time is not slowness of ticks
             self._report(due=True)  # how long its first tick may take
 
     def _tick(self) -> None:
@@ -220,8 +256,13 @@ class Worker:
             evaluations |= lane.scheduler.evaluations
             previews |= lane.previews()
         progress = tuple(lane.progress() for lane in self._lanes)
-        self._server.emit(Progress(now - self._reported, progress, evaluations, previews))
-        self._reported = now
+        seconds = max(now - self._reported - (self._turnstile.waited - self._waited), 0.0)
+        self._server.emit(Progress(seconds, progress, evaluations, previews))
+        self._begin_report()
+
+    def _begin_report(self) -> None:
+        """The time until now is not a part of the next report."""
+        self._reported, self._waited = time.perf_counter(), self._turnstile.waited
 
 
 def _reason(error: Exception) -> str:
@@ -230,10 +271,19 @@ def _reason(error: Exception) -> str:
     return told or f"{type(error).__name__}: {error}"
 
 
+def log_as(form: str) -> None:
+    """Write the log to stderr, in a `LogFormat`."""
+    text = PlainLines("%(levelname)s:  engine: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines() if form == "json" else text)
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
+    logging.captureWarnings(form == "json")
+
+
 def main(load: Loader = load_runners) -> None:
-    """Serve over the socket whose number is the first argument."""
+    """Serve over the socket whose number is the first argument; the second is a `LogFormat`."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is the server that drains, and ends this
-    logging.basicConfig(format="%(levelname)s:  engine: %(message)s", level=logging.INFO)
+    log_as(sys.argv[2])
     for client in ("httpx", "httpx2"):  # each address that huggingface_hub asks, signed ones too
         logging.getLogger(client).setLevel(logging.WARNING)
     connection = socket.socket(fileno=int(sys.argv[1]))

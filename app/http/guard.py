@@ -16,14 +16,14 @@ from app.http.origins import Access, Authority, Origin
 from app.http.problems import problem
 from app.http.proxies import route_path
 
-_PROBES = {
+PROBES = {
     "/livez",
     "/readyz",
     "/health",
     "/v2/health/live",
     "/v2/health/ready",
 }  # they tell nothing more
-_PAGES = {"/", "/docs", "/redoc"}  # a link from anywhere may lead to them
+PAGES = {"/", "/docs", "/redoc"}  # a link from anywhere may lead to them
 _HOST = (
     "this server does not answer to this Host; allowed: localhost, loopback addresses,"
     " and the names in DARKROOM_ALLOWED_HOSTS"
@@ -103,10 +103,10 @@ def _harmless(scope: Scope, headers: Headers) -> bool:
     """Whether it starts and stops nothing and its answer goes to no page: a probe, or a link."""
     if scope["method"] not in ("GET", "HEAD"):
         return False
-    if route_path(scope) in _PROBES:
+    if route_path(scope) in PROBES:
         return True
     followed = "origin" not in headers and headers.get("sec-fetch-dest") == "document"
-    return followed and route_path(scope) in _PAGES
+    return followed and route_path(scope) in PAGES
 
 
 def _refuse(detail: str) -> ASGIApp:

@@ -4,6 +4,10 @@ import logging
 from contextvars import ContextVar
 from typing import Any
 
+from uvicorn.logging import DefaultFormatter
+
+from app.engine.lines import JsonLines, LogFormat, PlainLines
+
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
@@ -12,28 +16,30 @@ class WithRequest(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass."""
-        current = request_id.get()
+        record.request_id = current = request_id.get()
         record.request = f"[{current}] " if current else ""
         return True
 
 
-CONFIG: dict[str, Any] = {  # of logging.config.dictConfig
-    "version": 1,
-    "disable_existing_loggers": False,
-    "filters": {"request": {"()": WithRequest}},
-    "formatters": {
-        "line": {
-            "()": "uvicorn.logging.DefaultFormatter",
-            "fmt": "%(levelprefix)s %(request)s%(message)s",
-        }
-    },
-    "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request"]}
-    },
-    "loggers": {
-        "app": {"level": "INFO"},
-        "uvicorn": {"level": "INFO"},
-        "python_multipart": {"level": "ERROR"},  # else each broken form is a line
-    },
-    "root": {"handlers": ["stderr"], "level": "WARNING"},
-}
+class ServerLines(PlainLines, DefaultFormatter):
+    """uvicorn's lines, which nobody can forge."""
+
+
+def config(form: LogFormat) -> dict[str, Any]:
+    """What logging.config.dictConfig is given."""
+    line = {"()": ServerLines, "fmt": "%(levelprefix)s %(request)s%(message)s"}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "filters": {"request": {"()": WithRequest}},
+        "formatters": {"text": line, "json": {"()": JsonLines}},
+        "handlers": {
+            "stderr": {"class": "logging.StreamHandler", "formatter": form, "filters": ["request"]}
+        },
+        "loggers": {
+            "app": {"level": "INFO"},
+            "uvicorn": {"level": "INFO"},
+            "python_multipart": {"level": "ERROR"},  # else each broken form is a line
+        },
+        "root": {"handlers": ["stderr"], "level": "WARNING"},
+    }

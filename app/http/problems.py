@@ -1,24 +1,31 @@
 """Errors as answers: problem details (RFC 9457) where a route is ours, or a dialect's envelope."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
 
 from app.engine.errors import EngineError
 from app.errors import MEDIA_TYPE, Fault, Problem, RequestError, fault_of
 from app.http.proxies import route_path
 from app.http.routing import Handler, Route
+from app.telemetry.account import refuse
 
 log = logging.getLogger(__name__)
+
+Envelope = Callable[[Fault], Response]
 
 
 def problem(fault: Fault) -> Response:
     """A problem details response."""
+    refuse(fault.reason)
     return JSONResponse(
         Problem.of(fault).model_dump(),
         status_code=fault.status,
@@ -43,10 +50,22 @@ def install(app: FastAPI, allow: Callable[[str], set[str]] = lambda _: set()) ->
         app.add_exception_handler(kind, answer)
 
 
-def enveloped(envelope: Callable[[Fault], Response]) -> type[Route]:
+def envelope_of(routes: Sequence[BaseRoute], scope: Scope) -> Envelope:
+    """The form of errors of the route that a request is for: a dialect's own, or ours."""
+    for route in routes:
+        if route.matches(scope)[0] is not Match.NONE:
+            return getattr(route, "envelope", problem)
+    return problem
+
+
+def enveloped(envelope: Envelope) -> type[Route]:
     """A class of routes whose errors are answered in an envelope of their own."""
 
     class EnvelopedRoute(Route):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.envelope = envelope
+
         def get_route_handler(self) -> Handler:
             handle = super().get_route_handler()
 
@@ -54,10 +73,12 @@ def enveloped(envelope: Callable[[Fault], Response]) -> type[Route]:
                 try:
                     return await handle(request)
                 except (RequestError, EngineError, RequestValidationError, HTTPException) as error:
-                    return envelope(fault_of(error))
+                    fault = fault_of(error)
                 except Exception as error:
                     log.exception("a request failed because of a bug")
-                    return envelope(fault_of(error))
+                    fault = fault_of(error)
+                refuse(fault.reason)
+                return envelope(fault)
 
             return handled
 

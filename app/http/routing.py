@@ -13,14 +13,16 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 class Route(APIRoute):
     """FastAPI's, but a function that returns a `Response` is called with the request at once.
 
-    It takes the request and parts of the path, as text, and no dependencies: to resolve those takes
-    longer than to draw up an answer. FastAPI describes it in the document.
+    It takes the request and parts of the path, as text: to resolve dependencies takes longer than
+    to draw up an answer, so a function that has some is called as FastAPI does. FastAPI describes
+    it in the document.
     """
 
     def get_route_handler(self) -> Handler:
         """What serves a request."""
         endpoint = self.endpoint
-        if inspect.signature(endpoint).return_annotation is not Response:
+        direct = inspect.signature(endpoint).return_annotation is Response
+        if not direct or self.dependant.dependencies:
             return super().get_route_handler()
 
         async def handle(request: Request) -> Response:

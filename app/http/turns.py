@@ -8,6 +8,7 @@ would keep the processor busy with nothing else.
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,6 +17,11 @@ from app.http.crowd import client_of
 _A_ROUND = 4  # requests begun each time around the event loop: a few milliseconds
 _REFUSALS_A_SECOND, _AT_ONCE = 100, 100  # of one client
 _MOST_CLIENTS = 4096  # clients whose refusals are counted
+
+
+def network_of(scope: Scope) -> str:
+    """The client of a request by its address; empty where it has none."""
+    return client_of(scope["client"][0]) if scope.get("client") else ""
 
 
 class Turns:
@@ -76,15 +82,17 @@ class Refusals:
 class TakeTurns:
     """Begin requests in turn, and refuse no faster than is bearable."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app, self._turns, self._refusals = app, Turns(), Refusals()
+    def __init__(self, app: ASGIApp, client: Callable[[Scope], str] = network_of) -> None:
+        """`client` names who asks."""
+        self._app, self._client = app, client
+        self._turns, self._refusals = Turns(), Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request when it is its client's turn."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        client = client_of(scope["client"][0]) if scope.get("client") else ""
+        client = self._client(scope)
         await self._turns.take(client)
 
         async def sent(message: Message) -> None:

@@ -13,13 +13,16 @@ TEMPLATE = "#/components/schemas/{model}"
 
 _FAULTS = {
     400: "The body cannot be read.",
-    403: "A page of a foreign origin asks, or the server does not answer to this `Host`.",
+    401: "An API key is needed, and there is none, or a wrong one.",
+    403: "A page of a foreign origin asks, the server does not answer to this `Host`, or the key"
+    " does not allow it.",
     404: "There is no such model, or no such image.",
     406: "None of the formats in `Accept` can be made.",
     413: "The body is too large.",
     415: "The body has a media type that is not supported.",
     422: "A field is wrong: the error names it and says what is allowed.",
-    429: "The queue is full, or too long for the deadline; see `Retry-After`.",
+    429: "The queue is full, or too long for the deadline, or a limit of the client is reached; see"
+    " `Retry-After`.",
     500: "The request failed while it was computed.",
     503: "The models did not load in time, or the server is stopping.",
     504: "The request was not done in time.",

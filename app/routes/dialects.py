@@ -60,7 +60,7 @@ def to_request(
             given = {name: value for name, value in given.items() if not ignored.get(name)}
         given["sampler"] = named
         request = GenerateRequest.parse(given, strict=False)
-        return request.to_request(studio.models, studio.asker)
+        return request.to_request(studio.models, studio.asker, studio.permit.limits)
     except InvalidRequest as error:
         names = {"prompt": prompt_field, **names}
         wrong = {names.get(name, name): detail for name, detail in error.wrong.items()}

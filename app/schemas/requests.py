@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.access.limits import NO_LIMITS, RequestLimits
 from app.engine.job import (
     DEFAULT_STEPS,
     MAX_GUIDANCE_SCALE,
@@ -192,12 +193,16 @@ class GenerateRequest(BaseModel):
             raise InvalidRequest(wrong)
         return request
 
-    def to_request(self, models: Mapping[str, ModelInfo], asker: Asker) -> Request:
+    def to_request(
+        self, models: Mapping[str, ModelInfo], asker: Asker, limits: RequestLimits = NO_LIMITS
+    ) -> Request:
         """What the engine takes; raises as `to_params` does."""
-        params = self.to_params(models)
+        params = self.to_params(models, limits)
         return Request(params, self.priority, self.timeout, self.previews, asker)
 
-    def to_params(self, models: Mapping[str, ModelInfo]) -> SamplingParams:
+    def to_params(
+        self, models: Mapping[str, ModelInfo], limits: RequestLimits = NO_LIMITS
+    ) -> SamplingParams:
         """Choose the model, fill in its defaults and check what depends on it.
 
         Raises:
@@ -207,7 +212,7 @@ class GenerateRequest(BaseModel):
         name = next(iter(models)) if self.model is None else self.model
         info = model_of(name, models)
         asked = "steps" in self.model_fields_set
-        steps = self.steps if asked else min(self.steps, info.max_steps)
+        steps = self.steps if asked else min(self.steps, info.max_steps, limits.steps)
         if steps > info.max_steps:
             most = f"must be at most {info.max_steps} for model {name!r}"
             raise InvalidRequest({"steps": most})
@@ -231,7 +236,9 @@ class GenerateRequest(BaseModel):
             width=width,
             height=height,
         )
-        return params.canonical(info)
+        params = params.canonical(info)
+        limits.check(params)
+        return params
 
     def _condition(self, info: ModelInfo) -> Condition:
         """What it is to show, asked for in the way that the model takes."""

@@ -1,10 +1,16 @@
 """What the server says of itself: its models, its engine, its health."""
 
+from typing import Any, Self
+
 from pydantic import BaseModel, Field
 
-from app.engine.costs import Bucket, Costs
-from app.engine.job import DEFAULT_STEPS, MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SEED, MAX_STEPS
-from app.engine.model_info import LaneId, ModelInfo
+from app.access.limits import RequestLimits
+from app.engine.client import EngineClient
+from app.engine.costs import Bucket
+from app.engine.fleet import State
+from app.engine.job import DEFAULT_STEPS, MAX_GUIDANCE_SCALE, MAX_SEED
+from app.engine.model_info import LaneId
+from app.engine.process import resident_bytes
 from app.engine.stats import LaneStats
 from models.conditioning import MAX_PROMPT, Prompts
 from models.sampling import SAMPLERS, Sampler
@@ -15,7 +21,12 @@ class Limits(BaseModel):
     """The largest values a request may ask a model for."""
 
     steps: int
-    n: int = MAX_IMAGES
+    n: int
+    pixels: int = Field(description="Of one image, whatever sizes the model draws.")
+    evaluations: int = Field(
+        description="Of all images: one per image and evaluation of the network, two where guided."
+    )
+    streams: int = Field(description="Event streams that a client may have open, for all models.")
     seed: int = MAX_SEED
     guidance_scale: float = MAX_GUIDANCE_SCALE
 
@@ -117,32 +128,71 @@ class SamplerOut(BaseModel):
         )
 
 
-class ModelOut(BaseModel):
-    """A loaded model."""
+class ModelState(BaseModel):
+    """Whether a model is loaded."""
 
     name: str
-    default: bool = Field(description="Whether requests without a model get this one.")
-    classes: list[str] = Field(
-        description="Class names in order of index; empty if there are none."
+    state: State = Field(description="A request for a model that is unloaded loads it.")
+    stays: bool = Field(description="Whether it is loaded at the start and never leaves by itself.")
+    memory_bytes: int | None = Field(
+        description="Resident memory of its process; null if it has none."
     )
-    class_required: bool
-    takes: list[str] = Field(description="The fields of a request that say what to draw.")
-    prompts: PromptsOut | None = Field(description="Null if it takes no prompts.")
-    width: int
-    height: int
-    sizes: SizesOut | None = Field(description="Other sizes it can draw; null if there are none.")
-    samplers: list[SamplerOut]
-    hash: str = Field(description="The first ten digits of `sha256`.")
-    sha256: str = Field(description="SHA-256 of the checkpoint: configurations and weights.")
-    limits: Limits
-    defaults: Defaults
-    execution: ExecutionOut
+    idle_seconds: float | None = Field(
+        description="Since it was used or loaded last; null if it never was."
+    )
 
     @classmethod
-    def of(cls, info: ModelInfo, costs: Costs, *, default: bool, rows: int) -> "ModelOut":
-        """Describe a loaded model; `costs` are those that are known by now."""
+    def of(cls, engine: EngineClient, name: str, **more: Any) -> Self:
+        """Describe one of the models."""
+        worker, used = engine.fleet.workers.get(name), engine.fleet.used(name)
         return cls(
-            name=info.name,
+            name=name,
+            state=engine.fleet.state(name),
+            stays=engine.fleet.stays(name),
+            memory_bytes=worker and resident_bytes(worker.process.pid),
+            idle_seconds=None if used is None else round(used, 1),
+            **more,
+        )
+
+
+class ModelOut(ModelState):
+    """A model. What is not known before it was loaded once is null until then."""
+
+    default: bool = Field(description="Whether requests without a model get this one.")
+    classes: list[str] | None = Field(
+        None, description="Class names in order of index; empty if there are none."
+    )
+    class_required: bool | None = None
+    takes: list[str] | None = Field(
+        None, description="The fields of a request that say what to draw."
+    )
+    prompts: PromptsOut | None = Field(None, description="Null if it takes no prompts.")
+    width: int | None = None
+    height: int | None = None
+    sizes: SizesOut | None = Field(
+        None, description="Other sizes it can draw; null if there are none."
+    )
+    samplers: list[SamplerOut] | None = None
+    hash: str | None = Field(None, description="The first ten digits of `sha256`.")
+    sha256: str | None = Field(
+        None, description="SHA-256 of the checkpoint: configurations and weights."
+    )
+    limits: Limits | None = None
+    defaults: Defaults | None = None
+    execution: ExecutionOut | None = None
+
+    @classmethod
+    def named(cls, engine: EngineClient, name: str, limits: RequestLimits, streams: int) -> Self:
+        """Describe one of the models, as far as it is known, and what it may be asked for here."""
+        default = name == next(iter(engine.models), None)
+        info = engine.models.get(name)
+        if info is None:
+            return cls.of(engine, name, default=default)
+        costs, rows = engine.costs(info.lane), engine.rows(info)
+        steps = min(info.max_steps, limits.steps)
+        return cls.of(
+            engine,
+            name,
             default=default,
             classes=list(info.classes.names),
             class_required=not info.classes.optional,
@@ -154,9 +204,15 @@ class ModelOut(BaseModel):
             samplers=[SamplerOut.of(SAMPLERS[name]) for name in info.samplers],
             hash=info.hash,
             sha256=info.digest,
-            limits=Limits(steps=min(MAX_STEPS, info.max_steps)),
+            limits=Limits(
+                steps=steps,
+                n=limits.images,
+                pixels=limits.pixels,
+                evaluations=limits.evaluations,
+                streams=streams,
+            ),
             defaults=Defaults(
-                steps=min(DEFAULT_STEPS, info.max_steps),
+                steps=min(DEFAULT_STEPS, steps),
                 sampler=info.sampler,
                 spacing=SAMPLERS[info.sampler].spacing(info.spacing),
                 guidance_scale=info.guidance_scale,
@@ -180,7 +236,7 @@ class FailedModel(BaseModel):
 
 
 class ModelList(BaseModel):
-    """What is loaded, and what should be."""
+    """All models: those that requests may name, and those that cannot be loaded."""
 
     models: list[ModelOut]
     failed: list[FailedModel] = Field(
@@ -218,12 +274,22 @@ class LaneOut(BaseModel):
         )
 
 
+class WorkerOut(BaseModel):
+    """The process of one model."""
+
+    model: str
+    pid: int
+    restarts: int = Field(description="How often it died since the model was loaded.")
+    memory_bytes: int | None = Field(description="Resident.")
+
+
 class EngineOut(BaseModel):
     """What the engine has done since the server started, and is at now."""
 
     ready: bool
-    worker_pid: int | None
-    restarts: int
+    worker_pid: int | None = Field(description="Of the first of `workers`.")
+    workers: list[WorkerOut]
+    restarts: int = Field(description="How often workers died, of all models.")
     jobs: int = Field(description="Requests waiting or running.")
     running: int = Field(description="Slots in use.")
     ticks: int

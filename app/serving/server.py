@@ -56,7 +56,7 @@ class Server(uvicorn.Server):
                 app,
                 http=functools.partial(Connection, crowd=Crowd(bounds)),  # type: ignore[arg-type]
                 ws="none",
-                log_config=logs.CONFIG,
+                log_config=logs.config(settings.log_format),
                 access_log=False,
                 timeout_keep_alive=settings.keep_alive_seconds,
                 proxy_headers=False,  # app/http/proxies.py
@@ -95,8 +95,7 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Drain; at the second signal, end at once."""
         if self.should_exit:
-            if (worker := self._engine.supervisor.worker) is not None:
-                worker.process.kill()  # it may hang, and would stay
+            self._engine.fleet.kill()  # one may hang, and would stay
             os._exit(128 + sig)
         self.should_exit = True
 

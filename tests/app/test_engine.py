@@ -329,10 +329,10 @@ async def test_a_model_that_does_not_load_is_reported() -> None:
 
     told = asyncio.Event()
     client = EngineClient(LOAD, LIMITS, lambda wanted: ThreadWorker(wanted, load))
-    client.supervisor.refused = told.set
+    client.fleet.refused = told.set
     await client.start()
     await told.wait()
-    assert client.supervisor.fault == "unet/config.json: no such thing"
+    assert client.fleet.fault == "unet/config.json: no such thing"
     with pytest.raises(EngineUnavailable, match="no such thing"):
         await client.generate(Request(params(1)))
     await client.close()
@@ -371,7 +371,7 @@ async def test_a_size_without_memory_fails_its_requests_and_disturbs_no_other() 
         assert str(bad) == told
         assert [tasks[k].result().images for k in (0, 1, 3)] == [(pixel(k),) for k in (1, 2, 1)]
         assert (await client.generate(Request(wide(5, 2)))).images == (pixel(5),)
-        assert client.supervisor.restarts == 0
+        assert client.fleet.restarts == 0
 
 
 @asynchronous
@@ -387,7 +387,7 @@ async def test_a_worker_that_makes_a_lane_is_not_taken_for_hung() -> None:
     await client.start()
     await until(lambda: client.ready)
     assert (await client.generate(Request(wide(1, 2)))).images == (pixel(1),)
-    assert client.supervisor.restarts == 0
+    assert client.fleet.restarts == 0
     await client.close()
 
 

@@ -158,7 +158,7 @@ async def test_after_a_worker_died_nothing_is_told_twice_and_nothing_left_out(
     runners[0].gate.open()
     updates = await following
     await client.close()
-    assert client.supervisor.restarts == 1
+    assert client.fleet.restarts == 1
     shown = [update for update in updates if isinstance(update, Preview)]
     for image in range(n):
         steps = [update.step for update in shown if update.image == image]

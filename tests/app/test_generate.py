@@ -339,6 +339,9 @@ def test_where_nobody_loads_models_it_says_so(tiny_folder: Path) -> None:
 def test_models_says_what_a_request_may_ask(server: TestClient) -> None:
     (model,) = server.get("/models").json()["models"]
     assert model.pop("sha256").startswith(model.pop("hash"))
+    assert model.pop("memory_bytes") > 10**7
+    assert model.pop("idle_seconds") >= 0
+    assert (model.pop("state"), model.pop("stays")) == ("loaded", True)
     samplers = {sampler["name"]: sampler for sampler in model.pop("samplers")}
     assert list(samplers) == list(SAMPLERS)
     assert samplers["heun"] == {
@@ -366,7 +369,15 @@ def test_models_says_what_a_request_may_ask(server: TestClient) -> None:
         "width": 16,
         "height": 16,
         "sizes": None,
-        "limits": {"steps": 1000, "n": 16, "seed": MAX_SEED, "guidance_scale": 30.0},
+        "limits": {
+            "steps": 1000,
+            "n": 16,
+            "pixels": 2048**2,
+            "evaluations": 64000,
+            "streams": 512,
+            "seed": MAX_SEED,
+            "guidance_scale": 30.0,
+        },
         "defaults": {
             "steps": 50,
             "sampler": "ddim",

@@ -17,6 +17,7 @@ from app.engine.model_info import LaneId
 from app.engine.pending import Pending
 from app.engine.stats import Stats
 from app.engine.turns import Turns
+from app.engine.turnstile import Turn
 from app.engine.wire import LaneProgress, Progress
 from models.sizes import Sizes
 from tests.fakes import LOAD, params
@@ -303,7 +304,7 @@ class Small(SimulatedRunner):
         made.info = dataclasses.replace(made.info, sizes=Sizes(width, height))
         return made
 
-    def warm_up(self) -> None:
+    def warm_up(self, *, turn: Turn) -> None:
         if self.area > self.memory:
             raise ValueError("fake: out of memory even for the smallest tick") from OutOfMemory()
 
@@ -347,7 +348,11 @@ def test_pace_is_that_of_the_device_however_long_ticks_are() -> None:
 
 def test_what_is_told_of_lanes_is_of_those_that_there_are() -> None:
     stats = Stats()
-    for name in ("a", "b"):
-        lane = LaneProgress(LaneId(name, 1, 1), 1, 1, 0, 1.0, 1.0, 1, None)
+    for name, side in (("a", 1), ("b", 1), ("b", 2)):
+        lane = LaneProgress(LaneId(name, side, side), 1, 1, 0, 1.0, 1.0, 1, None)
         stats.note(Progress(1.0, (lane,), {}, {}))
-    assert list(stats.lanes) == [LaneId("b", 1, 1)]
+    assert list(stats.lanes) == [LaneId("a", 1, 1), LaneId("b", 2, 2)], "each worker's own"
+    assert stats.running == 2
+    stats.forget("b")
+    assert list(stats.lanes) == [LaneId("a", 1, 1)]
+    assert stats.running == 1

@@ -248,13 +248,13 @@ def test_suspects_are_known_until_they_end_or_are_cleared() -> None:
     first, second = add(where, "a", params(1)), add(where, "b", params(2))
     for _ in range(2):
         first.riding = second.riding = True
-        where.bury()
+        where.bury("fake")
     assert list(where.suspects.values()) == [first, second] == list(where.requests.values())
     where.forget(second)
     third = add(where, "c", params(3))
     assert list(where.suspects.values()) == [first]
     third.riding = True  # alone in flight at the next death: the others are as they were
-    where.bury()
+    where.bury("fake")
     assert list(where.suspects.values()) == [first]
     where.forget(first)
     assert not where.suspects

@@ -110,7 +110,8 @@ def test_what_is_wrong_is_told_at_once(loading: Loading) -> None:
     assert loading.client.post("/generate", json={"steps": 0}).status_code == 422
     assert loading.client.get("/generate", params={"steps": 0}).status_code == 422
     assert loading.client.get("/livez").status_code == 200
-    assert loading.client.get("/models").json()["models"] == []
+    listed = loading.client.get("/models").json()["models"]
+    assert [(model["name"], model["state"]) for model in listed] == [("fake", "loading")]
 
 
 def test_a_model_that_does_not_load_is_told_to_who_waits(loading: Loading) -> None:

@@ -180,5 +180,35 @@ def test_settings_do_not_change() -> None:
 
 def test_every_setting_is_described() -> None:
     text = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"`(DARKROOM_\w+)`", text))
-    assert listed == {f"DARKROOM_{name.upper()}" for name in Settings.model_fields}
+    lines = (line for line in text.splitlines() if line.startswith("| `DARKROOM_"))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    listed = re.findall(r"`(DARKROOM_\w+)`", " ".join(variables for variables, _, _ in rows))
+    named = {f"DARKROOM_{name.upper()}": field for name, field in Settings.model_fields.items()}
+    assert sorted(listed) == sorted(named), "each once, and no other"
+    assert set(re.findall(r"DARKROOM_[A-Z0-9]\w*", text)) <= named.keys()
+    for variables, told, _ in rows:
+        names = re.findall(r"`(DARKROOM_\w+)`", variables)
+        if not re.fullmatch(r"`[^`]*`(, `[^`]*`)*", told):  # in words, or none
+            assert all(named[name].default in (None, (), "") for name in names), names
+            continue
+        for name, default in zip(names, re.findall(r"`([^`]*)`", told), strict=True):
+            assert _written(named[name].default) == default, name
+
+
+def _written(default: object) -> str:
+    """A default as the page writes it, which is how a variable is set."""
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, tuple):
+        return ",".join(default)
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def test_the_readme_and_other_pages_name_no_setting_that_does_not_exist() -> None:
+    root = Path(__file__).parents[2]
+    known = {f"DARKROOM_{name.upper()}" for name in Settings.model_fields}
+    pages = [*root.glob("*.md"), *root.glob("docs/*.md")]
+    for page in pages:
+        if page.name not in ("CHANGELOG.md", "decisions.md"):  # these tell of what was
+            told = page.read_text(encoding="utf-8").replace("DARKROOM_PORT=tcp", "")
+            assert set(re.findall(r"\bDARKROOM_[A-Z][A-Z_]*[A-Z]\b", told)) <= known, page

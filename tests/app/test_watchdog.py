@@ -105,9 +105,9 @@ def test_a_worker_that_loads_gives_signs_of_life_and_has_a_deadline() -> None:
 
 def test_fetching_a_model_has_no_deadline_and_does_not_count_as_loading() -> None:
     dog = Watchdog(Upkeep(hang_seconds=5, load_seconds=60))
-    dog.fetching = True
+    dog.waiting = True
     assert not any(dog.look(1.0, heard=beat, owes=False) for beat in range(1000))
-    dog.fetching = False
+    dog.waiting = False
     assert not any(dog.look(1.0, heard=1000 + beat, owes=False) for beat in range(60))
     assert dog.look(1.0, heard=1060, owes=False)
 
@@ -124,7 +124,7 @@ async def test_a_worker_that_hangs_is_replaced_and_nobody_notices() -> None:
         await until(lambda: not client.ready)
         answers = await asyncio.gather(*tasks)
         assert client.ready
-        assert client.supervisor.restarts == 1
+        assert client.fleet.restarts == 1
     for want, answer in zip(wants, answers, strict=True):
         assert answer.images == tuple(pixel(want.seed_of(k)) for k in range(want.n))
 
@@ -134,7 +134,7 @@ async def test_a_hang_is_noticed_though_every_client_leaves_before_it_is() -> No
     runners = [FakeRunner(), FakeRunner()]
     async with lives(*runners) as client:
         runners[0].gate.hold()
-        while not client.supervisor.restarts:
+        while not client.fleet.restarts:
             with contextlib.suppress(DeadlineExceeded):
                 await client.generate(Request(params(1), timeout=0.05))
             await asyncio.sleep(0.02)  # nothing is waited for
@@ -154,7 +154,7 @@ async def test_a_server_that_was_stopped_does_not_take_its_worker_for_hung() -> 
         await asyncio.sleep(0.1)
         runner.gate.open()
         assert (await task).images == (pixel(1),)
-        assert client.supervisor.restarts == 0
+        assert client.fleet.restarts == 0
 
 
 @asynchronous
@@ -171,7 +171,7 @@ async def test_a_request_at_which_every_worker_hangs_fails_alone(
         _, bad, _ = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(bad, GenerationFailed)
         assert [tasks[k].result().images for k in (0, 2)] == [(pixel(1),), (pixel(2),)]
-        assert client.supervisor.restarts == 4, "twice with the others, twice alone"
+        assert client.fleet.restarts == 4, "twice with the others, twice alone"
     assert "(fake, 1x1) was running alone at two deaths" in caplog.text
     assert "private" not in caplog.text + str(bad)
 
@@ -281,11 +281,11 @@ async def test_all_models_can_be_required() -> None:
     upkeep = dataclasses.replace(HANG, require_all=True)
     client = Loaders(fake=[good("fake")], bad=[broken("bad")]).client(upkeep)
     told = asyncio.Event()
-    client.supervisor.refused = told.set
+    client.fleet.refused = told.set
     await client.start()
     await told.wait()
-    assert client.supervisor.fault is not None
-    assert "bad: bad/unet/config.json: act_fn" in client.supervisor.fault
+    assert client.fleet.fault is not None
+    assert "bad: bad/unet/config.json: act_fn" in client.fleet.fault
     assert not client.accepting
     await client.close()
 
@@ -294,11 +294,11 @@ async def test_all_models_can_be_required() -> None:
 async def test_where_no_model_loads_the_server_stops_and_names_each() -> None:
     client = Loaders(bad=[broken("bad")], worse=[broken("worse")]).client()
     told = asyncio.Event()
-    client.supervisor.refused = told.set
+    client.fleet.refused = told.set
     await client.start()
     await told.wait()
     expected = "; ".join(f"{n}: {n}/unet/config.json: act_fn is 'tanh'" for n in ("bad", "worse"))
-    assert client.supervisor.fault == f"models do not load: {expected}"
+    assert client.fleet.fault == f"models do not load: {expected}"
     await client.close()
 
 
@@ -307,7 +307,7 @@ async def test_a_model_at_which_workers_die_is_left_out_after_three_tries() -> N
     client = Loaders(fake=[good("fake")], deadly=[dead]).client()
     await client.start()
     await until(lambda: client.ready)
-    assert client.supervisor.restarts == 3
+    assert client.fleet.restarts == 3
     assert client.failed == {"deadly": "the worker died 3 times while loading it"}
     assert (await client.generate(Request(params(1)))).images == (pixel(1),)
     await client.close()
@@ -378,7 +378,7 @@ async def test_a_worker_that_is_not_understood_is_replaced(
             await until(lambda runners=runners: runners[0].started)
             worker_of(client).thread.worker._connection.sendall(garbage)
             assert (await task).images == (pixel(1),)
-            assert client.supervisor.restarts == 1
+            assert client.fleet.restarts == 1
     assert caplog.text.count("cannot be handled; the worker is replaced") == 2
     assert "DecodeError" in caplog.text
 
@@ -401,7 +401,7 @@ async def test_a_bug_in_what_handles_events_costs_a_worker_and_no_request(
         await asyncio.sleep(0.3)  # longer than the worker takes between reports
         runners[0].gate.open()
         assert (await task).images == (pixel(1),)
-        assert client.supervisor.restarts == len(raised) == 1
+        assert client.fleet.restarts == len(raised) == 1
     assert "RuntimeError: a bug" in caplog.text
 
 
@@ -411,7 +411,7 @@ async def test_supervision_that_fails_stops_the_server(caplog: pytest.LogCapture
     each = iter([lambda load: ThreadWorker(load, lambda _: [runner])])
     client = EngineClient(LOAD, LIMITS, lambda load: next(each)(load))  # then StopIteration
     told = asyncio.Event()
-    client.supervisor.refused = told.set
+    client.fleet.refused = told.set
     await client.start()
     await until(lambda: client.ready)
     runner.gate.hold()
@@ -473,13 +473,10 @@ async def test_a_model_that_is_slow_to_decode_does_not_hold_up_another() -> None
     )
     await client.start()
     await until(lambda: client.ready)
-    other.gate.hold()
     slow.shutter.hold()
-    beside = begin(client, params(2, model="other", steps=50))
-    await until(lambda: other.started)
     decoding = begin(client, params(1, steps=2))
-    await until(lambda: worker_of(client).unread)
-    other.gate.open()
+    await until(lambda: len(slow.batches) == 2)
+    beside = begin(client, params(2, model="other", steps=50))
     assert (await beside).images == (pixel(2),), "fifty ticks while the other decodes"
     assert not decoding.done()
     slow.shutter.open()

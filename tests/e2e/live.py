@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 from PIL import Image
@@ -23,11 +24,13 @@ def serving(
     command: Sequence[str] = SERVE,
     meanwhile: Callable[[str], object] = lambda _: None,
     within: float = 90,
+    headers: Mapping[str, str] = MappingProxyType({}),
     **settings: object,
 ) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """A server that is ready, and its process; it is told to stop, and must, with its worker.
 
     `meanwhile` is called with its address while it starts, for which it has `within` seconds.
+    `headers` have a key, where the server needs one.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -40,7 +43,7 @@ def serving(
         meanwhile(url)
         wait_until(lambda: ready(url, process), within)
         yield url, process
-        worker = engine(url)["worker_pid"] if process.poll() is None else None
+        worker = engine(url, headers)["worker_pid"] if process.poll() is None else None
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
         if worker:
@@ -65,8 +68,8 @@ def wait_until(happens: Callable[[], object], seconds: float) -> None:
         time.sleep(0.05)
 
 
-def engine(url: str) -> dict[str, int]:
-    stats: dict[str, int] = httpx.get(f"{url}/engine").json()
+def engine(url: str, headers: Mapping[str, str] = MappingProxyType({})) -> dict[str, int]:
+    stats: dict[str, int] = httpx.get(f"{url}/engine", headers=dict(headers)).json()
     return stats
 
 

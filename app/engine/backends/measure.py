@@ -7,6 +7,7 @@ the smallest): never by timing, so that a model has the same pixels at every sta
 import hashlib
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from app.engine.backends.base import Backend, Part, Rows, Slots
 from app.engine.backends.probing import Pace, examine
 from app.engine.costs import Bucket
+from app.engine.turnstile import Turn
 from models.conditioners import Conditioning
 from models.memory import BLOCK_ROWS, plain_rows
 from models.pipeline import LatentDiffusion
@@ -72,11 +74,16 @@ def unmeasured(backend: Backend, model: LatentDiffusion) -> Measured:
 
 
 def measure(
-    backend: Backend, model: LatentDiffusion, slots: Slots, *, clock: Clock = time.perf_counter
+    backend: Backend,
+    model: LatentDiffusion,
+    slots: Slots,
+    *,
+    clock: Clock = time.perf_counter,
+    turn: Turn = nullcontext,
 ) -> Measured:
     """Step and decode fixed rows through the buckets; what there is no memory for is left out.
 
-    `slots` are the runner's, overwritten.
+    `slots` are the runner's, overwritten. Whatever is timed has a turn on the device.
 
     Raises:
         OutOfMemory: there is no memory even for the smallest bucket.
@@ -86,16 +93,17 @@ def measure(
     given, pace, decode_pace = _Given.of(model, slots, backend), Pace(), Pace()
 
     def step(size: int, shift: int, *, rows: int) -> Tensor:
-        made = _step(backend, slots, given, size, shift, rows, pace, clock)
+        made = _step(backend, slots, given, size, shift, rows, pace, clock, turn)
         if not made.isfinite().all():
             raise ValueError(f"{NOT_FINITE}, in {backend.precision}")
         return made
 
     def decoded(size: int, shift: int, *, rows: int) -> Tensor:
         latents = given.x[torch.arange(rows) % len(given.x)].roll(shift, dims=0)
-        began = clock()
-        sums = decode(backend, latents, size)[1].roll(-shift)
-        decode_pace.note(size, (clock() - began) / -(-rows // size))
+        with turn():
+            began = clock()
+            sums = decode(backend, latents, size)[1].roll(-shift)
+            decode_pace.note(size, (clock() - began) / -(-rows // size))
         return sums
 
     stepped = examine(backend.buckets, step, pace, orders=_ORDERS, seconds=_STEP_SECONDS)
@@ -158,6 +166,7 @@ def run(
     t: Tensor,
     coefficients: Tensor,
     clock: Clock = time.perf_counter,
+    turn: Turn = nullcontext,
     *,
     shown: bool = False,
 ) -> float:
@@ -184,11 +193,12 @@ def run(
         )
         for rows in torch.arange(size).split(share)
     ]
-    began = clock()
-    for index, rows in enumerate(parts):
-        backend.step(slots, rows, Part(index, of))
-    backend.synchronize()
-    return clock() - began
+    with turn():
+        began = clock()
+        for index, rows in enumerate(parts):
+            backend.step(slots, rows, Part(index, of))
+        backend.synchronize()
+        return clock() - began
 
 
 def _step(
@@ -200,6 +210,7 @@ def _step(
     rows: int,
     pace: Pace,
     clock: Clock,
+    turn: Turn,
 ) -> Tensor:
     """Step the first rows by `size`, in turned order; what came out.
 
@@ -210,7 +221,8 @@ def _step(
     for places in torch.arange(count).roll(shift).split(size):
         t, coefficients = given.t[places], given.coefficients[places]
         odd = shift % 2 == 1
-        pace.note(size, run(backend, slots, size, places, t, coefficients, clock, shown=odd))
+        seconds = run(backend, slots, size, places, t, coefficients, clock, turn, shown=odd)
+        pace.note(size, seconds)
     return slots.x[:count].clone().cpu()
 
 

@@ -1,12 +1,14 @@
 """The map for previews, fitted to a few images that are drawn for it when a model is loaded."""
 
 import time
+from contextlib import nullcontext
 
 import torch
 
 from app.engine.backends.base import Backend, Slots
 from app.engine.backends.measure import Clock, Measured, decode, run
 from app.engine.costs import Costs
+from app.engine.turnstile import Turn
 from models.memory import BLOCK_ROWS
 from models.pipeline import LatentDiffusion
 from models.preview import LatentPreview
@@ -23,6 +25,7 @@ def fit_preview(
     measured: Measured,
     *,
     clock: Clock = time.perf_counter,
+    turn: Turn = nullcontext,
 ) -> LatentPreview:
     """Draw sixteen images in eight steps, or fewer where rows are dear, and fit the map to them.
 
@@ -40,9 +43,10 @@ def fit_preview(
         for some in places.split(size):
             rows = len(some)
             times = t.float().expand(rows)
-            run(backend, slots, size, some, times, coefficients.expand(rows, -1), clock)
+            run(backend, slots, size, some, times, coefficients.expand(rows, -1), clock, turn)
     latents = slots.x[:count].clone()
-    pixels, _ = decode(backend, latents, measured.decode_buckets[-1])
+    with turn():
+        pixels, _ = decode(backend, latents, measured.decode_buckets[-1])
     return LatentPreview.fit(latents, pixels.movedim(-1, 1) / 127.5 - 1)
 
 

@@ -14,7 +14,10 @@ from app.routes.automatic1111.schemas import ErrorBody
 def envelope(fault: Fault) -> Response:
     """A fault as the web UI tells it."""
     body = ErrorBody.of(fault).model_dump()
-    return JSONResponse(body, fault.status, dict(fault.headers))
+    headers = dict(fault.headers)
+    if fault.status == 401:  # its clients know user names and passwords
+        headers["WWW-Authenticate"] = 'Basic realm="darkroom"'
+    return JSONResponse(body, fault.status, headers)
 
 
 BODY = (400, 413, 415, 422)

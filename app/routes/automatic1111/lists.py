@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import Request
 
-from app.dependencies import StudioDep
+from app.dependencies import EngineDep, StudioDep
 from app.http import vocabulary
 from app.http.body import JSON, read_body
 from app.http.problems import enveloped
@@ -68,22 +68,24 @@ async def set_options(request: Request) -> dict[str, Any]:
 @router.post(
     "/refresh-checkpoints",
     operation_id="automatic1111RefreshCheckpoints",
-    summary="Do nothing: models are loaded at the start",
+    summary="Look for new models",
     responses=vocabulary.WRONG,
 )
-async def refresh_checkpoints() -> dict[str, Any]:
-    """Accepted because clients call it."""
+async def refresh_checkpoints(engine: EngineDep) -> dict[str, Any]:
+    """In the folders that the settings name."""
+    await engine.fleet.refresh()
     return {}
 
 
 @router.get(
     "/sd-models",
     operation_id="automatic1111SdModels",
-    summary="List the loaded models",
+    summary="List the models",
     responses=errors_of(500, 503) | vocabulary.WRONG,
 )
 async def sd_models(studio: StudioDep) -> list[ModelItem]:
-    """Every loaded model, the default one first."""
+    """Every model, the default one first; without a hash those that were never loaded."""
+    names = await studio.names()
     return [
         ModelItem(
             title=title(info),
@@ -93,6 +95,10 @@ async def sd_models(studio: StudioDep) -> list[ModelItem]:
             filename=info.name,
         )
         for info in studio.models.values()
+    ] + [
+        ModelItem(title=name, model_name=name, hash=None, sha256=None, filename=name)
+        for name in names
+        if name not in studio.models
     ]
 
 

@@ -1,7 +1,7 @@
 """AUTOMATIC1111's web UI API, as far as it means something here.
 
-`/progress` and `/interrupt` name no request. They are about the requests from the same address: the
-web UI had one user, and this server has many.
+`/progress` and `/interrupt` name no request. They are about the requests with the same key, or from
+the same address where there are no keys: the web UI had one user, and this server has many.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from typing import Any
 
 from fastapi import Request, Response
 
+from app.access.admission import key_of
 from app.dependencies import studio_of
 from app.engine.results import Moved, Preview, Result
 from app.errors import InvalidRequest
@@ -47,7 +48,7 @@ _PIXEL = (  # a PNG of one black pixel, for the documentation
 class _Sitting:
     """A request under way, and whose it is."""
 
-    address: str
+    whose: str
     work: "asyncio.Task[Result]"
     job: str = field(default_factory=lambda: f"task({uuid.uuid4().hex})")
     began: datetime = field(default_factory=datetime.now)
@@ -72,6 +73,7 @@ async def txt2img(request: Request) -> Response:
     studio = await studio_of(request)
     values, _ = await read_body(request)
     wanted = Txt2ImgRequest.parse(values, prompt=allowed_prompt(asked_of(None, studio.models)))
+    studio = await studio.opened(model=wanted.model_of(studio))
     generation = studio.generation(wanted.to_request(studio))
     result = await _drawn(generation, request)
     files: list[bytes] = []
@@ -196,7 +198,7 @@ def _sitting(generation: Generation, request: Request) -> Iterator[_Sitting]:
                         return update
         raise AssertionError("a request that has no end")
 
-    sitting = _Sitting(_address(request), asyncio.create_task(follow()))
+    sitting = _Sitting(_whose(request), asyncio.create_task(follow()))
     sittings: list[_Sitting] = request.app.state.sittings
     sittings.append(sitting)
     try:
@@ -207,10 +209,12 @@ def _sitting(generation: Generation, request: Request) -> Iterator[_Sitting]:
 
 
 def _sittings(request: Request) -> list[_Sitting]:
-    """The requests of this address, the newest last."""
-    address, sittings = _address(request), request.app.state.sittings
-    return [sitting for sitting in sittings if sitting.address == address]
+    """The requests of this client, the newest last."""
+    whose, sittings = _whose(request), request.app.state.sittings
+    return [sitting for sitting in sittings if sitting.whose == whose]
 
 
-def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
+def _whose(request: Request) -> str:
+    """The client of a key, or one address: others of its network may not end what it asked for."""
+    key = key_of(request.scope)
+    return key.client if key else request.client.host if request.client else ""

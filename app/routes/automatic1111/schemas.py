@@ -107,15 +107,20 @@ class Txt2ImgRequest(Fields):
         """How many images."""
         return (self.batch_size or 1) * (self.n_iter or 1)
 
+    def model_of(self, studio: Studio) -> str | None:
+        """The model that is meant; None is the default. Raises `InvalidRequest`."""
+        checkpoint = Settings.of(self.override_settings or {}).sd_model_checkpoint
+        return named(checkpoint, studio.models) if checkpoint else None
+
     def to_request(self, studio: Studio) -> Request:
         """What the engine takes; raises `InvalidRequest` or `UnknownModel`."""
         settings = Settings.of(self.override_settings or {})
-        model, layers = settings.sd_model_checkpoint, settings.CLIP_stop_at_last_layers
+        layers = settings.CLIP_stop_at_last_layers
         layers_field = "clip_skip" if layers is None else "override_settings"
         layers = self.clip_skip if layers is None else layers
         sampler_field = "sampler_index" if self.sampler_name is None else "sampler_name"
         native = {
-            "model": model and named(model, studio.models),
+            "model": self.model_of(studio),
             "negative_prompt": self.negative_prompt,
             "clip_skip": None if layers is None else clip_skip_of(layers),
             "seed": self.seed,
@@ -230,8 +235,8 @@ class ModelItem(BaseModel):
 
     title: str
     model_name: str
-    hash: str
-    sha256: str
+    hash: str | None
+    sha256: str | None
     filename: str
     config: str | None = None
 

@@ -60,7 +60,7 @@ async def answer(generation: Generation, request: Request, media_type: str) -> R
     """Draw, and answer in a format."""
     headers = describing(generation, request, media_type)
     if media_type == sse.MEDIA_TYPE:
-        return await EventStream.begin(_narrate(generation, request), headers)
+        return await EventStream.begin(generation.streamed(_narrate(generation, request)), headers)
     headers["Cache-Control"] = "no-store"
     return await _drawn(generation, request, media_type, headers)
 

@@ -33,12 +33,12 @@ async def generate(request: Request) -> Response:
     studio = early_studio(request)
     values, text = await read_body(request)
     if "inputs" in values and not text:
-        studio = await studio.opened()
+        studio = await studio.opened(model=values.get("model"))
         asked = huggingface.to_request(values, studio)
     else:
         wanted = GenerateRequest.parse(values, strict=not text, models=studio.models)
-        studio = await studio.opened(wanted.timeout)
-        asked = wanted.to_request(studio.models, studio.asker)
+        studio = await studio.opened(wanted.timeout, wanted.model)
+        asked = wanted.to_request(studio.models, studio.asker, studio.permit.limits)
     generation = studio.generation(asked)
     return await answer(generation, request, preferred(request, asked.params.n))
 
@@ -52,8 +52,9 @@ async def generate_by_query(request: Request) -> Response:
     studio = early_studio(request)
     values = read_query(request)
     wanted = GenerateRequest.parse(values, strict=False, models=studio.models)
-    studio = await studio.opened(wanted.timeout)
-    generation = studio.generation(wanted.to_request(studio.models, studio.asker))
+    studio = await studio.opened(wanted.timeout, wanted.model)
+    asked = wanted.to_request(studio.models, studio.asker, studio.permit.limits)
+    generation = studio.generation(asked)
     media_type = preferred(request, wanted.n)
     streamed = media_type == sse.MEDIA_TYPE
     if wanted.seed is not None and not streamed:

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import Request, Response
 from pydantic import Field
 
-from app.dependencies import studio_of
+from app.dependencies import early_studio
 from app.engine.job import Request as Asked
 from app.errors import InvalidRequest
 from app.generation import Studio
@@ -73,7 +73,7 @@ _OPERATION = docs.HUGGINGFACE | {
 @router.post("/models/{name}", **_OPERATION)
 async def text_to_image(request: Request, name: str) -> Response:
     """Draw an image of what `inputs` says, or of the class that it names, with the path's model."""
-    studio = await studio_of(request)
+    studio = await early_studio(request).opened(model=name)
     values, _ = await read_body(request)
     generation = studio.generation(to_request(values | {"model": name}, studio))
     return await answer(generation, request, preferred(request, 1))

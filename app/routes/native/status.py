@@ -1,11 +1,21 @@
-"""The loaded models, the state of the engine, and the two probes."""
+"""The models, the state of the engine, and the two probes."""
 
-from fastapi import Response
+from fastapi import Request, Response
 
+from app.access.admission import Admission
 from app.dependencies import EngineDep
+from app.engine.process import resident_bytes
 from app.http.routing import Router
 from app.http.vocabulary import WRONG
-from app.schemas.status import EngineOut, FailedModel, Health, LaneOut, ModelList, ModelOut
+from app.schemas.status import (
+    EngineOut,
+    FailedModel,
+    Health,
+    LaneOut,
+    ModelList,
+    ModelOut,
+    WorkerOut,
+)
 
 router = Router(tags=["operations"])
 
@@ -13,16 +23,16 @@ router = Router(tags=["operations"])
 @router.get(
     "/models",
     operation_id="listModels",
-    summary="List the loaded models with classes, limits and defaults",
+    summary="List the models with classes, limits and defaults",
     responses=WRONG,
 )
-async def models(engine: EngineDep) -> ModelList:
-    """Every loaded model; requests that name none get the one marked default."""
+async def models(engine: EngineDep, request: Request) -> ModelList:
+    """Every model, loaded or not; requests that name none get the one marked default."""
+    await engine.fleet.refresh()
+    admission: Admission = request.app.state.admission
+    limits, streams = admission.limits, admission.streams.alone
     return ModelList(
-        models=[
-            ModelOut.of(info, engine.costs(info.lane), default=i == 0, rows=engine.rows(info))
-            for i, info in enumerate(engine.models.values())
-        ],
+        models=[ModelOut.named(engine, name, limits, streams) for name in engine.names],
         failed=[FailedModel(name=name, reason=reason) for name, reason in engine.failed.items()],
     )
 
@@ -35,11 +45,20 @@ async def models(engine: EngineDep) -> ModelList:
 )
 async def state(engine: EngineDep) -> EngineOut:
     """Counts since the server started."""
-    worker, stats = engine.supervisor.worker, engine.stats
+    stats, workers = engine.stats, engine.fleet.workers
     return EngineOut(
         ready=engine.ready,
-        worker_pid=worker and worker.process.pid,
-        restarts=engine.supervisor.restarts,
+        worker_pid=next((worker.process.pid for worker in workers.values()), None),
+        workers=[
+            WorkerOut(
+                model=name,
+                pid=worker.process.pid,
+                restarts=engine.fleet.restarts_of(name),
+                memory_bytes=resident_bytes(worker.process.pid),
+            )
+            for name, worker in workers.items()
+        ],
+        restarts=engine.fleet.restarts,
         jobs=engine.jobs,
         **vars(stats) | {"lanes": [LaneOut.of(*lane) for lane in stats.lanes.items()]},
     )

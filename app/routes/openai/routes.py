@@ -124,6 +124,7 @@ async def create_image(request: Request) -> Response:
     """
     studio = await studio_of(request)
     values, _ = await read_body(request)
+    studio = await studio.opened(model=values.get("model"))
     told = allowed_prompt(asked_of(values.get("model"), studio.models))
     wanted = ImageRequest.parse(values, prompt=told)
     generation = studio.generation(wanted.to_request(studio))
@@ -131,7 +132,7 @@ async def create_image(request: Request) -> Response:
     headers = {"X-Seed": str(params.seed)}
     warn(headers, wanted.cautions(_size(params)))
     if wanted.stream:
-        return await EventStream.begin(_narrate(generation, wanted), headers)
+        return await EventStream.begin(generation.streamed(_narrate(generation, wanted)), headers)
     addresses = _addresses(request, generation, wanted) if wanted.linked else []
     result = await generation.draw()
     warn(headers, generation.cautions(result))
@@ -154,22 +155,24 @@ async def create_image(request: Request) -> Response:
 @router.get(
     "/v1/models",
     operation_id="openaiListModels",
-    summary="List the loaded models, for OpenAI's clients",
+    summary="List the models, for OpenAI's clients",
     responses={200: _LISTED, **vocabulary.WRONG, **vocabulary.envelopes(ErrorEnvelope, 500, 503)},
 )
 async def list_models(studio: StudioDep) -> ModelEntries:
-    """Every loaded model, by the name that a request gives."""
-    return ModelEntries(data=[ModelEntry(id=name) for name in studio.models])
+    """Every model, loaded or not, by the name that a request gives."""
+    return ModelEntries(data=[ModelEntry(id=name) for name in await studio.names()])
 
 
 @router.get(
     "/v1/models/{model}",
     operation_id="openaiGetModel",
-    summary="Describe a loaded model, for OpenAI's clients",
+    summary="Describe a model, for OpenAI's clients",
     responses={200: _LISTED, **vocabulary.envelopes(ErrorEnvelope, 404, 500, 503)},
 )
 async def get_model(model: str, studio: StudioDep) -> ModelEntry:
     """One model by its name."""
+    if model in await studio.names():
+        return ModelEntry(id=model)
     return ModelEntry(id=model_of(model, studio.models).name)
 
 

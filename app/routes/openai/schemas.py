@@ -233,6 +233,9 @@ class ErrorBody(BaseModel):
     code: str | None
 
 
+_CODES = {"Unauthorized": "invalid_api_key", "Limit exceeded": "rate_limit_exceeded"}
+
+
 class ErrorEnvelope(BaseModel):
     """How OpenAI tells errors."""
 
@@ -248,5 +251,5 @@ class ErrorEnvelope(BaseModel):
         else:
             kind = "rate_limit_error" if fault.status == 429 else "invalid_request_error"
         param = "model" if model else next(iter(fault.wrong), None) or None
-        code = "model_not_found" if model else None
+        code = _CODES.get(fault.title) or ("model_not_found" if model else None)
         return cls(error=ErrorBody(message=fault.detail, type=kind, param=param, code=code))

@@ -154,7 +154,7 @@ async def server_ready(engine: EngineDep, response: Response) -> ServerReady:
 )
 async def model_metadata(name: str, studio: StudioDep) -> ModelMetadata:
     """The model's version, and its tensors as they would be, were they sent."""
-    return ModelMetadata.of(_find(studio.models, name))
+    return ModelMetadata.of(_find((await studio.opened(model=name)).models, name))
 
 
 @router.get(
@@ -165,7 +165,7 @@ async def model_metadata(name: str, studio: StudioDep) -> ModelMetadata:
 )
 async def version_metadata(name: str, version: str, studio: StudioDep) -> ModelMetadata:
     """As without a version, of which there is one."""
-    return ModelMetadata.of(_find(studio.models, name, version))
+    return ModelMetadata.of(_find((await studio.opened(model=name)).models, name, version))
 
 
 @router.get(
@@ -202,8 +202,9 @@ def _find(models: Mapping[str, ModelInfo], name: str, version: str | None = None
 def _ready(
     engine: EngineClient, response: Response, name: str, version: str | None = None
 ) -> ModelReady:
-    if engine.models and name not in engine.failed:
+    if engine.models and (name in engine.models or name not in engine.fleet.names):
         _find(engine.models, name, version)
-    ready = engine.ready and name in engine.models
+    known = name in (engine.names if version is None else engine.models)
+    ready = engine.ready and known  # one that is not loaded is, for a request
     response.status_code = 200 if ready else 503
     return ModelReady(name=name, ready=ready)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from fastapi import Request, Response
 
-from app.dependencies import StudioDep, studio_of
+from app.dependencies import StudioDep, early_studio, studio_of
 from app.errors import InvalidRequest, UnknownModel, model_of
 from app.generation import Studio
 from app.http import vocabulary
@@ -24,6 +24,7 @@ from app.routes.replicate.schemas import (
     PredictionModel,
     PredictionModelVersion,
     PredictionModelVersions,
+    name_in,
     named,
 )
 from app.schemas.prompts import allowed_prompt, asked_of
@@ -97,7 +98,7 @@ _BY_VERSION = {
 )
 async def create_prediction(request: Request, owner: str, name: str) -> Response:
     """Draw `num_outputs` images of a prompt, or of the class it names. Any owner will do."""
-    studio = await studio_of(request)
+    studio = await early_studio(request).opened(model=name)
     created_at = datetime.now(UTC)
     values, _ = await read_body(request)
     return await _create(studio, owner, name, values.get("input"), created_at)
@@ -114,6 +115,7 @@ async def create_version_prediction(request: Request) -> Response:
     studio = await studio_of(request)
     created_at = datetime.now(UTC)
     values, _ = await read_body(request)
+    studio = await studio.opened(model=name_in(values.get("version")))
     owner, info = named(values.get("version"), studio.models)
     return await _create(studio, owner, info.name, values.get("input"), created_at)
 
@@ -121,12 +123,12 @@ async def create_version_prediction(request: Request) -> Response:
 @router.get(
     "/v1/models/{owner}/{name}",
     operation_id="replicateGetModel",
-    summary="Describe a loaded model, for Replicate's clients",
+    summary="Describe a model, for Replicate's clients",
     responses=_FOUND,
 )
 async def get_model(request: Request, owner: str, name: str, studio: StudioDep) -> PredictionModel:
     """A model and its one version. Any owner will do."""
-    info = model_of(name, studio.models)
+    info = model_of(name, (await studio.opened(model=name)).models)
     url = f"{request.base_url}v1/models/{quote(owner, safe='')}/{quote(name, safe='')}"
     return PredictionModel.of(url, owner, info)
 
@@ -143,7 +145,8 @@ async def list_versions(
     studio: StudioDep,
 ) -> PredictionModelVersions:
     """One: the checkpoint that is loaded."""
-    version = PredictionModelVersion.of(model_of(name, studio.models))
+    info = model_of(name, (await studio.opened(model=name)).models)
+    version = PredictionModelVersion.of(info)
     return PredictionModelVersions(results=[version])
 
 
@@ -160,7 +163,7 @@ async def get_version(
     studio: StudioDep,
 ) -> PredictionModelVersion:
     """The checkpoint that is loaded, by its SHA-256 or the first ten digits of that."""
-    info = model_of(name, studio.models)
+    info = model_of(name, (await studio.opened(model=name)).models)
     if version not in (info.digest, info.hash):
         raise UnknownModel(f"unknown version {version[:80]!r} of {name!r}; loaded: {info.digest}")
     return PredictionModelVersion.of(info)

@@ -103,6 +103,13 @@ class PredictionInput(Fields):
             raise InvalidRequest(error.wrong, "input") from error
 
 
+def name_in(version: object) -> str | None:
+    """The name of a model that a version has in it, if any."""
+    if not isinstance(version, str) or "/" not in version:
+        return None
+    return version.partition(":")[0].rpartition("/")[2]
+
+
 def named(version: object, models: Mapping[str, ModelInfo]) -> tuple[str, ModelInfo]:
     """The owner and model of a version: `{id}`, `{owner}/{name}` or `{owner}/{name}:{id}`.
 

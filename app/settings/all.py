@@ -1,4 +1,4 @@
-"""Settings of the server, from DARKROOM_* environment variables; read once, then frozen."""
+"""All settings: those of the server, and those of each of its parts."""
 
 import difflib
 import ipaddress
@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from app.engine.job import MAX_PRIORITY, MAX_TIMEOUT
-from app.http.origins import Access
+from app.http.origins import Access, is_loopback
 from app.http.proxies import PREFIX
+from app.settings.access import AccessSettings
+from app.settings.fleet import FleetSettings
+from app.settings.jobs import JobsSettings
+from app.settings.telemetry import TelemetrySettings
+from app.settings.webhooks import WebhookSettings
 from models.bounds import brief
 from models.hub import Repository
 from models.library import locate, split
@@ -27,7 +32,7 @@ _PORT_OF_KUBERNETES = re.compile(r"(tcp|udp|sctp)://.*")
 _MOST_NAMED = 3  # variables that may have been meant
 
 
-class Settings(BaseSettings):
+class Settings(JobsSettings, WebhookSettings, AccessSettings, TelemetrySettings, FleetSettings):
     """Everything a server can be told. A wrong value stops it before it starts."""
 
     model_config = SettingsConfigDict(
@@ -35,6 +40,7 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         frozen=True,
         extra="forbid",
+        hide_input_in_errors=True,  # it may be a key
         populate_by_name=True,
     )
 
@@ -173,6 +179,17 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name[:80]} is not a setting{meant}")
         return values
 
+    @model_validator(mode="after")
+    def _has_room(self) -> "Settings":
+        stay = len(self.models)
+        if self.max_loaded is not None and self.max_loaded < stay + bool(self.model_folders):
+            more = ", and one of model_folders" if self.model_folders else ""
+            raise ValueError(
+                f"DARKROOM_MAX_LOADED is {self.max_loaded}; allowed: at least "
+                f"{stay + bool(self.model_folders)}, for the {stay} of DARKROOM_MODELS{more}"
+            )
+        return self
+
     @field_validator("port", mode="before")
     @classmethod
     def _own_port(cls, value: object) -> object:
@@ -251,6 +268,11 @@ class Settings(BaseSettings):
                 allowed = "an address, or a network such as 10.0.0.0/8"
                 raise ValueError(f"{brief(proxy)} ({error}); allowed: {allowed}") from error
         return proxies
+
+    @property
+    def local(self) -> bool:
+        """Whether it listens on loopback alone, and nobody said that a proxy stands before it."""
+        return is_loopback(self.host) and not self.trusted_proxies and not self.root_path
 
     @property
     def access(self) -> Access:

@@ -1,0 +1,108 @@
+"""Models that come and go in the real server: bytes, memory, and what must not grow."""
+
+import os
+import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.schemas.status import resident_bytes
+from tests.e2e.live import draw, engine, serving, wait_until
+
+pytestmark = pytest.mark.server
+
+_ROUNDS = 10
+_NOISE = 24 << 20  # bytes by which the memory of a server may differ between two moments
+
+
+def processes(server: int) -> set[int]:
+    """A server and all that it started."""
+    found = {server}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                parent = (entry / "stat").read_text().rsplit(")", 1)[1].split()[1]
+            except OSError:
+                continue
+            if int(parent) == server:
+                found.add(int(entry.name))
+    return found
+
+
+def resident(server: int) -> int:
+    return sum(resident_bytes(pid) or 0 for pid in processes(server))
+
+
+def descriptors(server: int) -> int:
+    return len(list(Path(f"/proc/{server}/fd").iterdir()))
+
+
+def state(url: str, name: str) -> str:
+    listed = httpx.get(f"{url}/models").json()["models"]
+    return str(next(model["state"] for model in listed if model["name"] == name))
+
+
+def test_ten_rounds_of_loading_and_unloading_grow_nothing(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    little = {"models": tiny_folder, "backend": "eager", "marking": "false"}
+    asked = {"class": "cat", "steps": 30, "guidance_scale": 2.5, "seed": 5}
+    with (
+        serving(model_folders=tmp_path, **little) as (url, process),
+        httpx.Client(base_url=url, timeout=120) as client,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        expected = draw(url, asked)
+        shutil.copytree(tiny_folder, tmp_path / "twin")
+        assert state(url, "twin") == "unloaded"
+        assert draw(url, asked | {"model": "twin"}, client) == expected
+        assert client.post("/models/twin/unload").json()["state"] == "unloaded"
+        before = resident(process.pid)
+        open_before, processes_before = descriptors(process.pid), len(processes(process.pid))
+        for round_ in range(_ROUNDS):
+            answers = [
+                pool.submit(draw, url, asked | {"model": "twin", "steps": 30 + k}, client)
+                for k in range(3)
+            ]
+            beside = pool.submit(draw, url, asked)
+            if round_ == 0:
+                loaded = [answer.result() for answer in answers]
+                assert resident(process.pid) > before + (50 << 20)
+            assert [answer.result() for answer in answers] == loaded
+            assert beside.result() == expected
+            unloaded = client.post("/models/twin/unload").json()
+            assert (unloaded["state"], unloaded["memory_bytes"]) == ("unloaded", None)
+        assert loaded[0] == expected
+        assert len(processes(process.pid)) == processes_before
+        assert descriptors(process.pid) <= open_before + 4  # connections of this test
+        assert abs(resident(process.pid) - before) < _NOISE
+        stats = engine(url)
+        assert stats["restarts"] == stats["jobs"] == 0
+
+
+def test_a_busy_model_goes_on_while_another_s_worker_hangs_or_dies(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "twin")
+    little = {"models": tiny_folder, "backend": "eager", "marking": "false"}
+    asked = {"class": "dog", "steps": 300, "seed": 6}
+    with (
+        serving(model_folders=tmp_path, hang_seconds=4, **little) as (url, _),
+        httpx.Client(timeout=120) as client,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        expected = draw(url, asked, client)
+        httpx.post(f"{url}/models/twin/load", timeout=60).raise_for_status()
+        for number in (signal.SIGKILL, signal.SIGSTOP):
+            workers = {each["model"]: each for each in httpx.get(f"{url}/engine").json()["workers"]}
+            long = pool.submit(draw, url, asked | {"model": "twin", "steps": 600}, client)
+            wait_until(lambda: engine(url)["running"], 30)
+            os.kill(workers["twin"]["pid"], number)
+            assert draw(url, asked, client) == expected
+            assert long.result() == draw(url, asked | {"model": "twin", "steps": 600}, client)
+        stats = {each["model"]: each for each in httpx.get(f"{url}/engine").json()["workers"]}
+        assert stats["tiny"]["restarts"] == 0
+        assert stats["twin"]["restarts"] == 2
