@@ -11,6 +11,7 @@ from app.engine.client import EngineClient
 from app.engine.job import Asker
 from app.generation import Studio
 from app.http.crowd import client_of
+from app.jobs.service import JobService
 
 
 async def _engine(request: Request) -> EngineClient:
@@ -32,5 +33,13 @@ async def studio_of(request: Request) -> Studio:
     return await early_studio(request).opened()
 
 
+async def jobs_of(request: Request) -> JobService:
+    """The jobs of this server."""
+    jobs = request.app.state.jobs
+    assert isinstance(jobs, JobService)
+    return jobs
+
+
 EngineDep = Annotated[EngineClient, Depends(_engine)]
 StudioDep = Annotated[Studio, Depends(studio_of)]
+JobsDep = Annotated[JobService, Depends(jobs_of)]

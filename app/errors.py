@@ -7,7 +7,14 @@ RequestError            the client's request
 +-- UnknownModel        names a model that is not loaded; 404
 +-- UnknownImage        names an image that no loaded model makes; 404
 +-- NotAcceptable       accepts no format that can be made; 406
-EngineError             the engine could not do it: app/engine/job.py
+EngineError             the engine could not do it: app/engine/errors.py
+JobError                a job could not be taken, or not be told of
++-- StoreUnavailable    the database of the jobs cannot be used now; 503
++-- TooManyJobs         there is no room for it among those that wait; 429
++-- UnknownJob          there is none of this id, or it is another client's; 404
++-- ResultExpired       its result is no longer kept; 410
++-- KeyInUse            a request with this Idempotency-Key is still being answered; 409
++-- KeyReused           another request had this Idempotency-Key; 422
 
 An exception becomes a `Fault`, and a fault becomes an answer in the envelope of whatever dialect
 the route speaks: RFC 9457 problem details where it is ours.
@@ -91,6 +98,46 @@ class NotAcceptable(RequestError):
     """None of the formats the client accepts can be made."""
 
 
+class JobError(Exception):
+    """A job could not be taken, or not be told of; `retry_after` is in seconds, if known."""
+
+    retry_after: int | None = None
+
+
+class StoreUnavailable(JobError):
+    """The database cannot be used now."""
+
+    def __init__(self, reason: str, retry_after: int = 5) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class TooManyJobs(JobError):
+    """No room among the jobs that wait."""
+
+    def __init__(self, reason: str, retry_after: int) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class UnknownJob(JobError):
+    """There is no such job of this client."""
+
+
+class ResultExpired(JobError):
+    """The result is no longer kept."""
+
+
+class KeyInUse(JobError):
+    """A request with this key is being answered."""
+
+    retry_after = 1
+
+
+class KeyReused(JobError):
+    """Another request had this key."""
+
+
 STATUS: dict[type[Exception], tuple[int, str]] = {
     BrokenBody: (400, "Broken body"),
     UnsupportedBody: (415, "Unsupported media type"),
@@ -103,6 +150,12 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     DeadlineExceeded: (504, "Deadline exceeded"),
     EngineUnavailable: (503, "Not ready"),
     GenerationFailed: (500, "Generation failed"),
+    StoreUnavailable: (503, "Jobs unavailable"),
+    TooManyJobs: (429, "Too many jobs"),
+    UnknownJob: (404, "Unknown job"),
+    ResultExpired: (410, "Result expired"),
+    KeyInUse: (409, "Idempotency key in use"),
+    KeyReused: (422, "Idempotency key reused"),
 }
 
 
@@ -153,13 +206,13 @@ class Problem(BaseModel):
 
 def fault_of(error: Exception) -> Fault:
     """What to tell a client of an exception; of one that nobody foresaw, nothing."""
-    if isinstance(error, RequestError | EngineError):
+    if isinstance(error, RequestError | EngineError | JobError):
         status, title = STATUS[type(error)]
         wrong, within = {}, ""
         if isinstance(error, InvalidRequest):
             wrong, within = error.wrong, error.within
         headers = {}
-        if isinstance(error, EngineBusy | EngineUnavailable) and error.retry_after is not None:
+        if isinstance(error, EngineBusy | EngineUnavailable | JobError) and error.retry_after:
             headers["Retry-After"] = str(error.retry_after)
         if isinstance(error, NotAcceptable):
             headers["Vary"] = "Accept"

@@ -18,8 +18,10 @@ from app.http.limits import BodyLimit, TargetLimit
 from app.http.middleware import CancelOnDisconnect, RequestId
 from app.http.proxies import BehindProxy
 from app.http.turns import TakeTurns
+from app.jobs.opening import create_jobs
 from app.routes.automatic1111 import lists as automatic1111_lists
 from app.routes.automatic1111 import routes as automatic1111
+from app.routes.jobs import jobs
 from app.routes.native import generate, huggingface, status
 from app.routes.openai import routes as openai
 from app.routes.openinference import routes as openinference
@@ -34,12 +36,15 @@ _ROUTES = (
     automatic1111_lists,
     replicate,
     openinference,
+    jobs,
     status,
 )
 _EXPOSED = (
     "Content-Disposition",
     "Content-Location",
     "ETag",
+    "Location",
+    "Preference-Applied",
     "Retry-After",
     "Server-Timing",
     "Warning",
@@ -77,14 +82,17 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
     """The ASGI application; it answers at once, and is ready when the models are loaded."""
     settings = settings or Settings()
     client = engine or create_engine(settings)
+    service = create_jobs(settings, client)
     readers = ThreadPoolExecutor(2, thread_name_prefix="reader")
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await client.start()
+        await service.start()
         try:
             yield
         finally:
+            await service.close()
             readers.shutdown(wait=False, cancel_futures=True)
             await client.close()
 
@@ -97,6 +105,7 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
         redoc_url=None,
     )
     app.state.engine, app.state.settings = client, settings
+    app.state.jobs = service
     app.state.sittings = []  # what routes/automatic1111/routes.py has under way
     app.state.readers = readers  # threads that read pictures from clients
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)

@@ -10,11 +10,13 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from app.engine.errors import EngineError
-from app.errors import MEDIA_TYPE, Fault, Problem, RequestError, fault_of
+from app.errors import MEDIA_TYPE, Fault, JobError, Problem, RequestError, fault_of
 from app.http.proxies import route_path
 from app.http.routing import Handler, Route
 
 log = logging.getLogger(__name__)
+
+_FORESEEN = (RequestError, EngineError, JobError, RequestValidationError, HTTPException)
 
 
 def problem(fault: Fault) -> Response:
@@ -39,7 +41,7 @@ def install(app: FastAPI, allow: Callable[[str], set[str]] = lambda _: set()) ->
             fault = replace(fault, headers={"Allow": ", ".join(sorted(methods))})
         return problem(fault)
 
-    for kind in (RequestError, EngineError, RequestValidationError, HTTPException, Exception):
+    for kind in (*_FORESEEN, Exception):
         app.add_exception_handler(kind, answer)
 
 
@@ -53,7 +55,7 @@ def enveloped(envelope: Callable[[Fault], Response]) -> type[Route]:
             async def handled(request: Request) -> Response:
                 try:
                     return await handle(request)
-                except (RequestError, EngineError, RequestValidationError, HTTPException) as error:
+                except _FORESEEN as error:
                     return envelope(fault_of(error))
                 except Exception as error:
                     log.exception("a request failed because of a bug")

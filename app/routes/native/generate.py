@@ -2,19 +2,23 @@
 
 from fastapi import Request, Response
 
-from app.dependencies import early_studio, studio_of
+from app.dependencies import early_studio, jobs_of, studio_of
 from app.errors import UnknownImage
 from app.files.formats import FORMATS, format_of
 from app.files.ids import params_of
 from app.http import sse
 from app.http.body import read_body, read_query
 from app.http.negotiation import all_lines, negotiate
+from app.http.preferences import wants_job
 from app.http.routing import Router
+from app.jobs.service import Asked
+from app.routes.jobs.jobs import accepted
 from app.routes.native import docs, huggingface
 from app.routes.native.answers import (
     IMAGES,
     answer,
     describing,
+    file_type,
     preferred,
     recall,
     without_body,
@@ -40,6 +44,10 @@ async def generate(request: Request) -> Response:
         studio = await studio.opened(wanted.timeout)
         asked = wanted.to_request(studio.models, studio.asker)
     generation = studio.generation(asked)
+    if wants_job(request):
+        jobs = await jobs_of(request)
+        wanted_job = Asked(generation, file_type(request), values)
+        return accepted(*await jobs.accept(wanted_job), jobs, request)
     return await answer(generation, request, preferred(request, asked.params.n))
 
 

@@ -1,0 +1,141 @@
+"""/jobs: one's own jobs, their results and their end."""
+
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import Path, Query, Request, Response
+
+from app.dependencies import JobsDep, early_studio
+from app.http import vocabulary
+from app.http.body import JSON
+from app.http.negotiation import all_lines
+from app.http.preferences import APPLIED, RESPOND_ASYNC
+from app.http.routing import Router
+from app.jobs.job import Job, JobStatus
+from app.jobs.service import JobService
+from app.jobs.store import Place
+from app.routes.jobs.schemas import JobList, JobOut
+
+router = Router(tags=["jobs"])
+
+_RETRY_SECONDS = 1  # after which to ask for a job again
+_KEPT = "private, max-age=31536000, immutable"
+_TOLD = {"description": "The job.", "headers": vocabulary.headers("Cache-Control", "Retry-After")}
+_JOB_FAILS = vocabulary.problems(404, 503)
+_ID = Path(description="The id of a job.", max_length=64)
+_FILE = {
+    "description": "The file.",
+    "headers": vocabulary.headers("Cache-Control", "ETag"),
+    "content": {
+        kind: {"schema": {"type": "string", "format": "binary"}}
+        for kind in ("image/png", "image/webp", "image/jpeg")
+    },
+}
+
+
+def accepted(job: Job, place: Place, service: JobService, request: Request) -> Response:
+    """202: the job, and where to ask for it."""
+    root = request.scope.get("root_path", "")
+    body = JobOut.of(job, place, service, root).model_dump_json()
+    headers = {
+        "Location": f"{root}/jobs/{job.id}",
+        APPLIED: RESPOND_ASYNC,
+        "Retry-After": str(_RETRY_SECONDS),
+        "Cache-Control": "no-store",
+        "Vary": "Accept, Prefer",
+    }
+    return Response(body, 202, headers, JSON)
+
+
+@router.get(
+    "/jobs",
+    operation_id="listJobs",
+    summary="List one's own jobs, the newest first",
+    responses={
+        200: {"headers": vocabulary.headers("Cache-Control")},
+        **vocabulary.problems(422, 503),
+    },
+)
+async def list_jobs(
+    request: Request,
+    response: Response,
+    service: JobsDep,
+    status: Annotated[list[JobStatus], Query(description="Only jobs of these.")] = [],  # noqa: B006
+    limit: Annotated[int, Query(ge=1, le=100, description="Jobs per page.")] = 20,
+    cursor: Annotated[
+        str | None, Query(max_length=64, description="From `next` of the page before.")
+    ] = None,
+) -> JobList:
+    """Jobs of this client: of its key, or of its address where it has none."""
+    owner, root = early_studio(request).asker.client, request.scope.get("root_path", "")
+    jobs = await service.store.list(owner, limit=limit + 1, before=cursor, statuses=status)
+    more = None
+    if len(jobs) > limit:
+        told = [("cursor", jobs[limit - 1].id), ("limit", limit), *(("status", s) for s in status)]
+        more = f"{root}/jobs?{urlencode(told)}"
+    response.headers["Cache-Control"] = "no-store"
+    return JobList(jobs=[JobOut.of(job, None, service, root) for job in jobs[:limit]], next=more)
+
+
+@router.get(
+    "/jobs/{job_id}",
+    operation_id="getJob",
+    summary="Tell how far a job is",
+    responses={200: _TOLD, **_JOB_FAILS},
+)
+async def get_job(
+    request: Request, response: Response, service: JobsDep, job_id: Annotated[str, _ID]
+) -> JobOut:
+    """Its place in the queue, its progress, and its result in the end."""
+    job, place = await service.store.get(early_studio(request).asker.client, job_id)
+    response.headers["Cache-Control"] = "no-store"
+    if not job.status.ended:
+        response.headers["Retry-After"] = str(_RETRY_SECONDS)
+    return JobOut.of(job, place, service, request.scope.get("root_path", ""))
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    operation_id="cancelJob",
+    summary="Cancel a job",
+    responses={200: _TOLD, **_JOB_FAILS},
+)
+async def cancel_job(
+    request: Request, response: Response, service: JobsDep, job_id: Annotated[str, _ID]
+) -> JobOut:
+    """The job, which has ended by now. One that had ended before stays as it is."""
+    job = await service.cancel(early_studio(request).asker.client, job_id)
+    response.headers["Cache-Control"] = "no-store"
+    return JobOut.of(job, None, service, request.scope.get("root_path", ""))
+
+
+@router.get(
+    "/jobs/{job_id}/images/{index}",
+    operation_id="getJobImage",
+    summary="Fetch a file of a job's result",
+    response_class=Response,
+    responses={
+        200: _FILE,
+        304: {"description": "The client already has this file."},
+        307: {"description": "The file is at the signed address in `Location`."},
+        **vocabulary.problems(404, 410, 422, 503),
+    },
+)
+async def get_job_image(
+    request: Request,
+    service: JobsDep,
+    job_id: Annotated[str, _ID],
+    index: Annotated[int, Path(ge=0, le=15, description="Number of the image, from 0.")],
+) -> Any:
+    """The file as the request asked for it, or a PNG. It never changes."""
+    owner = early_studio(request).asker.client
+    picture, content = await service.results.read(owner, job_id, index)
+    tag = f'"{picture.sha256}"'
+    headers = {"ETag": tag, "Cache-Control": _KEPT}
+    if isinstance(content, str):
+        moved = {"Location": content, "Cache-Control": "no-store"}
+        return Response(status_code=307, headers=moved)
+    given = all_lines(request.headers, "if-none-match")
+    if given.strip() == "*" or tag in given:
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type=picture.media_type)
