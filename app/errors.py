@@ -15,6 +15,8 @@ JobError                a job could not be taken, or not be told of
 +-- ResultExpired       its result is no longer kept; 410
 +-- KeyInUse            a request with this Idempotency-Key is still being answered; 409
 +-- KeyReused           another request had this Idempotency-Key; 422
++-- TooManyStreams      there is no room for one more stream of events; 429
++-- UnknownEventId      no event of a stream of events has this id; 400
 
 An exception becomes a `Fault`, and a fault becomes an answer in the envelope of whatever dialect
 the route speaks: RFC 9457 problem details where it is ours.
@@ -138,6 +140,16 @@ class KeyReused(JobError):
     """Another request had this key."""
 
 
+class TooManyStreams(JobError):
+    """No room for one more stream of events."""
+
+    retry_after = 5
+
+
+class UnknownEventId(JobError):
+    """No event of a stream has this id."""
+
+
 STATUS: dict[type[Exception], tuple[int, str]] = {
     BrokenBody: (400, "Broken body"),
     UnsupportedBody: (415, "Unsupported media type"),
@@ -156,6 +168,8 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     ResultExpired: (410, "Result expired"),
     KeyInUse: (409, "Idempotency key in use"),
     KeyReused: (422, "Idempotency key reused"),
+    TooManyStreams: (429, "Too many streams"),
+    UnknownEventId: (400, "Unknown event id"),
 }
 
 

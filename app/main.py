@@ -21,7 +21,8 @@ from app.http.turns import TakeTurns
 from app.jobs.opening import create_jobs
 from app.routes.automatic1111 import lists as automatic1111_lists
 from app.routes.automatic1111 import routes as automatic1111
-from app.routes.jobs import jobs
+from app.routes.jobs import events, jobs
+from app.routes.jobs.calls import create_webhooks
 from app.routes.native import generate, huggingface, status
 from app.routes.openai import routes as openai
 from app.routes.openinference import routes as openinference
@@ -36,6 +37,7 @@ _ROUTES = (
     automatic1111_lists,
     replicate,
     openinference,
+    events,  # before the jobs, of which none is called so
     jobs,
     status,
 )
@@ -83,15 +85,18 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
     settings = settings or Settings()
     client = engine or create_engine(settings)
     service = create_jobs(settings, client)
+    webhooks = create_webhooks(settings, service)
     readers = ThreadPoolExecutor(2, thread_name_prefix="reader")
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await client.start()
         await service.start()
+        await webhooks.start()
         try:
             yield
         finally:
+            await webhooks.close()
             await service.close()
             readers.shutdown(wait=False, cancel_futures=True)
             await client.close()
@@ -105,7 +110,7 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
         redoc_url=None,
     )
     app.state.engine, app.state.settings = client, settings
-    app.state.jobs = service
+    app.state.jobs, app.state.webhooks = service, webhooks
     app.state.sittings = []  # what routes/automatic1111/routes.py has under way
     app.state.readers = readers  # threads that read pictures from clients
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)

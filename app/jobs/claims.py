@@ -88,6 +88,9 @@ class Claims:
             )
             jobs = fetch(connection, SELECT.where(where))
             jobs.sort(key=lambda job: chosen.index(job.number))
+            for job in jobs:
+                if fences[job.number] == 1:  # not where it is taken up again
+                    self._store.noted(connection, job)
             return [Claim(job, fences[job.number]) for job in jobs]
 
         return await self._store.database.run(claimed)

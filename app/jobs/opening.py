@@ -2,7 +2,7 @@
 
 from app.engine.client import EngineClient
 from app.jobs.database import Database
-from app.jobs.events import EventHub
+from app.jobs.events import EventHub, StreamLimits
 from app.jobs.results import Results
 from app.jobs.service import JobService
 from app.jobs.store import JobStore, Room
@@ -20,4 +20,7 @@ def create_jobs(settings: Settings, engine: EngineClient) -> JobService:
     store = JobStore(Database(settings.database_url), room)
     results = Results(store, settings.results, signed=settings.results_signed)
     lease, slots = settings.jobs_lease_seconds, settings.slots
-    return JobService(engine, store, results, EventHub(), lease, slots)
+    streams = StreamLimits(
+        settings.max_streams, settings.max_client_streams, settings.jobs_keep_seconds
+    )
+    return JobService(engine, store, results, EventHub(store, streams), lease, slots)

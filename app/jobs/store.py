@@ -18,7 +18,7 @@ from app.jobs.tables import JOBS
 _ACTIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
 _FULL_SECONDS = 30  # after which to try again where there is no room
 
-Noted = Callable[[Connection, Job], None]  # called with every end, in its transaction
+Noted = Callable[[Connection, Job], None]  # called with every start and end, in its transaction
 
 
 class Place(NamedTuple):

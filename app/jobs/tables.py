@@ -94,3 +94,23 @@ KEYS = sql.Table(
     sql.Column("body", sql.LargeBinary),
     sql.Index("ix_idempotency_keys_created", "created"),
 )
+WEBHOOK_DELIVERIES = sql.Table(
+    "webhook_deliveries",
+    METADATA,
+    sql.Column("id", sql.String(40), primary_key=True),  # the header `webhook-id`
+    sql.Column("job", sql.String(32), nullable=False),  # its id; it may be forgotten before
+    sql.Column("owner", sql.String(255), nullable=False),
+    sql.Column("event", sql.String(16), nullable=False),
+    sql.Column("url", sql.Text, nullable=False),
+    sql.Column("host", sql.String(255), nullable=False),
+    sql.Column("body", sql.Text, nullable=False),  # JSON
+    sql.Column("state", sql.String(16), nullable=False),  # waiting, delivered or failed
+    sql.Column("attempts", sql.Integer, nullable=False),  # that were begun
+    sql.Column("due", Utc, nullable=False),  # the next; while one is made, when it is given up
+    sql.Column("status", sql.Integer),  # of the last answer
+    sql.Column("error", sql.Text),
+    sql.Column("ended", Utc),
+    sql.Index("ix_webhook_deliveries_due", "state", "attempts", "due"),
+    sql.Index("ix_webhook_deliveries_job", "job"),
+    sql.Index("ix_webhook_deliveries_ended", "ended"),
+)

@@ -106,6 +106,7 @@ class Server(uvicorn.Server):
         """Finish the requests that can be done in time, and refuse the others."""
         loop = asyncio.get_running_loop()
         self._jobs.drain(self._drain)
+        self._jobs.hub.close()
         draining = loop.create_task(self._engine.drain(self._drain))
         cut = loop.call_later(self._drain + _ANSWERS_SECONDS, self._cut)
         await super().shutdown(sockets)
