@@ -104,6 +104,7 @@ WEBHOOK_DELIVERIES = sql.Table(
     sql.Column("url", sql.Text, nullable=False),
     sql.Column("host", sql.String(255), nullable=False),
     sql.Column("body", sql.Text, nullable=False),  # JSON
+    sql.Column("created", Utc, nullable=False),
     sql.Column("state", sql.String(16), nullable=False),  # waiting, delivered or failed
     sql.Column("attempts", sql.Integer, nullable=False),  # that were begun
     sql.Column("due", Utc, nullable=False),  # the next; while one is made, when it is given up

@@ -7,8 +7,9 @@ from typing import Any
 from app.errors import InvalidRequest
 from app.http.addresses import Allowance
 from app.jobs.job import Job, JobStatus, Webhook
-from app.jobs.webhooks.targets import MAX_URL, check_url
+from app.jobs.webhooks.targets import check_url
 
+WEBHOOK = "webhook"
 _UNSIGNED = (
     "this server has no secret to sign calls with; its operator can set DARKROOM_WEBHOOK_SECRETS, "
     "or allow calls without a signature by DARKROOM_WEBHOOK_UNSIGNED=true"
@@ -23,18 +24,17 @@ class Vocabulary:
     names: tuple[str, ...]
     default: tuple[str, ...]
 
+    @property
+    def fields(self) -> tuple[str, str]:
+        """The fields of a request that are about its webhook."""
+        return WEBHOOK, self.field
+
 
 _ENDS = tuple(status.value for status in JobStatus if status.ended)
 NATIVE = Vocabulary("webhook_events", ("started", *_ENDS), _ENDS)
 # https://replicate.com/docs/topics/webhooks/setup-webhook
 _OF_REPLICATE = ("start", "output", "logs", "completed")
 REPLICATE = Vocabulary("webhook_events_filter", _OF_REPLICATE, _OF_REPLICATE)
-SCHEMA_URL = {
-    "type": "string",
-    "format": "uri",
-    "maxLength": MAX_URL,
-    "description": "An https or http URL that is told of the job; see docs/events.md.",
-}
 
 
 def happened(job: Job) -> tuple[str, ...]:
@@ -60,14 +60,14 @@ class Asking:
         Raises:
             InvalidRequest: they are wrong, or webhooks are not to be had here.
         """
-        url, events = values.get("webhook"), values.get(words.field)
+        url, events = (values.get(name) for name in words.fields)
         if url in (None, ""):
             if events not in (None, "", []):
                 raise InvalidRequest({words.field: "needs a webhook, the URL that is told"})
             return None
         wrong = {}
         if reason := self._refusal(url):
-            wrong["webhook"] = reason
+            wrong[WEBHOOK] = reason
         named = events.split(",") if isinstance(events, str) and events else events or []
         if not isinstance(named, list) or not all(name in words.names for name in named):
             wrong[words.field] = f"must be a list of some of: {', '.join(words.names)}"

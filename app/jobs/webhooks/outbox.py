@@ -61,7 +61,7 @@ class Bounds:
 
 def add(connection: Connection, job: Job, event: str, url: str, body: str) -> None:
     """Note a call, as part of a transaction."""
-    host = str(Target.parse(url).host)
+    host, moment = str(Target.parse(url).host), now(connection)
     connection.execute(
         sql.insert(WEBHOOK_DELIVERIES).values(
             id=f"msg_{secrets.token_urlsafe(18)}",
@@ -71,9 +71,10 @@ def add(connection: Connection, job: Job, event: str, url: str, body: str) -> No
             url=url,
             host=host,
             body=body,
+            created=moment,
             state=DeliveryState.WAITING,
             attempts=0,
-            due=now(connection),
+            due=moment,
         )
     )
 
@@ -152,7 +153,7 @@ def prune(connection: Connection, seconds: float) -> None:
 
 def deliveries_of(connection: Connection, job_id: str) -> Sequence[DeliveryStatus]:
     """The calls that tell of a job, the oldest first."""
-    found = sql.select(WEBHOOK_DELIVERIES).where(_TABLE.job == job_id).order_by(_TABLE.due)
+    found = sql.select(WEBHOOK_DELIVERIES).where(_TABLE.job == job_id).order_by(_TABLE.created)
     return [
         DeliveryStatus(
             row.event,

@@ -1,8 +1,14 @@
 """The webhooks of a server, as its settings say, and what they are told."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Request
+
 from app.http.addresses import Allowance
-from app.jobs.job import Job
+from app.jobs.job import Job, Webhook
 from app.jobs.service import JobService
+from app.jobs.webhooks.asking import Vocabulary
 from app.jobs.webhooks.outbox import Bounds
 from app.jobs.webhooks.schedule import Schedule
 from app.jobs.webhooks.service import Options, Webhooks
@@ -30,3 +36,15 @@ def create_webhooks(settings: Settings, service: JobService) -> Webhooks:
     webhooks = Webhooks(service.store.database, options, body)
     service.store.noted = webhooks.note
     return webhooks
+
+
+def webhooks_of(request: Request) -> Webhooks:
+    """The webhooks of this server."""
+    webhooks = request.app.state.webhooks
+    assert isinstance(webhooks, Webhooks)
+    return webhooks
+
+
+def webhook_of(request: Request, values: Mapping[str, Any], words: Vocabulary) -> Webhook | None:
+    """The webhook that a request names, in the words of its API; raises `InvalidRequest`."""
+    return webhooks_of(request).asking.webhook(values, words)

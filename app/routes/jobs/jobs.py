@@ -14,7 +14,8 @@ from app.http.routing import Router
 from app.jobs.job import Job, JobStatus
 from app.jobs.service import JobService
 from app.jobs.store import Place
-from app.routes.jobs.schemas import JobList, JobOut
+from app.routes.jobs.calls import webhooks_of
+from app.routes.jobs.schemas import CallOut, JobList, JobOut
 
 router = Router(tags=["jobs"])
 
@@ -91,7 +92,11 @@ async def get_job(
     response.headers["Cache-Control"] = "no-store"
     if not job.status.ended:
         response.headers["Retry-After"] = str(_RETRY_SECONDS)
-    return JobOut.of(job, place, service, request.scope.get("root_path", ""))
+    told = JobOut.of(job, place, service, request.scope.get("root_path", ""))
+    if told.webhook:
+        calls = await webhooks_of(request).of(job.id)
+        told.webhook.calls = [CallOut(**vars(call)) for call in calls]
+    return told
 
 
 @router.delete(

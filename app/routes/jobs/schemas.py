@@ -28,6 +28,25 @@ class JobResult(BaseModel):
     warnings: list[str] = Field(description="As in the header `Warning` of other answers.")
 
 
+class CallOut(BaseModel):
+    """What came of telling a webhook of one event."""
+
+    event: str
+    state: str = Field(description="`waiting`, `delivered` or `failed`.")
+    attempts: int
+    status: int | None = Field(description="Of the receiver's last answer.")
+    error: str | None = Field(description="Why the last attempt failed.")
+    due: AwareDatetime | None = Field(description="When it is tried next, while it waits.")
+
+
+class JobWebhook(BaseModel):
+    """Who is told of a job."""
+
+    url: str
+    events: list[str]
+    calls: list[CallOut] = Field([], description="In `GET /jobs/{id}`: what was told so far.")
+
+
 class JobOut(BaseModel):
     """A job."""
 
@@ -45,6 +64,7 @@ class JobOut(BaseModel):
     expired: bool = Field(description="Whether it had a result, which is no longer kept.")
     error: str | None = Field(description="Why it failed.")
     request: dict[str, Any] = Field(description="What was asked.")
+    webhook: JobWebhook | None
 
     @classmethod
     def of(cls, job: Job, place: Place | None, service: JobService, root: str) -> Self:
@@ -61,7 +81,7 @@ class JobOut(BaseModel):
             for picture in job.results
         ]
         result = JobResult(images=images, warnings=list(job.told)) if images else None
-        moved = service.moved(job)
+        moved, hook = service.moved(job), job.webhook
         progress = moved.step / moved.steps if moved else 0.0
         waits = job.status is JobStatus.QUEUED and place is not None
         return cls(
@@ -79,6 +99,7 @@ class JobOut(BaseModel):
             expired=job.expired,
             error=job.error,
             request=dict(job.request),
+            webhook=hook and JobWebhook(url=hook.url, events=list(hook.events)),
         )
 
 

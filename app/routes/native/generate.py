@@ -12,6 +12,8 @@ from app.http.negotiation import all_lines, negotiate
 from app.http.preferences import wants_job
 from app.http.routing import Router
 from app.jobs.service import Asked
+from app.jobs.webhooks.asking import NATIVE
+from app.routes.jobs.calls import webhook_of
 from app.routes.jobs.jobs import accepted
 from app.routes.native import docs, huggingface
 from app.routes.native.answers import (
@@ -36,6 +38,9 @@ async def generate(request: Request) -> Response:
     """
     studio = early_studio(request)
     values, text = await read_body(request)
+    hook = webhook_of(request, values, NATIVE) if wants_job(request) else None
+    if hook:
+        values = {name: value for name, value in values.items() if name not in NATIVE.fields}
     if "inputs" in values and not text:
         studio = await studio.opened()
         asked = huggingface.to_request(values, studio)
@@ -46,7 +51,7 @@ async def generate(request: Request) -> Response:
     generation = studio.generation(asked)
     if wants_job(request):
         jobs = await jobs_of(request)
-        wanted_job = Asked(generation, file_type(request), values)
+        wanted_job = Asked(generation, file_type(request), values, webhook=hook)
         return accepted(*await jobs.accept(wanted_job), jobs, request)
     return await answer(generation, request, preferred(request, asked.params.n))
 

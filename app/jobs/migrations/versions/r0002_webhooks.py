@@ -22,6 +22,7 @@ def upgrade() -> None:
         sql.Column("url", sql.Text, nullable=False),
         sql.Column("host", sql.String(255), nullable=False),
         sql.Column("body", sql.Text, nullable=False),
+        sql.Column("created", _TIME, nullable=False),
         sql.Column("state", sql.String(16), nullable=False),
         sql.Column("attempts", sql.Integer, nullable=False),
         sql.Column("due", _TIME, nullable=False),
