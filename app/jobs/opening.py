@@ -1,10 +1,14 @@
 """The jobs of a server, as its settings say."""
 
+import secrets
+
 from app.engine.client import EngineClient
 from app.jobs.database import Database
 from app.jobs.events import EventHub, StreamLimits
+from app.jobs.keeping import Keeping, Retention
+from app.jobs.keys import Keys
 from app.jobs.results import Results
-from app.jobs.service import JobService
+from app.jobs.service import JobService, Terms
 from app.jobs.store import JobStore, Room
 from app.settings import Settings
 
@@ -19,8 +23,15 @@ def create_jobs(settings: Settings, engine: EngineClient) -> JobService:
     )
     store = JobStore(Database(settings.database_url), room)
     results = Results(store, settings.results, signed=settings.results_signed)
-    lease, slots = settings.jobs_lease_seconds, settings.slots
-    streams = StreamLimits(
-        settings.max_streams, settings.max_client_streams, settings.jobs_keep_seconds
+    terms = Terms(secrets.token_hex(8), settings.jobs_lease_seconds, settings.slots)
+    keys = Keys(store, terms.server, terms.lease, settings.idempotency_keys)
+    retention = Retention(
+        jobs=settings.jobs_keep_seconds,
+        results=settings.results_seconds,
+        answers=settings.idempotency_seconds,
+        bytes=settings.results_bytes,
     )
-    return JobService(engine, store, results, EventHub(store, streams), lease, slots)
+    keeping = Keeping(store, results, keys, retention)
+    streams = StreamLimits(settings.max_streams, settings.max_client_streams, retention.jobs)
+    hub = EventHub(store, streams)
+    return JobService(engine, store, results, hub, keys, keeping, terms)

@@ -4,10 +4,9 @@ import asyncio
 import contextlib
 import logging
 import math
-import secrets
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
@@ -23,6 +22,8 @@ from app.jobs.claims import Claim, Claims, Outcome
 from app.jobs.drawing import Drawn, NotNow, draw
 from app.jobs.events import EventHub
 from app.jobs.job import Job, Webhook
+from app.jobs.keeping import Keeping
+from app.jobs.keys import Answer, Keyed, Keys
 from app.jobs.results import Results
 from app.jobs.store import JobStore, NewJob, Place
 from app.jobs.work import Work, unpack
@@ -30,6 +31,8 @@ from app.jobs.work import Work, unpack
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0  # between two looks for jobs, of other servers or of a model that was loaded
+_TIDY_SECONDS = 30.0
+_PARTS = 8  # of all bytes of results: after one of them, it is looked whether there are too many
 _BEATS = 3  # in the time of a lease
 _LONGEST_WAIT = 10  # seconds between two tries to write an end
 
@@ -46,6 +49,18 @@ class Asked:
     webhook: Webhook | None = None
 
 
+@dataclass(frozen=True)
+class Terms:
+    """The name of a server, the seconds of its leases, and the images that it draws at once.
+
+    By the models if `slots` is None.
+    """
+
+    server: str
+    lease: float
+    slots: int | None = None
+
+
 class JobService:
     """The jobs of one server. One event loop uses it."""
 
@@ -55,17 +70,18 @@ class JobService:
         store: JobStore,
         results: Results,
         hub: EventHub,
-        lease: float,
-        slots: int | None = None,
+        keys: Keys,
+        keeping: Keeping,
+        terms: Terms,
     ) -> None:
-        self.store, self.results, self.hub = store, results, hub
-        self.server = secrets.token_hex(8)
-        self._engine, self._lease, self._slots = engine, lease, slots
-        self._claims = Claims(store, self.server, lease)
+        self.store, self.results, self.hub, self.keys = store, results, hub, keys
+        self._keeping, self._added = keeping, 0
+        self._engine, self._lease, self._slots = engine, terms.lease, terms.slots
+        self._claims = Claims(store, terms.server, terms.lease)
         self._held: dict[int, Claim] = {}  # by number, until their end is written
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._moved: dict[str, Moved] = {}  # how far jobs here are, by id
-        self._news = asyncio.Event()
+        self._news, self._full = asyncio.Event(), asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self._begun, self._ends = False, math.inf  # time.monotonic()
         self._counts: dict[str, int] = {}
@@ -95,7 +111,9 @@ class JobService:
         """Take up what is there, and look out for more."""
         self.store.database.check()
         self._begun = self.store.database.begun
-        self._loops = [asyncio.create_task(self._claim_on()), asyncio.create_task(self._beat_on())]
+        self._loops = [
+            asyncio.create_task(loop()) for loop in (self._claim_on, self._beat_on, self._tidy_on)
+        ]
 
     def drain(self, seconds: float) -> None:
         """Claim no more: the engine stops, and finishes what it can within so many seconds."""
@@ -150,6 +168,20 @@ class JobService:
         job, place = await self.store.accept(self.admissible(asked))
         self.welcome(job, place)
         return job, place
+
+    async def accept_once(
+        self, keyed: Keyed, asked: Asked, told: Callable[[Job, Place], Answer]
+    ) -> Answer:
+        """The answer to a request that becomes a job the first time that it comes.
+
+        Raises:
+            DeadlineTooShort, TooManyJobs, StoreUnavailable, KeyInUse, KeyReused
+        """
+        new = replace(self.admissible(asked), key=keyed.key)
+        answer, accepted = await self.keys.accept(keyed, new, told)
+        if accepted is not None:
+            self.welcome(*accepted)
+        return answer
 
     def welcome(self, job: Job, place: Place) -> None:
         """Note a job that the store has accepted."""
@@ -240,10 +272,33 @@ class JobService:
                 kept = await self.results.keep(claim, drawn.media_type, drawn.files)
                 outcome = Outcome(kept, drawn.error, drawn.told)
                 ended = await self._claims.finish(claim, outcome)
+                self._grow(sum(map(len, drawn.files)))
                 if ended is None:  # another server has it now
                     await self.results.remove([file.path for file in kept if file.path])
                 return ended
         raise AssertionError("it tries until it is done")
+
+    async def _tidy_on(self) -> None:
+        """Tidy up from time to time, and sooner where results come fast."""
+        while True:
+            if self._begun:
+                try:
+                    await self._keeping.tidy()
+                except StoreUnavailable:
+                    pass  # the log has it
+                except Exception:
+                    log.exception("old jobs could not be removed because of a bug")
+            self._full.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TIDY_SECONDS):
+                    await self._full.wait()
+
+    def _grow(self, size: int) -> None:
+        """Note bytes of new results."""
+        self._added += size
+        if self._added > self._keeping.retention.bytes // _PARTS:
+            self._added = 0
+            self._full.set()
 
     async def _beat_on(self) -> None:
         while True:
@@ -260,5 +315,6 @@ class JobService:
         held = {number: claim.fence for number, claim in self._held.items()}
         for number in await self._claims.beat(held):
             self._drop(number)  # cancelled, or taken by another server while this one was asleep
+        await self.keys.beat()
         self._counts = await self.store.counts()
         self._news.set()

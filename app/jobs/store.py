@@ -12,8 +12,8 @@ from sqlalchemy.engine import Connection
 from app.errors import TooManyJobs, UnknownJob
 from app.jobs.database import Database
 from app.jobs.job import Job, JobStatus, Webhook
-from app.jobs.rows import SELECT, fetch, next_end, now
-from app.jobs.tables import JOBS
+from app.jobs.rows import ENDED, SELECT, fetch, next_end, now
+from app.jobs.tables import COUNTERS, JOBS
 
 _ACTIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
 _FULL_SECONDS = 30  # after which to try again where there is no room
@@ -103,8 +103,8 @@ class JobStore:
         return await self.database.run(lambda c: fetch(c, statement.limit(limit)))
 
     async def last_end(self) -> int:
-        """The highest `ended_no` there is, 0 before the first end."""
-        statement = sql.select(sql.func.max(JOBS.c.ended_no))
+        """The highest `ended_no` there ever was, 0 before the first end."""
+        statement = sql.select(COUNTERS.c.value).where(COUNTERS.c.name == ENDED)
         return await self.database.run(lambda c: c.execute(statement).scalar() or 0)
 
     async def cancel(self, owner: str, job_id: str) -> tuple[Job, bool]:

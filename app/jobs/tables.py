@@ -61,6 +61,7 @@ JOBS = sql.Table(
     sql.Index("ix_jobs_active", "status", "owner", "turn", "evaluations"),
     sql.Index("ix_jobs_owner", "owner", "number"),
     sql.Index("ix_jobs_ended", "owner", "ended_no"),
+    sql.Index("ix_jobs_ended_at", "ended"),
     sqlite_autoincrement=True,  # a number never comes again
 )
 RESULTS = sql.Table(
@@ -73,6 +74,7 @@ RESULTS = sql.Table(
     sql.Column("sha256", sql.String(64), nullable=False),
     sql.Column("path", sql.Text),  # in the folder or bucket, if it is not here
     sql.Column("content", sql.LargeBinary),
+    sql.Index("ix_results_size", "job", "size"),
 )
 COUNTERS = sql.Table(
     "counters",

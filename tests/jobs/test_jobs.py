@@ -233,3 +233,22 @@ def test_what_was_accepted_is_drawn_by_the_next_server() -> None:
             body = {"class": "a", "steps": 3, "eta": 0.5, "seed": seed}
             assert http.get(image["url"]).content == http.post("/generate", json=body).content
         assert finished(http, random.headers["location"])["seed"] == random.json()["seed"]
+
+
+def test_a_key_repeats_the_answer(http: TestClient) -> None:
+    """With a job and without, bytes and headers; another body is refused."""
+    for more in (ASYNC, {}):
+        headers = {"idempotency-key": f'"k{len(more)}"', **more}
+        first = http.post("/generate", json={"class": "a", "steps": 3}, headers=headers)
+        again = http.post("/generate", json={"steps": 3, "class": "a"}, headers=headers)
+        assert again.status_code == first.status_code < 300
+        assert again.content == first.content
+        own = {"x-request-id"}
+        for name, value in first.headers.items():
+            assert name in own or again.headers[name] == value
+        other = http.post("/generate", json={"class": "b", "steps": 3}, headers=headers)
+        assert other.status_code == 422
+    assert len(http.get("/jobs").json()["jobs"]) == 1
+    for wrong in ("k", '""', '"a', '"' + "x" * 256 + '"'):
+        answer = http.post("/generate", json={"class": "a"}, headers={"idempotency-key": wrong})
+        assert answer.status_code == 400

@@ -12,9 +12,11 @@ from app.http.negotiation import all_lines
 from app.http.preferences import APPLIED, RESPOND_ASYNC
 from app.http.routing import Router
 from app.jobs.job import Job, JobStatus
-from app.jobs.service import JobService
+from app.jobs.keys import Answer, Keyed
+from app.jobs.service import Asked, JobService
 from app.jobs.store import Place
 from app.routes.jobs.calls import webhooks_of
+from app.routes.jobs.once import response_of
 from app.routes.jobs.schemas import CallOut, JobList, JobOut
 
 router = Router(tags=["jobs"])
@@ -34,18 +36,27 @@ _FILE = {
 }
 
 
-def accepted(job: Job, place: Place, service: JobService, request: Request) -> Response:
-    """202: the job, and where to ask for it."""
+async def begin(
+    service: JobService, asked: Asked, keyed: Keyed | None, request: Request
+) -> Response:
+    """202: a job, and where to ask for it; the same again where the key came before."""
     root = request.scope.get("root_path", "")
-    body = JobOut.of(job, place, service, root).model_dump_json()
-    headers = {
-        "Location": f"{root}/jobs/{job.id}",
-        APPLIED: RESPOND_ASYNC,
-        "Retry-After": str(_RETRY_SECONDS),
-        "Cache-Control": "no-store",
-        "Vary": "Accept, Prefer",
-    }
-    return Response(body, 202, headers, JSON)
+
+    def told(job: Job, place: Place) -> Answer:
+        headers = (
+            ("content-type", JSON),
+            ("location", f"{root}/jobs/{job.id}"),
+            (APPLIED.lower(), RESPOND_ASYNC),
+            ("retry-after", str(_RETRY_SECONDS)),
+            ("cache-control", "no-store"),
+            ("vary", "Accept, Prefer"),
+        )
+        body = JobOut.of(job, place, service, root).model_dump_json().encode()
+        return Answer(202, headers, body)
+
+    if keyed is None:
+        return response_of(told(*await service.accept(asked)))
+    return response_of(await service.accept_once(keyed, asked, told))
 
 
 @router.get(

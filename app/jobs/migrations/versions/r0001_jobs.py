@@ -50,6 +50,7 @@ def upgrade() -> None:
     op.create_index("ix_jobs_active", "jobs", ["status", "owner", "turn", "evaluations"])
     op.create_index("ix_jobs_owner", "jobs", ["owner", "number"])
     op.create_index("ix_jobs_ended", "jobs", ["owner", "ended_no"])
+    op.create_index("ix_jobs_ended_at", "jobs", ["ended"])
     op.create_table(
         "results",
         sql.Column(
@@ -62,6 +63,7 @@ def upgrade() -> None:
         sql.Column("path", sql.Text),
         sql.Column("content", sql.LargeBinary),
     )
+    op.create_index("ix_results_size", "results", ["job", "size"])
     counters = op.create_table(
         "counters",
         sql.Column("name", sql.String(32), primary_key=True),
