@@ -11,6 +11,7 @@ from app.access.admission import Admission, client_in
 from app.engine.client import EngineClient
 from app.engine.job import Asker
 from app.generation import Studio
+from app.jobs.service import JobService
 
 
 async def _engine(request: Request) -> EngineClient:
@@ -43,7 +44,15 @@ async def _admin(request: Request) -> None:
     admission.check_admin(request.scope)
 
 
+async def jobs_of(request: Request) -> JobService:
+    """The jobs of this server."""
+    jobs = request.app.state.jobs
+    assert isinstance(jobs, JobService)
+    return jobs
+
+
 EngineDep = Annotated[EngineClient, Depends(_engine)]
 StudioDep = Annotated[Studio, Depends(studio_of)]
 # 401 or 403 for those who may not change the server.
 AdminDep = Annotated[None, Depends(_admin)]
+JobsDep = Annotated[JobService, Depends(jobs_of)]

@@ -10,7 +10,15 @@ RequestError            the client's request
 +-- Unauthenticated     has no key, or a wrong one; 401
 +-- Forbidden           has a key that does not allow it; 403
 +-- LimitExceeded       is one too many, or too much for now; 429
-EngineError             the engine could not do it: app/engine/job.py
+EngineError             the engine could not do it: app/engine/errors.py
+JobError                a job could not be taken, or not be told of
++-- StoreUnavailable    the database of the jobs cannot be used now; 503
++-- TooManyJobs         there is no room for it among those that wait; 429
++-- UnknownJob          there is none of this id, or it is another client's; 404
++-- ResultExpired       its result is no longer kept; 410
++-- KeyInUse            a request with this Idempotency-Key is still being answered; 409
++-- KeyReused           another request had this Idempotency-Key; 422
++-- UnknownEventId      no event of a stream of events has this id; 400
 
 An exception becomes a `Fault`, and a fault becomes an answer in the envelope of whatever dialect
 the route speaks: RFC 9457 problem details where it is ours.
@@ -120,6 +128,50 @@ class LimitExceeded(RequestError):
         self.retry_after, self.headers = min(max(wait, 1), MAX_RETRY_AFTER), headers
 
 
+class JobError(Exception):
+    """A job could not be taken, or not be told of; `retry_after` is in seconds, if known."""
+
+    retry_after: int | None = None
+
+
+class StoreUnavailable(JobError):
+    """The database cannot be used now."""
+
+    def __init__(self, reason: str, retry_after: int = 5) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class TooManyJobs(JobError):
+    """No room among the jobs that wait."""
+
+    def __init__(self, reason: str, retry_after: int) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class UnknownJob(JobError):
+    """There is no such job of this client."""
+
+
+class ResultExpired(JobError):
+    """The result is no longer kept."""
+
+
+class KeyInUse(JobError):
+    """A request with this key is being answered."""
+
+    retry_after = 1
+
+
+class KeyReused(JobError):
+    """Another request had this key."""
+
+
+class UnknownEventId(JobError):
+    """No event of a stream has this id."""
+
+
 STATUS: dict[type[Exception], tuple[int, str]] = {
     BrokenBody: (400, "Broken body"),
     UnsupportedBody: (415, "Unsupported media type"),
@@ -135,9 +187,16 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     DeadlineExceeded: (504, "Deadline exceeded"),
     EngineUnavailable: (503, "Not ready"),
     GenerationFailed: (500, "Generation failed"),
+    StoreUnavailable: (503, "Jobs unavailable"),
+    TooManyJobs: (429, "Too many jobs"),
+    UnknownJob: (404, "Unknown job"),
+    ResultExpired: (410, "Result expired"),
+    KeyInUse: (409, "Idempotency key in use"),
+    KeyReused: (422, "Idempotency key reused"),
+    UnknownEventId: (400, "Unknown event id"),
 }
 
-_LATER = EngineBusy | EngineUnavailable | LimitExceeded  # may be taken if asked again
+_LATER = EngineBusy | EngineUnavailable | LimitExceeded | JobError  # may be taken if asked again
 
 
 _REASON: dict[type[Exception], str] = {  # where the status alone does not say it
@@ -224,7 +283,7 @@ class Problem(BaseModel):
 
 def fault_of(error: Exception) -> Fault:
     """What to tell a client of an exception; of one that nobody foresaw, nothing."""
-    if isinstance(error, RequestError | EngineError):
+    if isinstance(error, RequestError | EngineError | JobError):
         status, title = STATUS[type(error)]
         wrong, within = {}, ""
         if isinstance(error, InvalidRequest):

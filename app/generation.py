@@ -120,9 +120,7 @@ class Generation:
         return drawing.result
 
     async def _draw(self, seen: Request, watch: Watch | None) -> Result:
-        if self.permit.meter is None:
-            return await self.engine.generate(seen, watch)
-        with self.permit.meter.charged(self.params.work) as charge:
+        with self.permit.charged(self.params.work) as charge:
             return await self.engine.generate(seen, charge.watching(watch))
 
     def streamed(self, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -131,8 +129,7 @@ class Generation:
         Raises:
             LimitExceeded: instead of the first event.
         """
-        streams = self.permit.streams
-        return streams.hold(self.request.asker.client, events) if streams else events
+        return self.permit.held(self.request.asker.client, events)
 
     def cautions(self, result: Result) -> tuple[str, ...]:
         """What to tell of its images besides: that prompts were cut."""

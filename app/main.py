@@ -25,8 +25,11 @@ from app.http.middleware import CancelOnDisconnect, RequestId
 from app.http.observe import Observe
 from app.http.proxies import BehindProxy
 from app.http.turns import TakeTurns
+from app.jobs.opening import create_jobs
 from app.routes.automatic1111 import lists as automatic1111_lists
 from app.routes.automatic1111 import routes as automatic1111
+from app.routes.jobs import events, jobs
+from app.routes.jobs.calls import create_webhooks
 from app.routes.native import admin, generate, huggingface, metrics, status
 from app.routes.openai import routes as openai
 from app.routes.openinference import routes as openinference
@@ -47,6 +50,8 @@ _ROUTES = (
     automatic1111_lists,
     replicate,
     openinference,
+    events,  # before the jobs, of which none is called so
+    jobs,
     status,
     admin,
 )
@@ -54,6 +59,8 @@ _EXPOSED = (
     "Content-Disposition",
     "Content-Location",
     "ETag",
+    "Location",
+    "Preference-Applied",
     "RateLimit",
     "RateLimit-Policy",
     "Retry-After",
@@ -115,6 +122,8 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
     settings = settings or Settings()
     client = engine or create_engine(settings)
     admission = create_admission(settings)
+    service = create_jobs(settings, client)
+    webhooks = create_webhooks(settings, service)
     readers = ThreadPoolExecutor(2, thread_name_prefix="reader")
     client.observer = telemetry = _telemetry(settings, client)
 
@@ -122,9 +131,13 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         admission.warn(settings.host)
         await client.start()
+        await service.start()
+        await webhooks.start()
         try:
             yield
         finally:
+            await webhooks.close()
+            await service.close()
             readers.shutdown(wait=False, cancel_futures=True)
             await client.close()
             await telemetry.close()
@@ -140,6 +153,7 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
     )
     app.state.engine, app.state.settings = client, settings
     app.state.admission = admission
+    app.state.jobs, app.state.webhooks = service, webhooks
     app.state.sittings = []  # what routes/automatic1111/routes.py has under way
     app.state.readers = readers  # threads that read pictures from clients
     app.state.metrics = telemetry.metrics

@@ -21,6 +21,7 @@ from app.errors import Problem
 from app.files.ids import image_id
 from app.http.body import FORMS, JSON
 from app.http.vocabulary import HEADERS, TEMPLATE, problems
+from app.jobs.snapshot import SnapshotEvent
 from app.schemas.requests import ASKING, GenerateRequest
 from app.schemas.responses import (
     CompletedEvent,
@@ -38,6 +39,7 @@ _NAMED = (
     Problem,
     ProgressEvent,
     QueuedEvent,
+    SnapshotEvent,
 )
 _MODEL_OF = {  # the part of a path that names a model
     "/models/{name}": "name",

@@ -1,7 +1,11 @@
 """A model small enough to make anew, with random weights, and the server around it."""
 
+import atexit
 import functools
+import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +38,17 @@ from tests.marks import (  # noqa: F401  (hooks)
 from tests.tiny import SCHEDULE, UNET, VAE
 
 CLASSES = ("cat", "dog", "3")
+_STATES = itertools.count()
+_SHARED = tempfile.mkdtemp(prefix="darkroom-")  # state of servers that several tests share
+atexit.register(shutil.rmtree, _SHARED, ignore_errors=True)
+os.environ["DARKROOM_STATE_FOLDER"] = _SHARED
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds the jobs of another, or of whoever runs them."""
+    folder = tmp_path_factory.getbasetemp() / f"state-{next(_STATES)}"
+    monkeypatch.setenv("DARKROOM_STATE_FOLDER", str(folder))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 """Who asks, and what they may: the one place that knows keys, rates, streams and limits."""
 
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from starlette.types import Scope
@@ -11,7 +13,7 @@ from app.access.failures import Failures
 from app.access.keyring import Keyring
 from app.access.keys import Key
 from app.access.limits import NO_LIMITS, RequestLimits
-from app.access.rates import Meter, Rates
+from app.access.rates import Charge, Meter, Rates
 from app.access.streams import Streams
 from app.errors import Forbidden, LimitExceeded, Unauthenticated
 from app.http.origins import is_loopback
@@ -36,6 +38,22 @@ class Permit:
     limits: RequestLimits = NO_LIMITS
     meter: Meter | None = None  # counts its evaluations, where they are limited
     streams: Streams | None = None  # counts its event streams, where they are limited
+
+    def held(self, client: str, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """The same events, counted among the open streams of a client.
+
+        Raises:
+            LimitExceeded: instead of the first event.
+        """
+        return self.streams.hold(client, events) if self.streams else events
+
+    def charged(self, work: int) -> AbstractContextManager[Charge]:
+        """Count the evaluations of a request while it is drawn: see `Meter.charged`."""
+        return self.meter.charged(work) if self.meter else nullcontext(Charge())
+
+    def counted(self, work: int) -> AbstractContextManager[Charge]:
+        """Count the evaluations of a job that is accepted: see `Meter.counted`."""
+        return self.meter.counted(work) if self.meter else nullcontext(Charge())
 
 
 NO_PERMIT_NEEDED = Permit()

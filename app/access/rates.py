@@ -36,6 +36,7 @@ class Charge:
     """Evaluations that a request has been charged for."""
 
     begun = False
+    repeated = False  # it took no more than an answer that was there
 
     def watching(self, watch: Watch | None) -> Watch:
         """What notes that it has begun, and tells `watch` everything."""
@@ -104,13 +105,13 @@ class Meter:
             left = self._rates.windows.left(self.rate, self._client)
             told = f"asks for {work} evaluations, and {left} are left; allowed: {self.rate}"
             raise LimitExceeded(told, wait, self.headers(wait))
-        charge = Charge()
+        charge, failed = Charge(), True
         try:
             yield charge
-        except BaseException:
-            if self.rate is not None and not charge.begun:
+            failed = False
+        finally:
+            if self.rate is not None and (charge.repeated or (failed and not charge.begun)):
                 self._rates.windows.give_back(self.rate, self._client, work)
-            raise
 
     def headers(self, wait: int | None = None) -> dict[str, str]:
         """What is left, for a client; empty where it has no rate.

@@ -132,7 +132,8 @@ class Fleet:
     @property
     def failed(self) -> Mapping[str, str]:
         """The models that did not load, and why."""
-        return {name: failure.reason for name, failure in self._failures.items()}
+        order = dict.fromkeys((*self.names, *self._failures))
+        return {name: self._failures[name].reason for name in order if name in self._failures}
 
     @property
     def restarts(self) -> int:

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from app.engine.errors import EngineError
-from app.errors import MEDIA_TYPE, Fault, Problem, RequestError, fault_of
+from app.errors import MEDIA_TYPE, Fault, JobError, Problem, RequestError, fault_of
 from app.http.proxies import route_path
 from app.http.routing import Handler, Route
 from app.telemetry.account import refuse
@@ -21,6 +21,7 @@ from app.telemetry.account import refuse
 log = logging.getLogger(__name__)
 
 Envelope = Callable[[Fault], Response]
+_FORESEEN = (RequestError, EngineError, JobError, RequestValidationError, HTTPException)
 
 
 def problem(fault: Fault) -> Response:
@@ -46,7 +47,7 @@ def install(app: FastAPI, allow: Callable[[str], set[str]] = lambda _: set()) ->
             fault = replace(fault, headers={"Allow": ", ".join(sorted(methods))})
         return problem(fault)
 
-    for kind in (RequestError, EngineError, RequestValidationError, HTTPException, Exception):
+    for kind in (*_FORESEEN, Exception):
         app.add_exception_handler(kind, answer)
 
 
@@ -72,7 +73,7 @@ def enveloped(envelope: Envelope) -> type[Route]:
             async def handled(request: Request) -> Response:
                 try:
                     return await handle(request)
-                except (RequestError, EngineError, RequestValidationError, HTTPException) as error:
+                except _FORESEEN as error:
                     fault = fault_of(error)
                 except Exception as error:
                     log.exception("a request failed because of a bug")

@@ -18,6 +18,8 @@ _FAULTS = {
     " does not allow it.",
     404: "There is no such model, or no such image.",
     406: "None of the formats in `Accept` can be made.",
+    409: "A request with this `Idempotency-Key` is still being answered.",
+    410: "The result is no longer kept.",
     413: "The body is too large.",
     415: "The body has a media type that is not supported.",
     422: "A field is wrong: the error names it and says what is allowed.",
@@ -72,6 +74,14 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string"},
     },
     "Vary": {"description": "Always `Accept`.", "schema": {"type": "string"}},
+    "Location": {
+        "description": "Address of the job.",
+        "schema": {"type": "string"},
+    },
+    "Preference-Applied": {
+        "description": "Which of the preferences in `Prefer` was followed.",
+        "schema": {"type": "string"},
+    },
     "ETag": {
         "description": "Identifies exactly these bytes, made by this machine; for If-None-Match.",
         "schema": {"type": "string"},

@@ -21,6 +21,7 @@ from app.engine.errors import EngineUnavailable
 from app.engine.model_info import ModelInfo
 from app.http import logs
 from app.http.crowd import Bounds, Crowd, most_connections
+from app.jobs.service import JobService
 from app.serving.connection import Connection
 from app.serving.listening import listen, url_of
 from app.settings import Settings
@@ -63,6 +64,7 @@ class Server(uvicorn.Server):
             )
         )
         self._engine, self._drain = engine, float(settings.drain_seconds)
+        self._jobs: JobService = app.state.jobs
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal comes."""
@@ -102,6 +104,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish the requests that can be done in time, and refuse the others."""
         loop = asyncio.get_running_loop()
+        self._jobs.drain(self._drain)
+        self._jobs.hub.close()
         draining = loop.create_task(self._engine.drain(self._drain))
         cut = loop.call_later(self._drain + _ANSWERS_SECONDS, self._cut)
         await super().shutdown(sockets)

@@ -5,7 +5,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app.engine.errors import EngineBusy, EngineError
-from app.errors import MEDIA_TYPE, STATUS, RequestError
+from app.errors import MEDIA_TYPE, STATUS, JobError, RequestError
 from app.http import problems
 
 
@@ -15,7 +15,7 @@ def leaves(kind: type[Exception]) -> set[type[Exception]]:
 
 
 def test_every_error_has_its_line_in_the_table() -> None:
-    assert set(STATUS) == leaves(RequestError) | leaves(EngineError)
+    assert set(STATUS) == leaves(RequestError) | leaves(EngineError) | leaves(JobError)
     assert all(400 <= status < 600 for status, _ in STATUS.values())
 
 

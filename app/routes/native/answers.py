@@ -56,6 +56,12 @@ def preferred(request: Request, n: int) -> str:
     return negotiate(all_lines(request.headers, "accept"), formats(n))
 
 
+def file_type(request: Request) -> str:
+    """The format of a job's files: what the client likes best, PNG where that is no picture."""
+    liked = preferred(request, 1)
+    return liked if liked in IMAGES else PNG.media_type
+
+
 async def answer(generation: Generation, request: Request, media_type: str) -> Response:
     """Draw, and answer in a format."""
     headers = describing(generation, request, media_type)

@@ -2,19 +2,28 @@
 
 from fastapi import Request, Response
 
-from app.dependencies import early_studio, studio_of
+from app.dependencies import early_studio, jobs_of, studio_of
 from app.errors import UnknownImage
 from app.files.formats import FORMATS, format_of
 from app.files.ids import params_of
 from app.http import sse
 from app.http.body import read_body, read_query
+from app.http.idempotency import fingerprint, key_of
 from app.http.negotiation import all_lines, negotiate
+from app.http.preferences import RESPOND_ASYNC, wants_job
 from app.http.routing import Router
+from app.jobs.keys import Keyed
+from app.jobs.service import Asked
+from app.jobs.webhooks.asking import NATIVE
+from app.routes.jobs.calls import webhook_of
+from app.routes.jobs.jobs import begin
+from app.routes.jobs.once import once
 from app.routes.native import docs, huggingface
 from app.routes.native.answers import (
     IMAGES,
     answer,
     describing,
+    file_type,
     preferred,
     recall,
     without_body,
@@ -32,15 +41,29 @@ async def generate(request: Request) -> Response:
     """
     studio = early_studio(request)
     values, text = await read_body(request)
-    if "inputs" in values and not text:
-        studio = await studio.opened(model=values.get("model"))
-        asked = huggingface.to_request(values, studio)
+    hook = webhook_of(request, values, NATIVE) if wants_job(request) else None
+    drawn = {name: values[name] for name in values if not hook or name not in NATIVE.fields}
+    if "inputs" in drawn and not text:
+        studio = await studio.opened(model=drawn.get("model"))
+        asked = huggingface.to_request(drawn, studio)
     else:
-        wanted = GenerateRequest.parse(values, strict=not text, models=studio.models)
+        wanted = GenerateRequest.parse(drawn, strict=not text, models=studio.models)
         studio = await studio.opened(wanted.timeout, wanted.model)
         asked = wanted.to_request(studio.models, studio.asker, studio.permit.limits)
     generation = studio.generation(asked)
-    return await answer(generation, request, preferred(request, asked.params.n))
+    key = key_of(request)
+    if wants_job(request):
+        kind = file_type(request)
+        same = fingerprint(values, kind, RESPOND_ASYNC)
+        keyed = None if key is None else Keyed(studio.asker.client, key, same)
+        job = Asked(generation, kind, drawn, webhook=hook)
+        return await begin(await jobs_of(request), job, keyed, request)
+    media_type = preferred(request, asked.params.n)
+    if key is None:
+        return await answer(generation, request, media_type)
+    keyed = Keyed(studio.asker.client, key, fingerprint(values, media_type))
+    keys = (await jobs_of(request)).keys
+    return await once(keys, keyed, lambda: answer(generation, request, media_type))
 
 
 @router.api_route("/generate", methods=["GET", "HEAD"], **docs.GENERATE_BY_QUERY)

@@ -1,0 +1,87 @@
+"""One claimed job, from the engine to its files."""
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import msgspec
+
+from app.engine.client import EngineClient
+from app.engine.errors import (
+    DeadlineExceeded,
+    DeadlineTooShort,
+    EngineBusy,
+    EngineError,
+    EngineUnavailable,
+)
+from app.engine.job import MAX_TIMEOUT
+from app.engine.pending import Watch
+from app.engine.results import Result
+from app.files.formats import PNG, format_of
+from app.generation import Generation
+from app.jobs.job import Job
+from app.jobs.work import unpack
+
+_ROOM_SECONDS = 1.0  # between two tries, at most, while the engine has no room
+
+
+class NotNow(Exception):
+    """It cannot be drawn here and now, and is to wait again."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What came of a job: files, or an error; and cautions, as that a prompt was cut."""
+
+    error: str | None = None
+    media_type: str = PNG.media_type
+    files: tuple[bytes, ...] = ()
+    told: tuple[str, ...] = ()
+
+
+async def draw(engine: EngineClient, job: Job, watch: Watch) -> Drawn:
+    """Draw a job. Cancel the task and its slots are free.
+
+    Raises:
+        NotNow: its model is not loaded, or the engine stops.
+    """
+    try:
+        await engine.described(job.model, MAX_TIMEOUT)
+        info = engine.models[job.model]
+    except (EngineUnavailable, KeyError) as error:
+        raise NotNow from error
+    if info.digest != job.digest:
+        return Drawn(f"model {job.model!r} is not the one that the job was accepted for")
+    try:
+        work = unpack(job.work)
+    except msgspec.MsgspecError as error:
+        return Drawn(f"another version of the server stored it: {error}")
+    generation = Generation(engine, work.request, info, work.marked)
+    try:
+        result = await _result(generation, job.created, watch)
+    except EngineUnavailable as error:
+        raise NotNow from error
+    except EngineError as error:
+        return Drawn(str(error))
+    kind = format_of(work.media_type) or PNG
+    files = await generation.files(result, kind, work.quality)
+    return Drawn(None, kind.media_type, tuple(files), generation.cautions(result))
+
+
+async def _result(generation: Generation, accepted: datetime, watch: Watch) -> Result:
+    """The images, once the engine has room for them; a deadline counts from the acceptance."""
+    timeout = generation.request.timeout
+    late = DeadlineExceeded(f"not done within {timeout or MAX_TIMEOUT:g} seconds")
+    while True:
+        left = MAX_TIMEOUT
+        if timeout is not None:
+            left = timeout - (datetime.now(UTC) - accepted).total_seconds()
+        if left <= 0:
+            raise late
+        request = replace(generation.request, timeout=left)
+        try:
+            return await replace(generation, request=request).draw(watch)
+        except EngineBusy as error:
+            await asyncio.sleep(min(error.retry_after, _ROOM_SECONDS))
+        except (DeadlineExceeded, DeadlineTooShort) as error:
+            raise late from error

@@ -1,0 +1,167 @@
+"""Answers that are kept by Idempotency-Key, so that a request that is sent again is not done again.
+
+A key belongs to its client. While its request is being answered, a lease says so; a server that is
+killed lets it end, and the request may then be sent again.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import sqlalchemy as sql
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
+
+from app.errors import KeyInUse, KeyReused
+from app.jobs.job import Job
+from app.jobs.rows import now
+from app.jobs.store import JobStore, NewJob, Place
+from app.jobs.tables import KEYS
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """A request with a key: whose, which, and what tells the request from others."""
+
+    owner: str
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer as it is kept."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+class Keys:
+    """The keys of one store; `most` are kept of one client."""
+
+    def __init__(self, store: JobStore, server: str, lease: float, most: int) -> None:
+        self._store, self._server, self._most = store, server, most
+        self._lease = timedelta(seconds=lease)
+        self._held: set[tuple[str, str]] = set()  # being answered here
+
+    async def begin(self, keyed: Keyed) -> Answer | None:
+        """The answer that is kept; None if the request is to be answered now.
+
+        Raises:
+            KeyInUse, KeyReused, StoreUnavailable
+        """
+
+        def begun(connection: Connection) -> Answer | None:
+            return self._take(connection, keyed, {"lease": now(connection) + self._lease})
+
+        answer = await self._run(begun)
+        if answer is None:
+            self._held.add((keyed.owner, keyed.key))
+        return answer
+
+    async def keep(self, keyed: Keyed, answer: Answer) -> None:
+        """Keep the answer to a request that was begun here."""
+        change = {"server": None, "lease": None, **_columns(answer)}
+        where = sql.and_(_is(keyed), KEYS.c.server == self._server)
+        statement = sql.update(KEYS).where(where).values(change)
+        self._held.discard((keyed.owner, keyed.key))
+        await self._store.database.run(lambda c: c.execute(statement))
+
+    async def drop(self, keyed: Keyed) -> None:
+        """Forget a request that was begun here and came to nothing."""
+        where = sql.and_(_is(keyed), KEYS.c.server == self._server)
+        self._held.discard((keyed.owner, keyed.key))
+        await self._store.database.run(lambda c: c.execute(sql.delete(KEYS).where(where)))
+
+    async def accept(
+        self, keyed: Keyed, new: NewJob, told: Callable[[Job, Place], Answer]
+    ) -> tuple[Answer, tuple[Job, Place] | None]:
+        """Accept a job and keep the answer to it, both or neither; the job, unless it was there.
+
+        Raises:
+            KeyInUse, KeyReused, TooManyJobs, StoreUnavailable
+        """
+
+        def accepted(connection: Connection) -> tuple[Answer, tuple[Job, Place] | None]:
+            if kept := self._take(connection, keyed, {}):
+                return kept, None
+            made = self._store.add(connection, new)
+            answer = told(*made)
+            change = {"server": None, **_columns(answer)}
+            connection.execute(sql.update(KEYS).where(_is(keyed)).values(change))
+            return answer, made
+
+        return await self._run(accepted)
+
+    async def beat(self) -> None:
+        """Extend the leases of what is being answered here."""
+        if not self._held:
+            return
+        held = sql.tuple_(KEYS.c.owner, KEYS.c.key).in_(sorted(self._held))
+        where = sql.and_(held, KEYS.c.server == self._server)
+
+        def beaten(connection: Connection) -> None:
+            lease = now(connection) + self._lease
+            connection.execute(sql.update(KEYS).where(where).values(lease=lease))
+
+        await self._store.database.run(beaten)
+
+    async def forget(self, before: datetime) -> None:
+        """Forget the answers that were given before."""
+        where = sql.and_(KEYS.c.created < before, KEYS.c.status.is_not(None))
+        await self._store.database.run(lambda c: c.execute(sql.delete(KEYS).where(where)))
+
+    async def _run(self, work: Callable[[Connection], T]) -> T:
+        """As the database does; of two servers that insert one key, the later finds the other's."""
+        try:
+            return await self._store.database.run(work)
+        except IntegrityError:
+            return await self._store.database.run(work)
+
+    def _take(self, connection: Connection, keyed: Keyed, lease: dict[str, Any]) -> Answer | None:
+        """The answer that is kept; or take the key, and give None."""
+        time = now(connection)
+        found = connection.execute(
+            sql.select(KEYS).where(_is(keyed)).with_for_update()
+        ).one_or_none()
+        if found is not None:
+            if found.fingerprint != keyed.fingerprint:
+                raise KeyReused("this Idempotency-Key came with another request before")
+            if found.status is not None:
+                headers = tuple((name, value) for name, value in json.loads(found.headers))
+                return Answer(found.status, headers, found.body)
+            if found.lease is not None and found.lease > time:
+                raise KeyInUse("the request with this Idempotency-Key is still being answered")
+            connection.execute(sql.delete(KEYS).where(_is(keyed)))
+        self._make_room(connection, keyed.owner)
+        values: dict[str, Any] = {
+            "owner": keyed.owner,
+            "key": keyed.key,
+            "fingerprint": keyed.fingerprint,
+        }
+        values |= {"created": time, "server": self._server, **lease}
+        connection.execute(sql.insert(KEYS).values(values))
+        return None
+
+    def _make_room(self, connection: Connection, owner: str) -> None:
+        """Forget the oldest answers of a client that has as many as are kept."""
+        own = KEYS.c.owner == owner
+        count = sql.select(sql.func.count()).where(own)
+        if (over := connection.execute(count).scalar_one() - self._most + 1) > 0:
+            oldest = sql.select(KEYS.c.key).where(own, KEYS.c.status.is_not(None))
+            oldest = oldest.order_by(KEYS.c.created).limit(over)
+            connection.execute(sql.delete(KEYS).where(own, KEYS.c.key.in_(oldest)))
+
+
+def _is(keyed: Keyed) -> sql.ColumnElement[bool]:
+    return sql.and_(KEYS.c.owner == keyed.owner, KEYS.c.key == keyed.key)
+
+
+def _columns(answer: Answer) -> dict[str, Any]:
+    headers = json.dumps(answer.headers)
+    return {"status": answer.status, "headers": headers, "body": answer.body}

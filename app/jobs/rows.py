@@ -1,0 +1,73 @@
+"""Rows of the store <-> jobs."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sql
+from sqlalchemy.engine import Connection, RowMapping
+
+from app.jobs.job import Job, JobStatus, Picture, Webhook
+from app.jobs.tables import COUNTERS, JOBS, RESULTS
+
+ENDED = "ended"  # the counter of ends
+
+
+def now(connection: Connection) -> datetime:
+    """The time by the one clock that all servers share: PostgreSQL's, or this machine's."""
+    if connection.dialect.name == "postgresql":
+        told: datetime = connection.execute(sql.select(sql.func.clock_timestamp())).scalar_one()
+        return told.astimezone(UTC)
+    return datetime.now(UTC)
+
+
+def next_end(connection: Connection) -> int:
+    """The next number of an end. It locks the counter, so ends become visible in their order."""
+    statement = (
+        sql.update(COUNTERS)
+        .where(COUNTERS.c.name == ENDED)
+        .values(value=COUNTERS.c.value + 1)
+        .returning(COUNTERS.c.value)
+    )
+    number: int = connection.execute(statement).scalar_one()
+    return number
+
+
+def fetch(connection: Connection, statement: "sql.Select[Any]") -> list[Job]:
+    """The jobs that a selection of `JOBS` gives, with what is known of their results."""
+    rows = connection.execute(statement).mappings().all()
+    pictures = _pictures(connection, [row["number"] for row in rows if row["ended_no"]])
+    return [_job(row, pictures.get(row["number"], ())) for row in rows]
+
+
+def _pictures(connection: Connection, numbers: Sequence[int]) -> dict[int, tuple[Picture, ...]]:
+    if not numbers:
+        return {}
+    table = RESULTS.c
+    statement = (
+        sql.select(table.job, table.image, table.media_type, table.size, table.sha256)
+        .where(table.job.in_(numbers))
+        .order_by(table.job, table.image)
+    )
+    found: dict[int, tuple[Picture, ...]] = {}
+    for job, *rest in connection.execute(statement):
+        found[job] = (*found.get(job, ()), Picture(*rest))
+    return found
+
+
+def _job(row: RowMapping, pictures: Iterable[Picture]) -> Job:
+    hook = row["webhook"] and Webhook(row["webhook"], tuple(json.loads(row["webhook_events"])))
+    same = ("number", "id", "owner", "model", "digest", "dialect", "work", "images", "created")
+    later = ("started", "ended", "ended_no", "error", "expired", "key")
+    return Job(
+        **{name: row[name] for name in (*same, *later)},
+        request=json.loads(row["request"]),
+        status=JobStatus(row["status"]),
+        told=tuple(json.loads(row["told"])),
+        results=tuple(pictures),
+        webhook=hook or None,
+    )
+
+
+SELECT = sql.select(JOBS)

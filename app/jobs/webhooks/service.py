@@ -1,0 +1,135 @@
+"""Makes the calls that are due, and so many at once that nobody waits for a dead receiver."""
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy.engine import Connection
+
+from app.errors import StoreUnavailable
+from app.http.addresses import Allowance
+from app.jobs.database import Database
+from app.jobs.job import Job
+from app.jobs.webhooks import outbox
+from app.jobs.webhooks.asking import Asking, happened
+from app.jobs.webhooks.calling import Caller, Resolve, Resolver
+from app.jobs.webhooks.outbox import Bounds, Delivery, DeliveryState, DeliveryStatus
+from app.jobs.webhooks.schedule import Schedule
+from app.jobs.webhooks.signing import Signer
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 1.0  # between two looks for calls that are due
+_PRUNE_SECONDS = 600.0
+_SLACK = 5.0  # seconds that the note of an attempt may take
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the settings say of webhooks."""
+
+    secrets: Sequence[str] = ()
+    unsigned: bool = False  # calls may be made without a signature, if there is no secret
+    allowance: Allowance = field(default_factory=Allowance)
+    schedule: Schedule = field(default_factory=Schedule)
+    seconds: float = 10.0  # of an attempt
+    bounds: Bounds = field(default_factory=Bounds)
+    kept: float = 7 * 24 * 3600.0  # seconds, after which what ended is forgotten
+
+
+class Webhooks:
+    """Notes what is to be told, and tells it. `body` gives what is told of a job, as JSON."""
+
+    def __init__(
+        self,
+        database: Database,
+        options: Options,
+        body: Callable[[Job], str],
+        resolve: Resolve | None = None,
+    ) -> None:
+        self._database, self._options, self._body = database, options, body
+        self.asking = Asking(options.allowance, bool(options.secrets) or options.unsigned)
+        self._resolver = Resolver()
+        signer = Signer(options.secrets)
+        resolve = resolve or self._resolver
+        self._caller = Caller(options.allowance, signer, options.seconds, resolve)
+        self._calls: dict[asyncio.Task[None], Delivery] = {}
+        self._ended = asyncio.Event()
+        self._counts: Counter[str] = Counter()
+        self._running: asyncio.Task[None] | None = None
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Calls that were delivered and failed, and attempts that are to be made again."""
+        names = {DeliveryState.WAITING: "retried"}
+        return {names.get(state, state.value): self._counts[state] for state in DeliveryState}
+
+    def note(self, connection: Connection, job: Job) -> None:
+        """Note a call for what became of a job, if it is wanted; part of that transaction."""
+        hook = job.webhook
+        event = hook and next((name for name in happened(job) if name in hook.events), None)
+        if hook and event:
+            outbox.add(connection, job, event, hook.url, self._body(job))
+
+    async def of(self, job_id: str) -> Sequence[DeliveryStatus]:
+        """How far the calls for a job have got; raises `StoreUnavailable`."""
+        return await self._database.run(lambda c: outbox.deliveries_of(c, job_id))
+
+    async def start(self) -> None:
+        """Begin to make calls."""
+        self._running = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Make no more of them. One that is cut off is made again, by its id the same."""
+        tasks = [*self._calls, *([self._running] if self._running else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._resolver.close()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        pruned = loop.time()
+        while True:
+            self._ended.clear()
+            with contextlib.suppress(StoreUnavailable):
+                if self._database.begun:
+                    await self._call_due()
+                if loop.time() - pruned > _PRUNE_SECONDS:
+                    pruned = loop.time()
+                    await self._database.run(lambda c: outbox.prune(c, self._options.kept))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await self._ended.wait()
+
+    async def _call_due(self) -> None:
+        """Begin as many calls as there is room for."""
+        bounds, lease = self._options.bounds, self._options.seconds + _SLACK
+        under_way = list(self._calls.values())
+        if len(under_way) >= bounds.calls:
+            return
+        due = await self._database.run(lambda c: outbox.claim(c, under_way, bounds, lease))
+        for delivery in due:
+            task = asyncio.create_task(self._call(delivery))
+            self._calls[task] = delivery
+            task.add_done_callback(self._done)
+
+    async def _call(self, delivery: Delivery) -> None:
+        """Make one; if what came of it cannot be noted, its lease ends, and it is made again."""
+        outcome = await self._caller.call(delivery.message)
+        schedule = self._options.schedule
+        state = await self._database.run(lambda c: outbox.settle(c, delivery, outcome, schedule))
+        self._counts[state] += 1
+        if state is DeliveryState.FAILED:
+            told = "webhook %s failed after %d attempts: %s"
+            log.warning(told, delivery.message.id, delivery.attempt, outcome.error)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        del self._calls[task]
+        self._ended.set()
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, StoreUnavailable):
+            log.error("a webhook could not be called because of a bug", exc_info=error)

@@ -1,0 +1,1 @@
+"""Jobs: asked for, listed, cancelled, and their results."""

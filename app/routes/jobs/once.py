@@ -1,0 +1,73 @@
+"""Answers that are given once, and repeated where the same Idempotency-Key comes again."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from fastapi import Response
+from fastapi.responses import StreamingResponse
+
+from app.errors import StoreUnavailable
+from app.jobs.keys import Answer, Keyed, Keys
+
+
+def response_of(answer: Answer) -> Response:
+    """An answer that was kept, as it was given."""
+    response = Response(answer.body, answer.status)
+    response.raw_headers = [
+        (name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers
+    ]
+    if "content-length" not in response.headers:
+        response.headers["content-length"] = str(len(answer.body))
+    return response
+
+
+async def once(keys: Keys, keyed: Keyed, answer: Callable[[], Awaitable[Response]]) -> Response:
+    """The answer to a request, kept from then on; a stream is kept when it has ended.
+
+    What is refused, or ends because its client left, is not kept.
+
+    Raises:
+        KeyInUse, KeyReused, StoreUnavailable; and what `answer` raises
+    """
+    kept = await keys.begin(keyed)
+    if kept is not None:
+        return response_of(kept)
+    try:
+        response = await answer()
+    except BaseException:
+        await _dropped(keys, keyed)
+        raise
+    if isinstance(response, StreamingResponse):
+        response.body_iterator = _recorded(response, keys, keyed)
+    else:
+        await _kept(keys, keyed, response, bytes(response.body))
+    return response
+
+
+async def _recorded(response: StreamingResponse, keys: Keys, keyed: Keyed) -> AsyncIterator[bytes]:
+    parts = []
+    try:
+        async for part in response.body_iterator:
+            assert isinstance(part, bytes)
+            parts.append(part)
+            yield part
+    except BaseException:
+        await _dropped(keys, keyed)
+        raise
+    await _kept(keys, keyed, response, b"".join(parts))
+
+
+async def _kept(keys: Keys, keyed: Keyed, response: Response, body: bytes) -> None:
+    headers = tuple(
+        (name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers
+    )
+    with contextlib.suppress(StoreUnavailable):  # the log has it
+        await keys.keep(keyed, Answer(response.status_code, headers, body))
+
+
+async def _dropped(keys: Keys, keyed: Keyed) -> None:
+    """Forget a key, though the task that served it was cancelled."""
+    dropping = asyncio.create_task(keys.drop(keyed))
+    with contextlib.suppress(StoreUnavailable):  # its lease will end
+        await asyncio.shield(dropping)
