@@ -82,19 +82,32 @@ class JobStore:
         *,
         limit: int,
         before: str | None = None,
+        after: str | None = None,
         statuses: Sequence[JobStatus] = (),
         dialect: str | None = None,
     ) -> Sequence[Job]:
-        """The newest jobs of an owner, of those that came before the one with the id `before`."""
-        statement = SELECT.where(JOBS.c.owner == owner).order_by(JOBS.c.number.desc())
-        if before is not None:
-            cursor = sql.select(JOBS.c.number).where(JOBS.c.id == before, JOBS.c.owner == owner)
-            statement = statement.where(JOBS.c.number < cursor.scalar_subquery())
+        """Jobs of an owner, the newest first, next to the one with the id `before` or `after`.
+
+        They came before that one, or after it; with neither, they are the newest of all.
+        """
+        number, statement = JOBS.c.number, SELECT.where(JOBS.c.owner == owner)
+        if (told := before or after) is not None:
+            own = sql.select(number).where(JOBS.c.id == told, JOBS.c.owner == owner)
+            cursor = own.scalar_subquery()
+            statement = statement.where(number < cursor if before else number > cursor)
         if statuses:
             statement = statement.where(JOBS.c.status.in_(statuses))
         if dialect is not None:
             statement = statement.where(JOBS.c.dialect == dialect)
-        return await self.database.run(lambda c: fetch(c, statement.limit(limit)))
+        statement = statement.order_by(number if after else number.desc()).limit(limit)
+        jobs = await self.database.run(lambda c: fetch(c, statement))
+        return jobs[::-1] if after else jobs
+
+    async def ended(self, job_ids: Sequence[str]) -> Sequence[Job]:
+        """Those of some jobs, of whichever owner, that have ended."""
+        ended = JOBS.c.ended_no.is_not(None)
+        statement = SELECT.where(JOBS.c.id.in_(job_ids), ended)
+        return await self.database.run(lambda c: fetch(c, statement))
 
     async def ended_since(self, owner: str, cursor: int, limit: int = 1000) -> Sequence[Job]:
         """The jobs of an owner whose `ended_no` is above the cursor, in the order of their ends."""
@@ -127,7 +140,7 @@ class JobStore:
     async def counts(self) -> dict[str, int]:
         """How many jobs there are of each status."""
         statement = sql.select(JOBS.c.status, sql.func.count()).group_by(JOBS.c.status)
-        return await self.database.run(lambda c: dict(c.execute(statement).tuples().all()))
+        return await self.database.run(lambda c: dict(c.execute(statement).all()))
 
     def end(self, connection: Connection, number: int) -> Job:
         """Number and date an end, and note it for those who are to be told; part of its change."""

@@ -32,6 +32,7 @@ ASKED: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/sdapi/v1/txt2img", {"json": {"prompt": "a"}}),
     ("GET", "/sdapi/v1/sd-models", {}),
     ("POST", "/v1/models/any/fake/predictions", {"json": {"input": {"prompt": "a"}}}),
+    ("POST", "/v1/predictions", {"json": {"version": "x/fake", "input": {"prompt": "a"}}}),
     ("GET", "/v2/models/fake", {}),
 ]
 
