@@ -60,6 +60,7 @@ def test_everything_else_in_the_document_needs_a_key(keyed: TestClient) -> None:
     document = keyed.get("/openapi.json").json()
     assert document["security"] == [{"bearer": []}, {"header": []}, {"basic": []}]
     names = {"name": "fake", "model": "fake", "owner": "local", "version": "1"}
+    names |= {"job_id": "x", "index": "0", "prediction_id": "x"}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             answer = keyed.request(method, path.format(**names))
