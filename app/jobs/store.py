@@ -1,6 +1,7 @@
 """Jobs in the database: accepted, asked for, listed and cancelled. `claims` has who draws them."""
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from app.jobs.rows import ENDED, SELECT, fetch, next_end, now
 from app.jobs.tables import COUNTERS, JOBS
 
 _ACTIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
+_ID = re.compile(r"[\w-]{1,32}", re.ASCII)  # PostgreSQL refuses some of what is none
 _FULL_SECONDS = 30  # after which to try again where there is no room
 
 Noted = Callable[[Connection, Job], None]  # called with every start and end, in its transaction
@@ -196,7 +198,7 @@ class JobStore:
 
 def _one(connection: Connection, owner: str, job_id: str) -> Job:
     statement = SELECT.where(JOBS.c.id == job_id, JOBS.c.owner == owner)
-    if jobs := fetch(connection, statement):
+    if _ID.fullmatch(job_id) and (jobs := fetch(connection, statement)):
         return jobs[0]
     raise UnknownJob(f"there is no job {job_id[:40]!r} of yours")
 

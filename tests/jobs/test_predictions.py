@@ -156,6 +156,10 @@ def test_predictions_of_others_are_not_there(runner: FakeRunner) -> None:
         for answer in foreign:
             assert answer.status_code == 404
             assert answer.headers["content-type"] == "application/problem+json"
+        for none in ("x", "x" * 999, "%00", "%C3%A9", "a.b"):
+            answer = http.get(f"/v1/predictions/{none}")
+            assert answer.status_code == 404
+            assert len(answer.json()["detail"]) < 100
         assert other.get("/v1/predictions").json()["results"] == []
         assert http.get(path).status_code == 200
         assert http.head(path).status_code == 200

@@ -53,7 +53,12 @@ _HEADERS: list[dict[str, Any]] = [
         "in": "header",
         "description": "A text in quotes. The same request with the same key is the same "
         "prediction.",
-        "schema": {"type": "string", "pattern": rf'^"[a-zA-Z0-9-]{{1,{LONGEST}}}"$'},
+        "schema": {
+            "type": "string",
+            "minLength": 3,
+            "maxLength": LONGEST + 2,
+            "pattern": '^"[a-zA-Z0-9-]+"$',
+        },
         "example": '"8e03978e-40d5"',
     },
 ]

@@ -39,7 +39,7 @@ router = Router(tags=["replicate"])
 _PAGE = 100  # predictions, https://replicate.com/docs/reference/http#predictions.list
 _BEFORE, _AFTER = "before", "after"  # the prediction where a page begins
 _CURSOR = rf"^({_BEFORE}|{_AFTER})\.[A-Za-z0-9_-]{{1,32}}$"
-_ID = Path(description="The id of a prediction.", max_length=64)
+_ID = Path(description="The id of a prediction.")
 
 
 @router.post(
