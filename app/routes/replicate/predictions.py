@@ -172,7 +172,7 @@ async def _create(
         if job is None or not job.status.ended:  # else its key came before
             job = await service.waiting.end(prediction_id, left)
         ended = job and await told(service, job, str(request.base_url))
-    except StoreUnavailable:  # it is there for those who ask later
+    except (StoreUnavailable, UnknownJob):  # to be asked for later; its key outlived it
         return response_of(first)
     return response_of(_answer(request, job, ended) if job and ended else first)
 
