@@ -1,6 +1,5 @@
 """Replicate's predictions as jobs: created, polled, cancelled, listed; without a network."""
 
-import asyncio
 import base64
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,15 +11,11 @@ import pytest
 from fastapi.testclient import TestClient
 from standardwebhooks.webhooks import Webhook
 
-from app.jobs import waiting
-from app.jobs.job import Job
-from app.jobs.waiting import Waiting
 from app.routes.replicate import predictions, telling
 from tests.e2e.live import wait_until
-from tests.engine import asynchronous, served
+from tests.engine import served
 from tests.fakes import FakeRunner
 from tests.jobs.test_following import SECRETS, receiver
-from tests.jobs.test_webhooks import job_of
 
 CREATE = "/v1/models/me/fake/predictions"
 ENDED = ("succeeded", "failed", "canceled")
@@ -357,19 +352,17 @@ def test_a_webhook_that_is_not_called_is_refused(asked: dict[str, Any], pointer:
         assert http.get("/v1/predictions").json()["results"] == []
 
 
-class Ends:
-    """A store in which every job that is asked for has ended."""
-
-    async def ended(self, job_ids: list[str]) -> list[Job]:
-        return [job_of("", job_id) for job_id in job_ids]
-
-
-@asynchronous
-async def test_an_end_on_another_server_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "_POLL_SECONDS", 0.001)
-    found = Waiting(Ends())  # type: ignore[arg-type]
-    for names in (["a"], ["a", "b"]):
-        jobs = await asyncio.gather(*(found.end(name, 10) for name in names))
-        assert [job and job.id for job in jobs] == names
-    assert not found._waits
-    assert found._watching is None
+def test_an_end_on_another_server_is_found(runner: FakeRunner) -> None:
+    """One has no room, and another takes from the same store what somebody waits for there."""
+    runner.gate.hold()
+    with ThreadPoolExecutor(1) as pool, served(runner, slots=1) as (http, _):
+        create(http, input={"num_outputs": 4})
+        wait_until(lambda: runner.started, 10)
+        waits = pool.submit(create, http, "wait")
+        other = FakeRunner()
+        with served(other) as (there, _):
+            told = waits.result(20).json()
+            assert other.started
+            assert files(told) == [native(there)]
+        assert not http.app.state.jobs.waiting._waits
+        assert http.app.state.jobs.waiting._watching is None
