@@ -124,7 +124,9 @@ class Generation:
         return drawing.result
 
     async def _draw(self, seen: Request, watch: Watch | None) -> Result:
-        with self.permit.charged(self.params.work) as charge:
+        if self.permit.meter is None:  # to be watched costs a look through the queue
+            return await self.engine.generate(seen, watch)
+        with self.permit.meter.charged(self.params.work) as charge:
             return await self.engine.generate(seen, charge.watching(watch))
 
     def streamed(self, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

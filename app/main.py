@@ -160,12 +160,7 @@ def create_app(settings: Settings | None = None, engine: EngineClient | None = N
     app.state.readers = readers  # threads that read pictures from clients
     app.state.metrics = telemetry.metrics
     if telemetry.metrics:
-        telemetry.metrics.registry.register(
-            JobsCollector(
-                lambda: getattr(app.state, "jobs", None),
-                lambda: getattr(app.state, "webhooks", None),
-            )
-        )
+        telemetry.metrics.registry.register(JobsCollector(service, webhooks))
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(TargetLimit, limit=8192)  # more than 8,000, as RFC 9110, 4.1, would have it
     app.add_middleware(CancelOnDisconnect)

@@ -6,8 +6,9 @@
 
 The quiet client sends one request after the other from 127.0.0.1, first alone, then beside a flood
 of 600 connections from 127.0.0.2, each of which sends its next request when it has the answer to
-its last. With `--keys`, both come from one address, each with a key of its own, and the cost of a
-wrong key is measured, too. Writes flood.md, or flood_keys.md. All of it takes about three minutes.
+its last. With `--keys`, both come from one address, each with a key of its own; that of the flood
+has a rate and a concurrency, by default a tenth of what two cores can do. The cost of a wrong key
+is measured, too. Writes flood.md, or flood_keys.md. All of it takes about three minutes.
 """
 
 import contextlib
@@ -33,6 +34,7 @@ from benchmarks.serving import about
 QUIET: dict[str, Any] = {"class": "7", "steps": 10}
 WITHIN, WITHIN_KEYS = 4, 1.5  # times what the quiet client takes alone
 _KEYS = {name: f"dk_{name}_{'0123456789' * 4}" for name in ("quiet", "flood")}
+_LIMITS = "rate=150/second concurrency=20"
 _OTHER = "127.0.0.2"  # any of 127.0.0.0/8 is this machine's own, and another than the quiet one's
 _WRONG, _WRONG_EACH = 10, 100  # addresses with wrong keys, and requests of each: none is delayed
 _SEED = 10**9  # where the quiet client's seeds begin; the flood's stay below
@@ -88,13 +90,17 @@ class Quiet:
 @click.option("--connections", default=600, show_default=True, help="Connections of the flood.")
 @click.option("--seconds", default=15.0, show_default=True, help="Length of each measurement.")
 @click.option("--keys", is_flag=True, help="One address and two keys, instead of two addresses.")
+@click.option("--limits", default=_LIMITS, show_default=True, help="Of the flood's key.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=_RESULTS)
-def main(only: tuple[str, ...], connections: int, seconds: float, out: Path, *, keys: bool) -> None:
+def main(
+    only: tuple[str, ...], connections: int, seconds: float, limits: str, out: Path, *, keys: bool
+) -> None:
     """Measure every flood, or those asked for, and write the table."""
     heads = ("flood", "requests", "p50 s", "p95 s", "errors", "p95 / alone", "flood's answers/s")
     rows: list[tuple[str, ...]] = []
     seeds = itertools.count(_SEED)
-    settings = {"DARKROOM_API_KEYS": ",".join(": ".join(each) for each in _KEYS.items())}
+    known = f"quiet: {_KEYS['quiet']},flood: {_KEYS['flood']} {limits}"
+    settings = {"DARKROOM_API_KEYS": known}
     headers = {"x-api-key": _KEYS["quiet"]} if keys else {}
     told = ("--key", _KEYS["flood"]) if keys else ("--address", _OTHER)
     cost = ""
@@ -121,8 +127,9 @@ def main(only: tuple[str, ...], connections: int, seconds: float, out: Path, *, 
             rest(client)
     lines = ["# A quiet client beside a flood", "", f"Written by `python -m {__spec__.name}`.", ""]
     lines += [*table(("", ""), about(seconds).items()), ""]
+    limited = f" Its key has {limits}, in evaluations." if keys else ""
     lines += [
-        f"A flood has {connections} connections. Goal: a p95 of at most"
+        f"A flood has {connections} connections.{limited} Goal: a p95 of at most"
         f" {WITHIN_KEYS if keys else WITHIN} times the first:"
     ]
     lines += ["", *table(heads, rows), *(["", cost] if cost else [])]

@@ -47,10 +47,6 @@ class Permit:
         """
         return self.streams.hold(client, events) if self.streams else events
 
-    def charged(self, work: int) -> AbstractContextManager[Charge]:
-        """Count the evaluations of a request while it is drawn: see `Meter.charged`."""
-        return self.meter.charged(work) if self.meter else nullcontext(Charge())
-
     def counted(self, work: int) -> AbstractContextManager[Charge]:
         """Count the evaluations of a job that is accepted: see `Meter.counted`."""
         return self.meter.counted(work) if self.meter else nullcontext(Charge())

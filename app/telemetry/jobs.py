@@ -1,6 +1,6 @@
 """What is known of jobs, their events and webhooks, read when somebody asks."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -12,51 +12,54 @@ _STATUSES = ("queued", "running", "succeeded", "failed", "canceled")
 class Hub(Protocol):
     """Tells clients of their jobs' events."""
 
-    dropped: int  # that gave way to newer ones before a reader took them
+    @property
+    def dropped(self) -> int:
+        """How many gave way to newer ones before a reader took them."""
 
 
 class Hooks(Protocol):
     """Calls the addresses that jobs name."""
 
-    counts: Mapping[str, int]  # by outcome
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many calls there were, by outcome."""
 
 
 class Jobs(Protocol):
     """The jobs of a server."""
 
-    hub: Hub
+    @property
+    def hub(self) -> Hub:
+        """Tells of their events."""
 
     def counts(self) -> Mapping[str, int]:
         """How many there are, by status."""
 
 
 class JobsCollector(Collector):
-    """The numbers of whatever `jobs` and `hooks` return by then; None has none."""
+    """The numbers of the jobs of a server, and of its webhooks."""
 
-    def __init__(self, jobs: Callable[[], Jobs | None], hooks: Callable[[], Hooks | None]) -> None:
+    def __init__(self, jobs: Jobs, hooks: Hooks) -> None:
         self._jobs, self._hooks = jobs, hooks
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: it is told when there are jobs."""
+        """Nothing: no other collector has these names."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """All families, each of them even if it has no series."""
-        jobs, hooks = self._jobs(), self._hooks()
-        family = GaugeMetricFamily("darkroom_jobs", "Jobs that are kept.", labels=("status",))
-        dropped = CounterMetricFamily(
+        """All families."""
+        jobs = GaugeMetricFamily("darkroom_jobs", "Jobs that are kept.", labels=("status",))
+        for status, count in (dict.fromkeys(_STATUSES, 0) | dict(self._jobs.counts())).items():
+            jobs.add_metric((status,), count)
+        yield jobs
+        yield CounterMetricFamily(
             "darkroom_previews_dropped",
             "Events of jobs that gave way to newer ones, because a reader was slow.",
+            value=self._jobs.hub.dropped,
         )
-        if jobs is not None:
-            for status, count in (dict.fromkeys(_STATUSES, 0) | dict(jobs.counts())).items():
-                family.add_metric((status,), count)
-            dropped.add_metric((), jobs.hub.dropped)
-        yield from (family, dropped)
         calls = CounterMetricFamily(
             "darkroom_webhook_deliveries", "Calls of webhooks, by outcome.", labels=("outcome",)
         )
-        if hooks is not None:
-            for outcome, count in hooks.counts.items():
-                calls.add_metric((outcome,), count)
+        for outcome, count in self._hooks.counts.items():
+            calls.add_metric((outcome,), count)
         yield calls

@@ -59,8 +59,15 @@ def test_everything_else_in_the_document_needs_a_key(keyed: TestClient) -> None:
     """A route that is added later is closed unless somebody opens it."""
     document = keyed.get("/openapi.json").json()
     assert document["security"] == [{"bearer": []}, {"header": []}, {"basic": []}]
-    names = {"name": "fake", "model": "fake", "owner": "local", "version": "1"}
-    names |= {"job_id": "x", "index": "0", "prediction_id": "x"}
+    names = {
+        "name": "fake",
+        "model": "fake",
+        "owner": "local",
+        "version": "1",
+        "job_id": "none",
+        "index": 0,
+        "prediction_id": "none",
+    }
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             answer = keyed.request(method, path.format(**names))

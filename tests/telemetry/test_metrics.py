@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from app.engine.client import EngineClient
@@ -17,6 +18,7 @@ from app.engine.observer import Drawing
 from app.engine.results import Result
 from app.errors import REASONS, STATUS, Fault
 from app.telemetry.account import Account
+from app.telemetry.jobs import JobsCollector
 from app.telemetry.metrics import Metrics
 from tests.engine import served, until
 from tests.fakes import FakeRunner, params
@@ -185,14 +187,21 @@ def test_a_dead_worker_is_counted() -> None:
         assert before == 0
 
 
-def test_jobs_and_webhooks_are_read_where_there_are_any() -> None:
-    with served(FakeRunner()) as (http, _):
-        assert value(http, "darkroom_jobs") is None
-        http.app.state.jobs, http.app.state.webhooks = WithJobs(), Hooks()  # type: ignore[attr-defined]
-        assert value(http, "darkroom_jobs", status="queued") == 3
-        assert value(http, "darkroom_jobs", status="failed") == 0
-        assert value(http, "darkroom_previews_dropped_total") == 7
-        assert value(http, "darkroom_webhook_deliveries_total", outcome="delivered") == 2
+def test_jobs_and_webhooks_are_read() -> None:
+    registry = CollectorRegistry()
+    registry.register(JobsCollector(WithJobs(), Hooks()))
+    told = registry.get_sample_value
+    assert told("darkroom_jobs", {"status": "queued"}) == 3
+    assert told("darkroom_jobs", {"status": "failed"}) == 0
+    assert told("darkroom_previews_dropped_total") == 7
+    assert told("darkroom_webhook_deliveries_total", {"outcome": "delivered"}) == 2
+
+
+def test_jobs_of_a_server_are_counted() -> None:
+    with served(FakeRunner(), jobs_lease_seconds=1) as (http, _):
+        asked = {"class": "a", "steps": 2}
+        assert http.post("/generate", json=asked, headers={"Prefer": "respond-async"}).is_success
+        asyncio.run(until(lambda: value(http, "darkroom_jobs", status="succeeded") == 1))
 
 
 def drawing(width: int, model: str = "fake") -> Drawing:
@@ -268,7 +277,6 @@ def test_every_metric_is_described_as_it_is() -> None:
     )
     described = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
     with busy() as (http, _):
-        http.app.state.jobs, http.app.state.webhooks = WithJobs(), Hooks()  # type: ignore[attr-defined]
         page = families(http)
     there = {}
     for family in page.values():
