@@ -50,6 +50,10 @@ class Studio:
         waited = self.waited + time.monotonic() - began
         return replace(self, waited=waited) if waits else self
 
+    def for_job(self) -> "Studio":
+        """Itself, for what becomes a job: its deadline counts from when it is accepted."""
+        return replace(self, waited=0.0)
+
     @property
     def models(self) -> Mapping[str, ModelInfo]:
         """The models that were loaded, by name; the first is the default."""

@@ -33,7 +33,8 @@ from app.routes.jobs.calls import create_webhooks
 from app.routes.native import admin, generate, huggingface, metrics, status
 from app.routes.openai import routes as openai
 from app.routes.openinference import routes as openinference
-from app.routes.replicate import routes as replicate
+from app.routes.replicate import models as replicate_models
+from app.routes.replicate import predictions as replicate
 from app.settings import Settings
 from app.telemetry.collector import EngineCollector
 from app.telemetry.jobs import JobsCollector
@@ -49,6 +50,7 @@ _ROUTES = (
     automatic1111,
     automatic1111_lists,
     replicate,
+    replicate_models,
     openinference,
     events,  # before the jobs, of which none is called so
     jobs,

@@ -68,10 +68,15 @@ async def draw(engine: EngineClient, job: Job, watch: Watch) -> Drawn:
     return Drawn(None, kind.media_type, tuple(files), generation.cautions(result))
 
 
+def too_late(timeout: float) -> str:
+    """The error of a job that had so many seconds."""
+    return f"not done within {timeout:g} seconds"
+
+
 async def _result(generation: Generation, accepted: datetime, watch: Watch) -> Result:
     """The images, once the engine has room for them; a deadline counts from the acceptance."""
     timeout = generation.request.timeout
-    late = DeadlineExceeded(f"not done within {timeout or MAX_TIMEOUT:g} seconds")
+    late = DeadlineExceeded(too_late(timeout or MAX_TIMEOUT))
     while True:
         left = MAX_TIMEOUT
         if timeout is not None:

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from app.errors import ResultExpired, StoreUnavailable, UnknownJob
 from app.jobs.claims import Claim, Kept
-from app.jobs.job import Picture
+from app.jobs.job import Job, Picture
 from app.jobs.store import JobStore
 from app.jobs.tables import JOBS, RESULTS
 
@@ -142,6 +142,19 @@ class Results:
             return
         except OSError:  # a folder with more files
             return
+
+
+def stored(connection: Connection, job: Job, most: int) -> list[bytes] | None:
+    """The files of a result that are in the store, as part of a transaction.
+
+    None if they are elsewhere, or have more than `most` bytes together.
+    """
+    if sum(picture.size for picture in job.results) > most:
+        return None
+    table = RESULTS.c
+    statement = sql.select(table.content).where(table.job == job.number).order_by(table.image)
+    files = connection.execute(statement).scalars().all()
+    return None if None in files else list(files)
 
 
 def _expired(job_id: str) -> ResultExpired:

@@ -26,6 +26,7 @@ from app.jobs.keeping import Keeping
 from app.jobs.keys import Answer, Keyed, Keys
 from app.jobs.results import Results
 from app.jobs.store import JobStore, NewJob, Place
+from app.jobs.waiting import Waiting
 from app.jobs.work import Work, unpack
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class JobService:
         terms: Terms,
     ) -> None:
         self.store, self.results, self.hub, self.keys = store, results, hub, keys
+        self.waiting = Waiting(store)
         self._keeping, self._added = keeping, 0
         self._engine, self._lease, self._slots = engine, terms.lease, terms.slots
         self._claims = Claims(store, terms.server, terms.lease)
@@ -118,6 +120,7 @@ class JobService:
     def drain(self, seconds: float) -> None:
         """Claim no more: the engine stops, and finishes what it can within so many seconds."""
         self._ends = time.monotonic() + seconds
+        self.waiting.close([claim.job.id for claim in self._held.values()])
         self._news.set()
 
     async def close(self) -> None:
@@ -198,8 +201,13 @@ class JobService:
         job, ended = await self.store.cancel(owner, job_id)
         if ended:
             self._drop(job.number)
-            self.hub.publish(owner, job.id, telling.ended(job))
+            self._tell(job)
         return job
+
+    def _tell(self, ended: Job) -> None:
+        """Tell of an end that was written."""
+        self.hub.publish(ended.owner, ended.id, telling.ended(ended))
+        self.waiting.tell(ended)
 
     def _drop(self, number: int) -> None:
         """Stop to draw a job that is no longer ours."""
@@ -249,22 +257,25 @@ class JobService:
             self.hub.publish(job.owner, job.id, telling.update(job, news))
 
         try:
-            drawn = await draw(self._engine, job, note)
-            ended = await self._written(claim, drawn)
-            if ended is not None:
-                self.hub.publish(job.owner, job.id, telling.ended(ended))
+            await self._finish(claim, await draw(self._engine, job, note))
         except NotNow:
+            self.waiting.give_up(job.id)
             await asyncio.sleep(_POLL_SECONDS if self._ends == math.inf else 0)
             with contextlib.suppress(StoreUnavailable):  # else the lease will end
                 await self._claims.release([claim])
         except Exception:
             log.exception("a job failed because of a bug")
-            await self._written(claim, Drawn("the server failed; its log says why"))
+            await self._finish(claim, Drawn("the server failed; its log says why"))
         finally:
             if not asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 self._held.pop(job.number, None)
             self._moved.pop(job.id, None)
             self._news.set()
+
+    async def _finish(self, claim: Claim, drawn: Drawn) -> None:
+        ended = await self._written(claim, drawn)
+        if ended is not None:
+            self._tell(ended)
 
     async def _written(self, claim: Claim, drawn: Drawn) -> Job | None:
         """Write an end, as often as it takes: until then the result is kept here."""

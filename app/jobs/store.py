@@ -1,6 +1,7 @@
 """Jobs in the database: accepted, asked for, listed and cancelled. `claims` has who draws them."""
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from app.jobs.rows import ENDED, SELECT, fetch, next_end, now
 from app.jobs.tables import COUNTERS, JOBS
 
 _ACTIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
+_ID = re.compile(r"[\w-]{1,32}", re.ASCII)  # PostgreSQL refuses some of what is none
 _FULL_SECONDS = 30  # after which to try again where there is no room
 
 Noted = Callable[[Connection, Job], None]  # called with every start and end, in its transaction
@@ -82,19 +84,32 @@ class JobStore:
         *,
         limit: int,
         before: str | None = None,
+        after: str | None = None,
         statuses: Sequence[JobStatus] = (),
         dialect: str | None = None,
     ) -> Sequence[Job]:
-        """The newest jobs of an owner, of those that came before the one with the id `before`."""
-        statement = SELECT.where(JOBS.c.owner == owner).order_by(JOBS.c.number.desc())
-        if before is not None:
-            cursor = sql.select(JOBS.c.number).where(JOBS.c.id == before, JOBS.c.owner == owner)
-            statement = statement.where(JOBS.c.number < cursor.scalar_subquery())
+        """Jobs of an owner, the newest first, next to the one with the id `before` or `after`.
+
+        They came before that one, or after it; with neither, they are the newest of all.
+        """
+        number, statement = JOBS.c.number, SELECT.where(JOBS.c.owner == owner)
+        if (told := before or after) is not None:
+            own = sql.select(number).where(JOBS.c.id == told, JOBS.c.owner == owner)
+            cursor = own.scalar_subquery()
+            statement = statement.where(number < cursor if before else number > cursor)
         if statuses:
             statement = statement.where(JOBS.c.status.in_(statuses))
         if dialect is not None:
             statement = statement.where(JOBS.c.dialect == dialect)
-        return await self.database.run(lambda c: fetch(c, statement.limit(limit)))
+        statement = statement.order_by(number if after else number.desc()).limit(limit)
+        jobs = await self.database.run(lambda c: fetch(c, statement))
+        return jobs[::-1] if after else jobs
+
+    async def ended(self, job_ids: Sequence[str]) -> Sequence[Job]:
+        """Those of some jobs, of whichever owner, that have ended."""
+        ended = JOBS.c.ended_no.is_not(None)
+        statement = SELECT.where(JOBS.c.id.in_(job_ids), ended)
+        return await self.database.run(lambda c: fetch(c, statement))
 
     async def ended_since(self, owner: str, cursor: int, limit: int = 1000) -> Sequence[Job]:
         """The jobs of an owner whose `ended_no` is above the cursor, in the order of their ends."""
@@ -183,7 +198,7 @@ class JobStore:
 
 def _one(connection: Connection, owner: str, job_id: str) -> Job:
     statement = SELECT.where(JOBS.c.id == job_id, JOBS.c.owner == owner)
-    if jobs := fetch(connection, statement):
+    if _ID.fullmatch(job_id) and (jobs := fetch(connection, statement)):
         return jobs[0]
     raise UnknownJob(f"there is no job {job_id[:40]!r} of yours")
 

@@ -66,6 +66,7 @@ def test_everything_else_in_the_document_needs_a_key(keyed: TestClient) -> None:
         "version": "1",
         "job_id": "none",
         "index": 0,
+        "prediction_id": "none",
     }
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -105,6 +106,9 @@ ENVELOPES: list[tuple[str, str, Any]] = [
     ("GET", "/v1/models/fake", lambda b: b["error"]["param"] is None),
     ("POST", "/v1/predictions", lambda b: (b["status"], b["title"]) == (401, "Unauthorized")),
     ("POST", "/v1/models/local/fake/predictions", lambda b: b["status"] == 401),
+    ("GET", "/v1/predictions", lambda b: b["status"] == 401),
+    ("GET", "/v1/predictions/x", lambda b: b["status"] == 401),
+    ("POST", "/v1/predictions/x/cancel", lambda b: b["status"] == 401),
     ("POST", "/sdapi/v1/txt2img", lambda b: b["detail"].startswith("an API key")),
     ("GET", "/sdapi/v1/options", lambda b: b["error"] == "Unauthorized"),
     ("GET", "/v2", lambda b: list(b) == ["error"]),
@@ -198,7 +202,8 @@ def test_requests_of_a_key_are_one_client_from_everywhere() -> None:
             client._transport.client = (address, 1)  # type: ignore[attr-defined]
             for path, body in [("/generate", {"steps": 1}), ("/v1/predictions", {})]:
                 body = body or {"version": "local/fake", "input": {"prompt": "a"}}
-                assert client.post(path, json=body, headers=bearer(secret)).status_code < 300
+                headers = bearer(secret) | {"prefer": "wait"}
+                assert client.post(path, json=body, headers=headers).status_code < 300
     assert asked == ["key:alice"] * 4 + ["key:bob"] * 2
 
 

@@ -96,7 +96,8 @@ def dialect(request: pytest.FixtureRequest) -> Dialect:
 
 def ask(server: TestClient, dialect: Dialect, **wanted: Any) -> httpx.Response:
     body = dialect.body({dialect.steps: 2, "seed": 1} | wanted)
-    answer = server.post(dialect.path, json=body, headers={"accept": "*/*"})
+    headers = {"accept": "*/*", "prefer": "wait"}
+    answer = server.post(dialect.path, json=body, headers=headers)
     assert answer.is_success, answer.text
     return answer
 

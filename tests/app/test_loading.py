@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from app.engine.client import EngineClient
 from app.engine.model_runner import ModelRunner
 from app.engine.wire import Load
+from app.jobs.work import unpack
 from app.main import create_app
 from app.settings import Settings
 from tests.engine import LIMITS
@@ -32,6 +33,7 @@ ASKED: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/sdapi/v1/txt2img", {"json": {"prompt": "a"}}),
     ("GET", "/sdapi/v1/sd-models", {}),
     ("POST", "/v1/models/any/fake/predictions", {"json": {"input": {"prompt": "a"}}}),
+    ("POST", "/v1/predictions", {"json": {"version": "x/fake", "input": {"prompt": "a"}}}),
     ("GET", "/v2/models/fake", {}),
 ]
 
@@ -104,6 +106,21 @@ def test_the_time_to_load_is_a_part_of_the_deadline(loading: Loading) -> None:
     time.sleep(0.8)
     loading.gate.set()
     assert late.result().status_code in (422, 429, 504)
+
+
+def test_a_job_that_waited_for_its_model_has_no_deadline(loading: Loading) -> None:
+    sent: list[tuple[str, dict[str, Any]]] = [
+        ("/generate", {"class": "a"}),
+        ("/v1/models/any/fake/predictions", {"input": {"prompt": "a"}}),
+    ]
+    headers = {"prefer": "respond-async"}
+    waiting = [loading.send("POST", path, json=body, headers=headers) for path, body in sent]
+    time.sleep(0.1)
+    loading.gate.set()
+    store, portal = loading.client.app.state.jobs.store, loading.client.portal  # type: ignore[attr-defined]
+    for each in waiting:
+        job, _ = portal.call(store.get, "testclient", each.result().json()["id"])  # type: ignore[union-attr]
+        assert unpack(job.work).request.timeout is None
 
 
 def test_what_is_wrong_is_told_at_once(loading: Loading) -> None:

@@ -23,6 +23,7 @@ WORKS = [
     ("POST", "/models/digits"),
     ("POST", "/v1/images/generations"),
     ("POST", "/v1/models/any/digits/predictions"),
+    ("POST", "/v1/predictions/x/cancel"),
     ("POST", "/sdapi/v1/txt2img"),
     ("POST", "/sdapi/v1/interrupt"),
     ("POST", "/sdapi/v1/skip"),

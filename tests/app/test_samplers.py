@@ -151,7 +151,9 @@ def test_every_dialect_means_the_same_sampler(server: TestClient) -> None:
     answer = server.post("/models/tiny", json={"inputs": "cat", "parameters": parameters})
     assert base64.b64encode(answer.content).decode() == expected
     body = server.post(
-        "/v1/models/local/tiny/predictions", json={"input": {"prompt": "cat"} | parameters}
+        "/v1/models/local/tiny/predictions",
+        json={"input": {"prompt": "cat"} | parameters},
+        headers={"prefer": "wait"},
     ).json()
     assert body["output"] == [f"data:image/png;base64,{expected}"]
     openai = {**webui, "sampler": "dpmpp_2m karras", "response_format": "b64_json"}

@@ -227,7 +227,11 @@ def test_cut_prompts_are_told_in_every_dialect(server: TestClient) -> None:
         server.post("/models/text", json={"inputs": LONG}),
         server.post("/v1/images/generations", json={"prompt": LONG}),
         server.post("/sdapi/v1/txt2img", json={"prompt": LONG}),
-        server.post("/v1/models/local/text/predictions", json={"input": {"prompt": LONG}}),
+        server.post(
+            "/v1/models/local/text/predictions",
+            json={"input": {"prompt": LONG}},
+            headers={"prefer": "wait"},
+        ),
     ]
     assert [answer.headers["warning"] for answer in answers] == [told] * 4
     assert answers[-1].json()["logs"] in told
@@ -377,7 +381,9 @@ def test_replicate(server: TestClient) -> None:
         "num_inference_steps": 2,
         "seed": 1,
     }
-    answer = server.post("/v1/models/any/text/predictions", json={"input": given}).json()
+    answer = server.post(
+        "/v1/models/any/text/predictions", json={"input": given}, headers={"prefer": "wait"}
+    ).json()
     assert answer["input"] == given
     for k, uri in enumerate(answer["output"]):
         content = base64.b64decode(uri.partition("base64,")[2])

@@ -26,6 +26,7 @@ def run(url: str, modules: Path, client: str) -> "subprocess.CompletedProcess[st
         ("huggingface", (42, 42)),
         ("replicate", (42, 43)),
         ("replicateVersion", (42, 42)),
+        ("replicatePoll", (42,)),
     ],
 )
 def test_a_client_gets_the_native_pictures(
@@ -40,6 +41,10 @@ def test_a_client_gets_the_native_pictures(
             assert picture != pictures[-1]
         else:
             assert_same(picture, url, **{"class": "7"}, seed=seed, steps=10)
+
+
+def test_a_prediction_is_cancelled(url: str, node_modules: Path) -> None:
+    assert "canceled, then canceled" in run(url, node_modules, "replicateCancel").stderr
 
 
 @pytest.mark.parametrize("client", ["huggingfaceError", "replicateError"])

@@ -1,6 +1,8 @@
 """Replicate's Python client."""
 
 import asyncio
+import base64
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,7 +36,7 @@ def test_run_several(url: str, client: Any) -> None:
 
 
 def test_run_without_waiting(url: str, client: Any) -> None:
-    """It has succeeded all the same, and nothing is asked for again."""
+    """It is polled."""
     (file,) = client.run("local/digits", input={"prompt": "7", **FAST}, wait=False)
     assert_same(file.read(), url, **{"class": "7"}, seed=42, steps=20)
 
@@ -51,13 +53,54 @@ def test_run_asynchronously(url: str, client: Any) -> None:
 
 def test_create(client: Any) -> None:
     wanted = {"prompt": "7", **FAST}
-    prediction = client.models.predictions.create(model="local/digits", input=wanted)
+    prediction = client.models.predictions.create(model="local/digits", input=wanted, wait=True)
     assert (prediction.status, prediction.error) == ("succeeded", None)
     assert (prediction.model, prediction.input) == ("local/digits", wanted)
     assert prediction.created_at <= prediction.started_at < prediction.completed_at
     assert 0 < prediction.metrics["predict_time"] < 60
     prediction.wait()
     assert prediction.output[0].startswith("data:image/png;base64,")
+
+
+def test_create_and_poll(url: str, client: Any) -> None:
+    client.poll_interval = 0.05
+    wanted = {"prompt": "7", **FAST}
+    prediction = client.predictions.create(model="local/digits", input=wanted)
+    assert (prediction.status, prediction.output) == ("starting", None)
+    prediction.wait()
+    assert prediction.status == "succeeded"
+    content = base64.b64decode(prediction.output[0].partition(",")[2])
+    assert_same(content, url, **{"class": "7"}, seed=42, steps=20)
+    assert client.predictions.get(prediction.id).output == prediction.output
+
+
+def test_progress_and_cancel(client: Any) -> None:
+    wanted = {"prompt": "7", "num_inference_steps": 1000, "num_outputs": 8}
+    prediction = client.predictions.create(model="local/digits", input=wanted)
+    while prediction.progress is None:
+        assert prediction.status in ("starting", "processing")
+        time.sleep(0.02)
+        prediction.reload()
+    assert prediction.status == "processing"
+    assert 0 <= prediction.progress.current < prediction.progress.total == 8000
+    prediction.cancel()
+    assert (prediction.status, prediction.output) == ("canceled", None)
+    prediction.wait()
+
+
+def test_list(client: Any) -> None:
+    wanted = {"prompt": "7", "seed": 1, "num_inference_steps": 1}
+    made = [client.predictions.create(model="local/digits", input=wanted) for _ in range(101)]
+    ids = [prediction.id for prediction in reversed(made)]
+    first = client.predictions.list()
+    assert [prediction.id for prediction in first] == ids[:100]
+    second = client.predictions.list(cursor=first.next)
+    assert second[0].id == ids[100]
+    back = client.predictions.list(cursor=second.previous)
+    assert [prediction.id for prediction in back] == ids[:100]
+    made[-1].wait()
+    (listed,) = [each for each in client.predictions.list() if each.id == ids[0]]
+    assert listed.output[0].endswith(f"/jobs/{ids[0]}/images/0")
 
 
 def test_run_a_version(url: str, client: Any) -> None:
@@ -68,7 +111,7 @@ def test_run_a_version(url: str, client: Any) -> None:
     for reference in (f"local/digits:{version.id}", version, model):
         (file,) = client.run(reference, input=wanted)
         assert_same(file.read(), url, **{"class": "7"}, seed=42, steps=20)
-    prediction = client.predictions.create(version=version, input=wanted)
+    prediction = client.predictions.create(version=version, input=wanted, wait=30)
     assert (prediction.status, prediction.version) == ("succeeded", version.id)
 
 

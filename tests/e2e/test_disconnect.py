@@ -1,4 +1,7 @@
-"""A client that hangs up frees its slots by the next tick, whatever it speaks."""
+"""A client that hangs up frees its slots by the next tick, whatever it speaks.
+
+Replicate's predictions are jobs, which go on: the last test.
+"""
 
 import json
 import socket
@@ -25,12 +28,6 @@ REQUESTS: dict[str, tuple[str, str, dict[str, object]]] = {
     ),
     "automatic1111": ("/sdapi/v1/txt2img", "*/*", TXT2IMG),
     "automatic1111 several": ("/sdapi/v1/txt2img", "*/*", TXT2IMG | {"batch_size": 4}),
-    "replicate": ("/v1/models/x/digits/predictions", "*/*", {"input": {"prompt": "7", **STEPS}}),
-    "replicate several": (
-        "/v1/models/x/digits/predictions",
-        "*/*",
-        {"input": {"prompt": "7", "num_outputs": 4, **STEPS}},
-    ),
 }
 
 
@@ -65,3 +62,20 @@ def test_hanging_up_frees_the_slots_by_the_next_tick(url: str, name: str) -> Non
 
 def test_hanging_up_a_get(url: str) -> None:
     hang_up(url, b"GET /generate?class=7&steps=1000&n=4 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+
+def test_a_prediction_goes_on_without_its_client(url: str) -> None:
+    body = {"input": {"prompt": "7", "seed": 3, "num_inference_steps": 200}}
+    content = json.dumps(body).encode()
+    head = "POST /v1/models/x/digits/predictions HTTP/1.1\r\nHost: localhost\r\nPrefer: wait\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    with send(url, head.encode() + content):
+        wait_until(lambda: engine(url)["running"] > 0, 10)
+
+    def newest() -> dict[str, object]:
+        found: dict[str, object] = httpx.get(f"{url}/v1/predictions").json()["results"][0]
+        return found
+
+    assert newest()["input"] == body["input"]
+    wait_until(lambda: newest()["status"] not in ("starting", "processing"), 30)
+    assert newest()["status"] == "succeeded"

@@ -43,7 +43,8 @@ def automatic1111(url: str) -> bytes:
 
 def replicate(url: str, kind: str) -> bytes:
     body = {"input": INPUT | {"output_format": kind}}
-    (uri,) = httpx.post(url + PREDICTIONS, json=body).json()["output"]
+    answer = httpx.post(url + PREDICTIONS, json=body, headers={"prefer": "wait"}, timeout=60)
+    (uri,) = answer.json()["output"]
     return base64.b64decode(uri.partition(",")[2])
 
 

@@ -20,6 +20,8 @@ _SOUND: list[tuple[str, str, dict[str, object]]] = [
     ("POST", "/sdapi/v1/options", {"samples_format": "png"}),
     ("POST", "/sdapi/v1/interrupt", {}),
     ("POST", "/v1/models/local/digits/predictions", {"input": {"prompt": "7", "num_outputs": 2}}),
+    ("GET", "/v1/predictions", {}),
+    ("POST", "/v1/predictions/x/cancel", {}),
     ("GET", "/generate?class=7&seed=1&steps=2", {}),
     ("HEAD", "/generate?class=7&seed=1&steps=2", {}),
     ("GET", "/models", {}),

@@ -101,7 +101,7 @@ async def desk(
     folder: Path, options: Options = QUICK, resolve: Lookup | None = None
 ) -> AsyncIterator[Desk]:
     database = Database(f"sqlite:///{folder / 'jobs.db'}")
-    webhooks = Webhooks(database, options, body, resolve)
+    webhooks = Webhooks(database, options, lambda _, job: body(job), resolve)
     webhooks._ended = Awake()
     await webhooks.start()
     try:

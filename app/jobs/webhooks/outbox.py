@@ -138,7 +138,7 @@ def settle(
         # Another server may have claimed it meanwhile.
         changing = changing.where(_TABLE.attempts == delivery.attempt)
     if wait is None or outcome.delivered:
-        values = {"state": state, "ended": moment}
+        values = {"state": state, "ended": moment, "body": ""}  # it may hold a result
     else:
         values = {"due": moment + timedelta(seconds=wait)}
     connection.execute(changing.values(**told, **values))

@@ -41,13 +41,16 @@ class Options:
 
 
 class Webhooks:
-    """Notes what is to be told, and tells it. `body` gives what is told of a job, as JSON."""
+    """Notes what is to be told, and tells it.
+
+    `body` gives what is told of a job, as JSON; it may look things up in that transaction.
+    """
 
     def __init__(
         self,
         database: Database,
         options: Options,
-        body: Callable[[Job], str],
+        body: Callable[[Connection, Job], str],
         resolve: Resolve | None = None,
     ) -> None:
         self._database, self._options, self._body = database, options, body
@@ -72,7 +75,7 @@ class Webhooks:
         hook = job.webhook
         event = hook and next((name for name in happened(job) if name in hook.events), None)
         if hook and event:
-            outbox.add(connection, job, event, hook.url, self._body(job))
+            outbox.add(connection, job, event, hook.url, self._body(connection, job))
 
     async def of(self, job_id: str) -> Sequence[DeliveryStatus]:
         """How far the calls for a job have got; raises `StoreUnavailable`."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Request
+from sqlalchemy.engine import Connection
 
 from app.http.addresses import Allowance
 from app.jobs.job import Job, Webhook
@@ -13,6 +14,7 @@ from app.jobs.webhooks.outbox import Bounds
 from app.jobs.webhooks.schedule import Schedule
 from app.jobs.webhooks.service import Options, Webhooks
 from app.routes.jobs.schemas import JobOut
+from app.routes.replicate.telling import DIALECT, call_body
 from app.settings import Settings
 
 
@@ -30,7 +32,9 @@ def create_webhooks(settings: Settings, service: JobService) -> Webhooks:
         kept=settings.webhook_kept_seconds,
     )
 
-    def body(job: Job) -> str:
+    def body(connection: Connection, job: Job) -> str:
+        if job.dialect == DIALECT:
+            return call_body(connection, job)
         return JobOut.of(job, None, service, settings.root_path).model_dump_json()
 
     webhooks = Webhooks(service.store.database, options, body)

@@ -16,7 +16,7 @@ from app.jobs.keys import Answer, Keyed
 from app.jobs.service import Asked, JobService
 from app.jobs.store import Place
 from app.routes.jobs.calls import webhooks_of
-from app.routes.jobs.once import response_of
+from app.routes.jobs.once import accepted, response_of
 from app.routes.jobs.schemas import CallOut, JobList, JobOut
 
 router = Router(tags=["jobs"])
@@ -54,9 +54,7 @@ async def begin(
         body = JobOut.of(job, place, service, root).model_dump_json().encode()
         return Answer(202, headers, body)
 
-    if keyed is None:
-        return response_of(told(*await service.accept(asked)))
-    return response_of(await service.accept_once(keyed, asked, told))
+    return response_of(await accepted(service, asked, keyed, told))
 
 
 @router.get(

@@ -8,7 +8,10 @@ from fastapi import Response
 from fastapi.responses import StreamingResponse
 
 from app.errors import StoreUnavailable
+from app.jobs.job import Job
 from app.jobs.keys import Answer, Keyed, Keys
+from app.jobs.service import Asked, JobService
+from app.jobs.store import Place
 
 
 def response_of(answer: Answer) -> Response:
@@ -20,6 +23,19 @@ def response_of(answer: Answer) -> Response:
     if "content-length" not in response.headers:
         response.headers["content-length"] = str(len(answer.body))
     return response
+
+
+async def accepted(
+    service: JobService, asked: Asked, keyed: Keyed | None, told: Callable[[Job, Place], Answer]
+) -> Answer:
+    """The answer to a request that becomes a job; the one that is kept, if its key came before.
+
+    Raises:
+        DeadlineTooShort, LimitExceeded, TooManyJobs, StoreUnavailable, KeyInUse, KeyReused
+    """
+    if keyed is None:
+        return told(*await service.accept(asked))
+    return await service.accept_once(keyed, asked, told)
 
 
 async def once(keys: Keys, keyed: Keyed, answer: Callable[[], Awaitable[Response]]) -> Response:

@@ -50,7 +50,7 @@ async def generate(request: Request) -> Response:
         wanted = GenerateRequest.parse(drawn, strict=not text, models=studio.models)
         studio = await studio.opened(wanted.timeout, wanted.model)
         asked = wanted.to_request(studio.models, studio.asker, studio.permit.limits)
-    generation = studio.generation(asked)
+    generation = (studio.for_job() if wants_job(request) else studio).generation(asked)
     key = key_of(request)
     if wants_job(request):
         kind = file_type(request)

@@ -1,20 +1,17 @@
-"""What Replicate's API takes and answers.
+"""What Replicate's API takes, and what it tells of models.
 
 https://replicate.com/docs/reference/http
 """
 
-import base64
 import contextlib
-import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, Field
 
 from app.engine.job import Request
 from app.engine.model_info import ModelInfo
-from app.engine.results import Result
 from app.errors import InvalidRequest, UnknownModel, model_of
 from app.files.formats import JPEG, PNG, WEBP, Format
 from app.generation import Studio
@@ -128,60 +125,6 @@ def named(version: object, models: Mapping[str, ModelInfo]) -> tuple[str, ModelI
                     return owner or OWNER, info
     loaded = ", ".join(f"{OWNER}/{info.name}:{info.hash}" for info in models.values())
     raise InvalidRequest({"version": f"unknown version {brief(version)}; loaded: {loaded}"})
-
-
-class PredictionMetrics(BaseModel):
-    """Where the seconds went."""
-
-    predict_time: float = Field(description="Seconds from `started_at` to `completed_at`.")
-
-
-class Prediction(BaseModel):
-    """Images, and how they came to be."""
-
-    id: str = Field(description="Id of this answer; predictions are not stored.")
-    model: str = Field(description="The model as the request named it.", examples=["local/digits"])
-    version: str = Field(description="SHA-256 of the checkpoint.")
-    input: dict[str, Any] = Field(description="The input as it was given, without ignored fields.")
-    output: list[str] = Field(description="Data URIs, in the order of their seeds.")
-    status: Literal["succeeded"] = "succeeded"
-    error: None = None
-    logs: str = Field("", description="That a prompt was cut, if one was.")
-    metrics: PredictionMetrics
-    created_at: AwareDatetime
-    started_at: AwareDatetime = Field(description="When the first step was made.")
-    completed_at: AwareDatetime
-    urls: dict[str, str] = Field({}, description="Empty: predictions are not stored.")
-
-    @classmethod
-    def of(
-        cls,
-        model: str,
-        info: ModelInfo,
-        given: Mapping[str, Any],
-        kind: Format,
-        files: list[bytes],
-        result: Result,
-        created_at: datetime,
-        logs: str,
-    ) -> Self:
-        """What a request came to; `model` is its name as the client wrote it."""
-        head = f"data:{kind.media_type};base64,"
-        started_at = created_at + timedelta(seconds=result.queue)
-        predict_time = round(result.denoise + result.decode, 6)
-        known = PredictionInput.model_fields
-        return cls(
-            id=uuid.uuid4().hex,
-            model=model,
-            version=info.digest,
-            input={name: value for name, value in given.items() if name in known},
-            output=[head + base64.b64encode(file).decode() for file in files],
-            logs=logs,
-            metrics=PredictionMetrics(predict_time=predict_time),
-            created_at=created_at,
-            started_at=started_at,
-            completed_at=started_at + timedelta(seconds=predict_time),
-        )
 
 
 class PredictionModelVersion(BaseModel):

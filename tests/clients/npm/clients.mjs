@@ -76,6 +76,27 @@ const clients = {
     return pictures;
   },
 
+  async replicatePoll() {
+    const client = new Replicate({ auth: "x", baseUrl: `${base}/v1` });
+    const input = { prompt: "a 7", ...fast };
+    const begun = await client.predictions.create({ model: "local/digits", input });
+    const ended = await client.wait(begun, { interval: 50 });
+    const listed = [];
+    for await (const page of client.paginate(client.predictions.list)) listed.push(...page);
+    if (begun.status !== "starting" || !listed.some(({ id }) => id === begun.id)) {
+      throw new Error(JSON.stringify([begun, listed]));
+    }
+    return ended.output.map((uri) => uri.split(",")[1]);
+  },
+
+  async replicateCancel() {
+    const client = new Replicate({ auth: "x", baseUrl: `${base}/v1` });
+    const input = { prompt: "a 7", num_inference_steps: 1000, num_outputs: 8 };
+    const begun = await client.predictions.create({ model: "local/digits", input });
+    const { status } = await client.predictions.cancel(begun.id);
+    throw new Error(`${status}, then ${(await client.predictions.get(begun.id)).status}`);
+  },
+
   async replicateError() {
     const client = new Replicate({ auth: "x", baseUrl: `${base}/v1` });
     return await client.run("local/digits", { input: { prompt: "a cat" } });
