@@ -19,7 +19,7 @@ from typing import Any
 import click
 import uvloop
 
-from benchmarks.sending import SIDE, Asking, Run, connected
+from benchmarks.sending import SIDE, Asking, Run, connected, connected_for_jobs
 from benchmarks.stable_diffusion.workload import workload as prompted
 from benchmarks.workload import GUIDANCE_SCALES, Request, workload
 
@@ -68,6 +68,19 @@ async def closed(
         await asyncio.sleep(warmup + seconds)
         while sum(a.ended > 0 for a in client.answers) < enough and client.now() < 3 * seconds:
             await asyncio.sleep(0.05)
+        window = client.now()
+        stop.set()
+    return Run(client.answers, window)
+
+
+async def as_jobs(url: str, stream: int, clients: int, seconds: float, warmup: float) -> Run:
+    """As `closed`, but each request is a job, and all are followed over one stream of events."""
+    requests, stop = workload(stream), asyncio.Event()
+    async with connected_for_jobs(url) as client, asyncio.TaskGroup() as group:
+        client.start_window(warmup)
+        for _ in range(clients):
+            group.create_task(client.keep_sending(requests, stop))
+        await asyncio.sleep(warmup + seconds)
         window = client.now()
         stop.set()
     return Run(client.answers, window)
@@ -127,6 +140,7 @@ async def burst(url: str, stream: int, count: int, clients: int) -> Run:
 PATTERNS: dict[str, Callable[..., Coroutine[Any, Any, Run]]] = {
     "solo": solo,
     "closed": closed,
+    "as_jobs": as_jobs,
     "opened": opened,
     "fair": fair,
     "burst": burst,

@@ -8,6 +8,7 @@ import asyncio
 import io
 import json
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from PIL import Image
 _CHECKED = 4  # pictures that are decoded, once the window is over
 SIDE = 32  # of a picture of the digits, pixels
 _SMALLEST_PNG = 67  # bytes
+_ENDS = (b"succeeded", b"failed", b"canceled")
 
 
 class Asking(Protocol):
@@ -83,11 +85,7 @@ class Client:
         """Send one request. Its time counts from `due`, or else from now."""
         began = self.now() if due is None else due
         try:
-            body = request.body()
-            if self._previews is not None:
-                body = request.body(previews=self._previews)
-            async with self._http.post("/generate", data=body) as response:
-                picture, status = await response.read(), response.status
+            picture, status = await self.fetch(request)
         except aiohttp.ClientError:
             picture, status = b"", 0
         if status == 200 and len(picture) < _SMALLEST_PNG:
@@ -99,6 +97,14 @@ class Client:
         answer = Answer(request.steps, request.guidance_scale, began, self.now() - began, status)
         self.answers.append(answer)
         return answer
+
+    async def fetch(self, request: Asking) -> tuple[bytes, int]:
+        """What the server answers, and its status; raises `aiohttp.ClientError`."""
+        body = request.body()
+        if self._previews is not None:
+            body = request.body(previews=self._previews)
+        async with self._http.post("/generate", data=body) as response:
+            return await response.read(), response.status
 
     async def keep_sending(self, requests: Iterator[Asking], stop: asyncio.Event) -> None:
         """One request after the other, until `stop` or the last one."""
@@ -133,6 +139,59 @@ def check_events(request: Asking, stream: bytes, previews: int) -> None:
     ends = [name in ("completed", "error") for name, _ in told]
     if steps != sorted(steps) or shown != previews or ends != [False] * (len(ends) - 1) + [True]:
         raise ValueError(f"the events of {request}: {[name for name, _ in told]}, steps {steps}")
+
+
+class JobClient(Client):
+    """Sends each request as a job; the one stream of events tells when they have ended."""
+
+    def __init__(self, http: aiohttp.ClientSession) -> None:
+        super().__init__(http, None, SIDE)
+        self._ended: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    async def follow(self, open_: asyncio.Event) -> None:
+        """Read the stream of events until this is cancelled."""
+        async with self._http.get("/jobs/events") as response:
+            name = b""
+            async for line in response.content:
+                if line.startswith(b"event: "):
+                    name = line[7:].strip()
+                    open_.set()
+                elif line.startswith(b"data: ") and name in _ENDS:
+                    self._ended[json.loads(line[6:])["id"]].set()
+
+    async def fetch(self, request: Asking) -> tuple[bytes, int]:
+        """The picture, once the job has ended."""
+        headers = {"prefer": "respond-async"}
+        async with self._http.post("/generate", data=request.body(), headers=headers) as response:
+            told, status = await response.read(), response.status
+        if status != 202:
+            return told, status
+        job = json.loads(told)["id"]
+        await self._ended[job].wait()
+        del self._ended[job]
+        async with self._http.get(f"/jobs/{job}/images/0") as response:
+            return await response.read(), response.status
+
+
+@asynccontextmanager
+async def connected_for_jobs(url: str) -> AsyncIterator[JobClient]:
+    """A client that follows its jobs; what it got is checked at the end."""
+    async with (
+        aiohttp.ClientSession(
+            url,
+            headers={"content-type": "application/json", "accept": "image/png"},
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=None),
+            read_bufsize=1 << 22,  # a line has the whole of a preview
+        ) as http,
+        asyncio.TaskGroup() as group,
+    ):
+        client, open_ = JobClient(http), asyncio.Event()
+        following = group.create_task(client.follow(open_))
+        await open_.wait()
+        yield client
+        following.cancel()
+        client.check()
 
 
 @asynccontextmanager
