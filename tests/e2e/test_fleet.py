@@ -52,7 +52,7 @@ def test_ten_rounds_of_loading_and_unloading_grow_nothing(
     """In each, one request runs when the model is to leave, and another one comes meanwhile."""
     little = {"models": tiny_folder, "backend": "eager", "marking": "false"}
     asked = {"class": "cat", "guidance_scale": 2.5, "seed": 5}
-    long, short = asked | {"steps": 150}, asked | {"steps": 31}
+    long, short = asked | {"steps": 100}, asked | {"steps": 31}
     twin = {"model": "twin"}
     with (
         serving(model_folders=tmp_path, **little) as (url, process),
@@ -74,6 +74,7 @@ def test_ten_rounds_of_loading_and_unloading_grow_nothing(
             running = pool.submit(draw, url, long | twin, client)
             wait_until(lambda: engine(url)["running"], 30)
             unloading = pool.submit(client.post, "/models/twin/unload")
+            wait_until(lambda: state(url, "twin") == "unloaded", 30)
             late = pool.submit(draw, url, short | twin, client)
             beside = pool.submit(draw, url, short, client)
             assert (running.result(), late.result()) == expected
@@ -93,7 +94,7 @@ def test_ten_rounds_of_loading_and_unloading_grow_nothing(
         assert not any(map(alive, loaded - alone))
         assert abs(resident(alone - {server}) - before) < _NOISE, "of the other worker"
         assert resident([server]) < early + _NOISE
-        assert descriptors(server) <= open_early
+        assert descriptors(server) <= open_early + 4  # connections of this test
         stats = engine(url)
         assert stats["restarts"] == stats["jobs"] == 0
 
@@ -103,21 +104,21 @@ def test_a_busy_model_goes_on_while_another_s_worker_hangs_or_dies(
 ) -> None:
     shutil.copytree(tiny_folder, tmp_path / "twin")
     little = {"models": tiny_folder, "backend": "eager", "marking": "false"}
-    asked = {"class": "dog", "steps": 300, "seed": 6}
+    asked = {"class": "dog", "steps": 100, "seed": 6}
+    long = asked | {"model": "twin", "steps": 200}
     with (
-        serving(model_folders=tmp_path, hang_seconds=4, **little) as (url, _),
+        serving(model_folders=tmp_path, hang_seconds=2, **little) as (url, _),
         httpx.Client(timeout=120) as client,
         ThreadPoolExecutor(4) as pool,
     ):
-        expected = draw(url, asked, client)
         httpx.post(f"{url}/models/twin/load", timeout=60).raise_for_status()
+        expected = draw(url, asked, client), draw(url, long, client)
         for number in (signal.SIGKILL, signal.SIGSTOP):
             workers = {each["model"]: each for each in httpx.get(f"{url}/engine").json()["workers"]}
-            long = pool.submit(draw, url, asked | {"model": "twin", "steps": 600}, client)
+            waiting = pool.submit(draw, url, long, client)
             wait_until(lambda: engine(url)["running"], 30)
             os.kill(workers["twin"]["pid"], number)
-            assert draw(url, asked, client) == expected
-            assert long.result() == draw(url, asked | {"model": "twin", "steps": 600}, client)
+            assert (draw(url, asked, client), waiting.result()) == expected
         stats = {each["model"]: each for each in httpx.get(f"{url}/engine").json()["workers"]}
         assert stats["tiny"]["restarts"] == 0
         assert stats["twin"]["restarts"] == 2
