@@ -95,10 +95,25 @@ class Soak:
         for stopped in await asyncio.gather(*beside, return_exceptions=True):
             if not isinstance(stopped, asyncio.CancelledError):
                 self.counts.wrong.append(f"a fault or a sample: {stopped!r}")
-        await asyncio.wait_for(asyncio.gather(*tasks), _END_SECONDS)
+        await self._finish(tasks)
         await self.jobs.settle(_END_SECONDS)
         following.cancel()
         await self._all_over()
+
+    async def _finish(self, tasks: set[asyncio.Task[None]]) -> None:
+        """Await what was sent; what has no end is wrong, and so is what broke here."""
+        if not tasks:
+            return
+        done, endless = await asyncio.wait(tasks, timeout=_END_SECONDS)
+        if endless:
+            async with self._http.get("/engine") as answer:
+                told = (await answer.text())[:2000]
+            self.counts.wrong.append(f"{len(endless)} requests have no end: {told}")
+        for task in endless:
+            task.cancel()
+        for task in done:
+            if error := task.exception():
+                self.counts.wrong.append(f"a request: {error!r}")
 
     async def _kill(self) -> None:
         while True:

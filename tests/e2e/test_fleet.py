@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from app.schemas.status import resident_bytes
-from tests.e2e.live import alive, draw, engine, serving, wait_until
+from tests.e2e.live import alive, draw, engine, serving, wait_until, web
 
 pytestmark = pytest.mark.server
 
@@ -42,7 +42,7 @@ def descriptors(server: int) -> int:
 
 
 def state(url: str, name: str) -> str:
-    listed = httpx.get(f"{url}/models").json()["models"]
+    listed = web.get(f"{url}/models").json()["models"]
     return str(next(model["state"] for model in listed if model["name"] == name))
 
 
@@ -111,14 +111,14 @@ def test_a_busy_model_goes_on_while_another_s_worker_hangs_or_dies(
         httpx.Client(timeout=120) as client,
         ThreadPoolExecutor(4) as pool,
     ):
-        httpx.post(f"{url}/models/twin/load", timeout=60).raise_for_status()
+        web.post(f"{url}/models/twin/load", timeout=60).raise_for_status()
         expected = draw(url, asked, client), draw(url, long, client)
         for number in (signal.SIGKILL, signal.SIGSTOP):
-            workers = {each["model"]: each for each in httpx.get(f"{url}/engine").json()["workers"]}
+            workers = {each["model"]: each for each in web.get(f"{url}/engine").json()["workers"]}
             waiting = pool.submit(draw, url, long, client)
             wait_until(lambda: engine(url)["running"], 30)
             os.kill(workers["twin"]["pid"], number)
             assert (draw(url, asked, client), waiting.result()) == expected
-        stats = {each["model"]: each for each in httpx.get(f"{url}/engine").json()["workers"]}
+        stats = {each["model"]: each for each in web.get(f"{url}/engine").json()["workers"]}
         assert stats["tiny"]["restarts"] == 0
         assert stats["twin"]["restarts"] == 2
