@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import struct
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,55 +39,76 @@ class Shelved:
 
 
 class Shelf:
-    """Some folders, and the models in them by name.
+    """Some folders, and what is in them.
 
     A model is called by its folder, or by its file without `.safetensors`. Where several have a
     name, `taken` goes first, then the folders in their order, then a sub-folder before a file.
     """
 
     def __init__(self, folders: Sequence[Path] = (), taken: Collection[str] = ()) -> None:
-        self._folders, self._taken = folders, frozenset(taken)
+        self._folders, self._taken = tuple(dict.fromkeys(folders)), frozenset(taken)
         self._seen: dict[Path, tuple[Stamp, bool]] = {}  # what was looked into: is it whole
-        self._told: set[Path] = set()  # that their names are taken
-        self.models: Mapping[str, Shelved] = {}
+        self._told: dict[Path, str] = {}  # what was said of what is not served
+        self._now: dict[Path, str] = {}  # the same, of this look
 
-    def scan(self) -> None:
-        """Look through the folders. Only what is new or has changed is opened."""
+    def scan(self) -> Mapping[str, Shelved]:
+        """The models by name. Only what is new or has changed is opened."""
         found: dict[str, Shelved] = {}
         seen: dict[Path, tuple[Stamp, bool]] = {}
-        for path in itertools.chain.from_iterable(map(_candidates, self._folders)):
+        for name, path in itertools.chain.from_iterable(map(self._candidates, self._folders)):
             try:
                 stamp = _stamp(path)
                 known = self._seen.get(path)
                 whole = known[1] if known and known[0] == stamp else _is_whole(path)
-            except OSError:  # gone meanwhile, or not ours to read
+            except OSError as error:
+                self._complain(path, error)
                 continue
             seen[path] = stamp, whole
-            name = path.stem if path.suffix == SAFETENSORS else path.name
             if name in self._taken or name in found:
-                self._tell(path, name)
+                self._tell(path, f"another model is called {name}")
             elif whole:
                 found[name] = Shelved(path, stamp)
-        self._seen, self.models = seen, found
+        self._seen, self._told, self._now = seen, self._now, {}
+        return found
 
-    def _tell(self, path: Path, name: str) -> None:
-        if path not in self._told:
-            self._told.add(path)
-            log.warning("%s is not served: another model is called %s", brief(str(path)), name)
+    def _candidates(self, folder: Path) -> Iterable[tuple[str, Path]]:
+        """What may be a model, sub-folders first; without what is hidden or cannot be a name."""
+        try:
+            paths = sorted(itertools.islice(folder.iterdir(), _MOST + 1))
+        except OSError as error:
+            self._complain(folder, error)
+            return ()
+        if len(paths) > _MOST:
+            self._tell(folder, f"it has more than {_MOST} entries; some of them are not looked at")
+        folders = [(path.name, path) for path in paths if _is_file(path / INDEX)]
+        files = [
+            (path.stem, path) for path in paths if path.suffix == SAFETENSORS and _is_file(path)
+        ]
+        return [(name, path) for name, path in (*folders, *files) if _is_name(name)]
+
+    def _complain(self, path: Path, error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError) or path in self._folders:
+            self._tell(path, error.strerror or type(error).__name__)
+
+    def _tell(self, path: Path, why: str) -> None:
+        """Say once why something is not served."""
+        self._now[path] = why
+        if self._told.get(path) != why:
+            log.warning("%s is not served: %s", brief(str(path)), why)
 
 
-def _candidates(folder: Path) -> Iterator[Path]:
-    """What may be a model, sub-folders first; without what is hidden or cannot be a name."""
+def _is_name(name: str) -> bool:
+    """Whether a model may be called so, as names that users give; hidden files are not meant."""
+    plain = name.isprintable() and name == name.strip() and "\\" not in name
+    return plain and not name.startswith(".") and 0 < len(name) <= _LONGEST_NAME
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file, as far as may be known."""
     try:
-        paths = sorted(itertools.islice(folder.iterdir(), _MOST))
-        folders = [path for path in paths if (path / INDEX).is_file()]
-        files = [path for path in paths if path.suffix == SAFETENSORS and path.is_file()]
-    except OSError:
-        return
-    for path in (*folders, *files):
-        plain = path.name.isprintable() and path.name == path.name.strip()
-        if plain and not path.name.startswith(".") and len(path.name) <= _LONGEST_NAME:
-            yield path
+        return path.is_file()
+    except OSError:  # in a folder that is closed to us
+        return False
 
 
 def _stamp(path: Path) -> Stamp:
@@ -145,7 +166,7 @@ def _is_whole_folder(path: Path) -> bool:
 
 def _is_whole_component(folder: Path) -> bool:
     """Whether a network has weights, and all of them."""
-    names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    names = {file.name for file in folder.iterdir() if file.is_file()} if folder.is_dir() else set()
     if not any(name.endswith((SAFETENSORS, *PICKLES)) for name in names):
         return False
     for name in names:

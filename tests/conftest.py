@@ -34,6 +34,7 @@ from tests.marks import (  # noqa: F401  (hooks)
     pytest_itemcollected,
     pytest_make_collect_report,
     pytest_runtest_makereport,
+    pytest_xdist_make_scheduler,
 )
 from tests.tiny import SCHEDULE, UNET, VAE
 

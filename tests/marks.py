@@ -1,15 +1,23 @@
 """What the marks of tests do; pyproject.toml says what each means."""
 
+import functools
 import os
+import re
 from collections.abc import Generator
-from typing import TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
+
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadFileScheduling
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 Reporting = Generator[None, Report, Report]
 _SERVERS = {"url", "keyed_url", "stable_url"}  # fixtures
 HEAVY = {"server", "training", "slow"}  # what `make check` leaves out
+# A test that takes one of the fixtures, in the text of its file.
+_SHARING = re.compile(rf"^def test_\w+\([^)]*\b({'|'.join(sorted(_SERVERS))}): ", re.MULTILINE)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -21,6 +29,25 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long goes first: at the end one process would wait for the other."""
     items.sort(key=lambda item: HEAVY.isdisjoint(mark.name for mark in item.iter_markers()))
+
+
+@functools.cache
+def process_of(file: Path) -> str:
+    """The files that get the same text here run in one process: a shared server starts once."""
+    shared = _SHARING.search(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return shared[1] if shared else str(file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadFileScheduling | None":
+    """As `--dist loadfile`, except that files with a shared server stay together."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByServer(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return process_of(config.rootpath / super()._split_scope(nodeid))
+
+    return ByServer(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -81,3 +81,20 @@ def test_what_takes_long_comes_first_and_can_be_left_out(folder: Path) -> None:
     _, ends = run(folder, "-m", "not (server or training or slow)")
     assert next(iter(ends)) == "quick"
     assert "of_the_server" not in ends
+
+
+def test_files_with_a_shared_server_run_in_one_process_and_the_others_file_by_file(
+    tmp_path: Path,
+) -> None:
+    sharing = "import pytest\n@pytest.fixture\ndef url(): ...\ndef test_it(\n    url: str): ...\n"
+    plain = "def test_one(): ...\ndef test_two(): ...\n"
+    for number in range(8):
+        text = sharing if number % 2 else plain
+        (tmp_path / f"test_{number}.py").write_text(text)
+    told, _ = run(tmp_path, "-p", "xdist", "-n", "2", "--dist", "loadfile")
+    ran = re.findall(r"\[gw(\d)\] .*PASSED \S*test_(\d)\.py::", told)
+    assert len(ran) == 12, told
+    by_file = [{process for process, file in ran if file == str(number)} for number in range(8)]
+    assert len(set.union(*by_file[1::2])) == 1
+    assert all(len(processes) == 1 for processes in by_file)
+    assert len(set.union(*by_file)) == 2

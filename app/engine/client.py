@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from app.engine.costs import Costs
 from app.engine.dispatcher import Dispatcher
 from app.engine.errors import DeadlineExceeded, EngineUnavailable
-from app.engine.fleet import Keeping
 from app.engine.job import Request
+from app.engine.keeping import Keeping
 from app.engine.ledger import Limits
 from app.engine.model_info import LaneId, ModelInfo
 from app.engine.observer import Observer
@@ -160,8 +160,8 @@ class EngineClient:
         if name in self.fleet.names:
             await self.open(name, timeout)
 
-    async def open(self, name: str, timeout: float | None = None) -> None:
-        """Load one of the models, and return when it is loaded.
+    async def open(self, name: str, timeout: float | None = None, *, at_once: bool = False) -> None:
+        """Load one of the models, and return when it is loaded; see `Fleet.open`.
 
         Raises:
             EngineUnavailable: it does not load, or not within `timeout` seconds, or the limit.
@@ -169,7 +169,7 @@ class EngineClient:
         timeout = self.timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(timeout):
-                await self.fleet.open(name)
+                await self.fleet.open(name, at_once=at_once)
         except TimeoutError as error:
             told = f"model {name!r} is not loaded yet, after {timeout:.3g} seconds"
             raise EngineUnavailable(told, _SOON) from error

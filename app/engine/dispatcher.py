@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 from app.engine.errors import EngineUnavailable, GenerationFailed
-from app.engine.fleet import Fleet, Keeping
+from app.engine.fleet import Fleet
 from app.engine.job import Request
+from app.engine.keeping import Keeping
 from app.engine.ledger import Ledger, Limits
 from app.engine.pending import Pending
 from app.engine.process import WorkerProcess
@@ -88,7 +89,7 @@ class Dispatcher:
 
     def _send(self, pending: Pending) -> None:
         """Send a request, if there is a worker that takes it."""
-        supervisor = self.fleet.worker(pending.params.model)
+        supervisor = self.fleet.crew.taker(pending.params.model)
         if supervisor is not None and supervisor.up:
             pending.sent = True
             supervisor.send(Submit(pending.id, pending.request))
@@ -101,7 +102,7 @@ class Dispatcher:
 
     def _cancel(self, pending: Pending) -> None:
         if pending.sent:
-            self.fleet.send(pending.params.model, Cancel(pending.id))
+            self.fleet.crew.send(pending.params.model, Cancel(pending.id))
 
     def _forget(self, pending: Pending) -> None:
         self.ledger.forget(pending)
@@ -212,7 +213,7 @@ class Dispatcher:
     def turn_away(self) -> None:
         """Fail the requests that cannot be done before the server stops; the rest is faster."""
         left = self.ends - time.monotonic()
-        for pending, seconds in list(self.ledger.late(left, self.fleet.outage)):
+        for pending, seconds in list(self.ledger.late(left, self.fleet.crew.outage)):
             told = f"the server stops in {max(left, 0):.3g} s; this request would take about "
             self._refuse(pending, f"{told}{seconds:.3g} s")
         if not self.ledger.requests:

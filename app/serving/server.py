@@ -97,7 +97,7 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Drain; at the second signal, end at once."""
         if self.should_exit:
-            self._engine.fleet.kill()  # one may hang, and would stay
+            self._engine.fleet.crew.kill()  # one may hang, and would stay
             os._exit(128 + sig)
         self.should_exit = True
 

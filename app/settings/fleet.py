@@ -1,12 +1,13 @@
 """Models that come and go."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
-from app.engine.fleet import Keeping
+from app.engine.keeping import Keeping
 from models.bounds import brief
 from models.library import split
 
@@ -42,13 +43,27 @@ class FleetSettings(BaseSettings):
     @field_validator("model_folders")
     @classmethod
     def _are_folders(cls, folders: tuple[Path, ...]) -> tuple[Path, ...]:
-        made = tuple(folder.expanduser().absolute() for folder in folders)
-        for folder in made:
-            if not folder.is_dir() or not str(folder).isprintable():
-                raise ValueError(f"{brief(str(folder))} is no folder; allowed: paths of folders")
-        return made
+        return tuple(dict.fromkeys(map(_folder, folders)))
 
     @property
     def keeping(self) -> Keeping:
         """Which models come and go."""
         return Keeping(self.model_folders, self.model_idle_seconds, self.max_loaded)
+
+
+def _folder(given: Path) -> Path:
+    """The absolute path of a folder; raises ValueError if there is none that may be read."""
+    told = brief(str(given))
+    try:
+        path = given.expanduser().absolute()
+        there = path.is_dir() and str(path).isprintable()
+    except PermissionError:  # of a folder above
+        raise ValueError(f"{told} is in a folder that this user may not look into") from None
+    except (OSError, RuntimeError):  # too long, or an unknown user's home
+        there = False
+    if not there:
+        raise ValueError(f"{told} is no folder; allowed: paths of folders")
+    effective = os.access in os.supports_effective_ids
+    if not os.access(path, os.R_OK | os.X_OK, effective_ids=effective):
+        raise ValueError(f"{told} may not be read by this user; allowed: folders that may")
+    return path

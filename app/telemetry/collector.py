@@ -72,7 +72,7 @@ class EngineCollector(Collector):
             "What it took to load a model, the last time.",
             labels=("model",),
         )
-        for model, seconds in fleet.load_seconds.items():
+        for model, seconds in fleet.crew.load_seconds.items():
             if model in engine.models:
                 loads.add_metric((model,), seconds)
         yield loads

@@ -28,11 +28,42 @@ def run(command: str, folder: Path, *arguments: str) -> "subprocess.CompletedPro
     )
 
 
+STREAMS = """
+import socket, sys
+from app.cli.console import open_standard_streams
+open_standard_streams()
+with socket.socket() as new:
+    assert new.fileno() > 2
+print("out")
+print("err", file=sys.stderr)
+assert sys.stdin.read() == ""
+open("done", "w").close()
+"""
+
+
+@pytest.mark.parametrize("closed", ["", "<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- 2>&-"])
+def test_a_standard_stream_that_is_closed_is_nothing_instead(tmp_path: Path, closed: str) -> None:
+    """Neither what is printed nor a new socket takes its place."""
+    command = [sys.executable, "-P", "-c", STREAMS]
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'"$@" {closed}', "sh", *command],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "done").is_file()
+    assert done.stdout == ("" if ">&-" in closed.replace("2>&-", "") else "out\n")
+    assert done.stderr == ("" if "2>&-" in closed else "err\n")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_standard_stream_may_be_closed(tmp_path: Path, tiny_folder: Path, closed: str) -> None:
+def test_a_picture_is_drawn_without_any_standard_stream(tmp_path: Path, tiny_folder: Path) -> None:
     flags = ["--model", str(tiny_folder), "--steps", "2", "--out", "x.png"]
-    done = run(f'"$@" {closed}', tmp_path, "sample", *flags)
+    done = run('"$@" <&- >&- 2>&-', tmp_path, "sample", *flags)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
 

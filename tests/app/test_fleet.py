@@ -9,21 +9,23 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 from fastapi.testclient import TestClient
 
-from app.engine import fleet
+from app.engine import catalogue, keeping
 from app.engine.client import EngineClient
 from app.engine.errors import EngineUnavailable
-from app.engine.fleet import Keeping
 from app.engine.job import Request
+from app.engine.keeping import Keeping
 from app.engine.model_runner import ModelRunner
 from app.engine.watchdog import Upkeep
 from app.engine.wire import Load
 from app.main import create_app
 from app.settings import Settings
+from models.shelf import Shelf
 from tests.engine import LIMITS, asynchronous, begin, until
 from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker, params, pixel
 
@@ -95,8 +97,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "_SCAN", 0.0)
-    monkeypatch.setattr(fleet, "_FRESH", 0.01)
+    monkeypatch.setattr(catalogue, "_SCAN", 0.0)
+    monkeypatch.setattr(keeping, "_FRESH", 0.01)
 
 
 def states(client: EngineClient) -> dict[str, str]:
@@ -241,12 +243,129 @@ async def test_a_load_that_fails_is_told_to_all_who_wait_and_tried_again_later(
         with pytest.raises(EngineUnavailable, match="act_fn"):
             await draw(client, 1, "one")
         assert loader.loads == ["fake", "one"], "not tried again at once"
+        monkeypatch.setattr(catalogue, "_AGAIN", 0.0)
+        await client.fleet.refresh()
+        with pytest.raises(EngineUnavailable, match="act_fn"):
+            await client.open("one", at_once=True)
         del loader.broken["one"]
-        monkeypatch.setattr(fleet, "_AGAIN", 0.0)
         await draw(client, 1, "one")
+        assert loader.loads == ["fake", "one", "one", "one"]
         assert client.failed == {}
         assert client.fleet.restarts == 0
         assert client.ready
+
+
+@asynchronous
+async def test_a_model_that_fails_again_and_again_is_tried_less_and_less(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would take the place of one that works every ten seconds."""
+    loader, now = Loader(), [time.monotonic()]
+    monkeypatch.setattr(catalogue, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    loader.broken["one"] = "act_fn is 'tanh'"
+    pauses = []
+    async with fleeting(loader, folder) as client:
+        for _ in range(7):
+            before = loader.loads.count("one")
+            with pytest.raises(EngineUnavailable, match="act_fn") as told:
+                await client.open("one", 5)
+            assert loader.loads.count("one") == before + 1
+            assert told.value.retry_after is not None
+            pauses.append(told.value.retry_after)
+            now[0] += told.value.retry_after - 1
+            with pytest.raises(EngineUnavailable, match="act_fn"):
+                await client.open("one", 5)
+            assert loader.loads.count("one") == before + 1, "not tried again yet"
+            now[0] += 1.5
+        assert pauses == [10, 20, 40, 80, 160, 300, 300]
+        (folder / "one.safetensors").write_bytes(WHOLE + b"mended")
+        await client.fleet.refresh()
+        assert client.failed == {}, "another file"
+        del loader.broken["one"]
+        await draw(client, 1, "one")
+
+
+@asynchronous
+async def test_a_model_that_is_gone_before_there_is_room_for_it_is_refused(folder: Path) -> None:
+    loader = Loader()
+    async with fleeting(loader, folder, most=2) as client:
+        await draw(client, 1, "one")
+        loader.runners["one"].gate.hold()
+        busy = begin(client, params(2, model="one"))
+        await until(lambda: 2 in loader.runners["one"].started)
+        waiting = asyncio.create_task(client.described("two", 30))
+        await asyncio.sleep(0.05)
+        (folder / "two.safetensors").unlink()
+        await client.fleet.refresh()
+        with pytest.raises(EngineUnavailable, match=r"model 'two' .*is not there any more"):
+            await waiting
+        loader.runners["one"].gate.open()
+        await busy
+        await client.fleet.refresh()
+        assert states(client) == {"fake": "loaded", "one": "loaded", "three": "unloaded"}
+        assert client.failed == {}, "what is gone is not listed for ever"
+
+
+@asynchronous
+async def test_a_model_whose_file_goes_while_it_is_loaded_is_served_until_it_leaves(
+    folder: Path,
+) -> None:
+    loader = Loader()
+    async with fleeting(loader, folder) as client:
+        loader.gate.clear()
+        drawing = asyncio.create_task(draw(client, 1, "one"))
+        await until(lambda: "one" in loader.loads)
+        (folder / "one.safetensors").unlink()
+        await client.fleet.refresh()
+        loader.gate.set()
+        await drawing
+        await client.fleet.refresh()
+        await draw(client, 2, "one")
+        assert states(client)["one"] == "loaded"
+        await client.fleet.unload("one")
+        assert "one" not in states(client)
+        assert list(client.models) == ["fake"]
+        with pytest.raises(KeyError):
+            client.models["one"]
+        assert client.failed == {}
+
+
+@asynchronous
+async def test_a_look_into_the_folders_is_shared_and_outlives_who_asked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, looks, scan = threading.Event(), [], Shelf.scan
+
+    def slow(shelf: Shelf) -> object:
+        looks.append(1)
+        assert gate.wait(20)
+        return scan(shelf)
+
+    loader = Loader()
+    async with fleeting(loader, folder) as client:
+        (folder / "four.safetensors").write_bytes(WHOLE)
+        monkeypatch.setattr(Shelf, "scan", slow)
+        first = asyncio.create_task(client.fleet.refresh())
+        await until(lambda: looks)
+        waiting = asyncio.create_task(draw(client, 4, "four"))
+        await asyncio.sleep(0.02)
+        first.cancel()
+        gate.set()
+        await waiting
+        assert looks == [1], "one look for both"
+        assert "four" in client.models.names
+
+
+@asynchronous
+async def test_who_waits_for_a_model_is_told_at_once_that_the_server_stops(folder: Path) -> None:
+    loader = Loader()
+    async with fleeting(loader, folder) as client:
+        loader.gate.clear()
+        waiting = asyncio.create_task(client.described("one", 30))
+        await until(lambda: "one" in loader.loads)
+        client.fleet.retire()
+        with pytest.raises(EngineUnavailable, match="the server is stopping"):
+            await asyncio.wait_for(waiting, 5)
 
 
 @asynchronous
@@ -266,7 +385,7 @@ async def test_a_death_concerns_the_requests_of_its_model_alone(folder: Path) ->
             runner.gate.open()
         assert [(await task).images for task in tasks] == [(pixel(2),)] * 2
         assert client.fleet.restarts == 1
-        assert client.fleet.restarts_of("fake") == 0
+        assert client.fleet.crew.restarts_of("fake") == 0
         assert sorted(loader.loads) == ["fake", "one", "one"]
 
 

@@ -1,7 +1,10 @@
 """Settings come from the environment and are refused when wrong."""
 
 import json
+import os
 import re
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -212,3 +215,91 @@ def test_the_readme_and_other_pages_name_no_setting_that_does_not_exist() -> Non
         if page.name not in ("CHANGELOG.md", "decisions.md"):  # these tell of what was
             told = page.read_text(encoding="utf-8").replace("DARKROOM_PORT=tcp", "")
             assert set(re.findall(r"\bDARKROOM_[A-Z][A-Z_]*[A-Z]\b", told)) <= known, page
+
+
+def test_model_folders_are_absolute_and_each_is_named_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("a", "b, c", "home/mine"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    expected = (tmp_path / "a", tmp_path / "b, c", tmp_path / "home" / "mine")
+    monkeypatch.setenv("DARKROOM_MODEL_FOLDERS", f"a,{tmp_path}/b, c,~/mine, {tmp_path}/a")
+    assert Settings().model_folders == expected
+    monkeypatch.setenv("DARKROOM_MODEL_FOLDERS", '["a", "b, c", "~/mine"]')
+    assert Settings().keeping.folders == expected
+    monkeypatch.setenv("DARKROOM_MODEL_FOLDERS", "")
+    assert Settings().keeping.folders == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("nothing", "'nothing' is no folder; allowed: paths of folders"),
+        ("file", "'file' is no folder"),
+        ("broken", "'broken' is no folder"),
+        ("~nobody-of-this-name/x", "is no folder"),
+        ("x" * 300, r"x' is no folder|\.\.\..* is no folder"),
+        ("bell\a", "is no folder"),
+        ("a,file", "'file' is no folder"),
+        ('["a", 1]', "is no JSON list of texts"),
+    ],
+)
+def test_what_is_no_folder_of_models_stops_the_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "bell\a").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "broken").symlink_to("nothing")
+    monkeypatch.setenv("DARKROOM_MODEL_FOLDERS", value)
+    with pytest.raises(ValidationError, match=told) as raised:
+        Settings()
+    assert len(str(raised.value)) < 600
+
+
+def test_a_folder_that_is_closed_to_us_stops_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Path(tempfile.mkdtemp())
+    (place / "shut").mkdir(0o700)
+    was = os.geteuid()
+    try:
+        for closed, asked, told in (
+            (place / "shut", place / "shut", "shut' may not be read by this user"),
+            (place, place / "shut", "shut' is in a folder that this user may not look into"),
+        ):
+            place.chmod(0o755)
+            closed.chmod(0)
+            monkeypatch.setenv("DARKROOM_MODEL_FOLDERS", str(asked))
+            if was == 0:  # may read everything
+                os.seteuid(65_534)
+            with pytest.raises(ValidationError, match=told):
+                Settings()
+            os.seteuid(was)
+    finally:
+        os.seteuid(was)
+        place.chmod(0o755)
+        shutil.rmtree(place)
+
+
+@pytest.mark.parametrize(
+    ("models", "folders", "most", "told"),
+    [
+        ("digits", "", 1, None),
+        ("digits", ".", 2, None),
+        ("digits", ".", 1, "DARKROOM_MAX_LOADED is 1; allowed: at least 2, .*one of model_folders"),
+        ("digits,twin=digits", "", 1, "allowed: at least 2, for the 2 of DARKROOM_MODELS"),
+    ],
+)
+def test_what_stays_leaves_room_for_one_that_comes(
+    monkeypatch: pytest.MonkeyPatch, models: str, folders: str, most: int, told: str | None
+) -> None:
+    monkeypatch.setenv("DARKROOM_MODELS", models)
+    monkeypatch.setenv("DARKROOM_MODEL_FOLDERS", folders)
+    monkeypatch.setenv("DARKROOM_MAX_LOADED", str(most))
+    if told is None:
+        assert Settings().keeping.most == most
+    else:
+        with pytest.raises(ValidationError, match=told):
+            Settings()

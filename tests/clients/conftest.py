@@ -8,18 +8,18 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import httpx
 import pytest
 from PIL import Image
 
 from app.files.formats import open_image
+from tests.e2e.live import web
 
 FOLDER = Path(__file__).parent / "npm"
 
 
 def native(url: str, **wanted: object) -> Image.Image:
     """The picture of the native API; e.g. native(url, **{"class": "7"}, seed=1, steps=10)."""
-    answer = httpx.post(f"{url}/generate", json=wanted, headers={"accept": "image/png"}, timeout=60)
+    answer = web.post(f"{url}/generate", json=wanted, headers={"accept": "image/png"}, timeout=60)
     assert answer.status_code == 200, answer.text
     return open_image(answer.content).image
 

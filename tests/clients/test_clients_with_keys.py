@@ -8,6 +8,7 @@ import pytest
 
 from app.files.formats import open_image
 from tests.conftest import KEY
+from tests.e2e.live import web
 
 
 def test_openai(keyed_url: str) -> None:
@@ -65,8 +66,8 @@ def test_webuiapi(keyed_url: str) -> None:
 def test_open_webui_sends_an_empty_header(keyed_url: str) -> None:
     """It is no key, and hides none."""
     empty = {"authorization": ""}
-    assert httpx.get(f"{keyed_url}/sdapi/v1/options", headers=empty).status_code == 401
-    assert httpx.get(f"{keyed_url}/sdapi/v1/options", headers=empty | {"x-api-key": KEY}).is_success
+    assert web.get(f"{keyed_url}/sdapi/v1/options", headers=empty).status_code == 401
+    assert web.get(f"{keyed_url}/sdapi/v1/options", headers=empty | {"x-api-key": KEY}).is_success
 
 
 def test_curl_has_a_place_for_it(keyed_url: str) -> None:

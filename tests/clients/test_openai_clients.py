@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.clients.conftest import assert_same
+from tests.e2e.live import web
 
 FAST = {"seed": 42, "num_inference_steps": 10}
 
@@ -63,7 +64,7 @@ def test_generate_addresses(url: str, openai: Any) -> None:
     (image,) = made.data
     assert image.b64_json is None
     assert image.url.startswith(f"{url}/images/")
-    file = httpx.get(image.url).raise_for_status().content
+    file = web.get(image.url).raise_for_status().content
     assert_same(file, url, **{"class": "0"}, seed=42, steps=10)
 
 
@@ -120,5 +121,5 @@ def test_langchain(url: str) -> None:
     wrapper.client._client.close()  # nobody else would
     assert len(links) == 2
     for link in links:
-        answer = httpx.get(link).raise_for_status()
+        answer = web.get(link).raise_for_status()
         assert_same(answer.content, url, **{"class": "9"}, seed=int(answer.headers["x-seed"]))

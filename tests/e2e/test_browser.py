@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.live import engine, wait_until
+from tests.e2e.live import engine, wait_until, web
 
 pytest.importorskip("selenium")
 from selenium.webdriver import Chrome
@@ -164,13 +164,13 @@ def test_a_foreign_page_reads_nothing(driver: Chrome, port: int, url: str, path:
 
 def test_a_foreign_page_interrupts_nobody(driver: Chrome, port: int, url: str) -> None:
     def state() -> Any:
-        return httpx.get(f"{url}/sdapi/v1/progress").json()["state"]
+        return web.get(f"{url}/sdapi/v1/progress").json()["state"]
 
     wanted = {"prompt": "7", "steps": 1000, "batch_size": 16}
     with ThreadPoolExecutor(1) as pool:
         for name, ends in ((FOREIGN, False), ("localhost", True)):
             driver.get(f"http://{name}:{port}/")
-            drawing = pool.submit(httpx.post, f"{url}/sdapi/v1/txt2img", json=wanted, timeout=300)
+            drawing = pool.submit(web.post, f"{url}/sdapi/v1/txt2img", json=wanted, timeout=300)
             wait_until(lambda: state()["sampling_steps"], 30)
             run(driver, _FORM, url, "/sdapi/v1/interrupt", FORMS[0])
             run(driver, "async (url) => fetch(url, {method: 'POST'})", f"{url}/sdapi/v1/skip")
@@ -179,7 +179,7 @@ def test_a_foreign_page_interrupts_nobody(driver: Chrome, port: int, url: str) -
             else:
                 assert not drawing.done()
                 assert not state()["interrupted"]
-                httpx.post(f"{url}/sdapi/v1/interrupt")
+                web.post(f"{url}/sdapi/v1/interrupt")
                 drawing.result()
 
 
@@ -211,8 +211,8 @@ def test_the_documentation_asks_nobody_else(
     assert not driver.get_log("browser"), "the policy lets it run"
     asked = requested(driver)
     assert f"{url}/openapi.json" in asked
-    for address in re.findall(r'(?:src|href)="(.+?)"', httpx.get(url + path).text):
-        assert httpx.get(httpx.URL(url + path).join(address)).status_code == 200
+    for address in re.findall(r'(?:src|href)="(.+?)"', web.get(url + path).text):
+        assert web.get(httpx.URL(url + path).join(address)).status_code == 200
     ours = (f"{url}/", "data:", f"blob:{url}/")
     assert not [address for address in asked if not address.startswith(ours)]
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from app.files.formats import SOURCE_TYPE, open_image
+from tests.e2e.live import web
 
 SEVEN = {"class": "7", "steps": 10, "seed": 5}
 
@@ -22,7 +23,7 @@ def curl(*arguments: str, cwd: Path | None = None) -> bytes:
 
 
 def post(url: str, accept: str = "*/*", **more: object) -> httpx.Response:
-    return httpx.post(f"{url}/generate", json=SEVEN | more, headers={"accept": accept}, timeout=60)
+    return web.post(f"{url}/generate", json=SEVEN | more, headers={"accept": accept}, timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_json_holds_pictures_and_what_was_used(url: str, seven: bytes) -> None:
     body = post(url, "application/json").json()
     (image,) = body.pop("images")
     assert base64.b64decode(image["data"]) == seven
-    assert httpx.get(url + image["url"]).content == seven
+    assert web.get(url + image["url"]).content == seven
     assert post(url, **body).content == seven, "what was used is a request"
     assert (body["class"], body["n"], image["seed"]) == ("7", 1, 5)
 
@@ -114,7 +115,7 @@ def test_nonsense_is_not_acceptable(url: str) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["vary"].startswith("Accept")
         assert "application/json" in answer.json()["error"]
-    got = httpx.get(f"{url}/generate?seed=1", headers={"accept": "text/html"})
+    got = web.get(f"{url}/generate?seed=1", headers={"accept": "text/html"})
     assert got.status_code == 406
 
 
@@ -135,7 +136,7 @@ def test_headers_say_what_was_drawn(url: str) -> None:
     assert post(url, **used).content == answer.content
     assert answer.headers["x-seed"] == "5"
     assert answer.headers["cache-control"] == "no-store"
-    assert httpx.get(url + answer.headers["content-location"]).content == answer.content
+    assert web.get(url + answer.headers["content-location"]).content == answer.content
     timing = dict(part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
     assert list(timing) == ["queue", "denoise", "decode", "encode"]
     assert all(float(milliseconds) >= 0 for milliseconds in timing.values())
@@ -143,22 +144,22 @@ def test_headers_say_what_was_drawn(url: str) -> None:
 
 
 def test_a_request_id_is_taken_or_made(url: str) -> None:
-    sent = httpx.get(f"{url}/livez", headers={"x-request-id": "mine-1"})
+    sent = web.get(f"{url}/livez", headers={"x-request-id": "mine-1"})
     assert sent.headers["x-request-id"] == "mine-1"
-    made = [httpx.get(f"{url}/nowhere").headers["x-request-id"] for _ in range(2)]
+    made = [web.get(f"{url}/nowhere").headers["x-request-id"] for _ in range(2)]
     assert len(set(made)) == 2
     for bad in ("x" * 129, "a b", "é"):
-        answer = httpx.get(f"{url}/livez", headers={"x-request-id": bad.encode()})
+        answer = web.get(f"{url}/livez", headers={"x-request-id": bad.encode()})
         assert len(answer.headers["x-request-id"]) == 32
 
 
 def test_pages_of_allowed_origins_may_read_all_of_it(url: str) -> None:
     origin = {"origin": "http://localhost:3000"}
     asked = {"access-control-request-method": "POST", "access-control-request-headers": "x-y"}
-    preflight = httpx.options(f"{url}/generate", headers=origin | asked)
+    preflight = web.options(f"{url}/generate", headers=origin | asked)
     assert preflight.status_code == 200
     assert "POST" in preflight.headers["access-control-allow-methods"]
-    answer = httpx.get(f"{url}/generate?class=7&steps=1&seed=1", headers=origin)
+    answer = web.get(f"{url}/generate?class=7&steps=1&seed=1", headers=origin)
     assert answer.headers["access-control-allow-origin"] == origin["origin"]
     exposed = set(answer.headers["access-control-expose-headers"].split(", "))
     ours = {name for name in answer.headers if name.startswith(("x-", "content-l", "content-d"))}
@@ -168,63 +169,63 @@ def test_pages_of_allowed_origins_may_read_all_of_it(url: str) -> None:
 
 def test_what_a_seed_makes_can_be_had_again(url: str, seven: bytes) -> None:
     query = f"{url}/generate?class=7&steps=10&seed=5"
-    first = httpx.get(query)
+    first = web.get(query)
     assert first.content == seven
     tag = first.headers["etag"]
     assert tag.startswith('"')
     assert first.headers["cache-control"] == "private, no-cache"
-    before = httpx.get(f"{url}/engine").json()["rows"]
+    before = web.get(f"{url}/engine").json()["rows"]
     for given in (tag, f"W/{tag}", f'"x", {tag}', "*"):
-        again = httpx.get(query, headers={"if-none-match": given})
+        again = web.get(query, headers={"if-none-match": given})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
-    assert httpx.get(f"{url}/engine").json()["rows"] == before, "nothing was drawn"
-    assert httpx.get(query, headers={"if-none-match": '"x"'}).status_code == 200
-    other = httpx.get(query, headers={"accept": "image/webp"})
+    assert web.get(f"{url}/engine").json()["rows"] == before, "nothing was drawn"
+    assert web.get(query, headers={"if-none-match": '"x"'}).status_code == 200
+    other = web.get(query, headers={"accept": "image/webp"})
     assert other.headers["etag"] != tag, "other bytes, another tag"
 
 
 def test_an_image_has_an_address_that_never_means_another(url: str, seven: bytes) -> None:
-    path = httpx.get(f"{url}/generate?class=7&steps=10&seed=5").headers["content-location"]
-    png = httpx.get(url + path)
+    path = web.get(f"{url}/generate?class=7&steps=10&seed=5").headers["content-location"]
+    png = web.get(url + path)
     assert png.content == seven
     assert png.headers["cache-control"] == "private, max-age=31536000, immutable"
-    assert httpx.get(url + path, headers={"if-none-match": png.headers["etag"]}).status_code == 304
-    webp = httpx.get(url + path.replace(".png", ".webp"))
+    assert web.get(url + path, headers={"if-none-match": png.headers["etag"]}).status_code == 304
+    webp = web.get(url + path.replace(".png", ".webp"))
     assert webp.headers["content-type"] == "image/webp"
     assert pixels(webp.content) == pixels(seven)
-    bare = httpx.get(url + path.removesuffix(".png"), headers={"accept": "image/jpeg"})
+    bare = web.get(url + path.removesuffix(".png"), headers={"accept": "image/jpeg"})
     assert bare.headers["content-type"] == "image/jpeg"
     name = path.rsplit("/", 1)[1]
     for wrong in ("x.png", name[1:], "A" + name[1:], name.replace(".png", ".gif"), "%00", "é.png"):
-        assert httpx.get(f"{url}/images/{wrong}").status_code == 404, wrong
+        assert web.get(f"{url}/images/{wrong}").status_code == 404, wrong
 
 
 def test_head_says_the_same_and_draws_nothing(url: str) -> None:
     query = f"{url}/generate?class=7&steps=10&seed=6"
-    before = httpx.get(f"{url}/engine").json()["rows"]
-    head = httpx.head(query)
+    before = web.get(f"{url}/engine").json()["rows"]
+    head = web.head(query)
     path = head.headers["content-location"]
-    assert httpx.head(url + path).headers["etag"] == head.headers["etag"]
-    assert httpx.get(f"{url}/engine").json()["rows"] == before
-    got = httpx.get(query)
+    assert web.head(url + path).headers["etag"] == head.headers["etag"]
+    assert web.get(f"{url}/engine").json()["rows"] == before
+    got = web.get(query)
     varying = {"date", "content-length", "server-timing", "x-request-id"}
     said = {name: value for name, value in head.headers.items() if name not in varying}
     assert said == {name: value for name, value in got.headers.items() if name not in varying}
     assert curl("--head", query).startswith(b"HTTP/1.1 200")
-    assert httpx.head(f"{url}/generate?class=eleven").status_code == 422
+    assert web.head(f"{url}/generate?class=eleven").status_code == 422
 
 
 def test_without_a_seed_every_get_is_another(url: str) -> None:
-    first, second = (httpx.get(f"{url}/generate?class=7&steps=1") for _ in range(2))
+    first, second = (web.get(f"{url}/generate?class=7&steps=1") for _ in range(2))
     assert first.headers["x-seed"] != second.headers["x-seed"]
     assert first.headers["cache-control"] == "no-store"
     assert "etag" not in first.headers
-    assert httpx.head(f"{url}/generate?steps=1").headers["cache-control"] == "no-store"
+    assert web.head(f"{url}/generate?steps=1").headers["cache-control"] == "no-store"
 
 
 def test_other_methods_are_told_which_there_are(url: str) -> None:
     for method in ("PUT", "DELETE", "PATCH"):
-        answer = httpx.request(method, f"{url}/generate")
+        answer = web.request(method, f"{url}/generate")
         assert answer.status_code == 405
         assert answer.headers["allow"] == "GET, HEAD, POST"
         assert answer.headers["content-type"] == "application/problem+json"

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from tests.e2e.deadly_worker import DEADLY
-from tests.e2e.live import SERVE, alive, draw, engine, ready, serving, wait_until
+from tests.e2e.live import SERVE, alive, draw, engine, ready, serving, wait_until, web
 
 pytestmark = pytest.mark.server
 
@@ -85,7 +85,7 @@ def test_a_request_that_kills_every_worker_fails_alone(little: dict[str, object]
     wanted = bodies(12, 2000, most=40)
     with serving(command, **little) as (url, _), ThreadPoolExecutor(13) as pool:
         deadly = {"class": "cat", "steps": 10, "seed": DEADLY}
-        first = pool.submit(httpx.post, f"{url}/generate", json=deadly, timeout=240)
+        first = pool.submit(web.post, f"{url}/generate", json=deadly, timeout=240)
         others = [pool.submit(draw, url, body) for body in wanted]
         answer = first.result()
         assert answer.status_code == 500
@@ -153,11 +153,11 @@ def test_a_first_worker_that_hangs_and_a_bad_model_do_not_keep_a_server_from_sta
     models = f"{tmp_path / 'bad'},{tiny_folder}"
     with serving(SERVE, stop, models=models, backend="eager", hang_seconds=2) as (url, process):
         assert engine(url)["restarts"] == 1
-        listed = httpx.get(f"{url}/models").json()
+        listed = web.get(f"{url}/models").json()
         assert [(model["name"], model["default"]) for model in listed["models"]] == [("tiny", True)]
         reason = "bad: not a model folder: model_index.json is missing"
         assert listed["failed"] == [{"name": "bad", "reason": reason}]
-        answer = httpx.post(f"{url}/generate", json={"model": "bad"})
+        answer = web.post(f"{url}/generate", json={"model": "bad"})
         assert answer.status_code == 503
         assert reason in answer.json()["detail"]
         assert draw(url, {"class": "cat", "seed": 1})
@@ -175,7 +175,7 @@ def test_no_worker_outlives_its_server(little: dict[str, object]) -> None:
         worker = engine(url)["worker_pid"]
         with ThreadPoolExecutor(1) as pool:
             long = {"class": "cat", "steps": 1000, "n": 16}
-            busy = pool.submit(httpx.post, f"{url}/generate", json=long, timeout=60)
+            busy = pool.submit(web.post, f"{url}/generate", json=long, timeout=60)
             wait_until(lambda: engine(url)["running"], 10)
             process.kill()
             assert isinstance(busy.exception(), httpx.TransportError)

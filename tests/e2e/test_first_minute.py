@@ -8,10 +8,9 @@ import sys
 import threading
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.e2e.live import ROOT, wait_until
+from tests.e2e.live import ROOT, wait_until, web
 
 pytestmark = pytest.mark.server
 SERVE = (sys.executable, "-m", "app.cli", "serve")
@@ -33,7 +32,7 @@ def test_it_says_what_it_does_and_what_to_try(tiny_folder: Path, tmp_path: Path)
         reading.start()
         try:
             wait_until(lambda: any("answers" in line for line in told), 30)
-            early = httpx.post(
+            early = web.post(
                 f"http://localhost:{port}/generate",
                 data={"class": "cat", "seed": "1"},
                 timeout=60,

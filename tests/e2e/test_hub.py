@@ -3,12 +3,12 @@
 import io
 from pathlib import Path
 
-import httpx
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image, ImageChops
 
 from tests.e2e import live
+from tests.e2e.live import web
 from tests.small_hub import SmallHub
 
 ASKED = {"class": "cat", "seed": 3, "steps": 4}
@@ -27,9 +27,9 @@ def test_a_model_of_the_hub_draws_as_its_folder(
         monkeypatch.setenv("HF_ENDPOINT", address)
         monkeypatch.setenv("HF_HOME", str(tmp_path))
         with live.serving(models="films/tiny,films/lost", backend="eager") as (url, _):
-            models = httpx.get(f"{url}/models").json()
-            drawn = httpx.post(f"{url}/generate", json=ASKED, timeout=60)
-            lost = httpx.post(f"{url}/generate", json={**ASKED, "model": "lost"}, timeout=60)
+            models = web.get(f"{url}/models").json()
+            drawn = web.post(f"{url}/generate", json=ASKED, timeout=60)
+            lost = web.post(f"{url}/generate", json={**ASKED, "model": "lost"}, timeout=60)
     assert "tiny" in str(models)
     same = server.post("/generate", json=ASKED)
     assert ImageChops.difference(picture(drawn.content), picture(same.content)).getbbox() is None

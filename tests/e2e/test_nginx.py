@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.conftest import KEY
-from tests.e2e.live import ROOT, wait_until
+from tests.e2e.live import ROOT, wait_until, web
 
 pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 HEADERS = {"x-api-key": KEY, "host": "pics.example.org"}
@@ -65,7 +65,7 @@ def proxied(keyed_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def answers(url: str, nginx: "subprocess.Popen[bytes]") -> bool:
     assert nginx.poll() is None
     try:
-        return httpx.get(f"{url}/livez", headers={"host": "pics.example.org"}).status_code == 200
+        return web.get(f"{url}/livez", headers={"host": "pics.example.org"}).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -74,18 +74,18 @@ def test_keys_pass_and_addresses_have_the_prefix(proxied: tuple[str, str]) -> No
     url, _ = proxied
     wanted = {"class": "cat", "steps": 2}
     assert (
-        httpx.post(f"{url}/generate", json=wanted, headers={"host": HEADERS["host"]}).status_code
+        web.post(f"{url}/generate", json=wanted, headers={"host": HEADERS["host"]}).status_code
         == 401
     )
     for sent in ({"authorization": f"Bearer {KEY}"}, {"x-api-key": KEY}):
-        drawn = httpx.post(f"{url}/generate", json=wanted, headers=HEADERS | sent)
+        drawn = web.post(f"{url}/generate", json=wanted, headers=HEADERS | sent)
         assert drawn.status_code == 200, drawn.text
         assert drawn.headers["content-location"].startswith("/darkroom/images/")
-    again = httpx.get(
+    again = web.get(
         url.removesuffix("/darkroom") + drawn.headers["content-location"], headers=HEADERS
     )
     assert again.content == drawn.content
-    assert httpx.get(f"{url}/docs", headers={"host": HEADERS["host"]}).status_code == 200
+    assert web.get(f"{url}/docs", headers={"host": HEADERS["host"]}).status_code == 200
 
 
 def test_events_come_as_they_happen(proxied: tuple[str, str]) -> None:
@@ -93,20 +93,18 @@ def test_events_come_as_they_happen(proxied: tuple[str, str]) -> None:
     url, upstream = proxied
     wanted = {"class": "cat", "steps": 1000, "n": 4}
     headers = HEADERS | {"accept": "text/event-stream"}
-    with httpx.stream(
-        "POST", f"{url}/generate", json=wanted, headers=headers, timeout=60
-    ) as stream:
+    with web.stream("POST", f"{url}/generate", json=wanted, headers=headers, timeout=60) as stream:
         lines = stream.iter_lines()
         assert next(lines) == "event: queued"
         while next(lines) != "event: progress":
             pass
-        assert httpx.get(f"{upstream}/engine", headers=HEADERS).json()["jobs"] == 1
-    wait_until(lambda: not httpx.get(f"{upstream}/engine", headers=HEADERS).json()["jobs"], 20)
+        assert web.get(f"{upstream}/engine", headers=HEADERS).json()["jobs"] == 1
+    wait_until(lambda: not web.get(f"{upstream}/engine", headers=HEADERS).json()["jobs"], 20)
 
 
 def test_a_body_that_is_too_large_is_refused_by_nginx_already(proxied: tuple[str, str]) -> None:
     url, _ = proxied
-    refused = httpx.post(f"{url}/generate", content=b"x" * (1 << 17), headers=HEADERS)
+    refused = web.post(f"{url}/generate", content=b"x" * (1 << 17), headers=HEADERS)
     assert refused.status_code == 413
 
 
@@ -125,4 +123,4 @@ def test_wrong_keys_are_counted_by_the_client_s_address_and_not_by_what_it_claim
             last = client.get(f"{url}/models", headers=forged)
     assert last.status_code == 429
     other = HEADERS | {"x-api-key": "wrong"}
-    assert httpx.get(f"{url}/models", headers=other).status_code == 401
+    assert web.get(f"{url}/models", headers=other).status_code == 401

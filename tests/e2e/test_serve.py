@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.app.test_listening import has_ipv6
-from tests.e2e.live import ROOT, draw, pixels
+from tests.e2e.live import ROOT, draw, pixels, web
 
 WANTED = {"class": "7", "steps": 20, "guidance_scale": 1.5, "seed": 1}
 
@@ -54,12 +54,12 @@ def test_a_client_that_leaves_frees_its_slots(url: str) -> None:
 
         def leave() -> None:
             with pytest.raises(httpx.ReadTimeout):
-                httpx.post(f"{url}/generate", json=long, timeout=1.0)
+                web.post(f"{url}/generate", json=long, timeout=1.0)
 
         for waiting in [pool.submit(leave) for _ in range(4)]:
             waiting.result()
     # 16 x 4 images of 1000 guided steps take minutes: an answer before that is the proof.
-    answer = httpx.post(f"{url}/generate", json=WANTED, timeout=20)
+    answer = web.post(f"{url}/generate", json=WANTED, timeout=20)
     assert answer.status_code == 200
 
 
@@ -113,4 +113,4 @@ def test_both_kinds_of_address_are_answered(url: str) -> None:
     """`localhost` is what people type, and what it stands for is the client's to choose."""
     port = httpx.URL(url).port
     for host in ("127.0.0.1", "localhost", *(["[::1]"] if has_ipv6() else [])):
-        assert httpx.get(f"http://{host}:{port}/livez").json() == {"status": "alive"}
+        assert web.get(f"http://{host}:{port}/livez").json() == {"status": "alive"}

@@ -20,6 +20,7 @@ from app.schemas.requests import GenerateRequest
 from models.sampling import SAMPLERS
 from tests import stable
 from tests.e2e import live
+from tests.e2e.live import web
 from tests.e2e.test_exact import unzip
 from tests.stable import NEGATIVE, PROMPTS, SMALL
 
@@ -118,10 +119,10 @@ def test_nor_do_they_without_openvino(stable_folder: Folders) -> None:
 
 
 def test_a_network_that_paints_into_pictures_is_left_out(stable_url: str) -> None:
-    names = [model["name"] for model in httpx.get(f"{stable_url}/models").json()["models"]]
+    names = [model["name"] for model in web.get(f"{stable_url}/models").json()["models"]]
     assert names == [*SMALL]
     body = {"model": "inpainting", "prompt": PROMPTS[0]}
-    answer = httpx.post(f"{stable_url}/generate", json=body, timeout=60)
+    answer = web.post(f"{stable_url}/generate", json=body, timeout=60)
     assert answer.status_code == 503
     assert "inpainting" in answer.json()["detail"].partition("does not load: ")[2]
 

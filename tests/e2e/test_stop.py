@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.live import SERVE, alive, engine, serving, wait_until
+from tests.e2e.live import SERVE, alive, engine, serving, wait_until, web
 
 pytestmark = pytest.mark.server
 LONG = {"class": "cat", "steps": 1000, "n": 16, "seed": 1, "timeout": 3600}
@@ -32,12 +32,12 @@ def test_it_ends_with_status_0_and_answers_everybody(
         ThreadPoolExecutor(16) as pool,
     ):
         long = [
-            pool.submit(httpx.post, f"{url}/generate", json=LONG | {"seed": k}, timeout=60)
+            pool.submit(web.post, f"{url}/generate", json=LONG | {"seed": k}, timeout=60)
             for k in range(8)
         ]
         wait_until(lambda: engine(url)["jobs"] == 8, 10)
         wanted = {"class": "cat", "steps": 20, "seed": 1}
-        short = pool.submit(httpx.post, f"{url}/generate", json=wanted, timeout=60)
+        short = pool.submit(web.post, f"{url}/generate", json=wanted, timeout=60)
         wait_until(lambda: engine(url)["jobs"] == 9, 10)
         half = socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0))
         half.sendall(b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
@@ -66,7 +66,7 @@ def test_a_second_signal_ends_it_at_once(tiny_folder: Path) -> None:
         ThreadPoolExecutor(16) as pool,
     ):
         worker = engine(url)["worker_pid"]
-        busy = pool.submit(httpx.post, f"{url}/generate", json=LONG, timeout=60)
+        busy = pool.submit(web.post, f"{url}/generate", json=LONG, timeout=60)
         wait_until(lambda: engine(url)["running"], 10)
         os.kill(worker, signal.SIGSTOP)  # nor does it need the worker's consent
         process.send_signal(signal.SIGTERM)

@@ -4,7 +4,6 @@ import base64
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
 from click.testing import CliRunner
 
@@ -13,6 +12,7 @@ from app.cli.verification import claim_of, compare, folder_of, params_of
 from app.engine.offline import draw
 from app.engine.runner import Runner
 from app.files.formats import open_image
+from tests.e2e.live import web
 
 INPUT = {"prompt": "a 7", "seed": 42, "num_inference_steps": 12, "guidance_scale": 1.7}
 TXT2IMG = {"prompt": "a 7", "seed": 42, "steps": 12, "cfg_scale": 1.7}
@@ -21,29 +21,29 @@ PREDICTIONS = "/v1/models/x/digits/predictions"
 
 def native(url: str, media_type: str) -> bytes:
     wanted = {"class": "7", "seed": 42, "steps": 12, "guidance_scale": 1.7}
-    return httpx.post(f"{url}/generate", json=wanted, headers={"accept": media_type}).content
+    return web.post(f"{url}/generate", json=wanted, headers={"accept": media_type}).content
 
 
 def openai(url: str, kind: str, **more: object) -> bytes:
     body = INPUT | {"output_format": kind} | more
-    data = httpx.post(f"{url}/v1/images/generations", json=body).json()["data"][0]
-    return httpx.get(data["url"]).content if "url" in data else base64.b64decode(data["b64_json"])
+    data = web.post(f"{url}/v1/images/generations", json=body).json()["data"][0]
+    return web.get(data["url"]).content if "url" in data else base64.b64decode(data["b64_json"])
 
 
 def huggingface(url: str, media_type: str) -> bytes:
     parameters = {name: value for name, value in INPUT.items() if name != "prompt"}
     body = {"inputs": "a 7", "parameters": parameters}
-    return httpx.post(f"{url}/models/digits", json=body, headers={"accept": media_type}).content
+    return web.post(f"{url}/models/digits", json=body, headers={"accept": media_type}).content
 
 
 def automatic1111(url: str) -> bytes:
-    answer = httpx.post(f"{url}/sdapi/v1/txt2img", json=TXT2IMG).json()
+    answer = web.post(f"{url}/sdapi/v1/txt2img", json=TXT2IMG).json()
     return base64.b64decode(answer["images"][0])
 
 
 def replicate(url: str, kind: str) -> bytes:
     body = {"input": INPUT | {"output_format": kind}}
-    answer = httpx.post(url + PREDICTIONS, json=body, headers={"prefer": "wait"}, timeout=60)
+    answer = web.post(url + PREDICTIONS, json=body, headers={"prefer": "wait"})
     (uri,) = answer.json()["output"]
     return base64.b64decode(uri.partition(",")[2])
 

@@ -4,9 +4,8 @@ import asyncio
 import random
 from pathlib import Path
 
-import httpx
-
 from tests.e2e import live
+from tests.e2e.live import web
 from tests.fuzz.folders import refusal
 from tests.fuzz.run import fuzz, resident
 
@@ -21,7 +20,7 @@ def test_nothing_that_is_nearly_right_is_a_fault_of_the_server(url: str) -> None
     live.wait_until(lambda: not live.engine(url)["jobs"], 30)
     assert live.engine(url)["worker_pid"] == worker
     assert resident(worker) < found.before[worker] + (100 << 20)
-    assert httpx.get(f"{url}/readyz").status_code == 200
+    assert web.get(f"{url}/readyz").status_code == 200
 
 
 def test_no_folder_does_anything_but_open_or_be_refused(tiny_folder: Path, tmp_path: Path) -> None:

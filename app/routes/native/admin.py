@@ -22,7 +22,7 @@ _UNLOAD = problems(401, 403, 404)
 async def load(name: str, engine: EngineDep, _: AdminDep) -> ModelState:
     """Any model of `GET /models`. Another one may have to leave first (`DARKROOM_MAX_LOADED`)."""
     await _known(engine, name)
-    await engine.open(name)
+    await engine.open(name, at_once=True)
     return ModelState.of(engine, name)
 
 

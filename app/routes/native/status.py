@@ -53,7 +53,7 @@ async def state(engine: EngineDep) -> EngineOut:
             WorkerOut(
                 model=name,
                 pid=worker.process.pid,
-                restarts=engine.fleet.restarts_of(name),
+                restarts=engine.fleet.crew.restarts_of(name),
                 memory_bytes=resident_bytes(worker.process.pid),
             )
             for name, worker in workers.items()
