@@ -2,7 +2,7 @@
 #   docker build -t darkroom .                               CPU, with OpenVINO
 #   docker build -t darkroom --build-arg LOCK=core --build-arg TORCH=cuda .     for an NVIDIA GPU
 #   docker build -t darkroom --build-arg PYTHON=python:3.11-slim .   on the newest base image there is
-#   docker run -p 127.0.0.1:8000:8000 --read-only --tmpfs /tmp darkroom
+#   docker run -p 127.0.0.1:8000:8000 --read-only --tmpfs /tmp -v darkroom:/var/lib/darkroom darkroom
 #
 # The index of all platforms of python:3.11-slim on 2026-10-06: Python 3.11.17 on Debian 13.
 ARG PYTHON=python:3.11-slim@sha256:0dd364ba7e10242f07755449e3a3d0e35f9efd987952737b90def6709ab0c5ce
@@ -30,12 +30,16 @@ RUN if [ "${TORCH}" = cuda ]; then \
         rm -rf /var/lib/apt/lists/*; \
     fi
 COPY --from=build /opt/darkroom /opt/darkroom
+# The store of jobs, for user 10001, and for any other user id with group 0, as OpenShift has them.
+RUN install -d -o 10001 -g 0 -m 0770 /var/lib/darkroom
 ENV PATH=/opt/darkroom/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     TRITON_CACHE_DIR=/tmp/triton \
+    DARKROOM_STATE_FOLDER=/var/lib/darkroom \
     DARKROOM_HOST=::
 # By number, so that an orchestrator can tell it is not root.
 USER 10001:10001
+VOLUME /var/lib/darkroom
 WORKDIR /tmp
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \

@@ -33,6 +33,13 @@ def _number(value: object) -> object:
     return value
 
 
+def _flag(value: object) -> object:
+    """Pydantic takes 1 for `true`."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise PydanticCustomError("bool_type", "Input should be true or false")
+    return value
+
+
 def _side(value: object) -> object:
     """A number or a text; which, is for the native request to see."""
     if isinstance(value, bool) or not isinstance(value, int | float | str | None):
@@ -48,6 +55,7 @@ def _kind(value: object) -> object:
 
 # Validators come last, or the schema would lose the bounds before them.
 NUMBER = BeforeValidator(_number)
+Flag = Annotated[bool, BeforeValidator(_flag)] | None
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS), NUMBER] | None
 Seed = Annotated[int, Field(ge=-1, le=MAX_SEED), NUMBER] | None  # -1 is random
 Count = Annotated[int, Field(ge=1, le=MAX_IMAGES), NUMBER] | None
