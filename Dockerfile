@@ -31,7 +31,7 @@ RUN if [ "${TORCH}" = cuda ]; then \
     fi
 COPY --from=build /opt/darkroom /opt/darkroom
 # The store of jobs, for user 10001, and for any other user id with group 0, as OpenShift has them.
-RUN install -d -o 10001 -g 0 -m 0770 /var/lib/darkroom
+RUN mkdir /var/lib/darkroom && chown 10001:0 /var/lib/darkroom && chmod 0770 /var/lib/darkroom
 ENV PATH=/opt/darkroom/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     TRITON_CACHE_DIR=/tmp/triton \

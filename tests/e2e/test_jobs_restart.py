@@ -17,7 +17,7 @@ from tests.e2e.live import draw, serving
 
 pytestmark = pytest.mark.server
 
-COUNT, DRAIN = 40, 2
+COUNT, DRAIN = 32, 2
 ENDS = ("succeeded", "failed", "canceled")
 STREAM = "/jobs/events"
 
