@@ -25,10 +25,14 @@ RUN /opt/darkroom/bin/python -m pip install --no-deps --no-build-isolation .
 FROM ${PYTHON}
 ARG TORCH=cpu
 # Kernels for a GPU are compiled at the first start, and what launches them by a compiler of C.
+# Jobs are in SQLite, whose library a base image may lack.
 RUN if [ "${TORCH}" = cuda ]; then \
-        apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && \
-        rm -rf /var/lib/apt/lists/*; \
-    fi
+        apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev; \
+    fi && \
+    if ! python -c "import sqlite3"; then \
+        apt-get update && apt-get install -y --no-install-recommends libsqlite3-0; \
+    fi && \
+    rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/darkroom /opt/darkroom
 # The store of jobs, for user 10001, and for any other user id with group 0, as OpenShift has them.
 RUN mkdir /var/lib/darkroom && chown 10001:0 /var/lib/darkroom && chmod 0770 /var/lib/darkroom

@@ -34,6 +34,7 @@ def test_the_image_installs_by_hash_and_builds_without_fetching() -> None:
     installs = [run for run in told("RUN") if "pip" in run or "install" in run]
     *installs, compiler = installs
     assert re.match(r'if \[ "\$\{TORCH\}" = cuda \]; then +apt-get update', compiler)
+    assert "libsqlite3-0" in compiler, "the store, where the base image has no SQLite"
     assert len(installs) == 2
     assert "requirements/install.py" in installs[0]
     assert "--no-deps" in installs[1]

@@ -183,8 +183,8 @@ def webhook_fields(*, offered: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     form: dict[str, Any] = {WEBHOOK: [url], NATIVE.field: [{"type": "string"}]}
     for fields, empty in ((json, {"type": "null"}), (form, {"const": ""})):
         for name, description in told.items():
-            options = [*(fields[name] if offered else ()), empty]
-            fields[name] = {"anyOf": options, "description": description}
+            schema = {"anyOf": [*fields[name], empty]} if offered else empty
+            fields[name] = schema | {"description": description}
     return json, form
 
 
