@@ -28,7 +28,8 @@ _HERE = Path(__file__).parents[1]
 _SERVER = Path(__file__).with_name("free_server.py")
 _HEADS = ("readers", "before", "most", "after", "for each reader, of most")
 _BUFFER = 4096  # bytes that a reader's kernel holds for it, at least
-_WARM_UP = 200  # jobs before the first measurement
+_SLOTS = 4  # so few that most of the jobs are accepted before they are drawn
+_WARM_UP = 50  # jobs before the first measurement
 _POLL_SECONDS = 0.05
 _PATIENCE = 3600  # seconds after which the server may close a connection that takes nothing
 _MIB = 1 << 20
@@ -74,6 +75,7 @@ def measure(readers: int, jobs: int, body: dict[str, int]) -> Memory:
         settings = {
             "DARKROOM_STATE_FOLDER": folder,
             "DARKROOM_ANSWER_SECONDS": str(_PATIENCE),
+            "DARKROOM_SLOTS": str(_SLOTS),
         }
         arguments = ("-P", str(_SERVER), str(_HERE))
         with ExitStack() as stack:
