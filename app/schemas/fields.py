@@ -33,13 +33,6 @@ def _number(value: object) -> object:
     return value
 
 
-def _flag(value: object) -> object:
-    """Pydantic takes 1 for `true`."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        raise PydanticCustomError("bool_type", "Input should be true or false")
-    return value
-
-
 def _side(value: object) -> object:
     """A number or a text; which, is for the native request to see."""
     if isinstance(value, bool) or not isinstance(value, int | float | str | None):
@@ -55,13 +48,16 @@ def _kind(value: object) -> object:
 
 # Validators come last, or the schema would lose the bounds before them.
 NUMBER = BeforeValidator(_number)
-Flag = Annotated[bool, BeforeValidator(_flag)] | None
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS), NUMBER] | None
 Seed = Annotated[int, Field(ge=-1, le=MAX_SEED), NUMBER] | None  # -1 is random
 Count = Annotated[int, Field(ge=1, le=MAX_IMAGES), NUMBER] | None
 Quality = Annotated[int, Field(ge=0, le=100), NUMBER] | None
 Scale = Annotated[float, Field(ge=0, le=MAX_GUIDANCE_SCALE, allow_inf_nan=False), NUMBER] | None
 Eta = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NUMBER] | None
+_BIT = {"type": "integer", "minimum": 0, "maximum": 1}
+Flag = Annotated[
+    bool | None, WithJsonSchema({"anyOf": [{"type": "boolean"}, _BIT, {"type": "null"}]})
+]
 # Of an image; the native request checks it, if the model has more than one size.
 Side = Annotated[
     Any,

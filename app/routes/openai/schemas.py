@@ -42,7 +42,10 @@ class ImageRequest(Fields):
     model_config = ConfigDict(
         json_schema_extra={
             "not": {  # if/then says it better, but Redocly finds examples wrong by it
-                "properties": {"stream": {"const": True}, "n": {"type": "integer", "minimum": 2}},
+                "properties": {
+                    "stream": {"enum": [True, 1]},
+                    "n": {"type": "integer", "minimum": 2},
+                },
                 "required": ["stream", "n"],
             },
         },
