@@ -22,6 +22,7 @@ from app.files.ids import image_id
 from app.http.body import FORMS, JSON
 from app.http.vocabulary import HEADERS, TEMPLATE, problems
 from app.jobs.snapshot import SnapshotEvent
+from app.routes.native.docs import webhook_fields
 from app.schemas.requests import ASKING, GenerateRequest
 from app.schemas.responses import (
     CompletedEvent,
@@ -65,6 +66,7 @@ def install(app: FastAPI, engine: EngineClient) -> None:
             made.clear()
             made[known] = _document(app, *known)
             _bound(made[known], app.state.admission)
+            _offer_webhooks(made[known], offered=app.state.webhooks.asking.signed)
             if app.state.admission.keyring.required:
                 _secure(made[known])
         return made[known]
@@ -222,6 +224,15 @@ def _bound(document: dict[str, Any], admission: Admission) -> None:
             schema["maximum"] = most
             if "default" in schema:
                 schema["default"] = min(schema["default"], most)
+
+
+def _offer_webhooks(document: dict[str, Any], *, offered: bool) -> None:
+    """Say what a body may say of a webhook here."""
+    as_json, as_form = webhook_fields(offered=offered)
+    document["components"]["schemas"]["GenerateRequest"]["properties"] |= as_json
+    for form in FORMS:
+        generate = document["paths"]["/generate"]["post"]
+        generate["requestBody"]["content"][form]["schema"]["properties"] |= as_form
 
 
 def _secure(document: dict[str, Any]) -> None:

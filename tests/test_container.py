@@ -16,6 +16,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text(encoding="utf-8")).splitlines()
 INSTRUCTIONS = [line.split(None, 1) for line in DOCKERFILE if line and line[0] not in "# "]
+STATE = "/var/lib/darkroom"
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 
 
@@ -33,6 +34,7 @@ def test_the_image_installs_by_hash_and_builds_without_fetching() -> None:
     installs = [run for run in told("RUN") if "pip" in run or "install" in run]
     *installs, compiler = installs
     assert re.match(r'if \[ "\$\{TORCH\}" = cuda \]; then +apt-get update', compiler)
+    assert "libsqlite3-0" in compiler, "the store, where the base image has no SQLite"
     assert len(installs) == 2
     assert "requirements/install.py" in installs[0]
     assert "--no-deps" in installs[1]
@@ -42,6 +44,18 @@ def test_the_image_installs_by_hash_and_builds_without_fetching() -> None:
 def test_the_image_runs_as_a_user_without_a_name_or_rights() -> None:
     *_, last = told("USER")
     assert all(int(number) > 0 for number in last.split(":"))
+
+
+def test_the_store_is_on_a_volume_that_any_user_of_group_0_may_write() -> None:
+    """https://docs.openshift.com, creating images: an arbitrary user id, whose group is 0."""
+    (environment,) = told("ENV")[1:]
+    assert f"DARKROOM_STATE_FOLDER={STATE}" in environment.split()
+    (made,) = (run for run in told("RUN") if STATE in run)
+    owner = told("USER")[-1].split(":")[0]
+    assert made == f"mkdir {STATE} && chown {owner}:0 {STATE} && chmod 0770 {STATE}"
+    assert told("VOLUME") == [STATE]
+    names = [name for name, _ in INSTRUCTIONS]
+    assert names.index("VOLUME") > names.index("USER"), "what is made after it is not kept"
 
 
 @pytest.mark.parametrize(("ready", "status"), [(200, 0), (503, 1)])
@@ -110,8 +124,10 @@ def test_compose_gives_no_rights(service: dict[str, Any]) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["read_only"] is True
     assert not {"privileged", "cap_add", "network_mode", "user", "pid"} & set(service)
-    (mounted,) = service["volumes"]  # models, to be read
-    assert resolved(mounted, {}) == "./runs:/models:ro"
+    models, state = service["volumes"]
+    assert resolved(models, {}) == "./runs:/models:ro"
+    assert state == f"state:{STATE}"
+    assert "state" in COMPOSE["volumes"]
 
 
 def test_compose_waits_longer_than_the_server_drains(service: dict[str, Any]) -> None:

@@ -73,7 +73,10 @@ HEADERS: dict[str, dict[str, Any]] = {
         "description": "Which caches may store the answer.",
         "schema": {"type": "string"},
     },
-    "Vary": {"description": "Always `Accept`.", "schema": {"type": "string"}},
+    "Vary": {
+        "description": "The headers of the request that the answer depends on.",
+        "schema": {"type": "string"},
+    },
     "Location": {
         "description": "Address of the job.",
         "schema": {"type": "string"},

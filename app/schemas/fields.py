@@ -54,6 +54,10 @@ Count = Annotated[int, Field(ge=1, le=MAX_IMAGES), NUMBER] | None
 Quality = Annotated[int, Field(ge=0, le=100), NUMBER] | None
 Scale = Annotated[float, Field(ge=0, le=MAX_GUIDANCE_SCALE, allow_inf_nan=False), NUMBER] | None
 Eta = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NUMBER] | None
+_BIT = {"type": "integer", "minimum": 0, "maximum": 1}
+Flag = Annotated[
+    bool | None, WithJsonSchema({"anyOf": [{"type": "boolean"}, _BIT, {"type": "null"}]})
+]
 # Of an image; the native request checks it, if the model has more than one size.
 Side = Annotated[
     Any,

@@ -2,10 +2,13 @@
 
 How long drawing takes: a deadline that is allowed becomes the longest. That an interval begins
 before it ends; what eta and what spacings a sampler takes. With QUICK set, also what costs time and
-shows nothing: many steps, many images. Schemathesis loads this by SCHEMATHESIS_HOOKS.
+shows nothing: many steps, many images. A right Idempotency-Key is made one that no other request
+had. Schemathesis loads this by SCHEMATHESIS_HOOKS.
 """
 
 import os
+import re
+import uuid
 from typing import Any
 
 import schemathesis
@@ -17,6 +20,9 @@ MOST = {"steps": 40, "num_inference_steps": 40, "n": 2, "num_outputs": 2, "batch
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
+    key = "Idempotency-Key"
+    if case.headers and re.fullmatch('"[ !#-Z^-~]+"', str(case.headers.get(key))):
+        case.headers[key] = f'"{uuid.uuid4()}"'
     for values in (case.body, case.query):
         if not isinstance(values, dict):
             continue

@@ -85,6 +85,33 @@ DRAWS = {
 FORMS = ["application/x-www-form-urlencoded", "multipart/form-data"]
 READS = ["/models", "/engine", "/sdapi/v1/progress", "/openapi.json", "/generate?class=7&steps=1"]
 _READ = "async (url) => (await fetch(url)).text()"
+_HUNDRED = """async (count) => {
+    const told = {}, pictures = {};
+    const events = new EventSource('/jobs/events');
+    for (const name of ['queued', 'progress', 'preview', 'succeeded', 'failed', 'canceled'])
+        events.addEventListener(name, event => {
+            const data = JSON.parse(event.data);
+            (told[data.id] ??= []).push(name);
+            if (name == 'succeeded') pictures[data.id] = data.result.images[0].url;
+        });
+    await new Promise(resolve => events.addEventListener('snapshot', resolve, {once: true}));
+    const headers = {'content-type': 'application/json', prefer: 'respond-async'};
+    const accepted = await Promise.all(Array.from({length: count}, async (_, seed) => {
+        const body = JSON.stringify({class: '7', steps: 30, guidance_scale: 1, seed, previews: 4});
+        const answer = await fetch('/generate', {method: 'POST', headers, body});
+        return (await answer.json()).id;
+    }));
+    while (accepted.some(id => !['succeeded', 'failed', 'canceled'].includes(told[id]?.at(-1))))
+        await new Promise(resolve => setTimeout(resolve, 50));
+    events.close();
+    const shown = await Promise.all(accepted.map(async id => {
+        const image = new Image();
+        image.src = pictures[id];
+        await image.decode();
+        return image.naturalWidth;
+    }));
+    return {told: accepted.map(id => told[id]), shown};
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -230,3 +257,22 @@ def test_a_page_of_the_service_draws(driver: Chrome, url: str) -> None:
     width = f"const image = document.querySelector('{picture}'); return image && image.naturalWidth"
     wait_until(lambda: driver.execute_script(width), 30)
     assert draws(url, before)
+
+
+def test_a_page_draws_a_hundred_pictures_over_one_stream(driver: Chrome, url: str) -> None:
+    """It posts over the five connections that are left, and asks after no job."""
+    driver.get(f"{url}/livez")
+    requested(driver)
+    found = run(driver, _HUNDRED, 100)
+    assert not isinstance(found, str), found
+    assert found["shown"] == [32] * 100
+    for told in found["told"]:
+        assert told[-1] == "succeeded"
+        assert told.count("succeeded") == 1
+        assert {"progress", "preview"} <= set(told)
+    paths = [address.removeprefix(url) for address in requested(driver)]
+    assert sorted(set(paths) - {path for path in paths if "/images/" in path}) == [
+        "/generate",
+        "/jobs/events",
+    ]
+    assert paths.count("/jobs/events") == 1

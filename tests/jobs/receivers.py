@@ -1,6 +1,7 @@
 """Receivers of webhooks on this machine, that misbehave as they are told."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -55,9 +56,11 @@ class Receiver:
 
 
 @asynccontextmanager
-async def receiving(*answers: bytes | Answer) -> AsyncIterator[Receiver]:
+async def receiving(
+    *answers: bytes | Answer, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Receiver]:
     receiver = Receiver(list(answers or (OK,)))
-    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, ssl=tls)
     receiver.port = server.sockets[0].getsockname()[1]
     try:
         yield receiver
@@ -73,6 +76,23 @@ def status(code: int, *headers: str) -> bytes:
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Take a request and say nothing, for as long as the caller waits."""
     await reader.read()
+
+
+async def dripping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Begin a head and never end it."""
+    writer.write(b"HTTP/1.1 200 OK\r\nx: ")
+    while True:
+        writer.write(b"y")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
+async def putting_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Ask to go on, again and again (RFC 9110, 15.2.1)."""
+    while True:
+        writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.01)
 
 
 async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

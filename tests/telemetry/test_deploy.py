@@ -188,5 +188,7 @@ def test_the_pod_has_time_to_drain_and_may_do_nothing_else() -> None:
     probe = container["startupProbe"]
     load_seconds = Settings.model_fields["load_seconds"].default
     assert probe["periodSeconds"] * probe["failureThreshold"] >= load_seconds
+    folders = {each["mountPath"] for each in container["volumeMounts"]}
+    assert {given["DARKROOM_STATE_FOLDER"], "/tmp"} == folders
     mounted = {each["name"] for each in container["volumeMounts"]}
     assert mounted == {each["name"] for each in pod["volumes"]}

@@ -87,8 +87,9 @@ class Caller:
                 return await self._first_of(addresses, target, message)
         except (TimeoutError, httpx.TimeoutException):
             return Outcome(error=f"no answer within {self._seconds:g} seconds")
-        except httpx.ConnectError:
-            return Outcome(error="no connection")
+        except httpx.ConnectError as error:
+            untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
+            return Outcome(error="its certificate is wrong" if untrusted else "no connection")
         except httpx.HTTPError:
             return Outcome(error="the connection ended without an answer")
         except OSError:

@@ -15,7 +15,7 @@ from app.errors import Fault, InvalidRequest
 from app.files.parameters import clip_skip_of, describe, layers_of
 from app.generation import Studio
 from app.routes.dialects import to_request
-from app.schemas.fields import NUMBER, Count, Eta, Fields, Name, Scale, Seed, Side, Steps
+from app.schemas.fields import NUMBER, Count, Eta, Fields, Flag, Name, Scale, Seed, Side, Steps
 from app.schemas.requests import MAX_CLIP_SKIP
 from models.conditioning import MAX_PROMPT
 from models.sampling import SAMPLERS
@@ -94,7 +94,7 @@ class Txt2ImgRequest(Fields):
     scheduler: Name = Field(None, description="A name or label of /schedulers.")
     width: Side = Field(None, description="Pixels; ignored by models of one size.")
     height: Side = Field(None, description="Pixels; ignored by models of one size.")
-    send_images: bool | None = Field(None, description="False leaves `images` empty.")
+    send_images: Flag = Field(None, description="False leaves `images` empty.")
     override_settings: dict[str, Any] | None = Field(
         None,
         description="`sd_model_checkpoint` chooses the model by name, title or hash. "

@@ -24,7 +24,7 @@ router = Router(tags=["jobs"])
 _RETRY_SECONDS = 1  # after which to ask for a job again
 _KEPT = "private, max-age=31536000, immutable"
 _TOLD = {"description": "The job.", "headers": vocabulary.headers("Cache-Control", "Retry-After")}
-_JOB_FAILS = vocabulary.problems(404, 503)
+_JOB_FAILS = vocabulary.problems(404, 422, 503)
 _ID = Path(description="The id of a job.", max_length=64)
 _FILE = {
     "description": "The file.",

@@ -8,6 +8,13 @@ from typing import Any
 from app.errors import Problem
 from app.http import sse, vocabulary
 from app.http.body import FORMS, JSON
+from app.http.idempotency import LONGEST
+from app.http.idempotency import NAME as IDEMPOTENCY_KEY
+from app.http.preferences import NAME as PREFER
+from app.http.preferences import RESPOND_ASYNC
+from app.jobs.webhooks.asking import NATIVE, WEBHOOK
+from app.jobs.webhooks.targets import MAX_URL
+from app.routes.jobs.schemas import JobOut
 from app.routes.native.answers import IMAGES, ZIP
 from app.schemas.requests import GenerateRequest
 from app.schemas.responses import (
@@ -18,6 +25,8 @@ from app.schemas.responses import (
     QueuedEvent,
 )
 
+# A string of RFC 8941, 3.3.3.
+_QUOTED = rf'^"([ !#-\[\]-~]|\\["\\]){{1,{LONGEST}}}"$'
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _DESCRIBING = (
     "X-Seed",
@@ -70,8 +79,47 @@ _IF_NONE_MATCH = {
     "description": "Entity tags of images that the client has.",
     "schema": {"type": "string"},
 }
+_ACCEPTED: dict[str, Any] = {
+    "description": f"With `{PREFER}: {RESPOND_ASYNC}`: the job, which is stored by now.",
+    "headers": vocabulary.headers(
+        "Location", "Preference-Applied", "Retry-After", "Cache-Control", "Vary"
+    ),
+    "content": {JSON: {"schema": vocabulary.ref(JobOut)}},
+    "links": {
+        "job": {
+            "operationId": "getJob",
+            "parameters": {"job_id": "$response.body#/id"},
+            "description": "How far it is.",
+        }
+    },
+}
+_ASKING_FOR_A_JOB: list[dict[str, Any]] = [
+    {
+        "name": PREFER,
+        "in": "header",
+        "description": f"`{RESPOND_ASYNC}`: do not wait for the images, but answer with a job "
+        "(RFC 7240). Other preferences are ignored.",
+        "schema": {"type": "string"},
+        "examples": {"job": {"summary": "A job", "value": RESPOND_ASYNC}},
+    },
+    {
+        "name": IDEMPOTENCY_KEY,
+        "in": "header",
+        "description": "A text of the client's own, in quotes. If the same request comes again "
+        "with the same key, it gets the answer that was given first, and nothing is drawn "
+        "(draft-ietf-httpapi-idempotency-key-header-07).",
+        "schema": {"type": "string", "pattern": _QUOTED},
+    },
+]
 _ACCEPT_REFUSED = (404, 406, 422, 429, 500, 503, 504)
 _BODY_REFUSED = (400, 413, 415, *_ACCEPT_REFUSED)
+_GENERATE_REFUSED = vocabulary.problems(409, *_BODY_REFUSED)
+_GENERATE_REFUSED[400]["description"] = (
+    f"The body cannot be read, or `{IDEMPOTENCY_KEY}` is not one string in quotes."
+)
+_GENERATE_REFUSED[422]["description"] += (
+    f" Or another request came with the same `{IDEMPOTENCY_KEY}` before."
+)
 _BODY_EXAMPLES = {
     "digit": {"summary": "A digit", "value": {"class": "7", "steps": 50, "seed": 1}},
     "quick": {"summary": "Ten steps", "value": {"class": "3", "steps": 10}},
@@ -118,6 +166,28 @@ _FORM = {
     },
     "additionalProperties": False,
 }
+
+
+def webhook_fields(*, offered: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of a body that name a webhook, as JSON and as a form have them.
+
+    `offered`: whether this server calls any; otherwise they can be left empty alone.
+    """
+    told = {
+        WEBHOOK: "The URL that is called when the job begins or ends; for jobs alone.",
+        NATIVE.field: f"When it is called; if absent: {', '.join(NATIVE.default)}.",
+    }
+    url = {"type": "string", "format": "uri", "maxLength": MAX_URL}
+    event = {"type": "string", "enum": list(NATIVE.names)}
+    json: dict[str, Any] = {WEBHOOK: [url], NATIVE.field: [{"type": "array", "items": event}]}
+    form: dict[str, Any] = {WEBHOOK: [url], NATIVE.field: [{"type": "string"}]}
+    for fields, empty in ((json, {"type": "null"}), (form, {"const": ""})):
+        for name, description in told.items():
+            schema = {"anyOf": [*fields[name], empty]} if offered else empty
+            fields[name] = schema | {"description": description}
+    return json, form
+
+
 _QUERY = [*_parameters(), _IF_NONE_MATCH]
 _RECALLED = {200: _KEPT, 304: _SAME, **vocabulary.problems(*_ACCEPT_REFUSED)}
 _RECALLED_ONE = {200: _ONE, 304: _SAME, **vocabulary.problems(404, 406, 429, 500, 503, 504)}
@@ -125,7 +195,8 @@ _RECALLED_ONE = {200: _ONE, 304: _SAME, **vocabulary.problems(404, 406, 429, 500
 GENERATE = vocabulary.operation(
     "generate",
     "Draw images",
-    {200: _DRAWN, **vocabulary.problems(*_BODY_REFUSED)},
+    {200: _DRAWN, 202: _ACCEPTED, **_GENERATE_REFUSED},
+    parameters=_ASKING_FOR_A_JOB,
     requestBody={
         "required": True,
         "content": {

@@ -1,9 +1,12 @@
 """/generate and /images: the native API."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from fastapi import Request, Response
 
 from app.dependencies import early_studio, jobs_of, studio_of
-from app.errors import UnknownImage
+from app.errors import InvalidRequest, UnknownImage
 from app.files.formats import FORMATS, format_of
 from app.files.ids import params_of
 from app.http import sse
@@ -12,6 +15,7 @@ from app.http.idempotency import fingerprint, key_of
 from app.http.negotiation import all_lines, negotiate
 from app.http.preferences import RESPOND_ASYNC, wants_job
 from app.http.routing import Router
+from app.jobs.job import Webhook
 from app.jobs.keys import Keyed
 from app.jobs.service import Asked
 from app.jobs.webhooks.asking import NATIVE
@@ -32,6 +36,8 @@ from app.schemas.requests import GenerateRequest
 
 router = Router(tags=["generate"])
 
+_FOR_JOBS = "only jobs have a webhook; ask for one by the header Prefer: respond-async"
+
 
 @router.post("/generate", **docs.GENERATE)
 async def generate(request: Request) -> Response:
@@ -41,8 +47,8 @@ async def generate(request: Request) -> Response:
     """
     studio = early_studio(request)
     values, text = await read_body(request)
-    hook = webhook_of(request, values, NATIVE) if wants_job(request) else None
-    drawn = {name: values[name] for name in values if not hook or name not in NATIVE.fields}
+    hook = _webhook(request, values)
+    drawn = {name: values[name] for name in values if name not in NATIVE.fields}
     if "inputs" in drawn and not text:
         studio = await studio.opened(model=drawn.get("model"))
         asked = huggingface.to_request(drawn, studio)
@@ -64,6 +70,16 @@ async def generate(request: Request) -> Response:
     keyed = Keyed(studio.asker.client, key, fingerprint(values, media_type))
     keys = (await jobs_of(request)).keys
     return await once(keys, keyed, lambda: answer(generation, request, media_type))
+
+
+def _webhook(request: Request, values: Mapping[str, Any]) -> Webhook | None:
+    """The webhook that a body names; raises `InvalidRequest` if there is no job to tell it of."""
+    if wants_job(request):
+        return webhook_of(request, values, NATIVE)
+    named = [name for name in NATIVE.fields if values.get(name) not in (None, "", [])]
+    if named:
+        raise InvalidRequest(dict.fromkeys(named, _FOR_JOBS))
+    return None
 
 
 @router.api_route("/generate", methods=["GET", "HEAD"], **docs.GENERATE_BY_QUERY)

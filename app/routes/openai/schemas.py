@@ -18,6 +18,7 @@ from app.schemas.fields import (
     ClipSkip,
     Count,
     Fields,
+    Flag,
     Kind,
     KindName,
     Name,
@@ -41,7 +42,10 @@ class ImageRequest(Fields):
     model_config = ConfigDict(
         json_schema_extra={
             "not": {  # if/then says it better, but Redocly finds examples wrong by it
-                "properties": {"stream": {"const": True}, "n": {"type": "integer", "minimum": 2}},
+                "properties": {
+                    "stream": {"enum": [True, 1]},
+                    "n": {"type": "integer", "minimum": 2},
+                },
                 "required": ["stream", "n"],
             },
         },
@@ -65,7 +69,7 @@ class ImageRequest(Fields):
         description="Quality of a JPEG or WebP in `b64_json`; the best that is made here if absent "
         "or 100.",
     )
-    stream: bool | None = Field(None, description="Answer with server-sent events.")
+    stream: Flag = Field(None, description="Answer with server-sent events.")
     partial_images: Annotated[int, Field(ge=0, le=3), NUMBER] | None = Field(
         None, description="With `stream`: at most this many previews."
     )
