@@ -81,6 +81,10 @@ class Studio:
         info = self.models[request.params.model]
         return Generation(self.engine, request, info, self.marked, self.quiet, self.permit)
 
+    def job(self, request: Request) -> "Generation":
+        """As `generation`, for a job: its deadline counts from its acceptance, if it has one."""
+        return replace(self, waited=0.0).generation(request)
+
 
 @dataclass(frozen=True)
 class Generation:

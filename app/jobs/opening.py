@@ -23,7 +23,9 @@ def create_jobs(settings: Settings, engine: EngineClient) -> JobService:
     )
     store = JobStore(Database(settings.database_url), room)
     results = Results(store, settings.results, signed=settings.results_signed)
-    terms = Terms(secrets.token_hex(8), settings.jobs_lease_seconds, settings.slots)
+    terms = Terms(
+        secrets.token_hex(8), settings.jobs_lease_seconds, settings.slots, settings.max_loaded
+    )
     keys = Keys(store, terms.server, terms.lease, settings.idempotency_keys)
     retention = Retention(
         jobs=settings.jobs_keep_seconds,

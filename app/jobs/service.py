@@ -5,7 +5,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,9 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 
 from app.engine.client import EngineClient
 from app.engine.costs import solo
-from app.engine.errors import DeadlineTooShort
+from app.engine.errors import DeadlineTooShort, EngineUnavailable
+from app.engine.fleet import State
+from app.engine.job import MAX_TIMEOUT
 from app.engine.results import Moved, Update
 from app.errors import StoreUnavailable
 from app.generation import Generation
@@ -26,12 +28,12 @@ from app.jobs.keeping import Keeping
 from app.jobs.keys import Answer, Keyed, Keys
 from app.jobs.results import Results
 from app.jobs.store import JobStore, NewJob, Place
+from app.jobs.waking import Waker
 from app.jobs.work import Work, unpack
 
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0  # between two looks for jobs, of other servers or of a model that was loaded
-_TIDY_SECONDS = 30.0
 _PARTS = 8  # of all bytes of results: after one of them, it is looked whether there are too many
 _BEATS = 3  # in the time of a lease
 _LONGEST_WAIT = 10  # seconds between two tries to write an end
@@ -51,14 +53,16 @@ class Asked:
 
 @dataclass(frozen=True)
 class Terms:
-    """The name of a server, the seconds of its leases, and the images that it draws at once.
+    """The name of a server, and the seconds of its leases.
 
-    By the models if `slots` is None.
+    It draws `slots` images at once, or as many as its models say. `loaded` are the most models that
+    may be loaded at once; None is no limit.
     """
 
     server: str
     lease: float
     slots: int | None = None
+    loaded: int | None = None
 
 
 class JobService:
@@ -76,14 +80,17 @@ class JobService:
     ) -> None:
         self.store, self.results, self.hub, self.keys = store, results, hub, keys
         self._keeping, self._added = keeping, 0
-        self._engine, self._lease, self._slots = engine, terms.lease, terms.slots
+        self._engine, self._terms = engine, terms
         self._claims = Claims(store, terms.server, terms.lease)
         self._held: dict[int, Claim] = {}  # by number, until their end is written
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._drawn: set[int] = set()  # those whose end is being written
+        self._opening: set[int] = set()  # those whose model was never loaded
         self._moved: dict[str, Moved] = {}  # how far jobs here are, by id
         self._news, self._full = asyncio.Event(), asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
-        self._begun, self._ends = False, math.inf  # time.monotonic()
+        self._waker = Waker(engine, self._news.set)
+        self._ends = math.inf  # time.monotonic()
         self._counts: dict[str, int] = {}
 
     def counts(self) -> Mapping[str, int]:
@@ -110,14 +117,14 @@ class JobService:
     async def start(self) -> None:
         """Take up what is there, and look out for more."""
         self.store.database.check()
-        self._begun = self.store.database.begun
-        self._loops = [
-            asyncio.create_task(loop()) for loop in (self._claim_on, self._beat_on, self._tidy_on)
-        ]
+        loops = (self._claim_on, self._look_on, self._beat_on, self._tidy_on)
+        self._loops = [asyncio.create_task(loop()) for loop in loops]
 
     def drain(self, seconds: float) -> None:
         """Claim no more: the engine stops, and finishes what it can within so many seconds."""
         self._ends = time.monotonic() + seconds
+        for number in self._opening:
+            self._tasks[number].cancel()
         self._news.set()
 
     async def close(self) -> None:
@@ -128,7 +135,7 @@ class JobService:
         tasks = [*self._loops, *self._tasks.values()]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, self._waker.close(), return_exceptions=True)
         if self._held:
             with contextlib.suppress(StoreUnavailable):  # their leases will end
                 await self._claims.release(list(self._held.values()))
@@ -156,6 +163,7 @@ class JobService:
             evaluations=params.n * params.evaluations,
             rows=params.work,
             priority=request.priority,
+            timeout=timeout,
             webhook=asked.webhook,
         )
 
@@ -189,7 +197,6 @@ class JobService:
 
     def welcome(self, job: Job, place: Place) -> None:
         """Note a job that the store has accepted."""
-        self._begun = True
         self.hub.publish(job.owner, job.id, telling.queued(job, place.position))
         self._news.set()
 
@@ -204,7 +211,8 @@ class JobService:
     def _drop(self, number: int) -> None:
         """Stop to draw a job that is no longer ours."""
         self._held.pop(number, None)
-        if task := self._tasks.get(number):
+        task = self._tasks.get(number)
+        if task and number not in self._drawn:  # else it finds that out, and removes its files
             task.cancel()
 
     async def _claim_on(self) -> None:
@@ -212,7 +220,7 @@ class JobService:
             self._news.clear()
             try:
                 while room := self._room():
-                    claims = await self._claims.claim(tuple(self._engine.names), room)
+                    claims = await self._claims.claim(self._models(), room)
                     for claim in claims:
                         self._begin(claim)
                     if not claims:
@@ -227,11 +235,38 @@ class JobService:
 
     def _room(self) -> int:
         """How many more images the engine is to have from jobs: as many as keep it busy."""
-        if not self._begun or self._ends < math.inf or not self._engine.accepting:
+        if self._ends < math.inf or not self._engine.accepting or not self.store.database.begun:
             return 0
-        slots = self._slots or max(info.slots for info in self._engine.models.values())
+        slots = self._terms.slots or max(info.slots for info in self._engine.models.values())
         held = sum(claim.job.images for claim in self._held.values())
         return max(slots + slots // 4 + 1 - held, 0)
+
+    def _models(self) -> Sequence[str]:
+        """The models whose jobs are claimed: the loaded ones, so that none waits for another.
+
+        Where no more may be loaded, all, in the order of the queue: a model leaves for another once
+        it has nothing to do.
+        """
+        fleet, most = self._engine.fleet, self._terms.loaded
+        if most is not None and len(fleet.workers) >= most:
+            return self._engine.names
+        return [name for name in self._engine.names if fleet.state(name) is State.LOADED]
+
+    async def _look_on(self) -> None:
+        """End what waits beyond its deadline, and load what is waited for."""
+        while True:
+            if self.store.database.begun:
+                try:
+                    await self._claims.lapse()
+                    if self._ends == math.inf and self._engine.accepting:
+                        here = self._models()
+                        awaited = await self._claims.awaited()
+                        self._waker.wake(name for name in awaited if name not in here)
+                except StoreUnavailable:
+                    pass  # the log has it
+                except Exception:
+                    log.exception("jobs that wait could not be looked at because of a bug")
+            await asyncio.sleep(_POLL_SECONDS)
 
     def _begin(self, claim: Claim) -> None:
         number = claim.job.number
@@ -249,7 +284,9 @@ class JobService:
             self.hub.publish(job.owner, job.id, telling.update(job, news))
 
         try:
+            await self._opened(job)
             drawn = await draw(self._engine, job, note)
+            self._drawn.add(job.number)
             ended = await self._written(claim, drawn)
             if ended is not None:
                 self.hub.publish(job.owner, job.id, telling.ended(ended))
@@ -263,8 +300,19 @@ class JobService:
         finally:
             if not asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 self._held.pop(job.number, None)
+            self._drawn.discard(job.number)
             self._moved.pop(job.id, None)
             self._news.set()
+
+    async def _opened(self, job: Job) -> None:
+        """Wait until a job's model was loaded once; a stop of the server ends that at once."""
+        self._opening.add(job.number)
+        try:
+            await self._engine.described(job.model, MAX_TIMEOUT)
+        except EngineUnavailable as error:
+            raise NotNow from error
+        finally:
+            self._opening.discard(job.number)
 
     async def _written(self, claim: Claim, drawn: Drawn) -> Job | None:
         """Write an end, as often as it takes: until then the result is kept here."""
@@ -278,14 +326,14 @@ class JobService:
                 ended = await self._claims.finish(claim, outcome)
                 self._grow(sum(map(len, drawn.files)))
                 if ended is None:  # another server has it now
-                    await self.results.remove([file.path for file in kept if file.path])
+                    await self.results.discard(claim)
                 return ended
         raise AssertionError("it tries until it is done")
 
     async def _tidy_on(self) -> None:
         """Tidy up from time to time, and sooner where results come fast."""
         while True:
-            if self._begun:
+            if self.store.database.begun:
                 try:
                     await self._keeping.tidy()
                 except StoreUnavailable:
@@ -294,7 +342,7 @@ class JobService:
                     log.exception("old jobs could not be removed because of a bug")
             self._full.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TIDY_SECONDS):
+                async with asyncio.timeout(self._keeping.retention.look_seconds):
                     await self._full.wait()
 
     def _grow(self, size: int) -> None:
@@ -306,14 +354,14 @@ class JobService:
 
     async def _beat_on(self) -> None:
         while True:
-            if self._begun:
+            if self.store.database.begun:
                 try:
                     await self._beat()
                 except StoreUnavailable:
                     pass  # the log has it
                 except Exception:
                     log.exception("the leases of jobs could not be extended because of a bug")
-            await asyncio.sleep(self._lease / _BEATS)
+            await asyncio.sleep(self._terms.lease / _BEATS)
 
     async def _beat(self) -> None:
         held = {number: claim.fence for number, claim in self._held.items()}

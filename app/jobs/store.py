@@ -4,6 +4,7 @@ import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sql
@@ -12,7 +13,7 @@ from sqlalchemy.engine import Connection
 from app.errors import TooManyJobs, UnknownJob
 from app.jobs.database import Database
 from app.jobs.job import Job, JobStatus, Webhook
-from app.jobs.rows import ENDED, SELECT, fetch, next_end, now
+from app.jobs.rows import ENDED, SELECT, fetch, next_end, now, owned
 from app.jobs.tables import COUNTERS, JOBS
 
 _ACTIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
@@ -40,7 +41,7 @@ class Room:
 
 @dataclass(frozen=True)
 class NewJob:
-    """What is to become a job; see `Job`."""
+    """What is to become a job; see `Job`. `timeout`: seconds within which it is to be done."""
 
     owner: str
     model: str
@@ -52,6 +53,7 @@ class NewJob:
     evaluations: int
     rows: int
     priority: int
+    timeout: float | None = None
     webhook: Webhook | None = None
     key: str | None = None
 
@@ -88,7 +90,7 @@ class JobStore:
         """The newest jobs of an owner, of those that came before the one with the id `before`."""
         statement = SELECT.where(JOBS.c.owner == owner).order_by(JOBS.c.number.desc())
         if before is not None:
-            cursor = sql.select(JOBS.c.number).where(JOBS.c.id == before, JOBS.c.owner == owner)
+            cursor = sql.select(JOBS.c.number).where(owned(owner, before))
             statement = statement.where(JOBS.c.number < cursor.scalar_subquery())
         if statuses:
             statement = statement.where(JOBS.c.status.in_(statuses))
@@ -127,7 +129,7 @@ class JobStore:
     async def counts(self) -> dict[str, int]:
         """How many jobs there are of each status."""
         statement = sql.select(JOBS.c.status, sql.func.count()).group_by(JOBS.c.status)
-        return await self.database.run(lambda c: dict(c.execute(statement).tuples().all()))
+        return await self.database.run(lambda c: {each: count for each, count in c.execute(statement)})
 
     def end(self, connection: Connection, number: int) -> Job:
         """Number and date an end, and note it for those who are to be told; part of its change."""
@@ -140,7 +142,7 @@ class JobStore:
     def add(self, connection: Connection, new: NewJob) -> tuple[Job, Place]:
         """A job and what comes before it, as part of a transaction; raises `TooManyJobs`."""
         self._check_room(connection, new)
-        hook = new.webhook
+        hook, time = new.webhook, now(connection)
         values = {
             "id": secrets.token_urlsafe(16),
             "owner": new.owner,
@@ -155,7 +157,8 @@ class JobStore:
             "rank": -new.priority,
             "turn": _turn(connection, new.owner),
             "status": JobStatus.QUEUED,
-            "created": now(connection),
+            "created": time,
+            "deadline": None if new.timeout is None else time + timedelta(seconds=new.timeout),
             "webhook": hook and hook.url,
             "webhook_events": hook and json.dumps(hook.events),
             "key": new.key,
@@ -182,8 +185,7 @@ class JobStore:
 
 
 def _one(connection: Connection, owner: str, job_id: str) -> Job:
-    statement = SELECT.where(JOBS.c.id == job_id, JOBS.c.owner == owner)
-    if jobs := fetch(connection, statement):
+    if jobs := fetch(connection, SELECT.where(owned(owner, job_id))):
         return jobs[0]
     raise UnknownJob(f"there is no job {job_id[:40]!r} of yours")
 

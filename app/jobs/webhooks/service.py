@@ -95,12 +95,16 @@ class Webhooks:
         pruned = loop.time()
         while True:
             self._ended.clear()
-            with contextlib.suppress(StoreUnavailable):
+            try:
                 if self._database.begun:
                     await self._call_due()
-                if loop.time() - pruned > _PRUNE_SECONDS:
-                    pruned = loop.time()
-                    await self._database.run(lambda c: outbox.prune(c, self._options.kept))
+                    if loop.time() - pruned > _PRUNE_SECONDS:
+                        pruned = loop.time()
+                        await self._database.run(lambda c: outbox.prune(c, self._options.kept))
+            except StoreUnavailable:
+                pass  # the log has it
+            except Exception:
+                log.exception("webhooks could not be called because of a bug")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_SECONDS):
                     await self._ended.wait()
