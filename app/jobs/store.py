@@ -129,7 +129,7 @@ class JobStore:
     async def counts(self) -> dict[str, int]:
         """How many jobs there are of each status."""
         statement = sql.select(JOBS.c.status, sql.func.count()).group_by(JOBS.c.status)
-        return await self.database.run(lambda c: {each: count for each, count in c.execute(statement)})
+        return await self.database.run(lambda c: dict(c.execute(statement).all()))
 
     def end(self, connection: Connection, number: int) -> Job:
         """Number and date an end, and note it for those who are to be told; part of its change."""
