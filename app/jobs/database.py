@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _THREADS = 4  # to PostgreSQL; SQLite has one writer
-_BUSY_SECONDS = 2  # to wait for another connection's lock
+_BUSY_SECONDS = 2.0  # to wait for another connection's lock in SQLite
+_BUSY_STILL = 0.1  # where the last transaction failed already: the next ones wait behind this one
 _PATIENCE = 5.0  # seconds that a request may wait for a thread
 _TRIES = 3  # of a transaction that PostgreSQL ended because of another one
 _LOCK = 0x4461726B726F6F6D  # of the migrations: "Darkroom"
@@ -107,6 +108,7 @@ class Database:
             raise StoreUnavailable(f"jobs cannot be stored now: {_public(error)}") from error
         if self._down:
             self._down = False
+            self._dispose(self._engine)  # the next one is patient again
             log.info("jobs can be stored again: %s", self.where)
         return result
 
@@ -157,7 +159,7 @@ class Database:
             raise OSError("no folder for the database is known; see DARKROOM_STATE_FOLDER")
         if self.file:
             self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        engine = _engine(self.url)
+        engine = _engine(self.url, _BUSY_STILL if self._down else _BUSY_SECONDS)
         try:
             _migrate(engine)
         except BaseException:
@@ -173,7 +175,7 @@ class Database:
             engine.dispose()
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, busy: float) -> Engine:
     if url.get_backend_name() != "sqlite":
         # A server that is stopped in the middle of a transaction must not hold its locks for long.
         limits = "-c statement_timeout=20000 -c lock_timeout=5000"
@@ -182,7 +184,7 @@ def _engine(url: URL) -> Engine:
         return sql.create_engine(
             url, pool_size=_THREADS, max_overflow=0, pool_pre_ping=True, connect_args=arguments
         )
-    engine = sql.create_engine(url, pool_size=1, connect_args={"timeout": _BUSY_SECONDS})
+    engine = sql.create_engine(url, pool_size=1, connect_args={"timeout": busy})
 
     @sql.event.listens_for(engine, "connect")
     def connected(connection: object, _: object) -> None:
