@@ -78,16 +78,16 @@ class Models:
             yield http
             self.gate.set()
 
-    def accepted(self, *models: str, **more: object) -> list[str]:
-        """Jobs that a server took and did not draw."""
+    def accepted(self, *models: str, **last: object) -> list[str]:
+        """Jobs that a server took and did not draw; `last` is wanted of the last."""
         with self.served() as http:
             http.app.state.jobs.drain(60)  # type: ignore[attr-defined]
-            paths = [
-                accept(http, model=model, seed=k, **more).headers["location"]
+            answers = [
+                accept(http, model=model, seed=k, **(last if k + 1 == len(models) else {}))
                 for k, model in enumerate(models)
             ]
         self.loads.clear()
-        return paths
+        return [answer.headers["location"] for answer in answers]
 
     def claims(self) -> int:
         """How often jobs of the folder's models were claimed."""
@@ -148,16 +148,15 @@ def test_jobs_of_a_model_that_does_not_load_wait_and_do_not_spin(
     why: str, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is tried later and later; when it loads again, they are drawn."""
-    paths = models.accepted(*["one"] * 20, *["fake"] * 5)
-    late = models.accepted("one", timeout=1)
+    paths = models.accepted(*["one"] * 20, *["fake"] * 5, "one", timeout=1)
     if why == "broken":
         models.broken.add("one")
     else:
         models.path("one").unlink()
     with models.served() as http:
-        for path in paths[20:]:
+        for path in paths[20:25]:
             assert finished(http, path)["status"] == "succeeded"
-        told = finished(http, late[0])
+        told = finished(http, paths[25])
         assert (told["status"], told["error"]) == ("failed", "not done within 1 seconds")
         wait_until(lambda: http.app.state.jobs._waker._due, 10)  # type: ignore[attr-defined]
         time.sleep(1.5)
