@@ -5,33 +5,43 @@ after whatever went wrong. Until then, `StoreUnavailable` says why it cannot be 
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-import sqlalchemy as sql
-from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from app.errors import StoreUnavailable
+from app.jobs.connecting import THREADS, create_engine, migrate
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_THREADS = 4  # to PostgreSQL; SQLite has one writer
 _BUSY_SECONDS = 2.0  # to wait for another connection's lock in SQLite
 _BUSY_STILL = 0.1  # where the last transaction failed already: the next ones wait behind this one
 _PATIENCE = 5.0  # seconds that a request may wait for a thread
 _TRIES = 3  # of a transaction that PostgreSQL ended because of another one
-_LOCK = 0x4461726B726F6F6D  # of the migrations: "Darkroom"
 _LONGEST = 200  # characters of a reason
 _IN_THE_WAY = ("40001", "40P01")  # SQLSTATE: cannot be serialized, deadlock
+
+
+@contextlib.contextmanager
+def enduring(what: str) -> Iterator[None]:
+    """One round of a loop, which goes on whatever happens; `what` says in the log what did not."""
+    try:
+        yield
+    except StoreUnavailable:
+        pass  # the log has it
+    except Exception:
+        log.exception("%s because of a bug", what)
 
 
 class Database:
@@ -39,7 +49,7 @@ class Database:
 
     def __init__(self, address: str | None) -> None:
         self.url = make_url(address) if address else None
-        threads = 1 if self.file else _THREADS
+        threads = 1 if self.file else THREADS
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="store")
         self._opening = threading.Lock()
         self._engine: Engine | None = None
@@ -159,9 +169,9 @@ class Database:
             raise OSError("no folder for the database is known; see DARKROOM_STATE_FOLDER")
         if self.file:
             self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        engine = _engine(self.url, _BUSY_STILL if self._down else _BUSY_SECONDS)
+        engine = create_engine(self.url, _BUSY_STILL if self._down else _BUSY_SECONDS)
         try:
-            _migrate(engine)
+            migrate(engine)
         except BaseException:
             engine.dispose()
             raise
@@ -173,48 +183,6 @@ class Database:
             if self._engine is engine:
                 self._engine = None
             engine.dispose()
-
-
-def _engine(url: URL, busy: float) -> Engine:
-    if url.get_backend_name() != "sqlite":
-        # A server that is stopped in the middle of a transaction must not hold its locks for long.
-        limits = "-c statement_timeout=20000 -c lock_timeout=5000"
-        limits += " -c idle_in_transaction_session_timeout=20000"
-        arguments = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "options": limits}
-        return sql.create_engine(
-            url, pool_size=_THREADS, max_overflow=0, pool_pre_ping=True, connect_args=arguments
-        )
-    engine = sql.create_engine(url, pool_size=1, connect_args={"timeout": busy})
-
-    @sql.event.listens_for(engine, "connect")
-    def connected(connection: object, _: object) -> None:
-        connection.isolation_level = None  # type: ignore[attr-defined]  # transactions are ours
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}").close()  # type: ignore[attr-defined]
-
-    @sql.event.listens_for(engine, "begin")
-    def begun(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # a lock taken later could not be waited for
-
-    return engine
-
-
-def _migrate(engine: Engine) -> None:
-    """Run the revisions that were not run yet, while no other server does."""
-    from alembic import command  # takes a third of a second
-    from alembic.config import Config
-    from alembic.util import CommandError
-
-    config = Config()
-    config.set_main_option("script_location", "app.jobs:migrations")
-    with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_LOCK)))
-        config.attributes["connection"] = connection
-        try:
-            command.upgrade(config, "head")
-        except CommandError as error:  # a revision that is not known here
-            raise OSError(f"a newer version of Darkroom made it: {error}") from error
 
 
 def _exists(path: Path) -> bool:

@@ -5,10 +5,11 @@ import secrets
 from app.engine.client import EngineClient
 from app.jobs.database import Database
 from app.jobs.events import EventHub
+from app.jobs.executor import Terms
 from app.jobs.keeping import Keeping, Retention
 from app.jobs.keys import Keys
 from app.jobs.results import Results
-from app.jobs.service import JobService, Terms
+from app.jobs.service import JobService
 from app.jobs.store import JobStore, Room
 from app.settings import Settings
 

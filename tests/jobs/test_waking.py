@@ -158,7 +158,7 @@ def test_jobs_of_a_model_that_does_not_load_wait_and_do_not_spin(
             assert finished(http, path)["status"] == "succeeded"
         told = finished(http, paths[25])
         assert (told["status"], told["error"]) == ("failed", "not done within 1 seconds")
-        wait_until(lambda: http.app.state.jobs._waker._due, 10)  # type: ignore[attr-defined]
+        wait_until(lambda: http.app.state.jobs._executor.waker._due, 10)  # type: ignore[attr-defined]
         time.sleep(1.5)
         assert models.claims() == 0
         assert models.loads.count("one") == (1 if why == "broken" else 0)
@@ -177,7 +177,7 @@ def test_a_model_that_comes_back_is_loaded_by_the_same_server(
     paths = models.accepted("one")
     models.path("one").unlink()
     with models.served() as http:
-        wait_until(lambda: http.app.state.jobs._waker._due, 10)  # type: ignore[attr-defined]
+        wait_until(lambda: http.app.state.jobs._executor.waker._due, 10)  # type: ignore[attr-defined]
         assert http.get(paths[0]).json()["status"] == "queued"
         models.put("one")
         assert_drawn(http, paths)
