@@ -56,7 +56,7 @@ def test_a_key_repeats_the_answer(
 ) -> None:
     """The same status, headers and bytes, though the server chose the seed; nothing is drawn."""
     first = post(http, **how)
-    wait_until(lambda: len(runner.started) == 1, 10)
+    wait_until(lambda: len(runner.started) == 1, 30)
     turned = {"idempotency-key": '"k"', **how}
     again = http.post("/generate", json=dict(reversed(BODY.items())), headers=turned)
     assert again.status_code == first.status_code < 300
@@ -92,9 +92,9 @@ def test_while_a_request_is_answered_its_key_is_in_use(
     runner.gate.hold()
     with served(runner, jobs_lease_seconds=1) as (http, _), ThreadPoolExecutor(2) as pool:
         first = pool.submit(post, http, **how)
-        wait_until(lambda: runner.started, 10)
+        wait_until(lambda: runner.started, 30)
         ends = [post(http, **how) for _ in range(2)]
-        wait_until(lambda: _in_use_for(http, how, 1.5), 10)
+        wait_until(lambda: _in_use_for(http, how, 1.5), 30)
         runner.gate.open()
         assert first.result().status_code == 200
         for refused in ends:

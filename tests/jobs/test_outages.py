@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -117,7 +118,7 @@ def test_while_the_database_cannot_be_used_jobs_wait(
         done = finished(http, accept(http, seed=1).headers["location"])
         runner.gate.hold()
         drawn = accept(http, seed=2).headers["location"]
-        wait_until(lambda: http.get(drawn).json()["status"] == "running", 10)
+        wait_until(lambda: http.get(drawn).json()["status"] == "running", 30)
         trouble = Trouble(http, runner, file)
         caplog.set_level(logging.INFO)
         with getattr(trouble, cause)():
@@ -133,7 +134,7 @@ def test_while_the_database_cannot_be_used_jobs_wait(
         told_once = [r for r in caplog.records if "jobs cannot be stored" in r.getMessage()]
         assert len(told_once) == 1
         assert told_once[0].levelno == logging.ERROR
-        wait_until(lambda: http.get(drawn).status_code == 200, 10)
+        wait_until(lambda: http.get(drawn).status_code == 200, 30)
         assert finished(http, drawn)["status"] == "succeeded"
         assert http.get(done["result"]["images"][0]["url"]).status_code == 200
         assert finished(http, accept(http, seed=3).headers["location"])["status"] == "succeeded"
@@ -187,23 +188,42 @@ def test_no_place_for_a_database_turns_off_jobs_alone(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed")
 @pytest.mark.platform
-def test_a_folder_that_may_not_be_searched_is_no_reason_to_stop(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o700, 0o555], ids=["hidden", "read-only"])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_of_somebody_else_is_no_reason_to_stop(
+    mode: int, there: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     """As for a user id that was given to a container, and owns nothing."""
-    (tmp_path / "closed").mkdir(mode=0o700)
-    database = Database(f"sqlite:///{tmp_path / 'closed' / 'jobs.db'}")
-    os.seteuid(65534)
-    try:
-        database.check()
-        assert not database.begun
+    with tempfile.TemporaryDirectory() as shared:  # pytest's own is hidden from others
+        Path(shared).chmod(0o755)
+        folder = Path(shared) / "state"
+        folder.mkdir()
+        url = f"sqlite:///{folder / 'jobs.db'}"
+        if there:
+            asyncio.run(_use(url))
+        folder.chmod(mode)
+        os.seteuid(65534)
+        try:
+            asyncio.run(_refused(url, begun=there and mode == 0o555))
+        finally:
+            os.seteuid(0)
+    assert len(caplog.records) == 1
+    assert "other requests are served" in caplog.text
 
-        async def use() -> None:
-            with pytest.raises(StoreUnavailable):
-                await database.run(lambda connection: None)
-            await database.close()
 
-        asyncio.run(use())
-    finally:
-        os.seteuid(0)
+async def _use(url: str) -> None:
+    database = Database(url)
+    await database.run(lambda connection: None)
+    await database.close()
+
+
+async def _refused(url: str, *, begun: bool) -> None:
+    database = Database(url)
+    database.check()
+    assert database.begun == begun
+    with pytest.raises(StoreUnavailable):
+        await database.run(lambda connection: None)
+    await database.close()
 
 
 @pytest.mark.server
@@ -218,7 +238,7 @@ def test_jobs_go_on_when_postgresql_is_back(caplog: pytest.LogCaptureFixture) ->
         with served(runner, database=database) as (http, _):
             runner.gate.hold()
             jobs = [accept(http, seed=k, n=4).headers["location"] for k in range(3)]
-            wait_until(lambda: http.get(jobs[0]).json()["status"] == "running", 10)
+            wait_until(lambda: http.get(jobs[0]).json()["status"] == "running", 30)
             server.stop()
             runner.gate.open()
             told = assert_refused(http.post("/generate", json={"class": "a"}, headers=ASYNC))
@@ -227,7 +247,7 @@ def test_jobs_go_on_when_postgresql_is_back(caplog: pytest.LogCaptureFixture) ->
             assert_refused(http.get(jobs[0]))
             assert_the_rest_is_served(http)
             server.start()
-            wait_until(lambda: http.get(jobs[0]).status_code == 200, 20)
+            wait_until(lambda: http.get(jobs[0]).status_code == 200, 30)
             for job in jobs:
                 assert finished(http, job)["status"] == "succeeded"
         told_once = [r for r in caplog.records if "jobs cannot be stored" in r.getMessage()]

@@ -74,7 +74,7 @@ class Models:
         )
         app = create_app(settings, engine)
         with TestClient(app, base_url="http://localhost") as http:
-            wait_until(lambda: engine.ready, 10)
+            wait_until(lambda: engine.ready, 30)
             yield http
             self.gate.set()
 
@@ -137,7 +137,7 @@ def test_a_model_that_loads_for_long_holds_up_no_other(models: Models) -> None:
     with models.served() as http:
         for path in paths[20:]:
             assert finished(http, path)["status"] == "succeeded"
-        wait_until(lambda: "one" in models.loads, 10)
+        wait_until(lambda: "one" in models.loads, 30)
         assert {http.get(path).json()["status"] for path in paths[:20]} == {"queued"}
         models.gate.set()
         assert_drawn(http, paths)
