@@ -138,6 +138,9 @@ class Database:
                     log.exception("a statement failed")
                 self._dispose(engine)
                 raise
+            finally:
+                if self._engine is not engine:  # another thread gave it up meanwhile
+                    engine.pool.dispose()
         raise AssertionError("the last attempt ends it")
 
     def _told(self, reason: str) -> None:
@@ -182,7 +185,7 @@ class Database:
         if engine is not None:
             if self._engine is engine:
                 self._engine = None
-            engine.dispose()
+            engine.pool.dispose()  # not what other threads use: each does so in the end
 
 
 def _exists(path: Path) -> bool:
