@@ -50,10 +50,6 @@ class Studio:
         waited = self.waited + time.monotonic() - began
         return replace(self, waited=waited) if waits else self
 
-    def for_job(self) -> "Studio":
-        """Itself, for what becomes a job: its deadline counts from when it is accepted."""
-        return replace(self, waited=0.0)
-
     @property
     def models(self) -> Mapping[str, ModelInfo]:
         """The models that were loaded, by name; the first is the default."""
@@ -84,6 +80,10 @@ class Studio:
             request = replace(request, timeout=timeout - self.waited)
         info = self.models[request.params.model]
         return Generation(self.engine, request, info, self.marked, self.quiet, self.permit)
+
+    def job(self, request: Request) -> "Generation":
+        """As `generation`, for a job: its deadline counts from its acceptance, if it has one."""
+        return replace(self, waited=0.0).generation(request)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from app.jobs.rows import SELECT, fetch, now
 from app.jobs.store import JobStore
 from app.jobs.tables import JOBS, RESULTS
 
+_AT_ONCE = 500  # jobs that end in one transaction
 _MOST_LOSSES = 10  # servers that ended while they drew one job: it may be the reason
 
 
@@ -94,6 +95,30 @@ class Claims:
             return [Claim(job, fences[job.number]) for job in jobs]
 
         return await self._store.database.run(claimed)
+
+    async def awaited(self) -> Sequence[str]:
+        """The models that jobs wait for, in the order of the first job of each."""
+        table = JOBS.c
+        waiting = sql.select(table.model).where(table.status == JobStatus.QUEUED)
+        models = waiting.group_by(table.model).order_by(sql.func.min(table.number))
+        return await self._store.database.run(lambda c: c.execute(models).scalars().all())
+
+    async def lapse(self) -> None:
+        """End the jobs that wait beyond their deadlines."""
+        table = JOBS.c
+        waiting = table.status == JobStatus.QUEUED
+
+        def lapsed(connection: Connection) -> None:
+            late = sql.select(table.number, table.created, table.deadline)
+            late = late.where(waiting, table.deadline < now(connection))
+            late = late.limit(_AT_ONCE).with_for_update(skip_locked=True)
+            for number, created, deadline in connection.execute(late).all():
+                told = f"not done within {(deadline - created).total_seconds():g} seconds"
+                change = {"status": JobStatus.FAILED, "error": told}
+                connection.execute(sql.update(JOBS).where(table.number == number).values(change))
+                self._store.end(connection, number)
+
+        await self._store.database.run(lapsed)
 
     async def beat(self, held: Mapping[int, int]) -> set[int]:
         """Extend the leases of claims, number -> fence; give the numbers that are no longer ours.
@@ -185,6 +210,7 @@ class Claims:
         table = JOBS.c
         return sql.and_(
             table.number == claim.job.number,
+            table.id == claim.job.id,  # in a new file numbers begin anew
             table.server == self._server,
             table.fence == claim.fence,
             table.status == JobStatus.RUNNING,

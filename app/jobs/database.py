@@ -5,28 +5,43 @@ after whatever went wrong. Until then, `StoreUnavailable` says why it cannot be 
 """
 
 import asyncio
+import contextlib
 import logging
 import os
+import sqlite3
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-import sqlalchemy as sql
-from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from app.errors import StoreUnavailable
+from app.jobs.connecting import THREADS, create_engine, migrate
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_THREADS = 4  # to PostgreSQL; SQLite has one writer
-_BUSY_SECONDS = 2  # to wait for another connection's lock
+_BUSY_SECONDS = 2.0  # to wait for another connection's lock in SQLite
+_BUSY_STILL = 0.1  # where the last transaction failed already: the next ones wait behind this one
 _PATIENCE = 5.0  # seconds that a request may wait for a thread
-_LOCK = 0x4461726B726F6F6D  # of the migrations: "Darkroom"
+_TRIES = 3  # of a transaction that PostgreSQL ended because of another one
 _LONGEST = 200  # characters of a reason
+_IN_THE_WAY = ("40001", "40P01")  # SQLSTATE: cannot be serialized, deadlock
+
+
+@contextlib.contextmanager
+def enduring(what: str) -> Iterator[None]:
+    """One round of a loop, which goes on whatever happens; `what` says in the log what did not."""
+    try:
+        yield
+    except StoreUnavailable:
+        pass  # the log has it
+    except Exception:
+        log.exception("%s because of a bug", what)
 
 
 class Database:
@@ -34,11 +49,13 @@ class Database:
 
     def __init__(self, address: str | None) -> None:
         self.url = make_url(address) if address else None
-        threads = 1 if self.file else _THREADS
+        threads = 1 if self.file else THREADS
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="store")
+        self._opening = threading.Lock()
         self._engine: Engine | None = None
         self._inode: tuple[int, int] | None = None
-        self._down = False
+        self._failure: tuple[float, DBAPIError | OSError] | None = None  # of the last opening
+        self._down = self._closed = False
 
     @property
     def file(self) -> Path | None:
@@ -49,12 +66,13 @@ class Database:
     @property
     def begun(self) -> bool:
         """Whether there may be jobs in it: a file that does not exist has none."""
-        return self.url is not None and (self.file is None or self.file.exists())
+        return self.url is not None and (self.file is None or _exists(self.file))
 
     @property
     def where(self) -> str:
-        """What it is, without its password."""
-        return self.url.render_as_string(hide_password=True) if self.url else "no database"
+        """What it is, without its password, which may be in the query as well."""
+        bare = self.url and self.url.set(query={})
+        return bare.render_as_string(hide_password=True) if bare else "no database"
 
     async def run(self, work: Callable[[Connection], T]) -> T:
         """What a function gives, in a transaction that is durable when this returns.
@@ -63,13 +81,16 @@ class Database:
             StoreUnavailable: it did not happen; or, if the connection broke in the very end, nobody
                 knows whether it did.
         """
+        if self._closed:
+            raise StoreUnavailable("jobs cannot be stored now: the server is stopping")
         loop = asyncio.get_running_loop()
         latest = time.monotonic() + _PATIENCE
         return await loop.run_in_executor(self._threads, self._run, work, latest)
 
     async def close(self) -> None:
         """Close its connections."""
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._dispose)
+        self._closed = True
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._dispose, self._engine)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def check(self) -> None:
@@ -77,31 +98,50 @@ class Database:
         if self.url is None:
             self._told("no folder for it is known; name one by DARKROOM_STATE_FOLDER")
         elif self.file is not None:
-            place = self.file if self.file.exists() else self.file.parent
-            while not place.exists():
-                place = place.parent
-            if not os.access(place, os.W_OK):
+            place, made = self.file, self.file.parent  # what must be there, or be made
+            while not _exists(place) and place != place.parent:
+                place, made = place.parent, place
+            if place != self.file and not place.is_dir():
+                self._told(f"{made} cannot be made: {place} is no folder")
+            elif not os.access(place, os.W_OK):
                 self._told(f"{place} cannot be written")
 
     def _run(self, work: Callable[[Connection], T], latest: float) -> T:
         if time.monotonic() > latest:
             raise StoreUnavailable("the database of the jobs is too slow")
         try:
-            with self._opened().begin() as connection:
-                result = work(connection)
+            result = self._transacted(work)
         except (IntegrityError, DataError):
             raise  # of the statement, not of the database
         except (DBAPIError, OSError) as error:
-            if isinstance(error, ProgrammingError) and self._engine is not None:
-                log.exception("a statement failed")
-            self._dispose()
-            reason = _reason(error)
-            self._told(reason)
-            raise StoreUnavailable(f"jobs cannot be stored now: {reason}") from error
+            self._told(_reason(error))
+            raise StoreUnavailable(f"jobs cannot be stored now: {_public(error)}") from error
         if self._down:
             self._down = False
+            self._dispose(self._engine)  # the next one is patient again
             log.info("jobs can be stored again: %s", self.where)
         return result
+
+    def _transacted(self, work: Callable[[Connection], T]) -> T:
+        """What a function gives; again where another transaction was in the way."""
+        for attempt in range(1, _TRIES + 1):
+            engine = self._opened()
+            try:
+                with engine.begin() as connection:
+                    return work(connection)
+            except (IntegrityError, DataError):
+                raise
+            except DBAPIError as error:
+                if attempt < _TRIES and getattr(error.orig, "sqlstate", None) in _IN_THE_WAY:
+                    continue
+                if isinstance(error, ProgrammingError):
+                    log.exception("a statement failed")
+                self._dispose(engine)
+                raise
+            finally:
+                if self._engine is not engine:  # another thread gave it up meanwhile
+                    engine.pool.dispose()
+        raise AssertionError("the last attempt ends it")
 
     def _told(self, reason: str) -> None:
         if not self._down:
@@ -111,66 +151,46 @@ class Database:
 
     def _opened(self) -> Engine:
         """The engine, with its tables made; a file that was moved away is made anew."""
-        if self._engine is not None and self.file and _inode(self.file) != self._inode:
-            self._dispose()
-        if self._engine is None:
-            if self.url is None:
-                raise OSError("no folder for the database is known; see DARKROOM_STATE_FOLDER")
-            if self.file:
-                self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            engine = _engine(self.url)
+        began = time.monotonic()
+        with self._opening:
+            engine = self._engine
+            if engine is not None and (self.file is None or _inode(self.file) == self._inode):
+                return engine
+            self._dispose(engine)
+            if self._failure and self._failure[0] > began:
+                raise self._failure[1]  # while this thread waited; it would wait as long again
             try:
-                _migrate(engine)
-            except BaseException:
-                engine.dispose()
+                self._engine = engine = self._open()
+            except (DBAPIError, OSError) as error:
+                self._failure = time.monotonic(), error
                 raise
-            self._engine, self._inode = engine, _inode(self.file)
-        return self._engine
+            self._inode, self._failure = _inode(self.file), None
+            return engine
 
-    def _dispose(self) -> None:
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.dispose()
-
-
-def _engine(url: URL) -> Engine:
-    if url.get_backend_name() != "sqlite":
-        limits = "-c statement_timeout=20000 -c lock_timeout=5000"
-        arguments = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "options": limits}
-        return sql.create_engine(
-            url, pool_size=_THREADS, max_overflow=0, pool_pre_ping=True, connect_args=arguments
-        )
-    engine = sql.create_engine(url, pool_size=1, connect_args={"timeout": _BUSY_SECONDS})
-
-    @sql.event.listens_for(engine, "connect")
-    def connected(connection: object, _: object) -> None:
-        connection.isolation_level = None  # type: ignore[attr-defined]  # transactions are ours
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}").close()  # type: ignore[attr-defined]
-
-    @sql.event.listens_for(engine, "begin")
-    def begun(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # a lock taken later could not be waited for
-
-    return engine
-
-
-def _migrate(engine: Engine) -> None:
-    """Run the revisions that were not run yet, while no other server does."""
-    from alembic import command  # takes a third of a second
-    from alembic.config import Config
-    from alembic.util import CommandError
-
-    config = Config()
-    config.set_main_option("script_location", "app.jobs:migrations")
-    with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_LOCK)))
-        config.attributes["connection"] = connection
+    def _open(self) -> Engine:
+        if self.url is None:
+            raise OSError("no folder for the database is known; see DARKROOM_STATE_FOLDER")
+        if self.file:
+            self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        engine = create_engine(self.url, _BUSY_STILL if self._down else _BUSY_SECONDS)
         try:
-            command.upgrade(config, "head")
-        except CommandError as error:  # a revision that is not known here
-            raise OSError(f"a newer version of Darkroom made it: {error}") from error
+            migrate(engine)
+        except BaseException:
+            engine.dispose()
+            raise
+        return engine
+
+    def _dispose(self, engine: Engine | None) -> None:
+        """Close the connections of an engine; the next transaction opens another."""
+        if engine is not None:
+            if self._engine is engine:
+                self._engine = None
+            engine.pool.dispose()  # not what other threads use: each does so in the end
+
+
+def _exists(path: Path) -> bool:
+    """Whether something is there; not, where its folder may not be searched."""
+    return os.path.exists(path)  # noqa: PTH110  (Path.exists would raise there)
 
 
 def _inode(file: Path | None) -> tuple[int, int] | None:
@@ -185,3 +205,9 @@ def _reason(error: SQLAlchemyError | OSError) -> str:
     """Why it failed, in one line; what libpq says names no password."""
     told = getattr(error, "orig", None) or error
     return " ".join(str(told).split())[:_LONGEST]
+
+
+def _public(error: DBAPIError | OSError) -> str:
+    """Why it failed, for clients: what SQLite says names no path, user or host, unlike others."""
+    told = isinstance(getattr(error, "orig", None), sqlite3.Error)
+    return _reason(error) if told else "the database cannot be used; the log says why"

@@ -43,13 +43,11 @@ async def draw(engine: EngineClient, job: Job, watch: Watch) -> Drawn:
     """Draw a job. Cancel the task and its slots are free.
 
     Raises:
-        NotNow: its model is not loaded, or the engine stops.
+        NotNow: its model was never loaded, or the engine stops.
     """
-    try:
-        await engine.described(job.model, MAX_TIMEOUT)
-        info = engine.models[job.model]
-    except (EngineUnavailable, KeyError) as error:
-        raise NotNow from error
+    info = engine.models.get(job.model)
+    if info is None:
+        raise NotNow
     if info.digest != job.digest:
         return Drawn(f"model {job.model!r} is not the one that the job was accepted for")
     try:

@@ -13,6 +13,7 @@ from app.jobs.store import JobStore
 from app.jobs.tables import JOBS, RESULTS
 
 _AT_ONCE = 500  # jobs per transaction
+_SOONEST, _LATEST = 0.2, 30.0  # seconds between two looks
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class Retention:
     results: float
     answers: float
     bytes: int
+
+    @property
+    def look_seconds(self) -> float:
+        """How often to look for what is to go: nothing is kept for much longer than it should."""
+        return min(max(min(self.jobs, self.results, self.answers) / 10, _SOONEST), _LATEST)
 
 
 class Keeping:
@@ -35,17 +41,16 @@ class Keeping:
     async def tidy(self) -> None:
         """Remove what is too old or too much, the oldest first; raises `StoreUnavailable`."""
         kept, database = self.retention, self._store.database
-        while due := await database.run(self._due):
-            await self._results.remove([path for _, path in due if path])
-            numbers = {number for number, _ in due}
-            await database.run(lambda c, numbers=numbers: _expire(c, numbers))  # type: ignore[misc]
         time = await database.run(now)
+        await self._keys.forget(time - timedelta(seconds=kept.answers))
+        while due := await database.run(self._due):
+            await self._results.remove([job_id for job_id, elsewhere in due.values() if elsewhere])
+            await database.run(lambda c, numbers=set(due): _expire(c, numbers))  # type: ignore[misc]
         while await database.run(lambda c: _prune(c, time - timedelta(seconds=kept.jobs))):
             pass
-        await self._keys.forget(time - timedelta(seconds=kept.answers))
 
-    def _due(self, connection: Connection) -> list[tuple[int, str | None]]:
-        """Results that are to go next, as (number of the job, path of the file)."""
+    def _due(self, connection: Connection) -> dict[int, tuple[str, bool]]:
+        """Jobs whose results are to go next: number -> id, and whether they are elsewhere."""
         kept, table = self.retention, RESULTS.c
         latest = now(connection) - timedelta(seconds=min(kept.results, kept.jobs))
         total = connection.execute(sql.select(sql.func.sum(table.size))).scalar() or 0
@@ -65,8 +70,11 @@ class Keeping:
                 break
             numbers.append(number)
             excess -= int(size)
-        files = sql.select(table.job, table.path).where(table.job.in_(numbers))
-        return [(number, path) for number, path in connection.execute(files)] if numbers else []
+        if not numbers:
+            return {}
+        files = sql.select(JOBS.c.number, JOBS.c.id, table.path.is_not(None))
+        files = files.join(RESULTS, table.job == JOBS.c.number).where(JOBS.c.number.in_(numbers))
+        return {number: (job_id, far) for number, job_id, far in connection.execute(files)}
 
 
 def _expire(connection: Connection, numbers: set[int]) -> None:

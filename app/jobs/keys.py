@@ -112,9 +112,13 @@ class Keys:
         await self._store.database.run(beaten)
 
     async def forget(self, before: datetime) -> None:
-        """Forget the answers that were given before."""
-        where = sql.and_(KEYS.c.created < before, KEYS.c.status.is_not(None))
-        await self._store.database.run(lambda c: c.execute(sql.delete(KEYS).where(where)))
+        """Forget the answers to requests that came before, and requests whose servers ended."""
+
+        def forgotten(connection: Connection) -> None:
+            over = sql.or_(KEYS.c.status.is_not(None), KEYS.c.lease < now(connection))
+            connection.execute(sql.delete(KEYS).where(KEYS.c.created < before, over))
+
+        await self._store.database.run(forgotten)
 
     async def _run(self, work: Callable[[Connection], T]) -> T:
         """As the database does; of two servers that insert one key, the later finds the other's."""

@@ -5,10 +5,11 @@ import secrets
 from app.engine.client import EngineClient
 from app.jobs.database import Database
 from app.jobs.events import EventHub
+from app.jobs.executor import Terms
 from app.jobs.keeping import Keeping, Retention
 from app.jobs.keys import Keys
 from app.jobs.results import Results
-from app.jobs.service import JobService, Terms
+from app.jobs.service import JobService
 from app.jobs.store import JobStore, Room
 from app.settings import Settings
 
@@ -23,7 +24,9 @@ def create_jobs(settings: Settings, engine: EngineClient) -> JobService:
     )
     store = JobStore(Database(settings.database_url), room)
     results = Results(store, settings.results, signed=settings.results_signed)
-    terms = Terms(secrets.token_hex(8), settings.jobs_lease_seconds, settings.slots)
+    terms = Terms(
+        secrets.token_hex(8), settings.jobs_lease_seconds, settings.slots, settings.max_loaded
+    )
     keys = Keys(store, terms.server, terms.lease, settings.idempotency_keys)
     retention = Retention(
         jobs=settings.jobs_keep_seconds,

@@ -1,10 +1,12 @@
 """Where the files of results are: in the store, or in a folder or bucket by fsspec."""
 
 import asyncio
+import contextlib
 import functools
 import hashlib
+import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -14,13 +16,16 @@ from sqlalchemy.engine import Connection
 from app.errors import ResultExpired, StoreUnavailable, UnknownJob
 from app.jobs.claims import Claim, Kept
 from app.jobs.job import Job, Picture
+from app.jobs.rows import owned
 from app.jobs.store import JobStore
 from app.jobs.tables import JOBS, RESULTS
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _THREADS = 4
 _SIGNED_SECONDS = 3600  # that a signed address is good for
+_LONGEST = 200  # characters of a reason
 
 
 class Results:
@@ -30,6 +35,7 @@ class Results:
         self._store, self._place, self._signed = store, place, signed
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="results")
         self._system: Any = None  # fsspec's, which has no types
+        self._down = False
 
     async def keep(self, claim: Claim, media_type: str, files: Sequence[bytes]) -> list[Kept]:
         """The files as the store is to note them; in a folder or bucket they are whole by then.
@@ -44,8 +50,8 @@ class Results:
             if self._place is None:
                 kept.append(Kept(picture, content))
             else:
-                path = f"{claim.job.id}/{claim.fence}/{index}.{media_type.partition('/')[2]}"
-                await self._do(functools.partial(self._write, path, content))
+                path = f"{_folder(claim)}/{index}.{media_type.partition('/')[2]}"
+                await self._do(functools.partial(self._write, path, content, media_type))
                 kept.append(Kept(picture, path=path))
         return kept
 
@@ -54,14 +60,12 @@ class Results:
 
         Raises:
             UnknownJob: no such job of this owner, or no such file in its result.
-            ResultExpired: it is no longer kept.
+            ResultExpired: it is no longer kept, or somebody else removed it.
         """
 
         def found(connection: Connection) -> "sql.Row[Any] | None":
             table = RESULTS.c
-            job = sql.select(JOBS.c.number, JOBS.c.expired).where(
-                JOBS.c.id == job_id, JOBS.c.owner == owner
-            )
+            job = sql.select(JOBS.c.number, JOBS.c.expired).where(owned(owner, job_id))
             known = connection.execute(job).one_or_none()
             if known is None:
                 raise UnknownJob(f"there is no job {job_id[:40]!r} of yours")
@@ -81,10 +85,20 @@ class Results:
         except FileNotFoundError as error:
             raise _expired(job_id) from error
 
-    async def remove(self, paths: Sequence[str]) -> None:
-        """Remove files from the folder or bucket; those that are not there are passed over."""
-        for path in paths:
-            await self._do(functools.partial(self._remove, path))
+    async def discard(self, claim: Claim) -> None:
+        """Remove what a claim wrote that was lost."""
+        await self.remove([_folder(claim)])
+
+    async def remove(self, jobs: Iterable[str]) -> None:
+        """Remove all files of jobs from the folder or bucket, whichever servers wrote them.
+
+        Raises:
+            StoreUnavailable: the folder or bucket cannot be reached now.
+        """
+        if self._place is None:  # it is not known any more where they are
+            return
+        for job_id in jobs:
+            await self._do(functools.partial(self._remove, job_id))
 
     async def close(self) -> None:
         """End its threads."""
@@ -93,29 +107,38 @@ class Results:
     async def _do(self, work: Callable[[], T]) -> T:
         """Do something with the folder or bucket, in a thread."""
         if self._place is None:
-            raise StoreUnavailable("results are elsewhere; DARKROOM_RESULTS no longer says where")
+            raise StoreUnavailable("the result is elsewhere, and DARKROOM_RESULTS names no place")
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            done = await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except FileNotFoundError:
             raise
         except Exception as error:  # fsspec's own, botocore's and others have no common base
-            told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise StoreUnavailable(f"the files of results cannot be reached: {told}") from error
+            if not self._down:
+                told = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]
+                log.error("files of results cannot be reached (%s): %s", self._place, told)
+            self._down = True
+            raise StoreUnavailable("the files of results cannot be reached now") from error
+        if self._down:
+            self._down = False
+            log.info("files of results can be reached again: %s", self._place)
+        return done
 
     def _of(self, path: str) -> tuple[Any, str]:
         """The file system, and a path in it."""
         from fsspec.core import url_to_fs  # takes a tenth of a second, and S3 more
 
         if self._system is None:
-            self._system = url_to_fs(self._place)
+            fresh = {"use_listings_cache": False, "skip_instance_cache": True}
+            self._system = url_to_fs(self._place, **fresh)  # others write there as well
         system, root = self._system
         return system, f"{root}/{path}"
 
-    def _write(self, path: str, content: bytes) -> None:
+    def _write(self, path: str, content: bytes, media_type: str) -> None:
         """Write a file that is seen whole or not at all."""
         system, full = self._of(path)
         if "file" not in system.protocol:
-            system.pipe_file(full, content)  # one request: an object is there when it is whole
+            # One request: an object is there when it is whole.
+            system.pipe_file(full, content, ContentType=media_type)
             return
         system.makedirs(system._parent(full), exist_ok=True)
         part = f"{full}.{secrets.token_hex(4)}.part"
@@ -125,23 +148,21 @@ class Results:
     def _open(self, path: str) -> bytes | str:
         system, full = self._of(path)
         if self._signed and "file" not in system.protocol:
+            system.info(full)  # raises FileNotFoundError
             address: str = system.sign(full, expiration=_SIGNED_SECONDS)
             return address
         content: bytes = system.cat_file(full)
         return content
 
-    def _remove(self, path: str) -> None:
-        system, full = self._of(path)
-        try:
-            system.rm_file(full)
-            if "file" in system.protocol:
-                for _ in range(2):  # its folder, and the job's
-                    full = system._parent(full)
-                    system.rmdir(full)
-        except FileNotFoundError:
-            return
-        except OSError:  # a folder with more files
-            return
+    def _remove(self, folder: str) -> None:
+        system, full = self._of(folder)
+        with contextlib.suppress(FileNotFoundError):
+            system.rm(full, recursive=True)
+
+
+def _folder(claim: Claim) -> str:
+    """Where the files of one claim are; another claim of the same job has another folder."""
+    return f"{claim.job.id}/{claim.fence}"
 
 
 def stored(connection: Connection, job: Job, most: int) -> list[bytes] | None:

@@ -22,6 +22,12 @@ def now(connection: Connection) -> datetime:
     return datetime.now(UTC)
 
 
+def owned(owner: str, job_id: str) -> sql.ColumnElement[bool]:
+    """Whether a job is the one of this id and owner. PostgreSQL knows no text with a NUL."""
+    mine = sql.and_(JOBS.c.id == job_id, JOBS.c.owner == owner)
+    return sql.false() if "\0" in job_id else mine
+
+
 def next_end(connection: Connection) -> int:
     """The next number of an end. It locks the counter, so ends become visible in their order."""
     statement = (

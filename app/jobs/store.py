@@ -1,10 +1,10 @@
 """Jobs in the database: accepted, asked for, listed and cancelled. `claims` has who draws them."""
 
 import json
-import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sql
@@ -13,11 +13,10 @@ from sqlalchemy.engine import Connection
 from app.errors import TooManyJobs, UnknownJob
 from app.jobs.database import Database
 from app.jobs.job import Job, JobStatus, Webhook
-from app.jobs.rows import ENDED, SELECT, fetch, next_end, now
+from app.jobs.rows import ENDED, SELECT, fetch, next_end, now, owned
 from app.jobs.tables import COUNTERS, JOBS
 
 _ACTIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
-_ID = re.compile(r"[\w-]{1,32}", re.ASCII)  # PostgreSQL refuses some of what is none
 _FULL_SECONDS = 30  # after which to try again where there is no room
 
 Noted = Callable[[Connection, Job], None]  # called with every start and end, in its transaction
@@ -42,7 +41,7 @@ class Room:
 
 @dataclass(frozen=True)
 class NewJob:
-    """What is to become a job; see `Job`."""
+    """What is to become a job; see `Job`. `timeout`: seconds within which it is to be done."""
 
     owner: str
     model: str
@@ -54,6 +53,7 @@ class NewJob:
     evaluations: int
     rows: int
     priority: int
+    timeout: float | None = None
     webhook: Webhook | None = None
     key: str | None = None
 
@@ -94,8 +94,7 @@ class JobStore:
         """
         number, statement = JOBS.c.number, SELECT.where(JOBS.c.owner == owner)
         if (told := before or after) is not None:
-            own = sql.select(number).where(JOBS.c.id == told, JOBS.c.owner == owner)
-            cursor = own.scalar_subquery()
+            cursor = sql.select(number).where(owned(owner, told)).scalar_subquery()
             statement = statement.where(number < cursor if before else number > cursor)
         if statuses:
             statement = statement.where(JOBS.c.status.in_(statuses))
@@ -155,7 +154,7 @@ class JobStore:
     def add(self, connection: Connection, new: NewJob) -> tuple[Job, Place]:
         """A job and what comes before it, as part of a transaction; raises `TooManyJobs`."""
         self._check_room(connection, new)
-        hook = new.webhook
+        hook, time = new.webhook, now(connection)
         values = {
             "id": secrets.token_urlsafe(16),
             "owner": new.owner,
@@ -170,7 +169,8 @@ class JobStore:
             "rank": -new.priority,
             "turn": _turn(connection, new.owner),
             "status": JobStatus.QUEUED,
-            "created": now(connection),
+            "created": time,
+            "deadline": None if new.timeout is None else time + timedelta(seconds=new.timeout),
             "webhook": hook and hook.url,
             "webhook_events": hook and json.dumps(hook.events),
             "key": new.key,
@@ -197,8 +197,7 @@ class JobStore:
 
 
 def _one(connection: Connection, owner: str, job_id: str) -> Job:
-    statement = SELECT.where(JOBS.c.id == job_id, JOBS.c.owner == owner)
-    if _ID.fullmatch(job_id) and (jobs := fetch(connection, statement)):
+    if jobs := fetch(connection, SELECT.where(owned(owner, job_id))):
         return jobs[0]
     raise UnknownJob(f"there is no job {job_id[:40]!r} of yours")
 

@@ -40,7 +40,7 @@ JOBS = sql.Table(
     sql.Column("evaluations", sql.BigInteger, nullable=False),  # of all images together
     sql.Column("rows", sql.BigInteger, nullable=False),
     sql.Column("rank", sql.Integer, nullable=False),  # minus the priority
-    sql.Column("turn", sql.BigInteger, nullable=False),  # see claims.py
+    sql.Column("turn", sql.BigInteger, nullable=False),  # see store.py
     sql.Column("status", sql.String(16), nullable=False),
     sql.Column("created", Utc, nullable=False),
     sql.Column("started", Utc),
@@ -57,8 +57,11 @@ JOBS = sql.Table(
     sql.Column("fence", sql.Integer, nullable=False, server_default="0"),
     sql.Column("lease", Utc),
     sql.Column("losses", sql.Integer, nullable=False, server_default="0"),  # servers that died
+    sql.Column("deadline", Utc),
     sql.Index("ix_jobs_claim", "status", "rank", "turn", "number"),
     sql.Index("ix_jobs_active", "status", "owner", "turn", "evaluations"),
+    sql.Index("ix_jobs_late", "status", "deadline"),
+    sql.Index("ix_jobs_models", "status", "model", "number"),
     sql.Index("ix_jobs_owner", "owner", "number"),
     sql.Index("ix_jobs_ended", "owner", "ended_no"),
     sql.Index("ix_jobs_ended_at", "ended"),

@@ -2,9 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
 
-import httpx
 import pytest
 from fastapi.testclient import TestClient
 
@@ -12,8 +10,9 @@ from app.engine.ledger import Limits
 from tests.e2e.live import wait_until
 from tests.engine import served
 from tests.fakes import FakeRunner
-
-ASYNC = {"prefer": "respond-async"}
+from tests.jobs.conftest import DATABASES
+from tests.jobs.helpers import ASYNC, accept, finished
+from tests.postgres import Postgres
 
 
 @pytest.fixture
@@ -22,29 +21,20 @@ def runner() -> FakeRunner:
 
 
 @pytest.fixture
-def http(runner: FakeRunner) -> Iterator[TestClient]:
-    with served(runner) as (client, _):
+def http(runner: FakeRunner, request: pytest.FixtureRequest) -> Iterator[TestClient]:
+    """A server, on SQLite where a test does not ask for another database."""
+    settings = {}
+    if getattr(request, "param", "sqlite") == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres")
+        settings["database"] = server.create().replace("+psycopg", "")
+    with served(runner, **settings) as (client, _):
         yield client
 
 
-def accept(http: TestClient, kind: str = "*/*", **wanted: Any) -> httpx.Response:
-    headers = ASYNC | {"accept": kind}
-    answer = http.post("/generate", json={"class": "a", "steps": 3} | wanted, headers=headers)
-    assert answer.status_code == 202, answer.text
-    return answer
+on_both = pytest.mark.parametrize("http", DATABASES, indirect=True)
 
 
-def finished(http: TestClient, path: str) -> dict[str, Any]:
-    told: dict[str, Any] = {}
-
-    def ended() -> bool:
-        told.update(http.get(path).json())
-        return told["status"] not in ("queued", "running")
-
-    wait_until(ended, 20)
-    return told
-
-
+@on_both
 def test_a_job_draws_what_a_request_does(http: TestClient) -> None:
     answer = accept(http, seed=5)
     assert answer.headers["preference-applied"] == "respond-async"
@@ -63,21 +53,23 @@ def test_a_job_draws_what_a_request_does(http: TestClient) -> None:
     assert image["sha256"] == hashlib.sha256(file.content).hexdigest()
 
 
+@on_both
 def test_a_job_is_cancelled_at_once_and_stays_so(http: TestClient, runner: FakeRunner) -> None:
     runner.gate.hold()
     path = accept(http, seed=1).headers["location"]
-    wait_until(lambda: runner.started, 10)
+    wait_until(lambda: runner.started, 30)
     assert http.get(path).json()["status"] == "running"
     cancelled = http.delete(path)
     assert (cancelled.status_code, cancelled.json()["status"]) == (200, "canceled")
     assert http.delete(path).json() == http.get(path).json() == cancelled.json()
     runner.gate.open()
-    wait_until(lambda: http.get("/engine").json()["cancelled"] == 1, 10)
+    wait_until(lambda: http.get("/engine").json()["cancelled"] == 1, 30)
     done = accept(http, seed=2).headers["location"]
     assert finished(http, done)["status"] == "succeeded"
     assert http.delete(done).json()["status"] == "succeeded"
 
 
+@on_both
 def test_jobs_are_listed_newest_first_in_pages(http: TestClient, runner: FakeRunner) -> None:
     paths = [accept(http, seed=k).headers["location"] for k in range(5)]
     ids = [finished(http, path)["id"] for path in paths][::-1]
@@ -160,6 +152,7 @@ def test_files_are_of_the_format_that_was_asked_for(
         assert file.content == same.content
 
 
+@on_both
 def test_a_file_is_kept_by_caches_for_good(http: TestClient) -> None:
     path = finished(http, accept(http).headers["location"])["result"]["images"][0]["url"]
     file = http.get(path)
@@ -212,7 +205,7 @@ def test_places_count_what_comes_before(runner: FakeRunner) -> None:
     runner.gate.hold()
     with served(runner, slots=1, max_priority=1) as (http, _):
         first = accept(http, n=4).headers["location"]
-        wait_until(lambda: http.get(first).json()["status"] == "running", 10)
+        wait_until(lambda: http.get(first).json()["status"] == "running", 30)
         waiting = [accept(http).json() for _ in range(3)]
         assert [job["queue_position"] for job in waiting] == [0, 1, 2]
         assert waiting[0]["eta"] < waiting[2]["eta"]
@@ -233,22 +226,3 @@ def test_what_was_accepted_is_drawn_by_the_next_server() -> None:
             body = {"class": "a", "steps": 3, "eta": 0.5, "seed": seed}
             assert http.get(image["url"]).content == http.post("/generate", json=body).content
         assert finished(http, random.headers["location"])["seed"] == random.json()["seed"]
-
-
-def test_a_key_repeats_the_answer(http: TestClient) -> None:
-    """With a job and without, bytes and headers; another body is refused."""
-    for more in (ASYNC, {}):
-        headers = {"idempotency-key": f'"k{len(more)}"', **more}
-        first = http.post("/generate", json={"class": "a", "steps": 3}, headers=headers)
-        again = http.post("/generate", json={"steps": 3, "class": "a"}, headers=headers)
-        assert again.status_code == first.status_code < 300
-        assert again.content == first.content
-        own = {"x-request-id"}
-        for name, value in first.headers.items():
-            assert name in own or again.headers[name] == value
-        other = http.post("/generate", json={"class": "b", "steps": 3}, headers=headers)
-        assert other.status_code == 422
-    assert len(http.get("/jobs").json()["jobs"]) == 1
-    for wrong in ("k", '""', '"a', '"' + "x" * 256 + '"'):
-        answer = http.post("/generate", json={"class": "a"}, headers={"idempotency-key": wrong})
-        assert answer.status_code == 400

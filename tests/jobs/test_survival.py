@@ -3,88 +3,206 @@
 import os
 import signal
 import subprocess
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sql
+from httpx_sse import connect_sse
 
-from tests.e2e.live import engine, serving, wait_until
+from tests.e2e.live import alive, engine, serving, wait_until
+from tests.postgres import Postgres
 
 pytestmark = pytest.mark.server
 
-COUNT = 50
+ASYNC = {"prefer": "respond-async"}
+LITTLE: dict[str, object] = {"backend": "eager", "slots": 4, "jobs_lease_seconds": 1}
+KEYED = {"class": "cat", "steps": 6, "seed": 77}
 
 
-def bodies() -> list[dict[str, Any]]:
-    return [
-        {
-            "class": ("cat", "dog", "3")[k % 3],
-            "steps": 4 + k % 7,
-            "eta": (0, 0.5)[k % 2],
-            "n": 1 + k % 2,
-            "guidance_scale": (1, 2.5)[k % 2],
-        }
-        | ({"seed": 1000 + k} if k % 5 else {})
-        for k in range(COUNT)
-    ]
+def body(k: int) -> dict[str, Any]:
+    """Requests that differ in all that fixes their bytes; some leave the seed to the server."""
+    asked: dict[str, Any] = {
+        "class": ("cat", "dog", "3")[k % 3],
+        "steps": 4 + k % 7,
+        "eta": (0, 0.5)[k % 2],
+        "n": 1 + k % 2,
+        "guidance_scale": (1, 2.5)[k % 2],
+    }
+    return asked | ({"seed": 1000 + k} if k % 5 else {})
 
 
-def accept_all(url: str) -> list[str]:
-    """The ids of the jobs; some with a seed of the server's choice."""
+def accept(url: str, numbers: Sequence[int], **more: object) -> list[str]:
+    """The ids of jobs that were accepted."""
     ids = []
-    for body in bodies():
-        answer = httpx.post(f"{url}/generate", json=body, headers={"prefer": "respond-async"})
-        assert answer.status_code == 202, answer.text
-        ids.append(answer.json()["id"])
+    with httpx.Client(base_url=url, headers=ASYNC, timeout=30) as client:
+        for k in numbers:
+            answer = client.post("/generate", json=body(k) | more)
+            assert answer.status_code == 202, answer.text
+            ids.append(answer.json()["id"])
     return ids
 
 
-def kill(url: str, server: "subprocess.Popen[bytes]") -> None:
-    worker = engine(url)["worker_pid"]
+def kill(server: "subprocess.Popen[bytes]", worker: int) -> None:
+    """End a server and its worker as the kernel does when there is no memory left."""
     os.kill(server.pid, signal.SIGKILL)
     os.kill(worker, signal.SIGKILL)
     server.wait()
+    server.returncode = 0  # what `serving` expects
+    wait_until(lambda: not alive(worker), 30)
 
 
-def all_jobs(url: str) -> list[dict[str, Any]]:
-    listed: list[dict[str, Any]] = httpx.get(f"{url}/jobs?limit=100").json()["jobs"]
-    return listed
+def jobs_of(url: str) -> dict[str, dict[str, Any]]:
+    listed = httpx.get(f"{url}/jobs?limit=100", timeout=30).json()["jobs"]
+    return {job["id"]: job for job in reversed(listed)}
 
 
-def assert_all_drawn(url: str, ids: list[str]) -> None:
-    """Each once, with the bytes of the same request drawn at once."""
-    wait_until(lambda: all(job["ended_at"] for job in all_jobs(url)), 120)
-    jobs = all_jobs(url)[::-1]
-    assert [job["id"] for job in jobs] == ids
-    for job, body in zip(jobs, bodies(), strict=True):
-        assert (job["status"], job["error"]) == ("succeeded", None)
-        images = job["result"]["images"]
-        assert len(images) == body["n"]
-        for image in images:
-            alone = body | {"seed": image["seed"], "n": 1}
-            assert (
-                httpx.get(url + image["url"]).content
-                == httpx.post(f"{url}/generate", json=alone, timeout=60).content
-            ), job
+def succeeded(url: str) -> dict[str, dict[str, Any]]:
+    return {name: job for name, job in jobs_of(url).items() if job["status"] == "succeeded"}
+
+
+def assert_all_drawn(url: str, ids: Sequence[str], numbers: Sequence[int], **more: object) -> None:
+    """Each has the bytes of the same request drawn at once."""
+    wait_until(lambda: all(job["ended_at"] for job in jobs_of(url).values()), 120)
+    jobs = jobs_of(url)
+    assert list(jobs) == list(ids)
+    with httpx.Client(base_url=url, timeout=120) as client, ThreadPoolExecutor(8) as pool:
+
+        def same(job: dict[str, Any], k: int) -> None:
+            assert (job["status"], job["error"]) == ("succeeded", None)
+            images = job["result"]["images"]
+            assert len(images) == body(k)["n"]
+            for image in images:
+                alone = body(k) | more | {"seed": image["seed"], "n": 1}
+                file = client.get(image["url"]).content
+                assert file == client.post("/generate", json=alone).content, job
+
+        list(pool.map(same, jobs.values(), numbers))
+
+
+def assert_each_ended_once(database: str, count: int, images: int) -> None:
+    """Ends are numbered when they are written, so a second end of a job would leave a gap."""
+    made = sql.create_engine(database)
+    with made.connect() as connection:
+        numbers = connection.exec_driver_sql("SELECT ended_no FROM jobs ORDER BY 1").scalars()
+        assert list(numbers) == list(range(1, count + 1))
+        assert connection.exec_driver_sql("SELECT value FROM counters").scalar() == count
+        assert connection.exec_driver_sql("SELECT count(*) FROM results").scalar() == images
+        left = "SELECT count(*) FROM jobs WHERE server IS NOT NULL OR lease IS NOT NULL"
+        assert connection.exec_driver_sql(left).scalar() == 0
+    made.dispose()
+
+
+def ends_told(url: str, count: int) -> list[str]:
+    """The ids of the jobs whose ends a client is told that was told of none."""
+    told: list[str] = []
+    last = {"last-event-id": f"0-{time.time():.0f}"}
+    address = f"{url}/jobs/events"
+    with httpx.Client(timeout=30) as client, connect_sse(client, "GET", address, headers=last) as s:
+        for event in s.iter_sse():
+            if event.event == "succeeded":
+                told.append(event.json()["id"])
+            if len(told) == count:
+                return told
+    raise AssertionError("the stream ended")
+
+
+def keyed(url: str) -> httpx.Response:
+    headers = {"idempotency-key": '"of a request that is cut off"'}
+    return httpx.post(f"{url}/generate", json=KEYED, headers=headers, timeout=60)
 
 
 def test_all_jobs_are_finished_after_kill_9(tiny_folder: Path, tmp_path: Path) -> None:
-    settings: dict[str, object] = {
-        "models": tiny_folder,
-        "backend": "eager",
-        "slots": 4,
-        "state_folder": tmp_path,
-        "jobs_lease_seconds": 1,
-    }
-    with pytest.raises(httpx.TransportError), serving(**settings) as (url, server):  # noqa: PT012
-        ids = accept_all(url)
-        wait_until(lambda: any(job["status"] == "succeeded" for job in all_jobs(url)), 60)
-        before = [job for job in all_jobs(url) if job["status"] == "succeeded"]
-        kill(url, server)
-        httpx.get(f"{url}/livez")  # nobody answers
-    assert 0 < len(before) < COUNT
+    """Some are done by then, some are drawn just then, most wait; a request with a key as well."""
+    settings = LITTLE | {"models": tiny_folder, "state_folder": tmp_path}
+    with ThreadPoolExecutor(1) as pool, serving(**settings) as (url, server):
+        worker = engine(url)["worker_pid"]
+        ids = accept(url, range(6))
+        wait_until(lambda: len(succeeded(url)) >= 3, 60)
+        os.kill(worker, signal.SIGSTOP)  # nothing is drawn from here on
+        ids += accept(url, range(6, 50))
+        before = succeeded(url)
+        claimed = sum(job["status"] == "running" for job in jobs_of(url).values())
+        assert claimed
+        wait_until(lambda: engine(url)["jobs"] == claimed, 30)
+        cut: Future[httpx.Response] = pool.submit(keyed, url)
+        wait_until(lambda: engine(url)["jobs"] == claimed + 1, 30)
+        assert keyed(url).status_code == 409
+        kill(server, worker)
+        assert isinstance(cut.exception(10), httpx.TransportError)
+    assert 3 <= len(before) <= 6
     with serving(**settings) as (url, _):
-        assert_all_drawn(url, ids)
-        after = {job["id"]: job for job in all_jobs(url)}
-        assert all(after[job["id"]] == job for job in before), "drawn twice"
+        assert_all_drawn(url, ids, range(50))
+        after = jobs_of(url)
+        assert all(after[name] == job for name, job in before.items()), "drawn twice"
+        assert sorted(ends_told(url, 50)) == sorted(ids)
+        assert_each_ended_once(f"sqlite:///{tmp_path / 'jobs.db'}", 50, images=75)
+        again = keyed(url)
+        assert again.status_code == 200
+        assert again.content == httpx.post(f"{url}/generate", json=KEYED, timeout=60).content
+
+
+def test_a_server_finishes_the_jobs_of_another_that_was_killed(
+    tiny_folder: Path, postgres: Postgres
+) -> None:
+    """Two servers share the jobs on one PostgreSQL; each draws some."""
+    database = postgres.create()
+    address = database.replace("postgresql+psycopg", "postgresql")
+    settings = LITTLE | {"models": tiny_folder, "database": address}
+    with serving(**settings) as (url, _), serving(**settings) as (doomed_url, doomed):
+        worker = engine(doomed_url)["worker_pid"]
+        os.kill(worker, signal.SIGSTOP)  # what it claims is not drawn before it is killed
+        ids = accept(doomed_url, range(15)) + accept(url, range(15, 30))
+        kill(doomed, worker)
+        assert_all_drawn(url, ids, range(30))
+        made = sql.create_engine(database)
+        with made.connect() as connection:
+            again = "SELECT count(*) FROM jobs WHERE fence = 2 AND losses = 1"
+            assert connection.exec_driver_sql(again).scalar(), "it had none"
+        made.dispose()
+        assert sorted(ends_told(url, 30)) == sorted(ids)
+        assert_each_ended_once(database, 30, images=45)
+
+
+def test_jobs_that_wait_at_a_stop_are_finished_by_the_next_server(
+    tiny_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """SIGTERM under load: it ends in time, with status 0, and nothing is lost or drawn twice."""
+    settings = LITTLE | {"models": tiny_folder, "state_folder": tmp_path, "drain_seconds": 1}
+    settings["slots"] = 1
+    long: dict[str, object] = {"steps": 200, "eta": 0}
+    beside = {"class": "cat", "steps": 10, "seed": 1}
+    numbers = range(0, 16, 2)  # one image each
+    with ThreadPoolExecutor(4) as pool, serving(**settings) as (url, server):
+        short = accept(url, [0])
+        ids = short + accept(url, numbers, **long)
+        load = [pool.submit(httpx.post, f"{url}/generate", json=beside, timeout=60)] * 4
+        wait_until(lambda: jobs_of(url)[ids[1]]["status"] == "running", 30)
+        server.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert server.wait(30) == 0
+        assert time.monotonic() - began < 1 + 6  # the worker has two seconds to end by itself
+        assert {answer.result().status_code for answer in load} <= {200, 503}
+    told = capfd.readouterr().err
+    assert "Traceback" not in told
+    assert "because of a bug" not in told
+    made = sql.create_engine(f"sqlite:///{tmp_path / 'jobs.db'}")
+    with made.connect() as connection:
+        states = connection.exec_driver_sql("SELECT status, server, losses FROM jobs").all()
+    made.dispose()
+    assert {tuple(state) for state in states} <= {("succeeded", None, 0), ("queued", None, 0)}
+    assert ("queued", None, 0) in {tuple(state) for state in states}
+    with serving(**settings | {"slots": 16}) as (url, _):
+        wait_until(lambda: len(succeeded(url)) == len(ids), 60)
+        jobs = jobs_of(url)
+        assert list(jobs) == ids
+        for name in (ids[1], ids[-1]):
+            image = jobs[name]["result"]["images"][0]
+            alone = jobs[name]["request"] | {"seed": image["seed"]}
+            same = httpx.post(f"{url}/generate", json=alone, timeout=60)
+            assert httpx.get(url + image["url"]).content == same.content
+    assert_each_ended_once(f"sqlite:///{tmp_path / 'jobs.db'}", len(ids), images=len(ids))

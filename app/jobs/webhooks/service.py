@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from app.errors import StoreUnavailable
 from app.http.addresses import Allowance
-from app.jobs.database import Database
+from app.jobs.database import Database, enduring
 from app.jobs.job import Job
 from app.jobs.webhooks import outbox
 from app.jobs.webhooks.asking import Asking, happened
@@ -98,12 +98,12 @@ class Webhooks:
         pruned = loop.time()
         while True:
             self._ended.clear()
-            with contextlib.suppress(StoreUnavailable):
+            with enduring("webhooks could not be called"):
                 if self._database.begun:
                     await self._call_due()
-                if loop.time() - pruned > _PRUNE_SECONDS:
-                    pruned = loop.time()
-                    await self._database.run(lambda c: outbox.prune(c, self._options.kept))
+                    if loop.time() - pruned > _PRUNE_SECONDS:
+                        pruned = loop.time()
+                        await self._database.run(lambda c: outbox.prune(c, self._options.kept))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_SECONDS):
                     await self._ended.wait()

@@ -2,16 +2,19 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 from fastapi import Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from app.errors import StoreUnavailable
 from app.jobs.job import Job
 from app.jobs.keys import Answer, Keyed, Keys
 from app.jobs.service import Asked, JobService
 from app.jobs.store import Place
+
+_FAILED = b"event: error\n"
 
 
 def response_of(answer: Answer) -> Response:
@@ -41,7 +44,7 @@ async def accepted(
 async def once(keys: Keys, keyed: Keyed, answer: Callable[[], Awaitable[Response]]) -> Response:
     """The answer to a request, kept from then on; a stream is kept when it has ended.
 
-    What is refused, or ends because its client left, is not kept.
+    What is refused, fails, or ends because its client left, is not kept.
 
     Raises:
         KeyInUse, KeyReused, StoreUnavailable; and what `answer` raises
@@ -55,23 +58,39 @@ async def once(keys: Keys, keyed: Keyed, answer: Callable[[], Awaitable[Response
         await _dropped(keys, keyed)
         raise
     if isinstance(response, StreamingResponse):
-        response.body_iterator = _recorded(response, keys, keyed)
-    else:
-        await _kept(keys, keyed, response, bytes(response.body))
+        return _Recorded(response, keys, keyed)
+    await _kept(keys, keyed, response, bytes(response.body))
     return response
 
 
-async def _recorded(response: StreamingResponse, keys: Keys, keyed: Keyed) -> AsyncIterator[bytes]:
-    parts = []
-    try:
-        async for part in response.body_iterator:
-            assert isinstance(part, bytes)
-            parts.append(part)
-            yield part
-    except BaseException:
-        await _dropped(keys, keyed)
-        raise
-    await _kept(keys, keyed, response, b"".join(parts))
+class _Recorded(Response):
+    """A stream that is kept when it has ended as it should, and forgotten if it did not."""
+
+    def __init__(self, stream: StreamingResponse, keys: Keys, keyed: Keyed) -> None:
+        self.status_code, self.background = stream.status_code, None
+        self.raw_headers = stream.raw_headers
+        self._stream, self._keys, self._keyed = stream, keys, keyed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        parts: list[bytes] = []
+        whole = False
+
+        async def sent(message: Message) -> None:
+            nonlocal whole
+            if message["type"] == "http.response.body":
+                parts.append(message.get("body", b""))
+                whole = not message.get("more_body") and not any(
+                    part.startswith(_FAILED) for part in parts
+                )
+            await send(message)
+
+        try:
+            await self._stream(scope, receive, sent)
+        finally:
+            if whole:
+                await _kept(self._keys, self._keyed, self, b"".join(parts))
+            else:
+                await _dropped(self._keys, self._keyed)
 
 
 async def _kept(keys: Keys, keyed: Keyed, response: Response, body: bytes) -> None:

@@ -56,14 +56,14 @@ async def generate(request: Request) -> Response:
         wanted = GenerateRequest.parse(drawn, strict=not text, models=studio.models)
         studio = await studio.opened(wanted.timeout, wanted.model)
         asked = wanted.to_request(studio.models, studio.asker, studio.permit.limits)
-    generation = (studio.for_job() if wants_job(request) else studio).generation(asked)
     key = key_of(request)
     if wants_job(request):
         kind = file_type(request)
         same = fingerprint(values, kind, RESPOND_ASYNC)
         keyed = None if key is None else Keyed(studio.asker.client, key, same)
-        job = Asked(generation, kind, drawn, webhook=hook)
+        job = Asked(studio.job(asked), kind, drawn, webhook=hook)
         return await begin(await jobs_of(request), job, keyed, request)
+    generation = studio.generation(asked)
     media_type = preferred(request, asked.params.n)
     if key is None:
         return await answer(generation, request, media_type)

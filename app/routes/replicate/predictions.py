@@ -189,7 +189,7 @@ def _asked(
     drawn = replace(wanted.to_request(name, studio), timeout=lifetime(request))
     known = PredictionInput.model_fields
     return Asked(
-        studio.for_job().generation(drawn),
+        studio.job(drawn),
         wanted.kind.media_type,
         {
             "model": model,
