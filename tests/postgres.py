@@ -70,7 +70,7 @@ class Postgres:
         """The address of a new database."""
         name = f"test_{next(self._numbers)}"
         with self.connect("postgres") as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY wal_log")  # type: ignore[arg-type]
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")  # type: ignore[arg-type]
         return self.url(name)
 
     def connect(self, name: str) -> "psycopg.Connection[tuple[object, ...]]":

@@ -48,6 +48,7 @@ def migrate(engine: Engine) -> None:
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_LOCK)))
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # a table may be large
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, "head")
