@@ -145,7 +145,8 @@ class Soak:
 async def _soak(server: Running, seconds: float, out: Path) -> list[str]:
     """What was wrong."""
     timeout = aiohttp.ClientTimeout(total=300)
-    connector = aiohttp.TCPConnector(limit=0)
+    # Sooner than the server does: a request must not meet the end of an idle connection.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=1)
     async with aiohttp.ClientSession(
         server.url, timeout=timeout, connector=connector, read_bufsize=1 << 20
     ) as http:
