@@ -17,10 +17,10 @@ from app.settings import Settings
 def create_jobs(settings: Settings, engine: EngineClient) -> JobService:
     """The service; nothing is opened yet."""
     room = Room(
-        settings.jobs_max,
-        settings.jobs_max_all,
-        settings.jobs_evaluations,
-        settings.jobs_evaluations_all,
+        settings.jobs_per_client,
+        settings.jobs_in_all,
+        settings.jobs_evaluations_per_client,
+        settings.jobs_evaluations_in_all,
     )
     store = JobStore(Database(settings.database_url), room)
     results = Results(store, settings.results, signed=settings.results_signed)

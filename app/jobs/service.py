@@ -78,7 +78,9 @@ class JobService:
         if place is None or info is None or job.status.ended:
             return None
         params = unpack(job.work).request.params
-        return round((place.rows + params.work) / self._engine.costs(params.lane).best.rate, 3)
+        return round(
+            (place.evaluations + params.work) / self._engine.costs(params.lane).best.rate, 3
+        )
 
     async def start(self) -> None:
         """Take up what is there, and look out for more."""
@@ -117,8 +119,7 @@ class JobService:
             request=asked.request,
             work=work.pack(),
             images=params.n,
-            evaluations=params.n * params.evaluations,
-            rows=params.work,
+            evaluations=params.work,
             priority=request.priority,
             timeout=timeout,
             webhook=asked.webhook,
@@ -131,7 +132,7 @@ class JobService:
             DeadlineTooShort, LimitExceeded, TooManyJobs, StoreUnavailable
         """
         new = self.admissible(asked)
-        with asked.generation.permit.counted(new.rows):
+        with asked.generation.permit.counted(new.evaluations):
             job, place = await self.store.accept(new)
         self.welcome(job, place)
         return job, place
@@ -145,7 +146,7 @@ class JobService:
             DeadlineTooShort, LimitExceeded, TooManyJobs, StoreUnavailable, KeyInUse, KeyReused
         """
         new = replace(self.admissible(asked), key=keyed.key)
-        with asked.generation.permit.counted(new.rows) as charge:
+        with asked.generation.permit.counted(new.evaluations) as charge:
             answer, accepted = await self.keys.accept(keyed, new, told)
             charge.repeated = accepted is None
         if accepted is not None:

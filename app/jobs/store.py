@@ -23,10 +23,10 @@ Noted = Callable[[Connection, Job], None]  # called with every start and end, in
 
 
 class Place(NamedTuple):
-    """What comes before a job that waits: so many jobs, with so many rows."""
+    """What comes before a job that waits: so many jobs, with so many evaluations."""
 
     position: int
-    rows: int
+    evaluations: int
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,6 @@ class NewJob:
     work: bytes
     images: int
     evaluations: int
-    rows: int
     priority: int
     timeout: float | None = None
     webhook: Webhook | None = None
@@ -165,7 +164,6 @@ class JobStore:
             "work": new.work,
             "images": new.images,
             "evaluations": new.evaluations,
-            "rows": new.rows,
             "rank": -new.priority,
             "turn": _turn(connection, new.owner),
             "status": JobStatus.QUEUED,
@@ -228,7 +226,7 @@ def _ahead(connection: Connection, job: Job) -> Place:
         sql.and_(table.rank == rank, table.turn < turn),
         sql.and_(table.rank == rank, table.turn == turn, table.number < job.number),
     )
-    told = sql.func.count(), sql.func.coalesce(sql.func.sum(table.rows), 0)
+    told = sql.func.count(), sql.func.coalesce(sql.func.sum(table.evaluations), 0)
     statement = sql.select(*told).where(table.status == JobStatus.QUEUED, before)
-    position, rows = connection.execute(statement).one()
-    return Place(position, int(rows))
+    position, evaluations = connection.execute(statement).one()
+    return Place(position, int(evaluations))

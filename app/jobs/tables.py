@@ -38,7 +38,6 @@ JOBS = sql.Table(
     sql.Column("work", sql.LargeBinary, nullable=False),
     sql.Column("images", sql.Integer, nullable=False),
     sql.Column("evaluations", sql.BigInteger, nullable=False),  # of all images together
-    sql.Column("rows", sql.BigInteger, nullable=False),
     sql.Column("rank", sql.Integer, nullable=False),  # minus the priority
     sql.Column("turn", sql.BigInteger, nullable=False),  # see store.py
     sql.Column("status", sql.String(16), nullable=False),

@@ -24,19 +24,19 @@ class JobsSettings(BaseSettings):
         description="Where jobs are stored, as an address of SQLAlchemy: postgresql:// or "
         "sqlite:///. If absent, `jobs.db` in the state folder.",
     )
-    jobs_max: int = Field(
+    jobs_per_client: int = Field(
         1000, ge=1, le=10**6, description="Jobs of one client that wait or run at once."
     )
-    jobs_max_all: int = Field(
+    jobs_in_all: int = Field(
         10_000, ge=1, le=10**6, description="Jobs of all clients that wait or run at once."
     )
-    jobs_evaluations: int = Field(
+    jobs_evaluations_per_client: int = Field(
         1_000_000,
         ge=1,
         le=10**12,
         description="Evaluations of the network in all jobs of one client that wait or run.",
     )
-    jobs_evaluations_all: int = Field(
+    jobs_evaluations_in_all: int = Field(
         10_000_000,
         ge=1,
         le=10**12,

@@ -182,7 +182,7 @@ def test_a_deadline_counts_from_the_acceptance(http: TestClient, runner: FakeRun
 
 def test_no_more_jobs_are_taken_than_there_is_room_for(runner: FakeRunner) -> None:
     runner.gate.hold()
-    with served(runner, jobs_max=3, jobs_evaluations=30) as (http, _):
+    with served(runner, jobs_per_client=3, jobs_evaluations_per_client=30) as (http, _):
         accept(http, steps=25)
         full = http.post("/generate", json={"class": "a", "steps": 6}, headers=ASYNC)
         assert full.status_code == 429

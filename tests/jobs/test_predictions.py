@@ -296,7 +296,7 @@ def test_without_a_database_there_are_no_predictions(runner: FakeRunner, tmp_pat
 
 def test_no_more_are_taken_than_there_is_room_for(runner: FakeRunner) -> None:
     runner.gate.hold()
-    with served(runner, jobs_max=1) as (http, _):
+    with served(runner, jobs_per_client=1) as (http, _):
         create(http)
         full = create(http, "wait")
         assert full.status_code == 429

@@ -41,7 +41,6 @@ NEW = NewJob(
     work=b"\0\xff",
     images=1,
     evaluations=10,
-    rows=20,
     priority=0,
 )
 KEYED = Keyed("me", "key", "f" * 64)

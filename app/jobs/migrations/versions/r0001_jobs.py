@@ -26,7 +26,6 @@ def upgrade() -> None:
         sql.Column("work", sql.LargeBinary, nullable=False),
         sql.Column("images", sql.Integer, nullable=False),
         sql.Column("evaluations", sql.BigInteger, nullable=False),
-        sql.Column("rows", sql.BigInteger, nullable=False),
         sql.Column("rank", sql.Integer, nullable=False),
         sql.Column("turn", sql.BigInteger, nullable=False),
         sql.Column("status", sql.String(16), nullable=False),
