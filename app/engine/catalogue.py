@@ -86,14 +86,19 @@ class Catalogue:
         self._describe()
         return before is not None and before.digest != info.digest
 
-    def left_out(self, name: str, reason: str) -> None:
-        """Note that a model did not load."""
+    def left_out(self, name: str, reason: str, *, require_all: bool = False) -> str | None:
+        """Note that a model did not load; why the server cannot go on, None if it can.
+
+        That one had to load, or none of those that stay did.
+        """
         now = time.monotonic()
         pause = min(_AGAIN * 2 ** min(self._tries[name], 10), _LONGEST_AGAIN)
         self._tries[name] += 1
         self._failures[name] = _Failure(reason, now, now + pause, self._from.get(name))
         self._infos.pop(name, None)
+        fatal = self._fatal(name, require_all)
         self._describe()
+        return fatal
 
     def check(self, name: str, since: float = math.inf) -> None:
         """Raise `EngineUnavailable` if a model failed after `since`, or may not be tried yet.
@@ -111,11 +116,7 @@ class Catalogue:
         """Let a model that did not load be tried at once."""
         self._failures.pop(name, None)
 
-    def fatal(self, name: str, *, require_all: bool) -> str | None:
-        """Why the server cannot go on without a model that failed; None if it can.
-
-        That one had to load, or none of those that stay did.
-        """
+    def _fatal(self, name: str, require_all: bool) -> str | None:
         failed = {name: why for name, why in self.failed.items() if self.stays(name)}
         none_left = len(failed) == len(self._stay) and not self._settled
         if not (self.stays(name) and (require_all or none_left)):

@@ -218,8 +218,8 @@ class Fleet:
                 if self._catalogue.loaded(info):
                     self._requests.heard(LeftOut(info.name, "its files have changed; ask again"))
         elif isinstance(event, LeftOut):
-            self._catalogue.left_out(event.model, event.reason)
-            why = self._catalogue.fatal(event.model, require_all=self._require_all)
+            model, reason, strict = event.model, event.reason, self._require_all
+            why = self._catalogue.left_out(model, reason, require_all=strict)
             if why is not None:
                 self._give_up(why)
         self._requests.heard(event)
