@@ -14,7 +14,7 @@ class Upkeep:
     """How a worker is looked after; seconds."""
 
     hang_seconds: float = 30.0  # a worker that has something to say is silent no longer than this
-    load_seconds: float = 600.0  # for all models together
+    load_seconds: float = 600.0  # for its model
     require_all: bool = False  # rather no service than one with a model less
 
 

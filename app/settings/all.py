@@ -150,7 +150,7 @@ class Settings(JobsSettings, WebhookSettings, AccessSettings, TelemetrySettings,
         600,
         ge=1,
         allow_inf_nan=False,
-        description="Time for all models to load once they are here.",
+        description="Time for a model to load once it is here.",
     )
     require_all_models: bool = Field(
         False, description="Stop if a model does not load; otherwise the other models serve."

@@ -61,7 +61,7 @@ class EngineCollector(Collector):
         )
         models = GaugeMetricFamily(
             "darkroom_model_info",
-            "1 for each model that is loaded.",
+            "1 for each model that was loaded, also if it is unloaded by now.",
             labels=("model", "backend", "device", "dtype"),
         )
         for info in engine.models.values():
