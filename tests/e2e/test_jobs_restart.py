@@ -17,13 +17,13 @@ from tests.e2e.live import draw, serving
 
 pytestmark = pytest.mark.server
 
-COUNT, DRAIN = 30, 1
+COUNT, DRAIN = 32, 2
 ENDS = ("succeeded", "failed", "canceled")
 STREAM = "/jobs/events"
 
 
 def body(k: int) -> dict[str, object]:
-    return {"class": "cat", "steps": 20 + k % 5, "seed": k, "eta": 0.5}
+    return {"class": "cat", "steps": 40 + k % 5, "seed": k, "eta": 0.5}
 
 
 @contextmanager
@@ -62,7 +62,6 @@ def test_a_stop_under_load_loses_no_job_and_no_end(tiny_folder: Path, tmp_path: 
         "slots": 4,
         "state_folder": tmp_path,
         "drain_seconds": DRAIN,
-        "jobs_lease_seconds": 1,
         "max_streams": 1,
     }
     with (
