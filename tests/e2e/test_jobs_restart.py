@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,11 @@ def test_a_stop_under_load_loses_no_job_and_no_end(tiny_folder: Path, tmp_path: 
         "drain_seconds": DRAIN,
         "max_streams": 1,
     }
-    with serving(**settings) as (url, process), ThreadPoolExecutor(4) as pool:
+    with (
+        serving(**settings) as (url, process),
+        ExitStack() as stack,
+        ThreadPoolExecutor(4) as pool,
+    ):
         with httpx.Client(base_url=url) as client:
             asked = {"prefer": "respond-async"}
             answers = [client.post("/generate", json=body(k), headers=asked) for k in range(COUNT)]
@@ -87,8 +91,9 @@ def test_a_stop_under_load_loses_no_job_and_no_end(tiny_folder: Path, tmp_path: 
             assert next(events).json()["resumed"] is True
             told += ends(events, 2)
         long = {"class": "dog", "steps": 1000, "n": 4, "timeout": 3600}
-        load = [pool.submit(httpx.post, f"{url}/generate", json=long, timeout=60) for _ in range(4)]
-        time.sleep(0.2)
+        crowd = stack.enter_context(httpx.Client(base_url=url, timeout=60))
+        load = [pool.submit(crowd.post, "/generate", json=long) for _ in range(4)]
+        time.sleep(0.3)  # until the server has them
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(DRAIN + 10) == 0
