@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import random
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -81,10 +82,16 @@ def test_growth_after_the_first_minute_is_told(which: str, by: int, told: str) -
         assert [each.rpartition(": ")[0] for each in grew] == grown
 
 
-def test_a_sample_is_of_this_process() -> None:
-    watch = Watch(os.getpid())
-    watch.sample()
+def test_a_sample_is_of_a_process_and_its_workers() -> None:
+    """This one has none: it is not called as they are."""
+    with subprocess.Popen(
+        ["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as process:
+        watch = Watch(process.pid)
+        watch.sample()
+        there = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+        process.terminate()
     (sample,) = watch.samples
-    assert sample.server > 1 << 20
+    assert sample.server > 1 << 16
     assert sample.worker is None
-    assert 0 < sample.descriptors <= len(list(Path("/proc/self/fd").iterdir()))
+    assert 0 < sample.descriptors <= there

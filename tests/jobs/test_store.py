@@ -114,7 +114,7 @@ async def test_a_job_is_as_it_was_accepted(database_url: str) -> None:
         assert (job.request, job.work, job.webhook) == (NEW.request, NEW.work, hook)
         assert job.created.utcoffset() == timedelta(0)
         later = await other.accept()
-        assert (await one.store.get("me", later.id))[1] == Place(1, 20)
+        assert (await one.store.get("me", later.id))[1] == Place(1, 10)
         urgent = await other.accept(priority=1)
         assert (await one.store.get("me", urgent.id))[1] == Place(0, 0)
         listed = [each.id for each in await one.store.list("me", limit=2)]
@@ -392,7 +392,7 @@ async def test_a_webhook_is_noted_with_the_end_and_called_by_one_server(database
     hook = Webhook("https://example.com/", ("succeeded",))
     async with servers(database_url) as pair:
         options = Options(allowance=Allowance.of([]), unsigned=True)
-        hooks = Webhooks(pair[0].store.database, options, lambda job: job.id)
+        hooks = Webhooks(pair[0].store.database, options, lambda _, job: job.id)
         for server in pair:
             server.store.noted = hooks.note
         job = await pair[0].accept(webhook=hook)

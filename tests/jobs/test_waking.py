@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sql
 from fastapi.testclient import TestClient
 
-from app.engine import fleet
+from app.engine import catalogue, keeping
 from app.engine.client import EngineClient
 from app.engine.model_runner import ModelRunner
 from app.engine.wire import Load
@@ -101,9 +101,9 @@ class Models:
 
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
-    monkeypatch.setattr(fleet, "_SCAN", 0.0)
-    monkeypatch.setattr(fleet, "_FRESH", 0.01)
-    monkeypatch.setattr(fleet, "_AGAIN", 0.1)
+    monkeypatch.setattr(catalogue, "_SCAN", 0.0)
+    monkeypatch.setattr(keeping, "_FRESH", 0.01)
+    monkeypatch.setattr(catalogue, "_AGAIN", 0.1)
     return Models(tmp_path)
 
 
