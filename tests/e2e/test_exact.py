@@ -1,4 +1,4 @@
-"""120 requests drawn at random: in a crowd, alone, and by the plain loop."""
+"""72 requests drawn at random: in a crowd, alone, and by the plain loop."""
 
 import io
 import random
@@ -16,7 +16,7 @@ from models.pipeline import LatentDiffusion, to_uint8
 from models.sampling import SAMPLERS
 from tests.e2e.live import engine
 
-REQUESTS = 120
+REQUESTS = 72
 _HOW = ("steps", "sampler", "spacing", "guidance_scale", "eta")
 
 

@@ -43,7 +43,7 @@ def bodies(count: int, first: int, most: int) -> list[dict[str, object]]:
 
 
 def test_a_worker_killed_three_times_under_load_is_not_noticed(little: dict[str, object]) -> None:
-    wanted = bodies(80, 1000, most=60)
+    wanted = bodies(40, 1000, most=40)
     limits = httpx.Limits(max_connections=None)
     with serving(**little) as (url, _), httpx.Client(limits=limits) as client:
         killed: list[int] = []
@@ -99,7 +99,7 @@ def test_a_request_that_kills_every_worker_fails_alone(little: dict[str, object]
 
 def test_a_worker_that_hangs_is_replaced_and_nobody_notices(little: dict[str, object]) -> None:
     """At work; then idle, and the next one while it loads. A server that is stopped kills none."""
-    wanted = bodies(40, 3000, most=60)
+    wanted = bodies(24, 3000, most=40)
     with (
         serving(hang_seconds=2, **little) as (url, process),
         httpx.Client(limits=httpx.Limits(max_connections=None)) as client,

@@ -15,7 +15,7 @@ from tests.e2e.live import alive, draw, engine, serving, wait_until, web
 
 pytestmark = pytest.mark.server
 
-_ROUNDS = 10
+_ROUNDS = 5
 _NOISE = 6 << 20  # bytes by which the memory of a process may differ between two moments
 
 
@@ -46,7 +46,7 @@ def state(url: str, name: str) -> str:
     return str(next(model["state"] for model in listed if model["name"] == name))
 
 
-def test_ten_rounds_of_loading_and_unloading_grow_nothing(
+def test_rounds_of_loading_and_unloading_grow_nothing(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
     """In each, one request runs when the model is to leave, and another one comes meanwhile."""

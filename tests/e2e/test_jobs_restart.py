@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sql
 from httpx_sse import ServerSentEvent, connect_sse
 
 from tests.e2e.live import draw, engine, serving, web
@@ -102,6 +103,11 @@ def test_a_stop_under_load_loses_no_job_and_no_end(tiny_folder: Path, tmp_path: 
         assert process.wait(DRAIN + 10) == 0
         assert time.monotonic() - began < DRAIN + 5
         assert {answer.result().status_code for answer in load} <= {200, 503}
+    stored = sql.create_engine(f"sqlite:///{tmp_path / 'jobs.db'}")
+    with stored.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT status, server, losses FROM jobs").all()
+    stored.dispose()
+    assert {tuple(row) for row in rows} == {("succeeded", None, 0), ("queued", None, 0)}
     with serving(**settings) as (url, _):
         with following(url, told[-1][2]) as events:
             begun = next(events).json()
