@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from app.engine.client import EngineClient
 from app.engine.costs import solo
@@ -22,6 +22,8 @@ from app.jobs.results import Results
 from app.jobs.store import JobStore, NewJob, Place
 from app.jobs.waiting import Waiting
 from app.jobs.work import Work, unpack
+
+T = TypeVar("T")
 
 _PARTS = 8  # of all bytes of results: after one of them, it is looked whether there are too many
 
@@ -56,6 +58,7 @@ class JobService:
         self._engine, self._lease, self._keeping = engine, terms.lease, keeping
         self._executor = JobExecutor(engine, store, results, hub, self.waiting, terms, self._grow)
         self._added, self._full = 0, asyncio.Event()
+        self._changes: set[asyncio.Task[Any]] = set()  # of the store, for clients that may leave
         self._loops: list[asyncio.Task[None]] = []
         self._counts: dict[str, int] = {}
 
@@ -131,6 +134,9 @@ class JobService:
         Raises:
             DeadlineTooShort, LimitExceeded, TooManyJobs, StoreUnavailable
         """
+        return await self._whole(self._accept(asked))
+
+    async def _accept(self, asked: Asked) -> tuple[Job, Place]:
         new = self.admissible(asked)
         with asked.generation.permit.counted(new.evaluations):
             job, place = await self.store.accept(new)
@@ -145,6 +151,11 @@ class JobService:
         Raises:
             DeadlineTooShort, LimitExceeded, TooManyJobs, StoreUnavailable, KeyInUse, KeyReused
         """
+        return await self._whole(self._accept_once(keyed, asked, told))
+
+    async def _accept_once(
+        self, keyed: Keyed, asked: Asked, told: Callable[[Job, Place], Answer]
+    ) -> Answer:
         new = replace(self.admissible(asked), key=keyed.key)
         with asked.generation.permit.counted(new.evaluations) as charge:
             answer, accepted = await self.keys.accept(keyed, new, told)
@@ -165,6 +176,22 @@ class JobService:
             self._executor.drop(job.number)
             self._executor.tell(job)
         return job
+
+    async def _whole(self, change: Coroutine[Any, Any, T]) -> T:
+        """What a change of the store gives, with all that follows from it.
+
+        A transaction that has begun ends though its client leaves. So must what follows.
+        """
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changed)
+        await asyncio.wait([task])
+        return task.result()
+
+    def _changed(self, task: "asyncio.Task[Any]") -> None:
+        self._changes.discard(task)
+        if not task.cancelled():
+            task.exception()  # a client that has left is told nothing
 
     async def _beat_on(self) -> None:
         """Extend the leases of requests with a key, and count the jobs."""
