@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +19,7 @@ from starlette.types import Message
 from app.access.keys import digest_of
 from app.engine.client import EngineClient
 from app.jobs.database import Database
-from app.jobs.keys import Keyed, Keys
+from app.jobs.keys import Answer, Keyed, Keys
 from app.jobs.store import JobStore, Room
 from app.routes.jobs.once import once
 from tests.e2e.live import wait_until
@@ -152,15 +154,28 @@ def test_a_key_may_be_used_anew_when_its_answer_is_not_kept_any_more() -> None:
             )
 
 
-@pytest.mark.parametrize("until", ["answer", "head", "middle"])
+@pytest.mark.parametrize("until", ["taken", "answer", "head", "middle"])
 @asynchronous
-async def test_a_key_whose_client_left_is_free(until: str, tmp_path: Path) -> None:
-    """While its picture is drawn, before the first event, or in the midst of a stream."""
+async def test_a_key_whose_client_left_is_free(
+    until: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the key is taken, its picture drawn, before the first event, or amid a stream."""
     room = Room(1, 1, 1, 1)
     database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
     keys = Keys(JobStore(database, room), "server", 60, 9)
     keyed = Keyed("me", "key", "f" * 64)
     sent: list[Message] = []
+
+    taking, left, take = threading.Event(), threading.Event(), keys._take
+
+    def taken(*given: Any) -> Answer | None:
+        taking.set()
+        assert left.wait(10)
+        return take(*given)
+
+    monkeypatch.setattr(keys, "_take", taken)
+    if until != "taken":
+        left.set()
 
     async def parts() -> AsyncIterator[bytes]:
         yield b"event: queued\n\n"
@@ -186,8 +201,11 @@ async def test_a_key_whose_client_left_is_free(until: str, tmp_path: Path) -> No
         await eventually(lambda: len(sent) == 2)
     elif until == "answer":
         await asyncio.sleep(0.2)
+    elif until == "taken":
+        await eventually(taking.is_set)
     if until != "head":
         serving.cancel()
+    asyncio.get_running_loop().call_later(0.05, left.set)
     await asyncio.gather(serving, return_exceptions=True)
     assert await keys.begin(keyed) is None
     await database.close()
