@@ -156,6 +156,8 @@ class JobService:
     async def _accept_once(
         self, keyed: Keyed, asked: Asked, told: Callable[[Job, Place], Answer]
     ) -> Answer:
+        if kept := await self.keys.find(keyed):  # it costs nothing, also where nothing is left
+            return kept
         new = replace(self.admissible(asked), key=keyed.key)
         with asked.generation.permit.counted(new.evaluations) as charge:
             answer, accepted = await self.keys.accept(keyed, new, told)

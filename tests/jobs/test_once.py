@@ -73,6 +73,19 @@ def test_a_key_repeats_the_answer(
     assert post(http, "another", **how).status_code == first.status_code
 
 
+@pytest.mark.parametrize("how", [{}, ASYNC])
+def test_an_answer_is_repeated_where_the_rate_is_used_up(how: dict[str, str]) -> None:
+    """To repeat it costs nothing. Whoever lost the answer to its last request can ask again."""
+    with served(FakeRunner(), rate="4/hour") as (http, _):
+        first = post(http, **how)
+        assert first.status_code < 300
+        assert post(http, "another", **how).status_code == 429
+        again = post(http, **how)
+        assert (again.status_code, again.content) == (first.status_code, first.content)
+        other = http.post("/generate", json={}, headers={"idempotency-key": '"k"', **how})
+        assert other.json()["title"] == "Idempotency key reused"
+
+
 def test_another_form_of_the_answer_is_another_request(http: TestClient) -> None:
     assert post(http).status_code == 200
     for how in (ASYNC, STREAM, {"accept": "image/webp"}):
