@@ -21,7 +21,7 @@ from app.jobs.keys import Answer, Keyed, Keys
 from app.jobs.results import Results
 from app.jobs.store import JobStore, NewJob, Place
 from app.jobs.waiting import Waiting
-from app.jobs.work import Work, unpack
+from app.jobs.work import Work, request_of
 
 T = TypeVar("T")
 
@@ -78,9 +78,10 @@ class JobService:
         if moved := self.moved(job):
             return round(moved.left, 3)
         info = self._engine.models.get(job.model)
-        if place is None or info is None or job.status.ended:
+        request = request_of(job.work)
+        if place is None or info is None or request is None or job.status.ended:
             return None
-        params = unpack(job.work).request.params
+        params = request.params
         return round(
             (place.evaluations + params.work) / self._engine.costs(params.lane).best.rate, 3
         )
