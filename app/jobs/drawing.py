@@ -13,8 +13,10 @@ from app.engine.errors import (
     EngineBusy,
     EngineError,
     EngineUnavailable,
+    GenerationFailed,
 )
 from app.engine.job import MAX_TIMEOUT
+from app.engine.model_info import ModelInfo
 from app.engine.pending import Watch
 from app.engine.results import Result
 from app.files.formats import PNG, format_of
@@ -45,18 +47,13 @@ async def draw(engine: EngineClient, job: Job, watch: Watch) -> Drawn:
     Raises:
         NotNow: its model was never loaded, or the engine stops.
     """
-    info = engine.models.get(job.model)
-    if info is None:
-        raise NotNow
-    if info.digest != job.digest:
-        return Drawn(f"model {job.model!r} is not the one that the job was accepted for")
     try:
         work = unpack(job.work)
     except msgspec.MsgspecError as error:
         return Drawn(f"another version of the server stored it: {error}")
-    generation = Generation(engine, work.request, info, work.marked)
     try:
-        result = await _result(generation, job.created, watch)
+        generation = Generation(engine, work.request, _model(engine, job), work.marked)
+        result = await _result(generation, job, watch)
     except EngineUnavailable as error:
         raise NotNow from error
     except EngineError as error:
@@ -71,14 +68,29 @@ def too_late(timeout: float) -> str:
     return f"not done within {timeout:g} seconds"
 
 
-async def _result(generation: Generation, accepted: datetime, watch: Watch) -> Result:
+def _model(engine: EngineClient, job: Job) -> ModelInfo:
+    """The model of a job. It may be another one, or be gone, each time that something was awaited.
+
+    Raises:
+        NotNow: it is not there.
+        GenerationFailed: it is not the one that the job was accepted for.
+    """
+    info = engine.models.get(job.model)
+    if info is None:
+        raise NotNow
+    if info.digest != job.digest:
+        raise GenerationFailed(f"model {job.model!r} is not the one that the job was accepted for")
+    return info
+
+
+async def _result(generation: Generation, job: Job, watch: Watch) -> Result:
     """The images, once the engine has room for them; a deadline counts from the acceptance."""
     timeout = generation.request.timeout
     late = DeadlineExceeded(too_late(timeout or MAX_TIMEOUT))
     while True:
         left = MAX_TIMEOUT
         if timeout is not None:
-            left = timeout - (datetime.now(UTC) - accepted).total_seconds()
+            left = timeout - (datetime.now(UTC) - job.created).total_seconds()
         if left <= 0:
             raise late
         request = replace(generation.request, timeout=left)
@@ -86,5 +98,6 @@ async def _result(generation: Generation, accepted: datetime, watch: Watch) -> R
             return await replace(generation, request=request).draw(watch)
         except EngineBusy as error:
             await asyncio.sleep(min(error.retry_after, _ROOM_SECONDS))
+            _model(generation.engine, job)
         except (DeadlineExceeded, DeadlineTooShort) as error:
             raise late from error

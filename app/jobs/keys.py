@@ -78,6 +78,19 @@ class Keys:
         self._held.discard((keyed.owner, keyed.key))
         await self._store.database.run(lambda c: c.execute(sql.delete(KEYS).where(where)))
 
+    async def find(self, keyed: Keyed) -> Answer | None:
+        """The answer that is kept; None if there is none, and nothing is taken.
+
+        Raises:
+            KeyInUse, KeyReused, StoreUnavailable
+        """
+
+        def found(connection: Connection) -> Answer | None:
+            row = connection.execute(sql.select(KEYS).where(_is(keyed))).one_or_none()
+            return row and _answer(row, keyed, now(connection))
+
+        return await self._store.database.run(found)
+
     async def accept(
         self, keyed: Keyed, new: NewJob, told: Callable[[Job, Place], Answer]
     ) -> tuple[Answer, tuple[Job, Place] | None]:
@@ -134,13 +147,8 @@ class Keys:
             sql.select(KEYS).where(_is(keyed)).with_for_update()
         ).one_or_none()
         if found is not None:
-            if found.fingerprint != keyed.fingerprint:
-                raise KeyReused("this Idempotency-Key came with another request before")
-            if found.status is not None:
-                headers = tuple((name, value) for name, value in json.loads(found.headers))
-                return Answer(found.status, headers, found.body)
-            if found.lease is not None and found.lease > time:
-                raise KeyInUse("the request with this Idempotency-Key is still being answered")
+            if answer := _answer(found, keyed, time):
+                return answer
             connection.execute(sql.delete(KEYS).where(_is(keyed)))
         self._make_room(connection, keyed.owner)
         values: dict[str, Any] = {
@@ -164,6 +172,18 @@ class Keys:
 
 def _is(keyed: Keyed) -> sql.ColumnElement[bool]:
     return sql.and_(KEYS.c.owner == keyed.owner, KEYS.c.key == keyed.key)
+
+
+def _answer(row: "sql.Row[Any]", keyed: Keyed, time: datetime) -> Answer | None:
+    """The answer that a row keeps; None if its server has ended. Raises `KeyInUse`, `KeyReused`."""
+    if row.fingerprint != keyed.fingerprint:
+        raise KeyReused("this Idempotency-Key came with another request before")
+    if row.status is not None:
+        headers = tuple((name, value) for name, value in json.loads(row.headers))
+        return Answer(row.status, headers, row.body)
+    if row.lease is not None and row.lease > time:
+        raise KeyInUse("the request with this Idempotency-Key is still being answered")
+    return None
 
 
 def _columns(answer: Answer) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from app.engine.client import EngineClient
 from app.engine.costs import solo
@@ -21,7 +21,9 @@ from app.jobs.keys import Answer, Keyed, Keys
 from app.jobs.results import Results
 from app.jobs.store import JobStore, NewJob, Place
 from app.jobs.waiting import Waiting
-from app.jobs.work import Work, unpack
+from app.jobs.work import Work, request_of
+
+T = TypeVar("T")
 
 _PARTS = 8  # of all bytes of results: after one of them, it is looked whether there are too many
 
@@ -56,6 +58,7 @@ class JobService:
         self._engine, self._lease, self._keeping = engine, terms.lease, keeping
         self._executor = JobExecutor(engine, store, results, hub, self.waiting, terms, self._grow)
         self._added, self._full = 0, asyncio.Event()
+        self._changes: set[asyncio.Task[Any]] = set()  # of the store, for clients that may leave
         self._loops: list[asyncio.Task[None]] = []
         self._counts: dict[str, int] = {}
 
@@ -75,9 +78,10 @@ class JobService:
         if moved := self.moved(job):
             return round(moved.left, 3)
         info = self._engine.models.get(job.model)
-        if place is None or info is None or job.status.ended:
+        request = request_of(job.work)
+        if place is None or info is None or request is None or job.status.ended:
             return None
-        params = unpack(job.work).request.params
+        params = request.params
         return round(
             (place.evaluations + params.work) / self._engine.costs(params.lane).best.rate, 3
         )
@@ -131,6 +135,9 @@ class JobService:
         Raises:
             DeadlineTooShort, LimitExceeded, TooManyJobs, StoreUnavailable
         """
+        return await self._whole(self._accept(asked))
+
+    async def _accept(self, asked: Asked) -> tuple[Job, Place]:
         new = self.admissible(asked)
         with asked.generation.permit.counted(new.evaluations):
             job, place = await self.store.accept(new)
@@ -145,6 +152,13 @@ class JobService:
         Raises:
             DeadlineTooShort, LimitExceeded, TooManyJobs, StoreUnavailable, KeyInUse, KeyReused
         """
+        return await self._whole(self._accept_once(keyed, asked, told))
+
+    async def _accept_once(
+        self, keyed: Keyed, asked: Asked, told: Callable[[Job, Place], Answer]
+    ) -> Answer:
+        if kept := await self.keys.find(keyed):  # it costs nothing, also where nothing is left
+            return kept
         new = replace(self.admissible(asked), key=keyed.key)
         with asked.generation.permit.counted(new.evaluations) as charge:
             answer, accepted = await self.keys.accept(keyed, new, told)
@@ -165,6 +179,22 @@ class JobService:
             self._executor.drop(job.number)
             self._executor.tell(job)
         return job
+
+    async def _whole(self, change: Coroutine[Any, Any, T]) -> T:
+        """What a change of the store gives, with all that follows from it.
+
+        A transaction that has begun ends though its client leaves. So must what follows.
+        """
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changed)
+        await asyncio.wait([task])
+        return task.result()
+
+    def _changed(self, task: "asyncio.Task[Any]") -> None:
+        self._changes.discard(task)
+        if not task.cancelled():
+            task.exception()  # a client that has left is told nothing
 
     async def _beat_on(self) -> None:
         """Extend the leases of requests with a key, and count the jobs."""

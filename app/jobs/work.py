@@ -27,3 +27,11 @@ _decoder = msgspec.msgpack.Decoder(Work)
 def unpack(packed: bytes) -> Work:
     """What `Work.pack` packed; raises `msgspec.MsgspecError` where it is something else."""
     return _decoder.decode(packed)
+
+
+def request_of(packed: bytes) -> Request | None:
+    """The request that `Work.pack` packed; None where another version of the server did."""
+    try:
+        return unpack(packed).request
+    except msgspec.MsgspecError:
+        return None

@@ -1,8 +1,12 @@
 """Jobs over HTTP: accepted, followed, cancelled, listed; over a runner without a network."""
 
+import contextlib
 import hashlib
+import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
+import msgspec
 import pytest
 from fastapi.testclient import TestClient
 
@@ -226,3 +230,35 @@ def test_what_was_accepted_is_drawn_by_the_next_server() -> None:
             body = {"class": "a", "steps": 3, "eta": 0.5, "seed": seed}
             assert http.get(image["url"]).content == http.post("/generate", json=body).content
         assert finished(http, random.headers["location"])["seed"] == random.json()["seed"]
+
+
+@pytest.mark.parametrize("path", ["/generate", "/v1/models/x/fake/predictions"])
+def test_a_job_that_another_version_stored_fails_and_harms_no_other(
+    path: str, tmp_path: Path
+) -> None:
+    """It is told of everywhere, by its webhook and in lists as well."""
+    settings = {
+        "database": f"sqlite:///{tmp_path / 'jobs.db'}",
+        "webhook_unsigned": True,
+        "webhook_allow": "127.0.0.1",
+        "jobs_lease_seconds": 1,
+    }
+    hook = {"webhook": "http://127.0.0.1:9/"}
+    body = {"class": "a"} if path == "/generate" else {"input": {"prompt": "a"}}
+    with served(FakeRunner(), **settings) as (http, _):
+        http.app.state.jobs.drain(60)  # type: ignore[attr-defined]
+        answer = http.post(path, json=body | hook, headers=ASYNC)
+        assert answer.status_code == 202, answer.text
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db")) as database, database:
+        database.execute("UPDATE jobs SET work = ?", (msgspec.msgpack.encode({"older": 1}),))
+    with served(FakeRunner(), **settings) as (http, _):
+        other = accept(http).headers["location"]
+        told = finished(http, f"/jobs/{answer.json()['id']}")
+        assert told["status"] == "failed"
+        assert "another version of the server stored it" in told["error"]
+        assert told["webhook"]["calls"][-1]["event"] in ("failed", "completed")
+        assert finished(http, other)["status"] == "succeeded"
+        assert len(http.get("/jobs").json()["jobs"]) == 2
+        if path != "/generate":
+            (listed,) = http.get("/v1/predictions").json()["results"]
+            assert listed["status"] == "failed"

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +19,7 @@ from starlette.types import Message
 from app.access.keys import digest_of
 from app.engine.client import EngineClient
 from app.jobs.database import Database
-from app.jobs.keys import Keyed, Keys
+from app.jobs.keys import Answer, Keyed, Keys
 from app.jobs.store import JobStore, Room
 from app.routes.jobs.once import once
 from tests.e2e.live import wait_until
@@ -69,6 +71,19 @@ def test_a_key_repeats_the_answer(
     assert len(runner.started) == 1
     assert len(http.get("/jobs").json()["jobs"]) == (how == ASYNC)
     assert post(http, "another", **how).status_code == first.status_code
+
+
+@pytest.mark.parametrize("how", [{}, ASYNC])
+def test_an_answer_is_repeated_where_the_rate_is_used_up(how: dict[str, str]) -> None:
+    """To repeat it costs nothing. Whoever lost the answer to its last request can ask again."""
+    with served(FakeRunner(), rate="4/hour") as (http, _):
+        first = post(http, **how)
+        assert first.status_code < 300
+        assert post(http, "another", **how).status_code == 429
+        again = post(http, **how)
+        assert (again.status_code, again.content) == (first.status_code, first.content)
+        other = http.post("/generate", json={}, headers={"idempotency-key": '"k"', **how})
+        assert other.json()["title"] == "Idempotency key reused"
 
 
 def test_another_form_of_the_answer_is_another_request(http: TestClient) -> None:
@@ -152,15 +167,28 @@ def test_a_key_may_be_used_anew_when_its_answer_is_not_kept_any_more() -> None:
             )
 
 
-@pytest.mark.parametrize("until", ["answer", "head", "middle"])
+@pytest.mark.parametrize("until", ["taken", "answer", "head", "middle"])
 @asynchronous
-async def test_a_key_whose_client_left_is_free(until: str, tmp_path: Path) -> None:
-    """While its picture is drawn, before the first event, or in the midst of a stream."""
+async def test_a_key_whose_client_left_is_free(
+    until: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the key is taken, its picture drawn, before the first event, or amid a stream."""
     room = Room(1, 1, 1, 1)
     database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
     keys = Keys(JobStore(database, room), "server", 60, 9)
     keyed = Keyed("me", "key", "f" * 64)
     sent: list[Message] = []
+
+    taking, left, take = threading.Event(), threading.Event(), keys._take
+
+    def taken(*given: Any) -> Answer | None:
+        taking.set()
+        assert left.wait(10)
+        return take(*given)
+
+    monkeypatch.setattr(keys, "_take", taken)
+    if until != "taken":
+        left.set()
 
     async def parts() -> AsyncIterator[bytes]:
         yield b"event: queued\n\n"
@@ -186,8 +214,11 @@ async def test_a_key_whose_client_left_is_free(until: str, tmp_path: Path) -> No
         await eventually(lambda: len(sent) == 2)
     elif until == "answer":
         await asyncio.sleep(0.2)
+    elif until == "taken":
+        await eventually(taking.is_set)
     if until != "head":
         serving.cancel()
+    asyncio.get_running_loop().call_later(0.05, left.set)
     await asyncio.gather(serving, return_exceptions=True)
     assert await keys.begin(keyed) is None
     await database.close()

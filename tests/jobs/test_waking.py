@@ -1,5 +1,6 @@
 """Jobs of models that come and go: they make them load, and hold up no others meanwhile."""
 
+import asyncio
 import dataclasses
 import json
 import struct
@@ -7,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -16,21 +18,27 @@ from fastapi.testclient import TestClient
 
 from app.engine import catalogue, keeping
 from app.engine.client import EngineClient
+from app.engine.job import Asker, Request
+from app.engine.ledger import Limits
+from app.engine.model_info import Models
 from app.engine.model_runner import ModelRunner
 from app.engine.wire import Load
-from app.jobs import waking
+from app.jobs import drawing, waking
+from app.jobs.drawing import NotNow, draw
+from app.jobs.job import Job, JobStatus
+from app.jobs.work import Work
 from app.main import create_app
 from app.settings import Settings
 from tests.e2e.live import wait_until
-from tests.engine import LIMITS
-from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker
+from tests.engine import LIMITS, asynchronous, begin, running
+from tests.fakes import INFO, LOAD, FakeRunner, ThreadWorker, params
 from tests.jobs.helpers import accept, finished
 
 HEADER = json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
 WHOLE = struct.pack("<Q", len(HEADER)) + HEADER + b"\0\0\0\0"
 
 
-class Models:
+class Shelf:
     """Model files in a folder, a database, and servers over them, one after the other."""
 
     def __init__(self, folder: Path) -> None:
@@ -100,11 +108,11 @@ class Models:
 
 
 @pytest.fixture
-def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
     monkeypatch.setattr(catalogue, "_SCAN", 0.0)
     monkeypatch.setattr(keeping, "_FRESH", 0.01)
     monkeypatch.setattr(catalogue, "_AGAIN", 0.1)
-    return Models(tmp_path)
+    return Shelf(tmp_path)
 
 
 def assert_drawn(http: TestClient, paths: list[str]) -> None:
@@ -116,7 +124,7 @@ def assert_drawn(http: TestClient, paths: list[str]) -> None:
         assert file.content == http.post("/generate", json=alone).content
 
 
-def test_a_job_makes_its_model_load_after_a_restart(models: Models) -> None:
+def test_a_job_makes_its_model_load_after_a_restart(models: Shelf) -> None:
     paths = models.accepted("one", "fake", "two", "one")
     with models.served() as http:
         assert_drawn(http, paths)
@@ -124,14 +132,14 @@ def test_a_job_makes_its_model_load_after_a_restart(models: Models) -> None:
     assert models.claims() == 3
 
 
-def test_jobs_of_several_models_share_the_place_of_one(models: Models) -> None:
+def test_jobs_of_several_models_share_the_place_of_one(models: Shelf) -> None:
     """Each has its turn, though the others have jobs as well."""
     paths = models.accepted(*("one", "two", "three", "fake") * 4)
     with models.served(most=2) as http:
         assert_drawn(http, paths)
 
 
-def test_a_model_that_loads_for_long_holds_up_no_other(models: Models) -> None:
+def test_a_model_that_loads_for_long_holds_up_no_other(models: Shelf) -> None:
     paths = models.accepted(*["one"] * 20, *["fake"] * 5)
     models.gate.clear()
     with models.served() as http:
@@ -145,7 +153,7 @@ def test_a_model_that_loads_for_long_holds_up_no_other(models: Models) -> None:
 
 @pytest.mark.parametrize("why", ["broken", "gone"])
 def test_jobs_of_a_model_that_does_not_load_wait_and_do_not_spin(
-    why: str, models: Models, monkeypatch: pytest.MonkeyPatch
+    why: str, models: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is tried later and later; when it loads again, they are drawn."""
     paths = models.accepted(*["one"] * 20, *["fake"] * 5, "one", timeout=1)
@@ -171,7 +179,7 @@ def test_jobs_of_a_model_that_does_not_load_wait_and_do_not_spin(
 
 
 def test_a_model_that_comes_back_is_loaded_by_the_same_server(
-    models: Models, monkeypatch: pytest.MonkeyPatch
+    models: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waking, "_FIRST", 0.1)
     paths = models.accepted("one")
@@ -181,3 +189,35 @@ def test_a_model_that_comes_back_is_loaded_by_the_same_server(
         assert http.get(paths[0]).json()["status"] == "queued"
         models.put("one")
         assert_drawn(http, paths)
+
+
+@pytest.mark.parametrize("then", ["another", "gone"])
+@asynchronous
+async def test_a_model_may_change_while_a_job_waits_for_room(
+    then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is not drawn by another model than it was accepted for."""
+    monkeypatch.setattr(drawing, "_ROOM_SECONDS", 0.05)
+    runner, want = FakeRunner(), params(1)
+    work = Work(Request(want), "image/png", None, marked=False).pack()
+    job = Job(
+        *(1, "id", "owner", "fake", INFO.digest, "native", {}, work, 1, JobStatus.RUNNING),
+        datetime.now(UTC),
+    )
+    runner.gate.hold()
+    async with running(runner, limits=Limits(jobs=1, work=10**6, seconds=60)) as client:
+        first = begin(client, params(2), asker=Asker("other"))
+        others = [begin(client, params(k), asker=Asker("owner")) for k in (3, 4)]
+        drawn = asyncio.create_task(draw(client, job, lambda _: None))
+        await asyncio.sleep(0.2)
+        assert not drawn.done()
+        now = [dataclasses.replace(INFO, digest="1" * 10)] if then == "another" else []
+        client._ledger.models = Models(now)
+        if then == "gone":
+            with pytest.raises(NotNow):
+                await drawn
+        else:
+            assert "is not the one that the job was accepted for" in str((await drawn).error)
+        client._ledger.models = Models([INFO])
+        runner.gate.open()
+        await asyncio.gather(first, *others, return_exceptions=True)

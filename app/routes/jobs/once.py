@@ -8,7 +8,7 @@ from fastapi import Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from app.errors import StoreUnavailable
+from app.errors import JobError, StoreUnavailable
 from app.jobs.job import Job
 from app.jobs.keys import Answer, Keyed, Keys
 from app.jobs.service import Asked, JobService
@@ -49,7 +49,7 @@ async def once(keys: Keys, keyed: Keyed, answer: Callable[[], Awaitable[Response
     Raises:
         KeyInUse, KeyReused, StoreUnavailable; and what `answer` raises
     """
-    kept = await keys.begin(keyed)
+    kept = await _begun(keys, keyed)
     if kept is not None:
         return response_of(kept)
     try:
@@ -91,6 +91,19 @@ class _Recorded(Response):
                 await _kept(self._keys, self._keyed, self, b"".join(parts))
             else:
                 await _dropped(self._keys, self._keyed)
+
+
+async def _begun(keys: Keys, keyed: Keyed) -> Answer | None:
+    """The answer that is kept. A key that is taken while its client leaves is forgotten again."""
+    beginning = asyncio.create_task(keys.begin(keyed))
+    try:
+        await asyncio.wait([beginning])
+    except asyncio.CancelledError:
+        with contextlib.suppress(JobError):  # nothing was taken
+            if await beginning is None:
+                await _dropped(keys, keyed)
+        raise
+    return beginning.result()
 
 
 async def _kept(keys: Keys, keyed: Keyed, response: Response, body: bytes) -> None:

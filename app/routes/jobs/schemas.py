@@ -8,14 +8,14 @@ from app.jobs.job import Job, JobStatus
 from app.jobs.service import JobService
 from app.jobs.store import Place
 from app.jobs.telling import image_path
-from app.jobs.work import unpack
+from app.jobs.work import request_of
 
 
 class JobImage(BaseModel):
     """One file of a result."""
 
     url: str = Field(description="Address of the file: `/jobs/{id}/images/{k}`.")
-    seed: int
+    seed: int | None
     media_type: str
     size: int = Field(description="Bytes.")
     sha256: str = Field(description="Of the file; its entity tag, too.")
@@ -53,7 +53,10 @@ class JobOut(BaseModel):
     id: str
     status: JobStatus
     model: str
-    seed: int = Field(description="Image k has seed + k; chosen when the job was accepted.")
+    seed: int | None = Field(
+        description="Image k has seed + k; chosen when the job was accepted. Null where another "
+        "version of the server stored the job."
+    )
     queue_position: int | None = Field(description="How many jobs come before it, while it waits.")
     progress: float = Field(description="The part of its evaluations that is made, 0 to 1.")
     eta: float | None = Field(description="Estimated seconds until its end, if known.")
@@ -69,11 +72,11 @@ class JobOut(BaseModel):
     @classmethod
     def of(cls, job: Job, place: Place | None, service: JobService, root: str) -> Self:
         """A job, its place in the queue if it was asked for, and where the service stands."""
-        params = unpack(job.work).request.params
+        request = request_of(job.work)
         images = [
             JobImage(
                 url=root + image_path(job, picture.index),
-                seed=params.seed_of(picture.index),
+                seed=request and request.params.seed_of(picture.index),
                 media_type=picture.media_type,
                 size=picture.size,
                 sha256=picture.sha256,
@@ -88,7 +91,7 @@ class JobOut(BaseModel):
             id=job.id,
             status=job.status,
             model=job.model,
-            seed=params.seed,
+            seed=request and request.params.seed,
             queue_position=place.position if waits and place else None,
             progress=1.0 if job.status is JobStatus.SUCCEEDED else round(progress, 4),
             eta=service.eta(job, place),

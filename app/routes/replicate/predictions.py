@@ -25,7 +25,7 @@ from app.jobs.keys import Answer, Keyed
 from app.jobs.service import Asked, JobService
 from app.jobs.store import Place
 from app.jobs.webhooks.asking import REPLICATE
-from app.jobs.work import unpack
+from app.jobs.work import request_of
 from app.routes.jobs.calls import webhook_of
 from app.routes.jobs.once import accepted, response_of
 from app.routes.replicate import docs
@@ -212,10 +212,11 @@ def _answer(request: Request, job: Job, prediction: Prediction) -> Answer:
     headers = {
         "content-type": JSON,
         "location": prediction.urls.get,
-        "x-seed": str(unpack(job.work).request.params.seed),
         "cache-control": "no-store",
         "vary": "Prefer",
     }
+    if drawn := request_of(job.work):
+        headers["x-seed"] = str(drawn.params.seed)
     if applied := preference_applied(request, waiting_time(request)):
         headers[APPLIED] = applied
     warn(headers, job.told)

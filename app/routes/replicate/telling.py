@@ -18,7 +18,7 @@ from app.jobs.job import Job, JobStatus
 from app.jobs.results import stored
 from app.jobs.service import JobService
 from app.jobs.telling import image_path
-from app.jobs.work import unpack
+from app.jobs.work import request_of
 
 DIALECT = "replicate"
 Status = Literal["starting", "processing", "succeeded", "failed", "canceled"]
@@ -146,7 +146,8 @@ def _is_late(job: Job) -> bool:
 
     Replicate says `aborted` where it had not begun, which its Python client 1.0 does not know.
     """
-    timeout = unpack(job.work).request.timeout
+    request = request_of(job.work)
+    timeout = request and request.timeout
     return job.status is JobStatus.FAILED and timeout is not None and job.error == too_late(timeout)
 
 
