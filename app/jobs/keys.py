@@ -87,7 +87,7 @@ class Keys:
 
         def found(connection: Connection) -> Answer | None:
             row = connection.execute(sql.select(KEYS).where(_is(keyed))).one_or_none()
-            return row and _answer(row, keyed, now(connection))
+            return None if row is None else _answer(row, keyed, now(connection))
 
         return await self._store.database.run(found)
 

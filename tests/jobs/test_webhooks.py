@@ -22,6 +22,7 @@ from app.jobs.database import Database
 from app.jobs.job import Job, JobStatus, Webhook
 from app.jobs.tables import WEBHOOK_DELIVERIES
 from app.jobs.webhooks.asking import NATIVE, REPLICATE, Asking
+from app.jobs.webhooks.calling import Caller
 from app.jobs.webhooks.outbox import Bounds, DeliveryStatus
 from app.jobs.webhooks.schedule import Schedule, retry_after
 from app.jobs.webhooks.service import Options, Webhooks
@@ -189,6 +190,21 @@ async def test_what_fails_for_good_is_kept_and_says_why(
         assert told == DeliveryStatus("succeeded", told.state, attempts, code, error, None)
         assert told.state == "failed"
         assert receiver.connections == attempts
+
+
+@asynchronous
+async def test_a_call_that_fails_because_of_a_bug_has_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def call(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Caller, "call", call)
+    async with desk(tmp_path) as at:
+        await at.note(job_of("https://example.com/"))
+        told = await at.ends()
+        assert (told.state, told.status) == ("failed", None)
+        assert told.error == "the server failed; its log says why"
 
 
 @asynchronous
@@ -432,6 +448,8 @@ def wrong_of(url: object, **more: object) -> str:
         "http://example.com/#",
         "http://example.com:0/",
         "http://example.com:65536/",
+        "http://example.com:00004431234/",
+        "http://8.8.8.8:0000080000/",
         "http://example.com:8x/",
         "http://example.com:+8/",
         "http://example.com:8 /",

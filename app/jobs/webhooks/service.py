@@ -15,7 +15,7 @@ from app.jobs.database import Database, enduring
 from app.jobs.job import Job
 from app.jobs.webhooks import outbox
 from app.jobs.webhooks.asking import Asking, happened
-from app.jobs.webhooks.calling import Caller, Resolve, Resolver
+from app.jobs.webhooks.calling import Caller, Outcome, Resolve, Resolver
 from app.jobs.webhooks.outbox import Bounds, Delivery, DeliveryState, DeliveryStatus
 from app.jobs.webhooks.schedule import Schedule
 from app.jobs.webhooks.signing import Signer
@@ -122,7 +122,11 @@ class Webhooks:
 
     async def _call(self, delivery: Delivery) -> None:
         """Make one; if what came of it cannot be noted, its lease ends, and it is made again."""
-        outcome = await self._caller.call(delivery.message)
+        try:
+            outcome = await self._caller.call(delivery.message)
+        except Exception:  # else it would be made again without end
+            log.exception("webhook %s could not be called because of a bug", delivery.message.id)
+            outcome = Outcome(error="the server failed; its log says why")
         schedule = self._options.schedule
         state = await self._database.run(lambda c: outbox.settle(c, delivery, outcome, schedule))
         self._counts[state] += 1

@@ -89,7 +89,7 @@ def _split(netloc: str) -> tuple[str, int | None]:
         bare, colon, port = netloc.rpartition(":")
         if not colon:
             bare, port = netloc, ""
-    if port and not (port.isdecimal() and 1 <= int(port[:6]) <= 65535):
+    if port and not (port.isdecimal() and 1 <= int(port) <= 65535):
         raise ValueError("its port is not one of 1 to 65535")
     return bare, int(port) if port else None
 
