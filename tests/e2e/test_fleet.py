@@ -46,9 +46,7 @@ def state(url: str, name: str) -> str:
     return str(next(model["state"] for model in listed if model["name"] == name))
 
 
-def test_rounds_of_loading_and_unloading_grow_nothing(
-    tiny_folder: Path, tmp_path: Path
-) -> None:
+def test_rounds_of_loading_and_unloading_grow_nothing(tiny_folder: Path, tmp_path: Path) -> None:
     """In each, one request runs when the model is to leave, and another one comes meanwhile."""
     little = {"models": tiny_folder, "backend": "eager", "marking": "false"}
     asked = {"class": "cat", "guidance_scale": 2.5, "seed": 5}

@@ -147,7 +147,7 @@ def _is_late(job: Job) -> bool:
     Replicate says `aborted` where it had not begun, which its Python client 1.0 does not know.
     """
     request = request_of(job.work)
-    timeout = request and request.timeout
+    timeout = request.timeout if request else None
     return job.status is JobStatus.FAILED and timeout is not None and job.error == too_late(timeout)
 
 
