@@ -16,6 +16,7 @@ from app.http.proxies import PREFIX
 from app.settings.access import AccessSettings
 from app.settings.fleet import FleetSettings
 from app.settings.jobs import JobsSettings
+from app.settings.lists import listed
 from app.settings.telemetry import TelemetrySettings
 from app.settings.webhooks import WebhookSettings
 from models.bounds import brief
@@ -219,9 +220,7 @@ class Settings(JobsSettings, WebhookSettings, AccessSettings, TelemetrySettings,
     @field_validator("cors_origins", "allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        return tuple(part.strip() for part in value.split(",") if part.strip())
+        return listed(value)
 
     @field_validator("models")
     @classmethod

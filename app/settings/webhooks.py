@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
 from app.http.addresses import Allowance
+from app.settings.lists import listed
 
 _SECRET_PREFIX = "whsec_"
 _SECRET_BYTES = range(24, 65)  # by the specification of Standard Webhooks
@@ -61,9 +62,7 @@ class WebhookSettings(BaseSettings):
     @field_validator("webhook_secrets", "webhook_allow", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        return tuple(part.strip() for part in value.split(",") if part.strip())
+        return listed(value)
 
     @field_validator("webhook_secrets")
     @classmethod
