@@ -19,6 +19,9 @@ from tests.models.published import UNETS, VAES, own, tiny_unet, tiny_vae
 from tests.models.test_parity import TOLERANCE, relative
 
 SHAPES = ("1.5", "2.1", "1.5 inpainting", "XL", "LCM")
+# Two values at the lowest level: where a group norm has one or two values in all, as in 8 x 8, their
+# variance may be next to nothing, and it makes 1e-4 of the rounding of either network.
+SIZE = (16, 8)
 F32 = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
@@ -54,7 +57,7 @@ def time_ids() -> Tensor:
 @torch.inference_mode()
 def test_a_tiny_one_of_each_shape(name: str) -> None:
     ours, theirs = both(tiny_unet(name))
-    for size in ((8, 8), (8, 24)):
+    for size in (SIZE, (8, 24)):
         x, t, context, *added = rows(ours, size)
         given = None
         if added:
@@ -85,14 +88,14 @@ CHANGES: dict[str, dict[str, Any]] = {
 @torch.inference_mode()
 def test_every_key_that_is_built(change: dict[str, Any]) -> None:
     ours, theirs = both(tiny_unet("1.5") | {"layers_per_block": 1} | change)
-    x, t, context = rows(ours, (8, 8))
+    x, t, context = rows(ours, SIZE)
     assert relative(ours(x, t, context), theirs(x, t, context).sample) <= TOLERANCE
 
 
 @torch.inference_mode()
 def test_a_distilled_network_s_guidance_goes_into_the_time_embedding() -> None:
     ours, theirs = both(tiny_unet("LCM"))
-    x, t, context = rows(ours, (8, 8))
+    x, t, context = rows(ours, SIZE)
     guidance = torch.randn(4, 16)
     expected = theirs(x, t, context, timestep_cond=guidance).sample
     embedded = ours.time_embedding(ours.time_features(t), guidance)
@@ -150,7 +153,7 @@ def beside_others(given: tuple[Tensor, ...]) -> list[Tensor]:
 def test_no_row_reads_another_s_text(name: str) -> None:
     """To the bit: beside other rows, a row is the same; with another text, it is not."""
     unet = made(tiny_unet(name) | {"layers_per_block": 1})
-    given = rows(unet, (8, 8))
+    given = rows(unet, SIZE)
     before = unet(*given)
     assert torch.equal(unet(*beside_others(given))[0], before[0])
     context = given[2].clone()
@@ -163,7 +166,7 @@ def test_no_row_reads_another_s_text(name: str) -> None:
 @torch.inference_mode()
 def test_an_added_condition_is_asked_for_where_there_is_one() -> None:
     plain, xl = made(tiny_unet("1.5")), made(tiny_unet("XL"))
-    x, t, context, added = rows(xl, (8, 8))
+    x, t, context, added = rows(xl, SIZE)
     with pytest.raises(ValueError, match=r"has an added condition, and was given none"):
         xl(x, t, context)
     with pytest.raises(ValueError, match=r"has no added condition, and .* shape \(4, 60\)"):
