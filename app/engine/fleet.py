@@ -79,6 +79,8 @@ class Fleet:
         self.crew = Crew(load, start, self, upkeep)
         self._waiters: Counter[str] = Counter()  # by model, those who wait for it without a request
         self._used: dict[str, float] = {}  # by model, when it last was; time.monotonic()
+        self._loaded: dict[str, float] = {}  # by model, when it was, the last time
+        self._waiting: dict[str, float] = {}  # by model without a worker, since when it is wanted
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._news = asyncio.Event()  # set briefly when something changes
         self._timer: asyncio.TimerHandle | None = None
@@ -214,7 +216,7 @@ class Fleet:
         """Note what a worker says, and pass it on."""
         if isinstance(event, Ready):
             for info in event.models:
-                self._used[info.name] = time.monotonic()
+                self._used[info.name] = self._loaded[info.name] = time.monotonic()
                 if self._catalogue.loaded(info):
                     self._requests.heard(LeftOut(info.name, "its files have changed; ask again"))
         elif isinstance(event, LeftOut):
@@ -244,17 +246,13 @@ class Fleet:
         """Start and end workers as they are wanted; called whenever that may have changed."""
         if not self._running or self.fault is not None:
             return
-        for name in self._wanted():
-            if name in self.crew:
-                continue
+        for name in self._queue():
             if not self._catalogue.has(name):
                 self._lose(name)
             elif self._keeping.has_room(len(self.crew)):
                 self._supervisor(name).watch()
-        idle, waiting = self._idle(), self._wanted() - self.crew.keys()
-        leaving, again = self._keeping.leaving(
-            idle, crowded=bool(waiting) and not self._leaving, busy=len(self.crew) > len(idle)
-        )
+        waited = max(self._queue().values(), default=None) if not self._leaving else None
+        leaving, again = self._keeping.leaving(self._idle(), self._busy(), waited)
         for name in leaving:
             self._leave(name)
         if self._timer is not None:
@@ -262,6 +260,16 @@ class Fleet:
             self._timer = None
         if again is not None:
             self._timer = asyncio.get_running_loop().call_later(max(again, 0.01), self.tend)
+
+    def _queue(self) -> Mapping[str, float]:
+        """The models that wait for a worker, and for how many seconds, the longest first."""
+        now = time.monotonic()
+        waiting = [name for name in self._wanted() if name not in self.crew]
+        self._waiting = {name: self._waiting.get(name, now) for name in waiting}
+        return {
+            name: now - self._waiting[name]
+            for name in sorted(waiting, key=self._waiting.__getitem__)
+        }
 
     def _lose(self, name: str) -> None:
         """A model is gone before it could be loaded."""
@@ -273,11 +281,19 @@ class Fleet:
     def _idle(self) -> Mapping[str, float]:
         """The models that may leave, with the seconds since each was used."""
         now, wanted = time.monotonic(), self._wanted()
-        return {
-            name: now - self._used[name]
-            for name, supervisor in self.crew.items()
-            if supervisor.up and not (supervisor.leaving or self.stays(name) or name in wanted)
-        }
+        return {name: now - self._used[name] for name in self._passing() if name not in wanted}
+
+    def _busy(self) -> Mapping[str, float]:
+        """Those that may leave once they have answered, with the seconds since each was loaded."""
+        now, wanted = time.monotonic(), self._wanted()
+        return {name: now - self._loaded[name] for name in self._passing() if name in wanted}
+
+    def _passing(self) -> Sequence[str]:
+        """The loaded models that neither stay nor leave already."""
+        passing = self.crew.items()
+        return [
+            name for name, one in passing if one.up and not one.leaving and not self.stays(name)
+        ]
 
     def _wanted(self) -> KeysView[str]:
         """The models that somebody waits for, or has, in order."""

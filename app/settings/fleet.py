@@ -35,6 +35,15 @@ class FleetSettings(BaseSettings):
         "another. No limit if absent.",
     )
 
+    model_turn_seconds: float = Field(
+        30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="If all of those are busy, one that was waited for so long gets the place of "
+        "the one that was loaded first, once that has had so long as well and has answered what it "
+        "began.",
+    )
+
     @field_validator("model_folders", mode="before")
     @classmethod
     def _split_folders(cls, value: object) -> object:
@@ -48,7 +57,9 @@ class FleetSettings(BaseSettings):
     @property
     def keeping(self) -> Keeping:
         """Which models come and go."""
-        return Keeping(self.model_folders, self.model_idle_seconds, self.max_loaded)
+        return Keeping(
+            self.model_folders, self.model_idle_seconds, self.max_loaded, self.model_turn_seconds
+        )
 
 
 def _folder(given: Path) -> Path:

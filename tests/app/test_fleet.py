@@ -6,6 +6,7 @@ import json
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -194,6 +195,31 @@ async def test_the_least_recently_used_leaves_and_what_is_busy_stays(folder: Pat
         assert states(client)["fake"] == "loaded", "it stays"
         loader.runners["one"].gate.open()
         await asyncio.gather(*busy)
+
+
+@asynchronous
+async def test_models_that_are_always_busy_take_turns(folder: Path) -> None:
+    loader, answers = Loader(), Counter[str]()
+    async with fleeting(loader, folder, most=2, turn_seconds=0.2) as client:
+
+        async def press(name: str, first: int) -> None:
+            """Never less than two requests of a model, one after the other."""
+            for seed in range(first, first + 10**6, 2):
+                await draw(client, seed, name)
+                answers[name] += 1
+
+        names = ("one", "two", "three")
+        pressing = [
+            asyncio.create_task(press(name, i * 10**7 + j))
+            for i, name in enumerate(names)
+            for j in range(2)
+        ]
+        await until(lambda: all(loader.loads.count(name) > 1 for name in names))
+        for task in pressing:
+            assert not task.done()
+            task.cancel()
+        await asyncio.gather(*pressing, return_exceptions=True)
+        assert min(answers[name] for name in names) > 1
 
 
 @asynchronous
