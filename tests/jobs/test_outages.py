@@ -19,6 +19,7 @@ from fastapi.testclient import TestClient
 
 from app.errors import StoreUnavailable
 from app.jobs.database import Database
+from app.jobs.waking import Waker
 from tests.e2e.live import wait_until
 from tests.engine import asynchronous, served
 from tests.fakes import FakeRunner
@@ -286,3 +287,22 @@ def test_the_log_names_no_password() -> None:
         database = Database(f"postgresql+psycopg://{address}")
         assert "secret" not in database.where
         assert "h/n" in database.where
+
+
+@asynchronous
+async def test_a_model_that_a_bug_keeps_from_loading_is_tried_later_and_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Engine:
+        timeout = 1.0
+
+        async def described(self, model: str, timeout: float) -> None:
+            raise ZeroDivisionError
+
+    engine: Any = Engine()
+    waker = Waker(engine, lambda: None)
+    for _ in range(3):  # as once per second
+        waker.wake(["broken"])
+        assert waker._task is not None
+        await asyncio.wait([waker._task])
+    assert caplog.text.count("broken could not be loaded because of a bug") == 1
