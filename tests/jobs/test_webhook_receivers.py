@@ -2,12 +2,10 @@
 
 import asyncio
 import ipaddress
-import re
 import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +15,15 @@ from app.http.addresses import Allowance
 from app.jobs.webhooks import calling
 from app.jobs.webhooks.calling import Caller
 from app.jobs.webhooks.schedule import Schedule
-from app.jobs.webhooks.service import Options
 from app.jobs.webhooks.signing import Signer
 from app.jobs.webhooks.targets import Target
 from tests.e2e.live import wait_until
 from tests.engine import asynchronous, served, until
 from tests.fakes import FakeRunner
 from tests.jobs.certificates import Authority
-from tests.jobs.receivers import OK, dripping, putting_off, receiving, silent, status
-from tests.jobs.test_webhooks import QUICK, SECRETS, Desk, Lookup, desk, due_now, job_of
+from tests.jobs.desk import QUICK, SECRETS, Lookup, desk, job_of
+from tests.jobs.receivers import dripping, putting_off, receiving, silent, status
 
-ROOT = Path(__file__).parents[2]
 NAME = "hooks.example.com"
 
 
@@ -186,54 +182,3 @@ def test_a_job_ends_in_time_whatever_its_receiver_does() -> None:
         waiting = [call for path in paths for call in http.get(path).json()["webhook"]["calls"]]
         assert [call["event"] for call in waiting] == ["succeeded"] * 12
         assert {call["state"] for call in waiting} == {"waiting"}
-
-
-# When again: as docs/events.md says.
-
-_SECONDS = {"s": 1, "min": 60, "h": 3600}
-
-
-def documented() -> list[float]:
-    """The waits between attempts that the documentation names; seconds."""
-    text = " ".join((ROOT / "docs/events.md").read_text(encoding="utf-8").split())
-    found = re.search(r"waits after the first seven attempts are (.+?), each", text)
-    assert found
-    waits = re.findall(r"(\d+) (min|s|h)", found[1])
-    return [int(number) * _SECONDS[unit] for number, unit in waits]
-
-
-def test_the_documented_waits_are_those_of_the_default_schedule() -> None:
-    waits = documented()
-    assert len(waits) == Options().schedule.attempts - 1
-    for attempt, documented_wait in enumerate(waits, 1):
-        longest = max(_waits(attempt))
-        assert longest == pytest.approx(documented_wait, rel=0.05)  # told in whole minutes
-        assert min(_waits(attempt)) >= 0.7 * documented_wait
-
-
-def _waits(attempt: int) -> list[float]:
-    found = [Options().schedule.wait(attempt) for _ in range(200)]
-    return [wait for wait in found if wait is not None]
-
-
-@asynchronous
-async def test_500_three_times_is_tried_again_at_the_documented_times(tmp_path: Path) -> None:
-    usual = replace(QUICK, schedule=Options().schedule)
-    async with receiving(*[status(500)] * 3, OK) as receiver, desk(tmp_path, usual) as at:
-        await at.note(job_of(receiver.url))
-        for attempt, wait in enumerate(documented()[:3], 1):
-            await until(lambda attempt=attempt: receiver.connections == attempt)
-            assert 0.7 * wait - 2 <= await seconds_to_next(at, attempt) <= 1.05 * wait
-            await due_now(at)
-        told = await at.ends()
-        assert (told.state, told.attempts, told.status) == ("delivered", 4, 200)
-        assert len({received.headers["webhook-id"] for received in receiver.received}) == 1
-
-
-async def seconds_to_next(at: Desk, attempt: int) -> float:
-    """Until the attempt after this one, once it has failed."""
-    await until(lambda: at.webhooks.counts["retried"] == attempt)
-    told = await at.state()
-    assert (told.attempts, told.error) == (attempt, "status 500")
-    assert told.due is not None
-    return (told.due - datetime.now(UTC)).total_seconds()
