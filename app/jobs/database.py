@@ -30,6 +30,7 @@ _BUSY_STILL = 0.1  # where the last transaction failed already: the next ones wa
 _PATIENCE = 5.0  # seconds that a request may wait for a thread
 _TRIES = 3  # of a transaction that PostgreSQL ended because of another one
 _LONGEST = 200  # characters of a reason
+OF_A_STATEMENT = (IntegrityError, DataError)  # errors that say nothing of the database
 _IN_THE_WAY = ("40001", "40P01")  # SQLSTATE: cannot be serialized, deadlock
 
 
@@ -111,8 +112,8 @@ class Database:
             raise StoreUnavailable("the database of the jobs is too slow")
         try:
             result = self._transacted(work)
-        except (IntegrityError, DataError):
-            raise  # of the statement, not of the database
+        except OF_A_STATEMENT:
+            raise
         except (DBAPIError, OSError) as error:
             self._told(_reason(error))
             raise StoreUnavailable(f"jobs cannot be stored now: {_public(error)}") from error
@@ -129,7 +130,7 @@ class Database:
             try:
                 with engine.begin() as connection:
                     return work(connection)
-            except (IntegrityError, DataError):
+            except OF_A_STATEMENT:
                 raise
             except DBAPIError as error:
                 if attempt < _TRIES and getattr(error.orig, "sqlstate", None) in _IN_THE_WAY:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 
 from app.errors import StoreUnavailable
 from app.http.addresses import Allowance
-from app.jobs.database import Database, enduring
+from app.jobs.database import OF_A_STATEMENT, Database, enduring
 from app.jobs.job import Job
 from app.jobs.webhooks import outbox
 from app.jobs.webhooks.asking import Asking, happened
@@ -71,11 +72,22 @@ class Webhooks:
         return {names.get(state, state.value): self._counts[state] for state in DeliveryState}
 
     def note(self, connection: Connection, job: Job) -> None:
-        """Note a call for what became of a job, if it is wanted; part of that transaction."""
+        """Note a call for what became of a job, if it is wanted; part of that transaction.
+
+        A call that cannot be noted is logged, and the rest of the transaction goes on: it may be
+        about other jobs as well. Only what the database cannot do now ends it.
+        """
         hook = job.webhook
         event = hook and next((name for name in happened(job) if name in hook.events), None)
-        if hook and event:
-            outbox.add(connection, job, event, hook.url, self._body(connection, job))
+        if not hook or not event:
+            return
+        try:
+            with connection.begin_nested():
+                outbox.add(connection, job, event, hook.url, self._body(connection, job))
+        except Exception as error:
+            if isinstance(error, DBAPIError) and not isinstance(error, OF_A_STATEMENT):
+                raise
+            log.exception("a webhook of job %s could not be noted because of a bug", job.id)
 
     async def of(self, job_id: str) -> Sequence[DeliveryStatus]:
         """How far the calls for a job have got; raises `StoreUnavailable`."""
