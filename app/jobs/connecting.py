@@ -8,7 +8,11 @@ _LOCK = 0x4461726B726F6F6D  # of the migrations: "Darkroom"
 
 
 def create_engine(url: URL, busy: float) -> Engine:
-    """What connects to a database; in SQLite it waits `busy` seconds for another's lock."""
+    """What connects to a database; in SQLite it waits `busy` seconds for another's lock.
+
+    Raises:
+        OSError: this Python was built without SQLite.
+    """
     if url.get_backend_name() != "sqlite":
         # A server that is stopped in the middle of a transaction must not hold its locks for long.
         limits = "-c statement_timeout=20000 -c lock_timeout=5000"
@@ -17,7 +21,10 @@ def create_engine(url: URL, busy: float) -> Engine:
         return sql.create_engine(
             url, pool_size=THREADS, max_overflow=0, pool_pre_ping=True, connect_args=arguments
         )
-    engine = sql.create_engine(url, pool_size=1, connect_args={"timeout": busy})
+    try:
+        engine = sql.create_engine(url, pool_size=1, connect_args={"timeout": busy})
+    except ImportError as error:
+        raise OSError("this Python was built without SQLite") from error
 
     @sql.event.listens_for(engine, "connect")
     def connected(connection: object, _: object) -> None:

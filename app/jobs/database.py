@@ -8,11 +8,12 @@ import asyncio
 import contextlib
 import logging
 import os
-import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -98,6 +99,8 @@ class Database:
         """Say in the log if it plainly cannot be written, before anybody needs it."""
         if self.url is None:
             self._told("no folder for it is known; name one by DARKROOM_STATE_FOLDER")
+        elif self.file is not None and find_spec("_sqlite3") is None:
+            self._told("this Python was built without SQLite")
         elif self.file is not None:
             place, made = self.file, self.file.parent  # what must be there, or be made
             while not _exists(place) and place != place.parent:
@@ -172,7 +175,7 @@ class Database:
         if self.url is None:
             raise OSError("no folder for the database is known; see DARKROOM_STATE_FOLDER")
         if self.file:
-            self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make(self.file)
         engine = create_engine(self.url, _BUSY_STILL if self._down else _BUSY_SECONDS)
         try:
             migrate(engine)
@@ -194,6 +197,24 @@ def _exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110  (Path.exists would raise there)
 
 
+def _make(file: Path) -> None:
+    """Make SQLite's file, unless it is there, and its folder.
+
+    Both are for this user alone. In a folder that its group may write, the file is for that group
+    as well, so that another user id of the group can take over. SQLite gives its other files
+    (`-wal`, `-shm`) the mode of this one.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = file.parent.stat()
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            if folder.st_mode & stat.S_IWGRP and os.fstat(descriptor).st_gid == folder.st_gid:
+                os.fchmod(descriptor, 0o660)
+        finally:
+            os.close(descriptor)
+
+
 def _inode(file: Path | None) -> tuple[int, int] | None:
     try:
         told = file and file.stat()
@@ -210,5 +231,5 @@ def _reason(error: SQLAlchemyError | OSError) -> str:
 
 def _public(error: DBAPIError | OSError) -> str:
     """Why it failed, for clients: what SQLite says names no path, user or host, unlike others."""
-    told = isinstance(getattr(error, "orig", None), sqlite3.Error)
+    told = type(getattr(error, "orig", None)).__module__ == "sqlite3"  # which may be missing
     return _reason(error) if told else "the database cannot be used; the log says why"
