@@ -1,5 +1,10 @@
 """How the databases are connected to, and brought up to date."""
 
+import contextlib
+import os
+import stat
+from pathlib import Path
+
 import sqlalchemy as sql
 from sqlalchemy.engine import URL, Connection, Engine
 
@@ -37,6 +42,24 @@ def create_engine(url: URL, busy: float) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # a lock taken later could not be waited for
 
     return engine
+
+
+def make_file(file: Path) -> None:
+    """Make SQLite's file, unless it is there, and its folder.
+
+    Both are for this user alone. In a folder that its group may write, the file is for that group
+    as well, so that another user id of the group can take over. SQLite gives its other files
+    (`-wal`, `-shm`) the mode of this one. Raises `OSError`.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = file.parent.stat()
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            if folder.st_mode & stat.S_IWGRP and os.fstat(descriptor).st_gid == folder.st_gid:
+                os.fchmod(descriptor, 0o660)
+        finally:
+            os.close(descriptor)
 
 
 def migrate(engine: Engine) -> None:

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from app.errors import StoreUnavailable
-from app.jobs.connecting import THREADS, create_engine, migrate
+from app.jobs.connecting import THREADS, create_engine, make_file, migrate
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -175,7 +174,7 @@ class Database:
         if self.url is None:
             raise OSError("no folder for the database is known; see DARKROOM_STATE_FOLDER")
         if self.file:
-            _make(self.file)
+            make_file(self.file)
         engine = create_engine(self.url, _BUSY_STILL if self._down else _BUSY_SECONDS)
         try:
             migrate(engine)
@@ -195,24 +194,6 @@ class Database:
 def _exists(path: Path) -> bool:
     """Whether something is there; not, where its folder may not be searched."""
     return os.path.exists(path)  # noqa: PTH110  (Path.exists would raise there)
-
-
-def _make(file: Path) -> None:
-    """Make SQLite's file, unless it is there, and its folder.
-
-    Both are for this user alone. In a folder that its group may write, the file is for that group
-    as well, so that another user id of the group can take over. SQLite gives its other files
-    (`-wal`, `-shm`) the mode of this one.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder = file.parent.stat()
-    with contextlib.suppress(FileExistsError):
-        descriptor = os.open(file, os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            if folder.st_mode & stat.S_IWGRP and os.fstat(descriptor).st_gid == folder.st_gid:
-                os.fchmod(descriptor, 0o660)
-        finally:
-            os.close(descriptor)
 
 
 def _inode(file: Path | None) -> tuple[int, int] | None:
