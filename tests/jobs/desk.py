@@ -18,6 +18,7 @@ from app.jobs.database import Database
 from app.jobs.job import Job, JobStatus, Webhook
 from app.jobs.tables import WEBHOOK_DELIVERIES
 from app.jobs.webhooks.asking import NATIVE
+from app.jobs.webhooks.calling import Resolve
 from app.jobs.webhooks.outbox import DeliveryStatus
 from app.jobs.webhooks.schedule import Schedule
 from app.jobs.webhooks.service import Options, Webhooks
@@ -91,7 +92,7 @@ class Lookup:
 
 @asynccontextmanager
 async def desk(
-    folder: Path, options: Options = QUICK, resolve: Lookup | None = None
+    folder: Path, options: Options = QUICK, resolve: Resolve | None = None
 ) -> AsyncIterator[Desk]:
     database = Database(f"sqlite:///{folder / 'jobs.db'}")
     webhooks = Webhooks(database, options, lambda _, job: body(job), resolve)

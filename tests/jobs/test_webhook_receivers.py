@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 
 from app.http.addresses import Allowance
 from app.jobs.webhooks import calling
-from app.jobs.webhooks.calling import Caller
+from app.jobs.webhooks.calling import Caller, Resolver
+from app.jobs.webhooks.outbox import Bounds
 from app.jobs.webhooks.schedule import Schedule
 from app.jobs.webhooks.signing import Signer
 from app.jobs.webhooks.targets import Target
@@ -122,8 +124,8 @@ async def test_no_tls_where_it_is_asked_for_is_no_connection(tmp_path: Path) -> 
 async def test_of_a_name_s_addresses_only_the_public_ones_are_called(
     found: list[str], called: list[str]
 ) -> None:
-    caller = Caller(Allowance(), Signer(()), 1, Lookup([found]))
-    addresses = await caller._addresses(Target.parse("https://both.example.com:8443/"))
+    caller, target = Caller(Allowance(), Signer(()), 1), Target.parse("https://a.example.com:8443/")
+    addresses = await caller._addresses(target, Lookup([found]))
     assert addresses == [ipaddress.ip_address(each) for each in called]
 
 
@@ -182,3 +184,52 @@ def test_a_job_ends_in_time_whatever_its_receiver_does() -> None:
         waiting = [call for path in paths for call in http.get(path).json()["webhook"]["calls"]]
         assert [call["event"] for call in waiting] == ["succeeded"] * 12
         assert {call["state"] for call in waiting} == {"waiting"}
+
+
+# Names whose servers say nothing.
+
+
+@asynchronous
+async def test_one_client_s_dead_names_delay_no_other_client(tmp_path: Path) -> None:
+    """Their lookups outlive the calls, and are never more than the client's share of calls."""
+    found, asked = threading.Event(), 0
+
+    def look_up(host: str, port: int, **_: Any) -> list[tuple[Any, ...]]:
+        nonlocal asked
+        if host.startswith("dead"):
+            asked += 1
+            found.wait(30)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    options = replace(
+        QUICK, bounds=Bounds(calls=6, host=3, owner=4), seconds=0.05, schedule=Schedule(9, 0.001)
+    )
+    async with receiving() as alive, desk(tmp_path, options, Resolver(look_up)) as at:
+        for k in range(20):
+            await at.note(job_of(f"http://dead{k % 5}.example.com/", f"dead{k}"))
+        await until(lambda: at.webhooks.counts["retried"] >= 4)  # given up, and still looked up
+        url = alive.url.replace("127.0.0.1", "alive.example.com")
+        await at.note(*(job_of(url, f"mine{k}", "you") for k in range(20)))
+        for k in range(20):
+            assert (await at.ends(f"mine{k}")).state == "delivered"
+        assert asked == 4
+        found.set()
+        await until(lambda: asked >= 20)
+
+
+@asynchronous
+async def test_a_server_stops_while_names_are_looked_up(tmp_path: Path) -> None:
+    looking, found = threading.Event(), threading.Event()
+
+    def look_up(*_: Any, **__: Any) -> list[tuple[Any, ...]]:
+        looking.set()
+        found.wait(30)
+        raise OSError("no such name")
+
+    async with desk(tmp_path, resolve=Resolver(look_up)) as at:
+        await at.note(job_of("https://dead.example.com/"))
+        await until(looking.is_set)
+    thread = next(each for each in threading.enumerate() if each.name == "resolver")
+    assert thread.daemon  # the process need not wait for it
+    found.set()
+    thread.join(30)

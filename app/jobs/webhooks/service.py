@@ -2,16 +2,18 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.errors import StoreUnavailable
-from app.http.addresses import Allowance
+from app.http.addresses import Address, Allowance
 from app.jobs.database import OF_A_STATEMENT, Database, enduring
 from app.jobs.job import Job
 from app.jobs.webhooks import outbox
@@ -56,11 +58,10 @@ class Webhooks:
     ) -> None:
         self._database, self._options, self._body = database, options, body
         self.asking = Asking(options.allowance, bool(options.secrets) or options.unsigned)
-        self._resolver = Resolver()
-        signer = Signer(options.secrets)
-        resolve = resolve or self._resolver
-        self._caller = Caller(options.allowance, signer, options.seconds, resolve)
+        self._caller = Caller(options.allowance, Signer(options.secrets), options.seconds)
+        self._resolve = resolve or Resolver()
         self._calls: dict[asyncio.Task[None], Delivery] = {}
+        self._lookups: dict[asyncio.Future[Sequence[Address]], Delivery] = {}
         self._ended = asyncio.Event()
         self._counts: Counter[str] = Counter()
         self._running: asyncio.Task[None] | None = None
@@ -99,11 +100,11 @@ class Webhooks:
 
     async def close(self) -> None:
         """Make no more of them. One that is cut off is made again, by its id the same."""
-        tasks = [*self._calls, *([self._running] if self._running else [])]
+        running = [self._running] if self._running else []
+        tasks: list[asyncio.Future[Any]] = [*self._calls, *self._lookups, *running]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._resolver.close()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -123,7 +124,7 @@ class Webhooks:
     async def _call_due(self) -> None:
         """Begin as many calls as there is room for."""
         bounds, lease = self._options.bounds, self._options.seconds + _SLACK
-        under_way = list(self._calls.values())
+        under_way = {*self._calls.values(), *self._lookups.values()}
         if len(under_way) >= bounds.calls:
             return
         due = await self._database.run(lambda c: outbox.claim(c, under_way, bounds, lease))
@@ -135,7 +136,8 @@ class Webhooks:
     async def _call(self, delivery: Delivery) -> None:
         """Make one; if what came of it cannot be noted, its lease ends, and it is made again."""
         try:
-            outcome = await self._caller.call(delivery.message)
+            resolve = functools.partial(self._look_up, delivery)
+            outcome = await self._caller.call(delivery.message, resolve)
         except Exception:  # else it would be made again without end
             log.exception("webhook %s could not be called because of a bug", delivery.message.id)
             outcome = Outcome(error="the server failed; its log says why")
@@ -145,6 +147,20 @@ class Webhooks:
         if state is DeliveryState.FAILED:
             told = "webhook %s failed after %d attempts: %s"
             log.warning(told, delivery.message.id, delivery.attempt, outcome.error)
+
+    async def _look_up(self, delivery: Delivery, host: str, port: int) -> Sequence[Address]:
+        """The addresses of a name. Its call counts as under way until the lookup has ended.
+
+        A lookup goes on when its call is given up, and no client may fill the server with them.
+        """
+        lookup = asyncio.ensure_future(self._resolve(host, port))
+        self._lookups[lookup] = delivery
+        lookup.add_done_callback(self._looked_up)
+        return await asyncio.shield(lookup)
+
+    def _looked_up(self, lookup: "asyncio.Future[Sequence[Address]]") -> None:
+        del self._lookups[lookup]
+        self._ended.set()
 
     def _done(self, task: asyncio.Task[None]) -> None:
         del self._calls[task]
