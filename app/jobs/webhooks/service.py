@@ -6,7 +6,7 @@ import functools
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -18,12 +18,13 @@ from app.jobs.database import OF_A_STATEMENT, Database, enduring
 from app.jobs.job import Job
 from app.jobs.webhooks import outbox
 from app.jobs.webhooks.asking import Asking, happened
-from app.jobs.webhooks.calling import Caller, Outcome, Resolve, Resolver
+from app.jobs.webhooks.calling import Caller, Message, Outcome, Resolve, Resolver
 from app.jobs.webhooks.outbox import Bounds, Delivery, DeliveryState, DeliveryStatus
 from app.jobs.webhooks.schedule import Schedule
 from app.jobs.webhooks.signing import Signer
 
 log = logging.getLogger(__name__)
+Body = Callable[[Connection, Job], str]
 
 _POLL_SECONDS = 1.0  # between two looks for calls that are due
 _PRUNE_SECONDS = 600.0
@@ -46,17 +47,21 @@ class Options:
 class Webhooks:
     """Notes what is to be told, and tells it.
 
-    `body` gives what is told of a job, as JSON; it may look things up in that transaction.
+    `body` gives what is told of a job, as JSON, when it is noted. `sent` gives it anew when a call
+    about an end is made, with files: they are in the store already, and are not to be there twice.
+    Both may look things up in that transaction.
     """
 
     def __init__(
         self,
         database: Database,
         options: Options,
-        body: Callable[[Connection, Job], str],
+        body: Body,
         resolve: Resolve | None = None,
+        sent: Body | None = None,
     ) -> None:
-        self._database, self._options, self._body = database, options, body
+        self._database, self._options = database, options
+        self._body, self._sent = body, sent
         self.asking = Asking(options.allowance, bool(options.secrets) or options.unsigned)
         self._caller = Caller(options.allowance, Signer(options.secrets), options.seconds)
         self._resolve = resolve or Resolver()
@@ -137,7 +142,10 @@ class Webhooks:
         """Make one; if what came of it cannot be noted, its lease ends, and it is made again."""
         try:
             resolve = functools.partial(self._look_up, delivery)
-            outcome = await self._caller.call(delivery.message, resolve)
+            message = await self._database.run(lambda c: self._message(c, delivery))
+            outcome = await self._caller.call(message, resolve)
+        except StoreUnavailable:
+            raise
         except Exception:  # else it would be made again without end
             log.exception("webhook %s could not be called because of a bug", delivery.message.id)
             outcome = Outcome(error="the server failed; its log says why")
@@ -147,6 +155,13 @@ class Webhooks:
         if state is DeliveryState.FAILED:
             told = "webhook %s failed after %d attempts: %s"
             log.warning(told, delivery.message.id, delivery.attempt, outcome.error)
+
+    def _message(self, connection: Connection, delivery: Delivery) -> Message:
+        """What is sent: as it was noted, or of an end all that is still there."""
+        job = outbox.job_of(connection, delivery)
+        if self._sent is None or job is None or delivery.event not in happened(job):
+            return delivery.message
+        return replace(delivery.message, body=self._sent(connection, job))
 
     async def _look_up(self, delivery: Delivery, host: str, port: int) -> Sequence[Address]:
         """The addresses of a name. Its call counts as under way until the lookup has ended.
