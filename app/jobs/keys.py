@@ -200,7 +200,7 @@ class Keys:
 
 
 def _trim(connection: Connection, most: int, *whose: sql.ColumnElement[bool]) -> None:
-    """Forget the answers, the oldest first, with which they have more bytes than `most`."""
+    """Forget the oldest answers, so that the others have at most so many bytes."""
     table = KEYS.c
     total = sql.select(sql.func.coalesce(sql.func.sum(table.size), 0)).where(*whose)
     if connection.execute(total).scalar_one() <= most:
