@@ -1,5 +1,10 @@
 """How the databases are connected to, and brought up to date."""
 
+import contextlib
+import os
+import stat
+from pathlib import Path
+
 import sqlalchemy as sql
 from sqlalchemy.engine import URL, Connection, Engine
 
@@ -8,7 +13,11 @@ _LOCK = 0x4461726B726F6F6D  # of the migrations: "Darkroom"
 
 
 def create_engine(url: URL, busy: float) -> Engine:
-    """What connects to a database; in SQLite it waits `busy` seconds for another's lock."""
+    """What connects to a database; in SQLite it waits `busy` seconds for another's lock.
+
+    Raises:
+        OSError: this Python was built without SQLite.
+    """
     if url.get_backend_name() != "sqlite":
         # A server that is stopped in the middle of a transaction must not hold its locks for long.
         limits = "-c statement_timeout=20000 -c lock_timeout=5000"
@@ -17,7 +26,10 @@ def create_engine(url: URL, busy: float) -> Engine:
         return sql.create_engine(
             url, pool_size=THREADS, max_overflow=0, pool_pre_ping=True, connect_args=arguments
         )
-    engine = sql.create_engine(url, pool_size=1, connect_args={"timeout": busy})
+    try:
+        engine = sql.create_engine(url, pool_size=1, connect_args={"timeout": busy})
+    except ImportError as error:
+        raise OSError("this Python was built without SQLite") from error
 
     @sql.event.listens_for(engine, "connect")
     def connected(connection: object, _: object) -> None:
@@ -30,6 +42,24 @@ def create_engine(url: URL, busy: float) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # a lock taken later could not be waited for
 
     return engine
+
+
+def make_file(file: Path) -> None:
+    """Make SQLite's file, unless it is there, and its folder.
+
+    Both are for this user alone. In a folder that its group may write, the file is for that group
+    as well, so that another user id of the group can take over. SQLite gives its other files
+    (`-wal`, `-shm`) the mode of this one. Raises `OSError`.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = file.parent.stat()
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            if folder.st_mode & stat.S_IWGRP and os.fstat(descriptor).st_gid == folder.st_gid:
+                os.fchmod(descriptor, 0o660)
+        finally:
+            os.close(descriptor)
 
 
 def migrate(engine: Engine) -> None:

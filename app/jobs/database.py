@@ -8,11 +8,11 @@ import asyncio
 import contextlib
 import logging
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from app.errors import StoreUnavailable
-from app.jobs.connecting import THREADS, create_engine, migrate
+from app.jobs.connecting import THREADS, create_engine, make_file, migrate
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -30,6 +30,7 @@ _BUSY_STILL = 0.1  # where the last transaction failed already: the next ones wa
 _PATIENCE = 5.0  # seconds that a request may wait for a thread
 _TRIES = 3  # of a transaction that PostgreSQL ended because of another one
 _LONGEST = 200  # characters of a reason
+OF_A_STATEMENT = (IntegrityError, DataError)  # errors that say nothing of the database
 _IN_THE_WAY = ("40001", "40P01")  # SQLSTATE: cannot be serialized, deadlock
 
 
@@ -97,6 +98,8 @@ class Database:
         """Say in the log if it plainly cannot be written, before anybody needs it."""
         if self.url is None:
             self._told("no folder for it is known; name one by DARKROOM_STATE_FOLDER")
+        elif self.file is not None and find_spec("_sqlite3") is None:
+            self._told("this Python was built without SQLite")
         elif self.file is not None:
             place, made = self.file, self.file.parent  # what must be there, or be made
             while not _exists(place) and place != place.parent:
@@ -111,8 +114,8 @@ class Database:
             raise StoreUnavailable("the database of the jobs is too slow")
         try:
             result = self._transacted(work)
-        except (IntegrityError, DataError):
-            raise  # of the statement, not of the database
+        except OF_A_STATEMENT:
+            raise
         except (DBAPIError, OSError) as error:
             self._told(_reason(error))
             raise StoreUnavailable(f"jobs cannot be stored now: {_public(error)}") from error
@@ -129,7 +132,7 @@ class Database:
             try:
                 with engine.begin() as connection:
                     return work(connection)
-            except (IntegrityError, DataError):
+            except OF_A_STATEMENT:
                 raise
             except DBAPIError as error:
                 if attempt < _TRIES and getattr(error.orig, "sqlstate", None) in _IN_THE_WAY:
@@ -171,7 +174,7 @@ class Database:
         if self.url is None:
             raise OSError("no folder for the database is known; see DARKROOM_STATE_FOLDER")
         if self.file:
-            self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_file(self.file)
         engine = create_engine(self.url, _BUSY_STILL if self._down else _BUSY_SECONDS)
         try:
             migrate(engine)
@@ -209,5 +212,5 @@ def _reason(error: SQLAlchemyError | OSError) -> str:
 
 def _public(error: DBAPIError | OSError) -> str:
     """Why it failed, for clients: what SQLite says names no path, user or host, unlike others."""
-    told = isinstance(getattr(error, "orig", None), sqlite3.Error)
+    told = type(getattr(error, "orig", None)).__module__ == "sqlite3"  # which may be missing
     return _reason(error) if told else "the database cannot be used; the log says why"

@@ -6,7 +6,6 @@ each kind, and a reader holds only the names of what it has not been told.
 """
 
 import asyncio
-import contextlib
 import itertools
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
@@ -18,6 +17,7 @@ from pydantic import BaseModel
 
 from app.errors import StoreUnavailable
 from app.http.sse import KEEP_ALIVE
+from app.jobs.database import enduring
 from app.jobs.following import Cursor, Follower, Key
 from app.jobs.job import Job, JobStatus
 from app.jobs.snapshot import OpenJob, SnapshotEvent
@@ -165,7 +165,7 @@ class EventHub:
         """Look for ends that nobody here tells of: of jobs on other servers."""
         seen = -1
         while True:
-            with contextlib.suppress(StoreUnavailable):
+            with enduring("ends of jobs on other servers could not be looked for"):
                 last = await self._ends.last_end()
                 if last != seen:
                     self._look()

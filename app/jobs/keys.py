@@ -5,7 +5,7 @@ killed lets it end, and the request may then be sent again.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -16,11 +16,15 @@ from sqlalchemy.exc import IntegrityError
 
 from app.errors import KeyInUse, KeyReused
 from app.jobs.job import Job
+from app.jobs.recording import Recorder, Sizes
 from app.jobs.rows import now
 from app.jobs.store import JobStore, NewJob, Place
 from app.jobs.tables import KEYS
 
 T = TypeVar("T")
+
+_SIZES = Sizes()
+_PARTS = 8  # of all bytes: after one of them, it is looked whether there are too many
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,16 @@ class Answer:
 
 
 class Keys:
-    """The keys of one store; `most` are kept of one client."""
+    """The keys of one store; `most` are kept of one client, with answers of so many bytes."""
 
-    def __init__(self, store: JobStore, server: str, lease: float, most: int) -> None:
-        self._store, self._server, self._most = store, server, most
+    def __init__(
+        self, store: JobStore, server: str, lease: float, most: int, sizes: Sizes = _SIZES
+    ) -> None:
+        self._store, self._server, self._most, self._sizes = store, server, most, sizes
         self._lease = timedelta(seconds=lease)
         self._held: set[tuple[str, str]] = set()  # being answered here
+        self._added = 0  # bytes of answers, since it was looked whether all have too many
+        self.recorder = Recorder(sizes)
 
     async def begin(self, keyed: Keyed) -> Answer | None:
         """The answer that is kept; None if the request is to be answered now.
@@ -65,12 +73,14 @@ class Keys:
         return answer
 
     async def keep(self, keyed: Keyed, answer: Answer) -> None:
-        """Keep the answer to a request that was begun here."""
-        change = {"server": None, "lease": None, **_columns(answer)}
+        """Keep the answer to a request that was begun here; forget it if it is too large."""
+        columns = _columns(answer)
+        if columns["size"] > self._sizes.largest:
+            await self.drop(keyed)
+            return
         where = sql.and_(_is(keyed), KEYS.c.server == self._server)
-        statement = sql.update(KEYS).where(where).values(change)
         self._held.discard((keyed.owner, keyed.key))
-        await self._store.database.run(lambda c: c.execute(statement))
+        await self._store.database.run(lambda c: self._write(c, keyed.owner, where, columns))
 
     async def drop(self, keyed: Keyed) -> None:
         """Forget a request that was begun here and came to nothing."""
@@ -105,8 +115,7 @@ class Keys:
                 return kept, None
             made = self._store.add(connection, new)
             answer = told(*made)
-            change = {"server": None, **_columns(answer)}
-            connection.execute(sql.update(KEYS).where(_is(keyed)).values(change))
+            self._write(connection, keyed.owner, _is(keyed), _columns(answer))
             return answer, made
 
         return await self._run(accepted)
@@ -125,11 +134,15 @@ class Keys:
         await self._store.database.run(beaten)
 
     async def forget(self, before: datetime) -> None:
-        """Forget the answers to requests that came before, and requests whose servers ended."""
+        """Forget the answers to requests that came before, and requests whose servers ended.
+
+        And the oldest answers of all, if they have too many bytes together.
+        """
 
         def forgotten(connection: Connection) -> None:
             over = sql.or_(KEYS.c.status.is_not(None), KEYS.c.lease < now(connection))
             connection.execute(sql.delete(KEYS).where(KEYS.c.created < before, over))
+            _trim(connection, self._sizes.all)
 
         await self._store.database.run(forgotten)
 
@@ -160,6 +173,22 @@ class Keys:
         connection.execute(sql.insert(KEYS).values(values))
         return None
 
+    def _write(
+        self,
+        connection: Connection,
+        owner: str,
+        where: sql.ColumnElement[bool],
+        columns: Mapping[str, Any],
+    ) -> None:
+        """Write an answer, and forget the oldest ones that it leaves no room for."""
+        change = {"server": None, "lease": None, **columns}
+        connection.execute(sql.update(KEYS).where(where).values(change))
+        _trim(connection, self._sizes.client, KEYS.c.owner == owner)
+        self._added += columns["size"]
+        if self._added > self._sizes.all // _PARTS:  # it takes a look at every key
+            self._added = 0
+            _trim(connection, self._sizes.all)
+
     def _make_room(self, connection: Connection, owner: str) -> None:
         """Forget the oldest answers of a client that has as many as are kept."""
         own = KEYS.c.owner == owner
@@ -168,6 +197,23 @@ class Keys:
             oldest = sql.select(KEYS.c.key).where(own, KEYS.c.status.is_not(None))
             oldest = oldest.order_by(KEYS.c.created).limit(over)
             connection.execute(sql.delete(KEYS).where(own, KEYS.c.key.in_(oldest)))
+
+
+def _trim(connection: Connection, most: int, *whose: sql.ColumnElement[bool]) -> None:
+    """Forget the oldest answers, so that the others have at most so many bytes."""
+    table = KEYS.c
+    total = sql.select(sql.func.coalesce(sql.func.sum(table.size), 0)).where(*whose)
+    if connection.execute(total).scalar_one() <= most:
+        return
+    newest = (table.created.desc(), table.owner, table.key)
+    running = sql.func.sum(table.size).over(order_by=newest).label("running")
+    summed = (
+        sql.select(table.owner, table.key, running)
+        .where(table.status.is_not(None), *whose)
+        .subquery()
+    )
+    over = sql.select(summed.c.owner, summed.c.key).where(summed.c.running > most)
+    connection.execute(sql.delete(KEYS).where(sql.tuple_(table.owner, table.key).in_(over)))
 
 
 def _is(keyed: Keyed) -> sql.ColumnElement[bool]:
@@ -188,4 +234,5 @@ def _answer(row: "sql.Row[Any]", keyed: Keyed, time: datetime) -> Answer | None:
 
 def _columns(answer: Answer) -> dict[str, Any]:
     headers = json.dumps(answer.headers)
-    return {"status": answer.status, "headers": headers, "body": answer.body}
+    size = len(headers) + len(answer.body)
+    return {"status": answer.status, "headers": headers, "body": answer.body, "size": size}

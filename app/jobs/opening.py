@@ -8,6 +8,7 @@ from app.jobs.events import EventHub
 from app.jobs.executor import Terms
 from app.jobs.keeping import Keeping, Retention
 from app.jobs.keys import Keys
+from app.jobs.recording import Sizes
 from app.jobs.results import Results
 from app.jobs.service import JobService
 from app.jobs.store import JobStore, Room
@@ -27,7 +28,8 @@ def create_jobs(settings: Settings, engine: EngineClient) -> JobService:
     terms = Terms(
         secrets.token_hex(8), settings.jobs_lease_seconds, settings.slots, settings.max_loaded
     )
-    keys = Keys(store, terms.server, terms.lease, settings.idempotency_keys)
+    sizes = Sizes(settings.idempotency_bytes_per_client, settings.idempotency_bytes_in_all)
+    keys = Keys(store, terms.server, terms.lease, settings.idempotency_keys, sizes)
     retention = Retention(
         jobs=settings.jobs_keep_seconds,
         results=settings.results_seconds,

@@ -96,7 +96,9 @@ KEYS = sql.Table(
     sql.Column("status", sql.Integer),  # of the answer, once it is there
     sql.Column("headers", sql.Text),  # JSON
     sql.Column("body", sql.LargeBinary),
+    sql.Column("size", sql.BigInteger, nullable=False, server_default="0"),  # of the last two
     sql.Index("ix_idempotency_keys_created", "created"),
+    sql.Index("ix_idempotency_keys_size", "owner", "size"),
 )
 WEBHOOK_DELIVERIES = sql.Table(
     "webhook_deliveries",

@@ -1,10 +1,9 @@
 """Who waits for the ends of jobs, whichever server draws them."""
 
 import asyncio
-import contextlib
 from collections.abc import Collection
 
-from app.errors import StoreUnavailable
+from app.jobs.database import enduring
 from app.jobs.job import Job
 from app.jobs.store import JobStore
 
@@ -71,6 +70,6 @@ class Waiting:
         """Look for ends that nobody here tells of, or that came before somebody waited."""
         while True:
             await asyncio.sleep(_POLL_SECONDS)
-            with contextlib.suppress(StoreUnavailable):  # the log has it
+            with enduring("ends of jobs that are waited for could not be looked for"):
                 for job in await self._store.ended(tuple(self._waits)):
                     self.tell(job)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from app.engine.client import EngineClient
 from app.engine.errors import EngineUnavailable
+from app.jobs.database import enduring
 
 _FIRST, _LONGEST = 10.0, 300.0  # seconds between two tries, doubling
 
@@ -36,7 +37,7 @@ class Waker:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _load(self, model: str) -> None:
-        with contextlib.suppress(EngineUnavailable):
+        with enduring(f"{model} could not be loaded"), contextlib.suppress(EngineUnavailable):
             await self._engine.described(model, self._engine.timeout)  # looks into the folders
             await self._engine.open(model)
             self._pauses.pop(model, None)

@@ -84,6 +84,15 @@ class JobsSettings(BaseSettings):
     idempotency_keys: int = Field(
         10_000, ge=1, le=10**6, description="Keys that are kept of one client; the oldest go first."
     )
+    idempotency_bytes_per_client: int = Field(
+        1 << 26,
+        ge=1 << 20,
+        description="Bytes of the answers with an Idempotency-Key that are kept of one client, and "
+        "of its streams that are recorded at once. The oldest go first.",
+    )
+    idempotency_bytes_in_all: int = Field(
+        1 << 28, ge=1 << 20, description="The same of all clients together."
+    )
 
     @field_validator("database")
     @classmethod

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from app.http.body import FORMS
 from tests.engine import served
 from tests.fakes import FakeRunner
-from tests.jobs.test_webhooks import SECRETS
+from tests.jobs.desk import SECRETS
 
 ASYNC = {"prefer": "respond-async"}
 

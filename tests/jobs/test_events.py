@@ -12,10 +12,12 @@ import msgspec
 import pytest
 
 from app.errors import StoreUnavailable, UnknownEventId
+from app.jobs import events, waiting
 from app.jobs.events import EventHub, JobEvent
 from app.jobs.following import Cursor
 from app.jobs.job import Job, JobStatus
 from app.jobs.telling import PreviewData, ProgressData, QueuedData
+from app.jobs.waiting import Waiting
 from tests.engine import asynchronous, until
 
 ME, PATIENCE = "me", 10
@@ -38,7 +40,7 @@ class FakeStore:
 
     jobs: dict[str, Job] = field(default_factory=dict)
     ends: int = 0
-    down: bool = False
+    error: Exception | None = None  # of whatever is asked
 
     def add(self, job_id: str, owner: str = ME) -> None:
         self.jobs[job_id] = Job(
@@ -65,6 +67,10 @@ class FakeStore:
         mine = [job for job in ended if job.owner == owner]
         return sorted(mine, key=lambda job: job.ended_no or 0)[:limit]
 
+    async def ended(self, job_ids: Sequence[str]) -> Sequence[Job]:
+        self._check()
+        return [job for job in self.jobs.values() if job.id in job_ids and job.ended_no]
+
     async def last_end(self) -> int:
         self._check()
         return self.ends
@@ -75,8 +81,8 @@ class FakeStore:
         return [job for job in reversed(mine) if job.status in statuses][:limit]
 
     def _check(self) -> None:
-        if self.down:
-            raise StoreUnavailable("it is down")
+        if self.error:
+            raise self.error
 
 
 @dataclass(frozen=True)
@@ -396,7 +402,7 @@ async def test_a_stream_outlives_a_store_that_is_down() -> None:
         reader = Reader(stream)
         await reader.read()
         store.end("a")
-        store.down = True
+        store.error = StoreUnavailable("it is down")
         hub.publish(ME, "a", END)
         store.add("b")
         hub.publish(ME, "b", progress("b", 1))
@@ -405,7 +411,7 @@ async def test_a_stream_outlives_a_store_that_is_down() -> None:
             with pytest.raises(StoreUnavailable):
                 await anext(refused)
         assert hub.streams == 1
-        store.down = False
+        store.error = None
         await reader.read_until("succeeded")
 
 
@@ -421,3 +427,27 @@ async def test_a_quiet_stream_gives_signs_of_life_and_ends_with_the_server() -> 
         hub.close()
         rest = b"".join([piece async for piece in stream])
         assert [event.name for event in parse(rest)] == ["succeeded"]
+
+
+@asynchronous
+async def test_a_bug_does_not_end_the_look_for_ends_on_other_servers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged, and the next look finds what ended meanwhile."""
+    monkeypatch.setattr(events, "_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(waiting, "_POLL_SECONDS", 0.001)
+    store = FakeStore()
+    store.add("a")
+    async with follow(EventHub(store, KEPT)) as stream:
+        reader = Reader(stream)
+        await reader.read()
+        waited = asyncio.create_task(Waiting(store).end("a", PATIENCE))
+        store.error = ZeroDivisionError()
+        wrong = ("on other servers", "that are waited for")
+        await until(lambda: all(what in caplog.text for what in wrong))
+        store.error = None
+        store.end("a")
+        await reader.read_until("succeeded")
+        ended = await waited
+        assert ended is not None
+        assert ended.ended_no == 1

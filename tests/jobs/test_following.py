@@ -14,7 +14,7 @@ from standardwebhooks.webhooks import Webhook
 from tests.e2e.live import wait_until
 from tests.engine import served
 from tests.fakes import FakeRunner
-from tests.jobs.test_webhooks import SECRETS
+from tests.jobs.desk import SECRETS
 
 ASYNC = {"prefer": "respond-async"}
 

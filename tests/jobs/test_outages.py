@@ -6,6 +6,8 @@ import os
 import resource
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -19,6 +21,8 @@ from fastapi.testclient import TestClient
 
 from app.errors import StoreUnavailable
 from app.jobs.database import Database
+from app.jobs.tables import COUNTERS
+from app.jobs.waking import Waker
 from tests.e2e.live import wait_until
 from tests.engine import asynchronous, served
 from tests.fakes import FakeRunner
@@ -186,6 +190,65 @@ def test_no_place_for_a_database_turns_off_jobs_alone(
     assert "DARKROOM_STATE_FOLDER" in told[0]
 
 
+def test_a_python_without_sqlite_is_an_outage_with_a_reason(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, logging, sys
+sys.modules["_sqlite3"] = None
+from app.errors import StoreUnavailable
+from app.jobs.database import Database
+logging.basicConfig()
+database = Database("sqlite:///{tmp_path / "jobs.db"}")
+database.check()
+try:
+    asyncio.run(database.run(lambda connection: None))
+except StoreUnavailable as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("jobs cannot be stored now: ")
+    assert done.stderr.count("this Python was built without SQLite") == 1
+
+
+@pytest.mark.parametrize(
+    ("folder", "file"), [(0o700, 0o600), (0o755, 0o600), (0o770, 0o660), (0o2770, 0o660)]
+)
+def test_the_file_is_for_the_group_where_the_folder_is(
+    folder: int, file: int, tmp_path: Path
+) -> None:
+    """Whatever the umask; also those that SQLite keeps beside it while it is open."""
+    tmp_path.chmod(folder)
+    before = os.umask(0o077)
+    try:
+        asyncio.run(_modes(tmp_path / "jobs.db", {file}))
+    finally:
+        os.umask(before)
+
+
+async def _modes(file: Path, expected: set[int]) -> None:
+    database = Database(f"sqlite:///{file}")
+    await database.run(lambda connection: None)
+    found = {each.name: each.stat().st_mode & 0o777 for each in file.parent.iterdir()}
+    assert found.keys() >= {"jobs.db", "jobs.db-wal"}
+    assert set(found.values()) == expected
+    await database.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed")
+@pytest.mark.platform
+def test_another_user_of_the_group_takes_over() -> None:
+    """As OpenShift gives out user ids: whichever they are, their group is 0."""
+    with tempfile.TemporaryDirectory() as shared:
+        folder = Path(shared)
+        folder.chmod(0o770)
+        for user in (65533, 65534):
+            os.seteuid(user)
+            try:
+                asyncio.run(_use(f"sqlite:///{folder / 'jobs.db'}"))
+            finally:
+                os.seteuid(0)
+        assert folder.joinpath("jobs.db").stat().st_uid == 65533
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed")
 @pytest.mark.platform
 @pytest.mark.parametrize("mode", [0o700, 0o555], ids=["hidden", "read-only"])
@@ -213,7 +276,7 @@ def test_a_folder_of_somebody_else_is_no_reason_to_stop(
 
 async def _use(url: str) -> None:
     database = Database(url)
-    await database.run(lambda connection: None)
+    await database.run(lambda c: c.execute(sql.update(COUNTERS).values(value=1)))
     await database.close()
 
 
@@ -286,3 +349,22 @@ def test_the_log_names_no_password() -> None:
         database = Database(f"postgresql+psycopg://{address}")
         assert "secret" not in database.where
         assert "h/n" in database.where
+
+
+@asynchronous
+async def test_a_model_that_a_bug_keeps_from_loading_is_tried_later_and_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Engine:
+        timeout = 1.0
+
+        async def described(self, model: str, timeout: float) -> None:
+            raise ZeroDivisionError
+
+    engine: Any = Engine()
+    waker = Waker(engine, lambda: None)
+    for _ in range(3):  # as once per second
+        waker.wake(["broken"])
+        assert waker._task is not None
+        await asyncio.wait([waker._task])
+    assert caplog.text.count("broken could not be loaded because of a bug") == 1

@@ -2,12 +2,11 @@
 
 import asyncio
 import ipaddress
-import re
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,18 @@ import pytest
 
 from app.http.addresses import Allowance
 from app.jobs.webhooks import calling
-from app.jobs.webhooks.calling import Caller
+from app.jobs.webhooks.calling import Caller, Resolver
+from app.jobs.webhooks.outbox import Bounds
 from app.jobs.webhooks.schedule import Schedule
-from app.jobs.webhooks.service import Options
 from app.jobs.webhooks.signing import Signer
 from app.jobs.webhooks.targets import Target
 from tests.e2e.live import wait_until
 from tests.engine import asynchronous, served, until
 from tests.fakes import FakeRunner
 from tests.jobs.certificates import Authority
-from tests.jobs.receivers import OK, dripping, putting_off, receiving, silent, status
-from tests.jobs.test_webhooks import QUICK, SECRETS, Desk, Lookup, desk, due_now, job_of
+from tests.jobs.desk import QUICK, SECRETS, Lookup, desk, job_of
+from tests.jobs.receivers import dripping, putting_off, receiving, silent, status
 
-ROOT = Path(__file__).parents[2]
 NAME = "hooks.example.com"
 
 
@@ -126,8 +124,8 @@ async def test_no_tls_where_it_is_asked_for_is_no_connection(tmp_path: Path) -> 
 async def test_of_a_name_s_addresses_only_the_public_ones_are_called(
     found: list[str], called: list[str]
 ) -> None:
-    caller = Caller(Allowance(), Signer(()), 1, Lookup([found]))
-    addresses = await caller._addresses(Target.parse("https://both.example.com:8443/"))
+    caller, target = Caller(Allowance(), Signer(()), 1), Target.parse("https://a.example.com:8443/")
+    addresses = await caller._addresses(target, Lookup([found]))
     assert addresses == [ipaddress.ip_address(each) for each in called]
 
 
@@ -188,52 +186,50 @@ def test_a_job_ends_in_time_whatever_its_receiver_does() -> None:
         assert {call["state"] for call in waiting} == {"waiting"}
 
 
-# When again: as docs/events.md says.
-
-_SECONDS = {"s": 1, "min": 60, "h": 3600}
-
-
-def documented() -> list[float]:
-    """The waits between attempts that the documentation names; seconds."""
-    text = " ".join((ROOT / "docs/events.md").read_text(encoding="utf-8").split())
-    found = re.search(r"waits after the first seven attempts are (.+?), each", text)
-    assert found
-    waits = re.findall(r"(\d+) (min|s|h)", found[1])
-    return [int(number) * _SECONDS[unit] for number, unit in waits]
-
-
-def test_the_documented_waits_are_those_of_the_default_schedule() -> None:
-    waits = documented()
-    assert len(waits) == Options().schedule.attempts - 1
-    for attempt, documented_wait in enumerate(waits, 1):
-        longest = max(_waits(attempt))
-        assert longest == pytest.approx(documented_wait, rel=0.05)  # told in whole minutes
-        assert min(_waits(attempt)) >= 0.7 * documented_wait
-
-
-def _waits(attempt: int) -> list[float]:
-    found = [Options().schedule.wait(attempt) for _ in range(200)]
-    return [wait for wait in found if wait is not None]
+# Names whose servers say nothing.
 
 
 @asynchronous
-async def test_500_three_times_is_tried_again_at_the_documented_times(tmp_path: Path) -> None:
-    usual = replace(QUICK, schedule=Options().schedule)
-    async with receiving(*[status(500)] * 3, OK) as receiver, desk(tmp_path, usual) as at:
-        await at.note(job_of(receiver.url))
-        for attempt, wait in enumerate(documented()[:3], 1):
-            await until(lambda attempt=attempt: receiver.connections == attempt)
-            assert 0.7 * wait - 2 <= await seconds_to_next(at, attempt) <= 1.05 * wait
-            await due_now(at)
-        told = await at.ends()
-        assert (told.state, told.attempts, told.status) == ("delivered", 4, 200)
-        assert len({received.headers["webhook-id"] for received in receiver.received}) == 1
+async def test_one_client_s_dead_names_delay_no_other_client(tmp_path: Path) -> None:
+    """Their lookups outlive the calls, and are never more than the client's share of calls."""
+    found, asked = threading.Event(), 0
+
+    def look_up(host: str, port: int, **_: Any) -> list[tuple[Any, ...]]:
+        nonlocal asked
+        if host.startswith("dead"):
+            asked += 1
+            found.wait(30)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    options = replace(
+        QUICK, bounds=Bounds(calls=6, host=3, owner=4), seconds=0.05, schedule=Schedule(9, 0.001)
+    )
+    async with receiving() as alive, desk(tmp_path, options, Resolver(look_up)) as at:
+        for k in range(20):
+            await at.note(job_of(f"http://dead{k % 5}.example.com/", f"dead{k}"))
+        await until(lambda: at.webhooks.counts["retried"] >= 4)  # given up, and still looked up
+        url = alive.url.replace("127.0.0.1", "alive.example.com")
+        await at.note(*(job_of(url, f"mine{k}", "you") for k in range(20)))
+        for k in range(20):
+            assert (await at.ends(f"mine{k}")).state == "delivered"
+        assert asked == 4
+        found.set()
+        await until(lambda: asked >= 20)
 
 
-async def seconds_to_next(at: Desk, attempt: int) -> float:
-    """Until the attempt after this one, once it has failed."""
-    await until(lambda: at.webhooks.counts["retried"] == attempt)
-    told = await at.state()
-    assert (told.attempts, told.error) == (attempt, "status 500")
-    assert told.due is not None
-    return (told.due - datetime.now(UTC)).total_seconds()
+@asynchronous
+async def test_a_server_stops_while_names_are_looked_up(tmp_path: Path) -> None:
+    looking, found = threading.Event(), threading.Event()
+
+    def look_up(*_: Any, **__: Any) -> list[tuple[Any, ...]]:
+        looking.set()
+        found.wait(30)
+        raise OSError("no such name")
+
+    async with desk(tmp_path, resolve=Resolver(look_up)) as at:
+        await at.note(job_of("https://dead.example.com/"))
+        await until(looking.is_set)
+    thread = next(each for each in threading.enumerate() if each.name == "resolver")
+    assert thread.daemon  # the process need not wait for it
+    found.set()
+    thread.join(30)

@@ -5,10 +5,12 @@ import functools
 import ipaddress
 import socket
 import ssl
+import threading
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 import httpx
 
@@ -19,7 +21,6 @@ from app.jobs.webhooks.targets import Target
 
 Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
 _MOST_TRIED = 3  # addresses of one host: an IPv6 one may have no way there
-_RESOLVERS = 16  # threads; a lookup cannot be cancelled
 
 
 @dataclass(frozen=True)
@@ -51,37 +52,42 @@ class Outcome:
 
 
 class Resolver:
-    """Looks names up, in threads of its own: those of the loop have other things to do."""
+    """Looks names up as `look_up` does, each in a thread of its own.
 
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="resolver")
+    A lookup cannot be stopped. So none waits for the thread of another one, nor does the end of the
+    process.
+    """
+
+    def __init__(self, look_up: Callable[..., Sequence[Any]] = socket.getaddrinfo) -> None:
+        self._look_up = look_up
 
     async def __call__(self, host: str, port: int) -> Sequence[Address]:
         """The addresses of a name, the best first; raises `OSError`."""
-        look_up = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
-        return [ipaddress.ip_address(address[0]) for *_, address in found]
+        found: Future[Sequence[Any]] = Future()
+        found.set_running_or_notify_cancel()  # from now on only the thread ends it
 
-    def close(self) -> None:
-        """Begin no more lookups."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        def look() -> None:
+            try:
+                found.set_result(self._look_up(host, port, type=socket.SOCK_STREAM))
+            except Exception as error:
+                found.set_exception(error)
+
+        threading.Thread(target=look, name="resolver", daemon=True).start()
+        return [ipaddress.ip_address(each[0]) for *_, each in await asyncio.wrap_future(found)]
 
 
 class Caller:
     """Calls receivers, each time over a connection of its own, within `seconds`."""
 
-    def __init__(
-        self, allowance: Allowance, signer: Signer, seconds: float, resolve: Resolve
-    ) -> None:
-        self._allowance, self._signer = allowance, signer
-        self._seconds, self._resolve = seconds, resolve
+    def __init__(self, allowance: Allowance, signer: Signer, seconds: float) -> None:
+        self._allowance, self._signer, self._seconds = allowance, signer, seconds
 
-    async def call(self, message: Message) -> Outcome:
+    async def call(self, message: Message, resolve: Resolve) -> Outcome:
         """Make one attempt. Nothing of the answer's body is read."""
         target = Target.parse(message.url)
         try:
             async with asyncio.timeout(self._seconds):
-                addresses = await self._addresses(target)
+                addresses = await self._addresses(target, resolve)
                 if not addresses:
                     return Outcome(error="the host has no address that may be called")
                 return await self._first_of(addresses, target, message)
@@ -95,10 +101,10 @@ class Caller:
         except OSError:
             return Outcome(error="the host is not found")
 
-    async def _addresses(self, target: Target) -> Sequence[Address]:
+    async def _addresses(self, target: Target, resolve: Resolve) -> Sequence[Address]:
         """The addresses that may be connected to."""
         host = target.host
-        found = await self._resolve(host, target.port) if isinstance(host, str) else [host]
+        found = await resolve(host, target.port) if isinstance(host, str) else [host]
         unlike = dict.fromkeys(found)
         return [each for each in unlike if self._allowance.permits(host, each)][:_MOST_TRIED]
 

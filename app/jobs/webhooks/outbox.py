@@ -11,7 +11,7 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
 from app.jobs.job import Job
-from app.jobs.rows import now
+from app.jobs.rows import SELECT, fetch, now, owned
 from app.jobs.tables import WEBHOOK_DELIVERIES
 from app.jobs.webhooks.calling import Message, Outcome
 from app.jobs.webhooks.schedule import Schedule
@@ -30,9 +30,11 @@ class DeliveryState(StrEnum):
 
 @dataclass(frozen=True)
 class Delivery:
-    """A call that was claimed: whose job it tells of, and the attempt that is made now, from 1."""
+    """A call that was claimed: what it tells of, and the attempt that is made now, from 1."""
 
     message: Message
+    job: str  # its id
+    event: str
     owner: str
     host: str
     attempt: int
@@ -119,8 +121,15 @@ def claim(
                 hosts[row.host] += 1
                 owners[row.owner] += 1
                 message = Message(row.id, row.url, row.body)
-                claimed.append(Delivery(message, row.owner, row.host, row.attempts + 1))
+                attempt = row.attempts + 1
+                claimed.append(Delivery(message, row.job, row.event, row.owner, row.host, attempt))
     return claimed
+
+
+def job_of(connection: Connection, delivery: Delivery) -> Job | None:
+    """The job that a call tells of, as it is now; None if it is no longer kept."""
+    mine = SELECT.where(owned(delivery.owner, delivery.job))
+    return next(iter(fetch(connection, mine)), None)
 
 
 def settle(

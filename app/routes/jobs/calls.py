@@ -14,7 +14,7 @@ from app.jobs.webhooks.outbox import Bounds
 from app.jobs.webhooks.schedule import Schedule
 from app.jobs.webhooks.service import Options, Webhooks
 from app.routes.jobs.schemas import JobOut
-from app.routes.replicate.telling import DIALECT, call_body
+from app.routes.replicate.telling import DIALECT, call_body, noted_body
 from app.settings import Settings
 
 
@@ -32,12 +32,15 @@ def create_webhooks(settings: Settings, service: JobService) -> Webhooks:
         kept=settings.webhook_kept_seconds,
     )
 
-    def body(connection: Connection, job: Job) -> str:
+    def body(_: Connection, job: Job) -> str:
         if job.dialect == DIALECT:
-            return call_body(connection, job)
+            return noted_body(job)
         return JobOut.of(job, None, service, settings.root_path).model_dump_json()
 
-    webhooks = Webhooks(service.store.database, options, body)
+    def sent(connection: Connection, job: Job) -> str:
+        return call_body(connection, job) if job.dialect == DIALECT else body(connection, job)
+
+    webhooks = Webhooks(service.store.database, options, body, sent=sent)
     service.store.noted = webhooks.note
     return webhooks
 

@@ -64,7 +64,7 @@ async def once(keys: Keys, keyed: Keyed, answer: Callable[[], Awaitable[Response
 
 
 class _Recorded(Response):
-    """A stream that is kept when it has ended as it should, and forgotten if it did not."""
+    """A stream that is kept when it has ended as it should, and had room while it was sent."""
 
     def __init__(self, stream: StreamingResponse, keys: Keys, keyed: Keyed) -> None:
         self.status_code, self.background = stream.status_code, None
@@ -72,25 +72,25 @@ class _Recorded(Response):
         self._stream, self._keys, self._keyed = stream, keys, keyed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        parts: list[bytes] = []
-        whole = False
+        whole = failed = False
 
         async def sent(message: Message) -> None:
-            nonlocal whole
+            nonlocal whole, failed
             if message["type"] == "http.response.body":
-                parts.append(message.get("body", b""))
-                whole = not message.get("more_body") and not any(
-                    part.startswith(_FAILED) for part in parts
-                )
+                part = message.get("body", b"")
+                failed = failed or part.startswith(_FAILED)
+                whole = not message.get("more_body") and not failed
+                recording.add(part)
             await send(message)
 
-        try:
-            await self._stream(scope, receive, sent)
-        finally:
-            if whole:
-                await _kept(self._keys, self._keyed, self, b"".join(parts))
-            else:
-                await _dropped(self._keys, self._keyed)
+        with self._keys.recorder.recording(self._keyed.owner) as recording:
+            try:
+                await self._stream(scope, receive, sent)
+            finally:
+                if whole and (body := recording.body) is not None:
+                    await _kept(self._keys, self._keyed, self, body)
+                else:
+                    await _dropped(self._keys, self._keyed)
 
 
 async def _begun(keys: Keys, keyed: Keyed) -> Answer | None:

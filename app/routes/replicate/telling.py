@@ -126,8 +126,13 @@ async def told(service: JobService, job: Job, base: str) -> Prediction:
     return Prediction.of(job, base, files, removed=removed, moved=service.moved(job))
 
 
+def noted_body(job: Job) -> str:
+    """What a webhook is told, with addresses in place of files."""
+    return Prediction.of(job, job.request["base_url"]).model_dump_json()
+
+
 def call_body(connection: Connection, job: Job) -> str:
-    """What a webhook is told; addresses of files that are many bytes, or not in the store."""
+    """What a webhook is told, with files; addresses of those of many bytes, or not in the store."""
     files = stored(connection, job, _MOST_IN_CALL)
     return Prediction.of(job, job.request["base_url"], files).model_dump_json()
 
