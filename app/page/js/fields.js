@@ -27,9 +27,18 @@ export function field(name, label, control, { wide = false, hint = "" } = {}) {
   );
 }
 
-/** A number, with a slider for those who like one. */
+/**
+ * A number, with a slider for those who like one.
+ *
+ * @param {string} name
+ * @param {number|string} value
+ * @param {{min: number, max: number, step?: number, curve?: number}} range `curve` above 1 gives
+ *   small numbers more of the slider.
+ */
 export function number(name, value, { min, max, step = 1, curve = 1 }) {
-  const input = element("input", { type: "number", name, min, max, step, value, required: true });
+  const steps = Number.isInteger(step) ? step : "any";
+  const attributes = { type: "number", name, min, max, step: steps, value, required: true };
+  const input = element("input", attributes);
   const slider = element("input", { type: "range", min: 0, max: 1, step: "any" });
   slider.tabIndex = -1;
   slider.setAttribute("aria-hidden", "true"); // the number beside it says the same
@@ -42,7 +51,7 @@ export function number(name, value, { min, max, step = 1, curve = 1 }) {
     show();
   });
   show();
-  return element("div", {}, input, slider);
+  return element("div", { class: "number" }, input, slider);
 }
 
 /** A list of choices: pairs of value and words. */

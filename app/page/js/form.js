@@ -6,6 +6,7 @@ import { costOf, defaultsOf, samplerOf } from "./models.js";
 
 const KEPT = "form";
 const SEEDS = 2 ** 32; // of the dice; short enough to read aloud
+const WIDE = { wide: true };
 const NUMBERS = ["steps", "guidance_scale", "eta", "seed", "n", "width", "height", "clip_skip"];
 const ACROSS = ["prompt", "negative_prompt", "class", "seed", "n"]; // what another model takes along
 const DICE = "M6 4.5h12a1.5 1.5 0 0 1 1.5 1.5v12a1.5 1.5 0 0 1-1.5 1.5H6A1.5 1.5 0 0 1 4.5 18V6A1.5 1.5 0 0 1 6 4.5zM9 9v.01M15 15v.01M12 12v.01M15 9v.01M9 15v.01";
@@ -173,22 +174,22 @@ export class Form extends EventTarget {
     const locked = this.kept.locked;
     return [
       choices.length > 1 &&
-        field("model", "Model", select("model", choices, model.name), { wide: true }),
-      prompts && field("prompt", "Prompt", textarea("prompt", values.prompt, most), { wide: true }),
+        field("model", "Model", select("model", choices, model.name), WIDE),
+      prompts && field("prompt", "Prompt", textarea("prompt", values.prompt, most), WIDE),
       prompts &&
-        field("negative_prompt", "Without", textarea("negative_prompt", values.negative_prompt, { ...most, rows: 2 }), { wide: true }),
+        field("negative_prompt", "Without", textarea("negative_prompt", values.negative_prompt, { ...most, rows: 2 }), WIDE),
       !prompts && classes(model, values.class, null),
-      field("steps", "Steps", number("steps", values.steps, { min: 1, max: limits.steps, curve: 3 })),
-      field("guidance_scale", "Guidance", number("guidance_scale", values.guidance_scale, { min: 0, max: limits.guidance_scale, step: 0.1, curve: 2 })),
+      field("steps", "Steps", number("steps", values.steps, { min: 1, max: limits.steps, curve: 3 }), WIDE),
+      field("guidance_scale", "Guidance", number("guidance_scale", values.guidance_scale, { min: 0, max: limits.guidance_scale, step: 0.1, curve: 2 }), WIDE),
       field("sampler", "Sampler", select("sampler", samplers, values.sampler)),
       field("spacing", "Spacing", select("spacing", [], values.spacing)),
-      field("eta", "Eta (noise of each step)", number("eta", values.eta, { min: 0, max: 1, step: 0.05 }), { wide: true }),
+      field("eta", "Eta", number("eta", values.eta, { min: 0, max: 1, step: 0.05 })),
       sizes && field("width", "Width", number("width", values.width, side)),
       sizes && field("height", "Height", number("height", values.height, side)),
-      field("seed", "Seed", digits("seed", values.seed, iconButton("lock", "Keep this seed", LOCK, locked), iconButton("dice", "Another seed", DICE)), { wide: true }),
+      field("seed", "Seed", digits("seed", values.seed, iconButton("lock", "Keep this seed", LOCK, locked), iconButton("dice", "Another seed", DICE)), WIDE),
       prompts?.clip_skip > 0 &&
         field("clip_skip", "Clip skip", number("clip_skip", values.clip_skip, { min: 0, max: prompts.clip_skip })),
-      field("n", "Pictures", number("n", values.n, { min: 1, max: limits.n }), { wide: true }),
+      field("n", "Pictures", number("n", values.n, { min: 1, max: limits.n }), WIDE),
     ].filter(Boolean);
   }
 
@@ -205,8 +206,9 @@ export class Form extends EventTarget {
       ),
     );
     spacing.closest(".field").hidden = sampler.spacings.length < 2;
-    this.#input("sampler").closest(".field").classList.toggle("wide", sampler.spacings.length < 2);
     this.#input("eta").closest(".field").hidden = !sampler.eta;
+    const alone = sampler.spacings.length < 2 && !sampler.eta;
+    this.#input("sampler").closest(".field").classList.toggle("wide", alone);
   }
 
   #changed(target) {

@@ -129,7 +129,8 @@ export function stateOf(job) {
     const before = job.place ? `${job.place} before it` : "next";
     return `In the queue: ${before}${left}`;
   }
-  const step = job.total ? `Step ${job.evaluation} of ${job.total}` : "Developing";
+  const { steps } = job.settings;
+  const step = job.total ? `Step ${Math.floor(job.progress * steps)} of ${steps}` : "Developing";
   return `${step}${left}`;
 }
 

@@ -41,14 +41,14 @@ export class Viewer extends EventTarget {
   open(entries, at) {
     this.#entries = [...entries];
     if (!this.dialog.open) this.dialog.showModal();
-    this.#show(at);
+    this.#show(Math.max(at, 0));
   }
 
   /** Show the next entry instead of one that is gone. */
   remove(entry) {
     this.#entries = this.#entries.filter((each) => each !== entry);
     if (!this.#entries.length) return this.dialog.close();
-    return this.#show(Math.min(this.#at, this.#entries.length - 1));
+    return this.#show(this.#at % this.#entries.length);
   }
 
   /** Show whether the entry has a star. */
@@ -61,8 +61,8 @@ export class Viewer extends EventTarget {
   async #act(act) {
     const { entry } = this;
     if (act === "close") this.dialog.close();
-    else if (act === "previous" && this.#at > 0) this.#show(this.#at - 1);
-    else if (act === "next" && this.#at < this.#entries.length - 1) this.#show(this.#at + 1);
+    else if (act === "previous") this.#show(this.#at - 1);
+    else if (act === "next") this.#show(this.#at + 1);
     else if (act === "download") await this.#try(() => download(this.api, entry), "Saved.");
     else if (act === "copy") await this.#try(() => copy(this.api.file(entry.url)), "Copied.");
     else this.dispatchEvent(new CustomEvent("act", { detail: { act, entry } }));
@@ -78,13 +78,13 @@ export class Viewer extends EventTarget {
     }
   }
 
+  /** After the last comes the first. */
   async #show(at) {
-    this.#at = at;
+    this.#at = (at + this.#entries.length) % this.#entries.length;
     const { entry } = this;
     this.dialog.querySelector("#viewer-name").textContent = subjectOf(entry.settings);
     this.dialog.querySelector("#viewer-facts").replaceChildren(...factsOf(entry));
-    this.#button("previous").disabled = at === 0;
-    this.#button("next").disabled = at === this.#entries.length - 1;
+    this.#button("previous").hidden = this.#button("next").hidden = this.#entries.length === 1;
     this.star();
     this.picture.alt = describe(entry.settings, entry.image, "finished");
     this.#enlarge(entry);
