@@ -2,7 +2,7 @@
 
 import { classes, digits, element, field, iconButton, number, select, textarea } from "./fields.js";
 import { keep, recall } from "./memory.js";
-import { costOf, defaultsOf, samplerOf } from "./models.js";
+import { costOf, defaultsOf, inSeconds, samplerOf } from "./models.js";
 
 const KEPT = "form";
 const SEEDS = 2 ** 32; // of the dice; short enough to read aloud
@@ -33,7 +33,9 @@ export class Form extends EventTarget {
       event.preventDefault();
       this.develop();
     });
-    root.addEventListener("input", (event) => this.#changed(event.target));
+    for (const name of ["input", "change"]) {
+      root.addEventListener(name, (event) => this.#changed(event.target));
+    }
     this.fields.addEventListener("click", (event) => {
       const act = event.target.closest("[data-act]")?.dataset.act;
       if (act === "dice") this.roll();
@@ -149,13 +151,13 @@ export class Form extends EventTarget {
     this.#model = model;
     this.#extra = {};
     const values = { ...defaultsOf(model), seed: Math.floor(Math.random() * SEEDS), ...typed };
-    if (model.classes && !model.classes.includes(values.class)) {
+    if (!model.prompts && !model.classes.includes(values.class)) {
       values.class = defaultsOf(model).class;
     }
     this.fields.replaceChildren(...this.#parts(model, values));
     this.#adapt();
     this.#cost();
-    if (model.classes) this.#showSheet(model, values);
+    if (!model.prompts) this.#showSheet(model);
   }
 
   async #showSheet(model) {
@@ -188,7 +190,7 @@ export class Form extends EventTarget {
       sizes && field("height", "Height", number("height", values.height, side)),
       field("seed", "Seed", digits("seed", values.seed, iconButton("lock", "Keep this seed", LOCK, locked), iconButton("dice", "Another seed", DICE)), WIDE),
       prompts?.clip_skip > 0 &&
-        field("clip_skip", "Clip skip", number("clip_skip", values.clip_skip, { min: 0, max: prompts.clip_skip })),
+        field("clip_skip", "Clip skip", number("clip_skip", values.clip_skip, { min: 0, max: prompts.clip_skip }), WIDE),
       field("n", "Pictures", number("n", values.n, { min: 1, max: limits.n }), WIDE),
     ].filter(Boolean);
   }
@@ -213,7 +215,9 @@ export class Form extends EventTarget {
 
   #changed(target) {
     if (!this.#model) return;
-    if (target?.name === "model") return this.#choose(target.value);
+    if (target?.name === "model" && target.value !== this.#model.name) {
+      return this.#choose(target.value);
+    }
     if (target?.name === "sampler") this.#adapt();
     target?.removeAttribute("aria-invalid");
     this.kept.model = this.#model.name;
@@ -235,9 +239,9 @@ export class Form extends EventTarget {
   #cost() {
     const { evaluations, seconds } = costOf(this.#model, this.settings);
     if (!Number.isFinite(evaluations)) return;
-    const time = seconds ? `, about ${seconds < 1 ? seconds.toFixed(1) : Math.round(seconds)} s` : "";
     const words = evaluations === 1 ? "evaluation" : "evaluations";
-    this.root.querySelector("#cost").textContent = `${evaluations} ${words}${time} on its own`;
+    const time = seconds === null ? "" : `, about ${inSeconds(seconds)} if nobody else draws`;
+    this.root.querySelector("#cost").textContent = `${evaluations} ${words}${time}`;
   }
 
   #values() {

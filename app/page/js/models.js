@@ -82,3 +82,8 @@ export function costOf(model, settings) {
   const seconds = (evaluations * turns * tick.milliseconds) / 1000;
   return { evaluations: evaluations * settings.n, seconds };
 }
+
+/** A time in seconds, in words. */
+export function inSeconds(value) {
+  return value < 10 ? `${value.toFixed(1)} s` : `${Math.round(value)} s`;
+}

@@ -1,6 +1,6 @@
 /** One print on the line: noise, then previews, then the picture. */
 
-import { describe, sizeOf, subjectOf } from "./models.js";
+import { describe, inSeconds, sizeOf, subjectOf } from "./models.js";
 import { noise, settingsOf } from "./pictures.js";
 
 const template = document.querySelector("#print");
@@ -75,7 +75,7 @@ export class Print {
     element.querySelector("progress").hidden = true;
     element.querySelector("[data-act=cancel]").hidden = true;
     element.querySelector(".paper").disabled = false;
-    const time = entry.seconds ? ` · ${seconds(entry.seconds)}` : "";
+    const time = entry.seconds ? ` · ${inSeconds(entry.seconds)}` : "";
     this.#text(".state", `seed ${settingsOf(entry).seed}${time}`);
     this.name("finished");
     this.#offer(["star", "restore", "download", "delete"]);
@@ -124,7 +124,7 @@ export function stateOf(job) {
   if (job.status in ENDED) return job.note ? `${ENDED[job.status]}: ${job.note}` : ENDED[job.status];
   if (job.note) return job.note;
   if (job.status === "sending") return "Sending";
-  const left = job.eta === null ? "" : `, ${seconds(job.eta)} left`;
+  const left = job.eta === null ? "" : `, ${inSeconds(job.eta)} left`;
   if (job.status === "queued") {
     const before = job.place ? `${job.place} before it` : "next";
     return `In the queue: ${before}${left}`;
@@ -132,11 +132,6 @@ export function stateOf(job) {
   const { steps } = job.settings;
   const step = job.total ? `Step ${Math.floor(job.progress * steps)} of ${steps}` : "Developing";
   return `${step}${left}`;
-}
-
-/** A time in seconds, in words. */
-export function seconds(value) {
-  return value < 10 ? `${value.toFixed(1)} s` : `${Math.round(value)} s`;
 }
 
 async function decoded(url) {

@@ -1,9 +1,8 @@
 /** One picture, large, with its parameters. */
 
 import { element } from "./fields.js";
-import { describe, subjectOf } from "./models.js";
+import { describe, inSeconds, subjectOf } from "./models.js";
 import { copy, nameOf, save, settingsOf } from "./pictures.js";
-import { seconds } from "./print.js";
 
 /** Tells `act` (detail: name of the button, the entry) for what others do. */
 export class Viewer extends EventTarget {
@@ -131,7 +130,7 @@ function factsOf(entry) {
     ["Eta", settings.eta],
     ["Seed", settingsOf(entry).seed],
     ["Size", `${width} × ${height}`],
-    ["Time", entry.seconds && seconds(entry.seconds)],
+    ["Time", entry.seconds && inSeconds(entry.seconds)],
     ["Made", new Date(entry.created).toLocaleString()],
   ];
   return facts
