@@ -1,6 +1,6 @@
 /** The form: made of what a model allows, and kept as it was typed. */
 
-import { classes, digits, element, field, iconButton, number, select, textarea } from "./fields.js";
+import { classes, digits, element, field, iconButton, number, select, textarea } from "./controls.js";
 import { keep, recall } from "./memory.js";
 import { costOf, defaultsOf, inSeconds, samplerOf } from "./models.js";
 

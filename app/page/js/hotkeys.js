@@ -1,6 +1,6 @@
 /** Keys that do what buttons do, and the list of them. */
 
-import { element } from "./fields.js";
+import { element } from "./controls.js";
 
 const TYPING = "input:not([type=radio]):not([type=checkbox]), textarea, select, [contenteditable]";
 

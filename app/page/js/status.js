@@ -1,6 +1,6 @@
 /** The quiet corner: whether the service is ready, its queue and its pace, from `GET /engine`. */
 
-import { element } from "./fields.js";
+import { element } from "./controls.js";
 import { pause } from "./stream.js";
 
 const BUSY = 2000; // ms

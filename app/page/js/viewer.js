@@ -1,6 +1,6 @@
 /** One picture, large, with its parameters. */
 
-import { element } from "./fields.js";
+import { element } from "./controls.js";
 import { describe, inSeconds, subjectOf } from "./models.js";
 import { copy, nameOf, save, settingsOf } from "./pictures.js";
 

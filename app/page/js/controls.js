@@ -1,4 +1,4 @@
-/** Fields of a form, made of what a model allows. Each is an element with a label and an error. */
+/** Controls of a form: elements with a label, and a place for what is wrong with them. */
 
 /** An element with attributes and children; text is never read as HTML. */
 export function element(name, attributes = {}, ...children) {
