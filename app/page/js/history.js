@@ -3,21 +3,12 @@
  * `{id, settings, image, url, created, seconds, starred, thumbnail, width, height, status, error}`.
  */
 
-import { checked } from "./fields.js";
+import { entriesOf, fileOf } from "./archive.js";
 import { IndexedStore, MemoryStore } from "./stores.js";
 
 const NAME = "darkroom";
-const FORMAT = "darkroom-history"; // of an export
 const MOST = { count: 2000, bytes: 64 * 1024 * 1024 }; // entries, and bytes of thumbnails and texts
-const LARGEST_IMPORT = 128 * 1024 * 1024; // characters
 const PAGE = 60;
-const LONGEST_ID = 200;
-const PICTURE = /^(?:images|jobs)\/[\w\-./~%]+$/;
-const THUMBNAIL = /^data:image\/(?:png|webp|jpeg);base64,[A-Za-z0-9+/]+=*$/;
-const STATUSES = ["succeeded", "failed", "canceled"];
-
-/** A file that is no history, or a damaged one; the message says so for people. */
-export class NotAHistory extends Error {}
 
 /** All entries of this browser, newest first. */
 export class History {
@@ -119,8 +110,7 @@ export class History {
    */
   async export() {
     const { entries } = await this.search({}, { limit: this.#most.count });
-    const written = await Promise.all(entries.map(portable));
-    return JSON.stringify({ format: FORMAT, version: 1, entries: written });
+    return fileOf(entries);
   }
 
   /**
@@ -133,8 +123,7 @@ export class History {
   async import(text) {
     const entries = entriesOf(text);
     let added = 0;
-    for (const given of entries) {
-      const entry = checkedEntry(given);
+    for (const entry of entries) {
       if (!entry || (await this.get(entry.id))) continue;
       await this.put(entry);
       added += 1;
@@ -188,7 +177,7 @@ function recordOf(entry) {
 function matching({ words = "", starred, ...fields }) {
   const needed = words.toLowerCase().split(/\s+/).filter(Boolean);
   const exact = Object.entries(fields).filter(([, value]) => value !== undefined && value !== "");
-  return ({ settings, starred: has }) => {
+  return ({ settings = {}, starred: has }) => {
     if (starred !== undefined && Boolean(has) !== starred) return false;
     if (exact.some(([name, value]) => String(settings[name]) !== String(value))) return false;
     if (!needed.length) return true;
@@ -196,46 +185,4 @@ function matching({ words = "", starred, ...fields }) {
     const said = [prompt, negative, label, model, sampler, seed].join("\n").toLowerCase();
     return needed.every((word) => said.includes(word));
   };
-}
-
-async function portable(entry) {
-  if (!(entry.thumbnail instanceof Blob)) return entry;
-  const thumbnail = await new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result);
-    reader.onerror = () => reject(reader.error);
-    reader.readAsDataURL(entry.thumbnail);
-  });
-  return { ...entry, thumbnail };
-}
-
-function entriesOf(text) {
-  try {
-    const { format, entries } = text.length <= LARGEST_IMPORT ? JSON.parse(text) : {};
-    if (format === FORMAT && Array.isArray(entries)) return entries;
-  } catch {
-    // Told below, as any other file that is no history.
-  }
-  throw new NotAHistory("This file is no history of this page.");
-}
-
-/** An entry of a stranger's file with nothing in it but what belongs there; null if it is none. */
-function checkedEntry(given) {
-  const { id, url, settings, thumbnail, created, status, error } = given ?? {};
-  if (typeof id !== "string" || !id || id.length > LONGEST_ID) return null;
-  if (!isNumber(created) || typeof settings !== "object" || !settings) return null;
-  const entry = { id, created, settings: checked(settings).settings };
-  for (const name of ["image", "seconds", "width", "height"]) {
-    if (isNumber(given[name])) entry[name] = given[name];
-  }
-  entry.starred = given.starred === true;
-  entry.url = typeof url === "string" && PICTURE.test(url) && !url.includes("..") ? url : null;
-  entry.thumbnail = typeof thumbnail === "string" && THUMBNAIL.test(thumbnail) ? thumbnail : null;
-  entry.status = STATUSES.includes(status) ? status : "succeeded";
-  entry.error = typeof error === "string" ? error.slice(0, 1000) : null;
-  return entry;
-}
-
-function isNumber(value) {
-  return typeof value === "number" && Number.isFinite(value) && value >= 0;
 }

@@ -87,7 +87,11 @@ export class IndexedStore {
       transaction.onabort = () => reject(transaction.error ?? new Error("the change was undone"));
     });
     const stores = [RECORDS, TOTALS].map((name) => transaction.objectStore(name));
-    await Promise.all([change(...stores), done]);
+    const changed = change(...stores).catch((error) => {
+      if (!transaction.error) transaction.abort(); // or half of the change would stay
+      throw error;
+    });
+    await Promise.all([changed, done]);
   }
 
   async #add(totals, count, bytes) {
