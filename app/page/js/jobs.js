@@ -47,6 +47,7 @@ export class Job {
  */
 export class Jobs extends EventTarget {
   #jobs = new Map(); // key -> job
+  #keys = new Set(); // of all jobs that this page ever had
   #early = new Map(); // id -> events of jobs whose answer has not come yet
 
   /** @param {import("./api.js").Api} api */
@@ -65,8 +66,7 @@ export class Jobs extends EventTarget {
     follow(this.api, (name, data) => this.#told(name, data), new AbortController().signal);
     setInterval(() => this.#askForSilent(), SILENCE / 4);
     return recall(OPEN, []).map((kept) => {
-      const job = new Job(kept);
-      this.#jobs.set(job.key, job);
+      const job = this.#remember(new Job(kept));
       if (job.id) this.#ask(job);
       else this.#send(job);
       return job;
@@ -80,8 +80,7 @@ export class Jobs extends EventTarget {
    * @returns {Job} at once; events tell the rest.
    */
   submit(settings) {
-    const job = new Job({ key: crypto.randomUUID(), settings, created: Date.now() });
-    this.#jobs.set(job.key, job);
+    const job = this.#remember(new Job({ key: newKey(), settings, created: Date.now() }));
     this.#save();
     this.#send(job);
     return job;
@@ -199,12 +198,26 @@ export class Jobs extends EventTarget {
     this.#dispatch("change", job);
   }
 
+  #remember(job) {
+    this.#keys.add(job.key);
+    this.#jobs.set(job.key, job);
+    return job;
+  }
+
+  /** Keep the open jobs, and those of other tabs as they are. */
   #save() {
-    const kept = this.open.map(({ key, id, settings, created }) => ({ key, id, settings, created }));
-    keep(OPEN, kept);
+    const others = recall(OPEN, []).filter((each) => !this.#keys.has(each.key));
+    const own = this.open.map(({ key, id, settings, created }) => ({ key, id, settings, created }));
+    keep(OPEN, [...others, ...own]);
   }
 
   #dispatch(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
+}
+
+/** A name that nobody else has; `crypto.randomUUID` is there on localhost and https alone. */
+function newKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

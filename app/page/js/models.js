@@ -38,8 +38,9 @@ export function samplerOf(model, settings) {
 }
 
 /** The size of a picture, in pixels: [width, height]. */
-export function sizeOf(model, settings) {
-  return [settings.width ?? model?.width ?? 32, settings.height ?? model?.height ?? 32];
+export function sizeOf(model, entry) {
+  const side = (name) => entry[name] ?? entry.settings[name] ?? model?.[name] ?? 32;
+  return [side("width"), side("height")];
 }
 
 /** What a picture shows, in few words. */

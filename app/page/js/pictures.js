@@ -1,8 +1,15 @@
 /** Pictures as files: where they are, small copies of them, downloads and the clipboard. */
 
+import { queryOf } from "./link.js";
+
 /** The settings of one picture of an entry: its own seed, and one picture. */
 export function settingsOf(entry) {
-  return { ...entry.settings, seed: entry.settings.seed + entry.image, n: 1 };
+  return { ...entry.settings, seed: (entry.settings.seed ?? 0) + (entry.image ?? 0), n: 1 };
+}
+
+/** Where the picture of an entry is, relative to the page. */
+export function addressOf(entry) {
+  return entry.url ?? `generate?${queryOf(settingsOf(entry))}`;
 }
 
 /**
@@ -10,16 +17,17 @@ export function settingsOf(entry) {
  *
  * @param {import("./api.js").Api} api
  * @param {object} settings of one picture.
- * @returns {Promise<string|null>} relative to the page; null if its prompts are too long for one.
- * @throws as `Api.request` does.
+ * @returns {Promise<string|null>} relative to the page; null if its prompts are too long for one,
+ *   or the service cannot say.
  */
 export async function permalink(api, settings) {
-  const query = new URLSearchParams(
-    Object.entries(settings).filter(([, value]) => value !== null && value !== ""),
-  );
-  const response = await api.request(`generate?${query}`, { method: "HEAD" });
-  const id = response.headers.get("X-Image-Id");
-  return id ? `images/${id}.png` : null;
+  try {
+    const response = await api.request(`generate?${queryOf(settings)}`, { method: "HEAD" });
+    const id = response.headers.get("X-Image-Id");
+    return id && `images/${id}.png`;
+  } catch {
+    return null;
+  }
 }
 
 /** A name for a file, such as `digits-7-1.png`. */
@@ -30,7 +38,7 @@ export function nameOf(entry) {
 }
 
 /** A small copy of a picture that is loaded, as a data URL. */
-export function thumbnail(image, longest = 96) {
+export function thumbnail(image, longest = 192) {
   const { naturalWidth: width, naturalHeight: height } = image;
   const scale = Math.min(1, longest / Math.max(width, height));
   const canvas = document.createElement("canvas");
@@ -70,6 +78,14 @@ export function save(blob, name) {
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+/** Put a text on the clipboard; `field` holds it, where the browser has no other way. */
+export async function copyText(text, field) {
+  if (navigator.clipboard?.writeText) return navigator.clipboard.writeText(text);
+  field.value = text;
+  field.select();
+  document.execCommand("copy");
 }
 
 /**

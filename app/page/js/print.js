@@ -20,7 +20,7 @@ export class Print {
     this.entry = entry;
     this.element = template.content.firstElementChild.cloneNode(true);
     this.image = this.element.querySelector("img");
-    [entry.width, entry.height] = sizeOf(model, entry.settings);
+    [entry.width, entry.height] = sizeOf(model, entry);
     this.element.style.setProperty("--ratio", `${entry.width} / ${entry.height}`);
     this.element.dataset.id = entry.id;
     const { settings } = entry;
@@ -66,7 +66,12 @@ export class Print {
     if (!this.#showing) this.#show();
   }
 
-  /** Show the picture itself. */
+  /**
+   * Show the picture itself.
+   *
+   * @param {string} url of the picture, or of its thumbnail.
+   * @throws {DOMException} it is no picture.
+   */
   async finish(url) {
     const { entry, element } = this;
     await decoded(url);

@@ -35,6 +35,11 @@ export class Prints extends EventTarget {
       .filter((each) => each.entry.url);
   }
 
+  /** The print of an entry; undefined if it does not hang here. */
+  of(entry) {
+    return this.#prints.get(entry.id);
+  }
+
   /** Hang a print for each picture of a job. */
   add(job) {
     const { settings, created } = job;
@@ -48,13 +53,13 @@ export class Prints extends EventTarget {
     this.follow(job);
   }
 
-  /** Hang entries of the history, which are finished. */
+  /** Hang entries of the history behind the others, by their thumbnails. */
   async restore(entries) {
     const prints = entries
-      .filter((each) => !this.#prints.has(each.id))
+      .filter((each) => each.thumbnail && !this.#prints.has(each.id))
       .map((entry) => new Print(entry, this.modelOf(entry.settings.model)));
     this.#hang(prints, true);
-    await Promise.all(prints.map((print) => this.#finish(print, print.entry.url)));
+    await Promise.all(prints.map((print) => print.finish(print.entry.thumbnail)));
   }
 
   /** Show how far a job is, and its pictures at the end. */
@@ -88,13 +93,12 @@ export class Prints extends EventTarget {
   }
 
   async #finish(print, path) {
-    const fresh = !print.entry.url;
     try {
       const address = await this.api.picture(path);
       if (address.startsWith("blob:")) print.address = address;
       print.entry.url = path;
       await print.finish(address);
-      if (fresh) this.#dispatch("finished", print);
+      this.#dispatch("finished", print);
     } catch (error) {
       const gone = error.status === 410 || error.status === 404 || error.name === "EncodingError";
       print.element.querySelector(".state").textContent = gone

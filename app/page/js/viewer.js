@@ -2,7 +2,7 @@
 
 import { element } from "./controls.js";
 import { describe, inSeconds, subjectOf } from "./models.js";
-import { copy, nameOf, save, settingsOf } from "./pictures.js";
+import { addressOf, copy, nameOf, save, settingsOf } from "./pictures.js";
 
 /** Tells `act` (detail: name of the button, the entry) for what others do. */
 export class Viewer extends EventTarget {
@@ -36,7 +36,12 @@ export class Viewer extends EventTarget {
     return this.dialog.open ? this.#entries[this.#at] : undefined;
   }
 
-  /** Show one of the entries. */
+  /**
+   * Show one of the entries.
+   *
+   * @param {object[]} entries of the history; `file` is the blob of one that is not in it.
+   * @param {number} at which of them.
+   */
   open(entries, at) {
     this.#entries = [...entries];
     if (!this.dialog.open) this.dialog.showModal();
@@ -63,7 +68,7 @@ export class Viewer extends EventTarget {
     else if (act === "previous") this.#show(this.#at - 1);
     else if (act === "next") this.#show(this.#at + 1);
     else if (act === "download") await this.#try(() => download(this.api, entry), "Saved.");
-    else if (act === "copy") await this.#try(() => copy(this.api.file(entry.url)), "Copied.");
+    else if (act === "copy") await this.#try(() => copy(fileOf(this.api, entry)), "Copied.");
     else this.dispatchEvent(new CustomEvent("act", { detail: { act, entry } }));
   }
 
@@ -84,11 +89,15 @@ export class Viewer extends EventTarget {
     this.dialog.querySelector("#viewer-name").textContent = subjectOf(entry.settings);
     this.dialog.querySelector("#viewer-facts").replaceChildren(...factsOf(entry));
     this.#button("previous").hidden = this.#button("next").hidden = this.#entries.length === 1;
+    for (const act of ["star", "delete"]) this.#button(act).hidden = Boolean(entry.file);
     this.star();
     this.picture.alt = describe(entry.settings, entry.image, "finished");
     this.#enlarge(entry);
+    if (entry.thumbnail) this.picture.src = entry.thumbnail;
     await this.#try(async () => {
-      const address = await this.api.picture(entry.url);
+      const address = entry.file
+        ? URL.createObjectURL(entry.file)
+        : await this.api.picture(addressOf(entry));
       if (this.entry !== entry) return;
       this.#release();
       this.#address = address.startsWith("blob:") ? address : null;
@@ -115,10 +124,16 @@ export class Viewer extends EventTarget {
 
 /** Save the picture of an entry as a file; throws as `Api.request` does. */
 export async function download(api, entry) {
-  save(await api.file(entry.url), nameOf(entry));
+  save(await fileOf(api, entry), nameOf(entry));
 }
 
-function factsOf(entry) {
+/** The file of an entry: a picture from outside has its own. */
+async function fileOf(api, entry) {
+  return entry.file ?? api.file(addressOf(entry));
+}
+
+/** The parameters of an entry, as elements of a list. */
+export function factsOf(entry) {
   const { settings, width, height } = entry;
   const facts = [
     ["Model", settings.model],
@@ -129,9 +144,9 @@ function factsOf(entry) {
     ["Guidance", settings.guidance_scale],
     ["Eta", settings.eta],
     ["Seed", settingsOf(entry).seed],
-    ["Size", `${width} × ${height}`],
+    ["Size", width && `${width} × ${height}`],
     ["Time", entry.seconds && inSeconds(entry.seconds)],
-    ["Made", new Date(entry.created).toLocaleString()],
+    ["Made", entry.created && new Date(entry.created).toLocaleString()],
   ];
   return facts
     .filter(([, value]) => value !== undefined && value !== null && value !== "")
