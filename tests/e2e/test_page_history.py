@@ -134,6 +134,9 @@ def test_the_oldest_entries_without_a_star_make_room(page: Chrome, refused: bool
     )
     kept = [entry for entry in ENTRIES if entry["starred"]] + [ENTRIES[11]]
     assert found == [*ids_of(kept), "last"], "what is put now stays"
+    again = [*ENTRIES[7:], *[ENTRIES[11]] * 5]
+    found = calling(page, "history.js", _OPEN + "return ids()", again, MOST | {"count": 5}, refused)
+    assert found == ids_of(ENTRIES[7:]), "what is replaced counts once"
     few = {"count": 100, "bytes": 4000}
     big = [entry | {"thumbnail": "x" * 1000} for entry in ENTRIES]
     found = calling(page, "history.js", _OPEN + "return ids()", big, few, refused)

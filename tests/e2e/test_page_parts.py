@@ -15,6 +15,8 @@ from urllib.parse import parse_qsl
 import pytest
 
 from app.schemas.requests import GenerateRequest
+from app.schemas.samplers import sampler_of
+from models.sampling import SAMPLERS
 from tests.e2e.live import draw
 
 pytest.importorskip("selenium")
@@ -175,6 +177,15 @@ def test_openai_is_asked_in_its_own_words(page: Chrome) -> None:
     bare = programs(page, {"spacing": "default", "width": 8}, "http://a/", model="digits")
     assert sorted(bare["OpenAI client"]["missing"]) == ["spacing", "width"]
     assert "model=" in bare["OpenAI client"]["text"]
+
+
+def test_openai_is_told_the_sampler_and_the_spacing_in_one_name(page: Chrome) -> None:
+    wanted = [(name, spacing) for name in SAMPLERS for spacing in SAMPLERS[name].spacings]
+    script = """return args[0].map(([sampler, spacing]) =>
+        it.snippets({sampler, spacing}, 'http://a/').at(-1).text)"""
+    for pair, text in zip(wanted, calling(page, "snippets.js", script, wanted), strict=True):
+        asked = next(each for each in arguments_of(text) if "prompt" in each)
+        assert sampler_of(asked["extra_body"]["sampler"], "sampler") == pair
 
 
 COMMANDS = {

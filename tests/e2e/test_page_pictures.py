@@ -77,7 +77,7 @@ def wanted() -> Iterator[tuple[SamplingParams, ModelInfo]]:
     conditions = [(INFO, Condition(index)) for index in (None, 0, 1)]
     conditions += [
         (PROMPTED, Condition(prompt=Prompt(text, text[::-1], 1)))
-        for text in (*NASTY, "", "cat", "x\n\\\\\\Negative prompt: y")
+        for text in (*NASTY, "", "cat", "B\xe4r, \x80\x9f", "x\n\\\\\\Negative prompt: y")
     ]
     samplers = itertools.cycle(SAMPLERS.values())
     for info, condition in conditions:

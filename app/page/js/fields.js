@@ -42,7 +42,7 @@ export function checked(values) {
   const settings = {};
   const wrong = {};
   for (const name of FIELD_NAMES) {
-    const value = Object.hasOwn(values, name) ? values[name] : undefined;
+    const value = values[name];
     if (value === undefined || value === null || value === "") continue;
     try {
       settings[name] = FIELDS[name](value);

@@ -47,7 +47,7 @@ export function settingsOfText(text, models) {
     steps: pairs.get("Steps"),
     ...samplerOf(pairs, model, notes),
     guidance_scale: pairs.get("CFG scale"),
-    guidance_interval: pairs.get("Guidance interval")?.replace(/(?<!e)-/, ","),
+    guidance_interval: pairs.get("Guidance interval")?.replace("-", ","),
     seed: pairs.get("Seed"),
     ...sizeOf(pairs, model, notes),
   });

@@ -140,14 +140,9 @@ function tag(exif, little, folder, wanted) {
   return null;
 }
 
-/** A part of a view; a RangeError if it is not within. */
+/** A part of a view; a RangeError if it is not within the file. */
 function slice(view, start, length) {
-  return new DataView(view.buffer, view.byteOffset + start, within(view, start, length));
-}
-
-function within(view, start, length) {
-  if (length < 0 || start + length > view.byteLength) throw new RangeError("beyond the end");
-  return length;
+  return new DataView(view.buffer, view.byteOffset + start, length);
 }
 
 /** Bytes as characters of the same numbers; fewer where the view ends. */
