@@ -49,6 +49,17 @@ def try_convolution(device: torch.device) -> str | None:
         return f"{type(error).__name__}: {error}"
 
 
+def embedding(count: int, width: int) -> nn.Embedding:
+    """Initialised as `nn.Embedding` is, except on the meta device, where nothing can be.
+
+    There PyTorch would import torch._dynamo or SymPy: half a second, whenever a model is opened.
+    """
+    weight = torch.empty(count, width)
+    return nn.Embedding(
+        count, width, _weight=weight if weight.is_meta else torch.randn(count, width)
+    )
+
+
 class Conv2d(nn.Conv2d):
     """A convolution; on a GPU, without gradients, one whose bits no batch changes.
 
