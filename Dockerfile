@@ -34,8 +34,9 @@ RUN if [ "${TORCH}" = cuda ]; then \
     fi && \
     rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/darkroom /opt/darkroom
-# The store of jobs, for user 10001, and for any other user id with group 0, as OpenShift has them.
-RUN mkdir /var/lib/darkroom && chown 10001:0 /var/lib/darkroom && chmod 0770 /var/lib/darkroom
+# The store of jobs, for user 10001, and for any other user id with group 0, as OpenShift has them:
+# what one of them makes there belongs to group 0, so another one can take over.
+RUN mkdir /var/lib/darkroom && chown 10001:0 /var/lib/darkroom && chmod 2770 /var/lib/darkroom
 ENV PATH=/opt/darkroom/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     TRITON_CACHE_DIR=/tmp/triton \

@@ -7,8 +7,9 @@ TORCH ?= auto
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# In two processes, file by file: what the tests of a file share is made once.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# In three processes, because servers that start or end leave cores idle; file by file, so that what
+# the tests of a file share is made once.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: serve check test lint static contract train bench bench-gpu lock
 

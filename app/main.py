@@ -15,9 +15,6 @@ from app import openapi
 from app.access.admission import Admission
 from app.access.guard import KeyGuard
 from app.engine.client import EngineClient
-from app.engine.ledger import Limits
-from app.engine.watchdog import Upkeep
-from app.engine.wire import Load
 from app.http import pages, problems
 from app.http.guard import OriginGuard
 from app.http.limits import BodyLimit, TargetLimit
@@ -26,6 +23,7 @@ from app.http.observe import Observe
 from app.http.proxies import BehindProxy
 from app.http.turns import TakeTurns
 from app.jobs.opening import create_jobs
+from app.launching import create_engine
 from app.routes.automatic1111 import lists as automatic1111_lists
 from app.routes.automatic1111 import routes as automatic1111
 from app.routes.jobs import events, jobs
@@ -86,25 +84,6 @@ Images from latent diffusion models. Requests are sampled together, step by step
 sampler, step count, guidance scale and seed of its own; a request's pixels never depend on what
 shared its batch.
 """
-
-
-def create_engine(settings: Settings) -> EngineClient:
-    """An engine for these settings, not yet launched."""
-    load = Load(
-        models={name: str(folder) for name, folder in settings.folders.items()},
-        device=settings.device,
-        dtype=settings.dtype,
-        backend=settings.backend,
-        compile=settings.compile,
-        slots=settings.slots,
-        rows=settings.rows,
-        sizes=settings.sizes,
-        prediction=settings.prediction,
-        log_format=settings.log_format,
-    )
-    limits = Limits(settings.max_jobs, settings.max_work_seconds, settings.timeout_seconds)
-    upkeep = Upkeep(settings.hang_seconds, settings.load_seconds, settings.require_all_models)
-    return EngineClient(load, limits, upkeep=upkeep, keeping=settings.keeping)
 
 
 def create_admission(settings: Settings) -> Admission:

@@ -17,7 +17,12 @@ from torch import Tensor, nn
 
 
 def _find(kernels: str) -> Any:
-    """Our kernels, where Triton is, as with PyTorch for CUDA, and the compiler it needs."""
+    """Our kernels, where they can run: on a GPU, with Triton and the compiler of C that it needs.
+
+    Tests interpret them without a GPU.
+    """
+    if not (torch.backends.cuda.is_built() or os.environ.get("TRITON_INTERPRET")):
+        return None
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return None
     try:
@@ -35,7 +40,7 @@ def try_convolution(device: torch.device) -> str | None:
     """Give our kernels up for this process if they do not run on `device`; the reason."""
     global convolution  # without it, nothing of ours runs
     if convolution is None:
-        return "Triton, or a compiler of C, is not installed"
+        return "Triton, a compiler of C, or PyTorch for GPUs is not installed"
     try:
         x = torch.zeros(1, 8, 2, 2, device=device)
         convolution.convolve(x, x, None, 1, (0, 0))
@@ -47,6 +52,17 @@ def try_convolution(device: torch.device) -> str | None:
     except Exception as error:  # whatever the driver, the compiler or the file system says
         convolution = None
         return f"{type(error).__name__}: {error}"
+
+
+def embedding(count: int, width: int) -> nn.Embedding:
+    """Initialised as `nn.Embedding` is, except on the meta device, where nothing can be.
+
+    There PyTorch would import torch._dynamo or SymPy: half a second, whenever a model is opened.
+    """
+    weight = torch.empty(count, width)
+    return nn.Embedding(
+        count, width, _weight=weight if weight.is_meta else torch.randn(count, width)
+    )
 
 
 class Conv2d(nn.Conv2d):

@@ -5,12 +5,11 @@ Parameter names and arithmetic are those of diffusers' `UNet2DModel`.
 
 from functools import partial
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.backbone import UNetBackbone
 from models.config import UNet2DConfig
-from models.layers import SelfAttention
+from models.layers import SelfAttention, embedding
 
 
 class UNet2D(UNetBackbone):
@@ -19,16 +18,8 @@ class UNet2D(UNetBackbone):
     def __init__(self, config: UNet2DConfig) -> None:
         super().__init__(config)
         self.config: UNet2DConfig = config
-        # randn is Embedding's own initialisation; the normal_() it would call imports torch._dynamo
-        # on the meta device, where checkpoints are opened: a second of start-up.
         self.class_embedding = (
-            nn.Embedding(
-                config.num_class_embeds,
-                self.temb_dim,
-                _weight=torch.randn(config.num_class_embeds, self.temb_dim),
-            )
-            if config.num_class_embeds
-            else None
+            embedding(config.num_class_embeds, self.temb_dim) if config.num_class_embeds else None
         )
         widths, groups = config.block_out_channels, config.norm_num_groups
         attention = partial(SelfAttention, head_dim=config.attention_head_dim, eps=config.norm_eps)

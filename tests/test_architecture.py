@@ -128,3 +128,13 @@ def test_importing_the_application_builds_nothing() -> None:
     )
     environment = {"DARKROOM_PORT": "not a number"}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=environment)
+
+
+def test_opening_a_model_imports_nothing_that_only_compilers_need() -> None:
+    """Each takes half a second of every start."""
+    code = (
+        "import sys; from models.library import find; from models.pipeline import LatentDiffusion;"
+        "LatentDiffusion.open(find('digits'));"
+        "assert not {'sympy', 'torch._dynamo'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -52,7 +52,7 @@ def test_the_store_is_on_a_volume_that_any_user_of_group_0_may_write() -> None:
     assert f"DARKROOM_STATE_FOLDER={STATE}" in environment.split()
     (made,) = (run for run in told("RUN") if STATE in run)
     owner = told("USER")[-1].split(":")[0]
-    assert made == f"mkdir {STATE} && chown {owner}:0 {STATE} && chmod 0770 {STATE}"
+    assert made == f"mkdir {STATE} && chown {owner}:0 {STATE} && chmod 2770 {STATE}"
     assert told("VOLUME") == [STATE]
     names = [name for name, _ in INSTRUCTIONS]
     assert names.index("VOLUME") > names.index("USER"), "what is made after it is not kept"

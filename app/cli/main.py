@@ -45,7 +45,7 @@ def serve(**options: str | int | None) -> None:
     # Until the server handles them: process 1 of a container ignores signals without a handler.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
-    from app.main import create_engine
+    from app.launching import create_engine
     from app.settings import Settings
 
     try:
@@ -53,7 +53,7 @@ def serve(**options: str | int | None) -> None:
     except ValidationError as error:
         raise Fault(f"settings: {'; '.join(map(_told, error.errors()))}") from error
     engine = create_engine(settings)
-    engine.fleet.launch()  # the models load while the rest comes up
+    engine.fleet.launch()  # the models load while the rest is imported
 
     from app.main import create_app
     from app.serving.listening import CannotListen

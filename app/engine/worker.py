@@ -6,6 +6,7 @@ is gone, and the worker ends.
 
 import contextlib
 import gc
+import importlib
 import logging
 import os
 import queue
@@ -58,7 +59,7 @@ Loader = Callable[[Load], list[ModelRunner]]
 
 def load_runners(load: Load) -> list[ModelRunner]:
     """Open every model that `load` names; they are not warm."""
-    from app.engine.runner import Runner  # PyTorch is loaded where it is used, and only there
+    from app.engine.runner import Runner  # PyTorch is imported where it is used, and only there
 
     return [Runner.open(name, Path(folder), load) for name, folder in load.models.items()]
 
@@ -280,12 +281,24 @@ def log_as(form: str) -> None:
     logging.captureWarnings(form == "json")
 
 
+def _import_runner() -> None:
+    """Import PyTorch before it is this worker's turn to load.
+
+    Modules are no garbage: to look for some meanwhile would take a sixth of the time.
+    """
+    gc.disable()
+    with contextlib.suppress(ImportError):  # raised once more where it is needed
+        importlib.import_module("app.engine.runner")
+    gc.enable()
+
+
 def main(load: Loader = load_runners) -> None:
     """Serve over the socket whose number is the first argument; the second is a `LogFormat`."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is the server that drains, and ends this
     log_as(sys.argv[2])
     for client in ("httpx", "httpx2"):  # each address that huggingface_hub asks, signed ones too
         logging.getLogger(client).setLevel(logging.WARNING)
+    threading.Thread(target=_import_runner, name="import", daemon=True).start()
     connection = socket.socket(fileno=int(sys.argv[1]))
     Worker(connection, load, orphaned=lambda: os._exit(0)).run()
 

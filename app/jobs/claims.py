@@ -18,6 +18,38 @@ from app.jobs.rows import SELECT, fetch, now
 from app.jobs.store import JobStore
 from app.jobs.tables import JOBS, RESULTS
 
+_of = sql.bindparam
+# Written once, as in `store`.
+_WAITING = (
+    sql.select(JOBS.c.number, JOBS.c.images)
+    .where(JOBS.c.status == JobStatus.QUEUED, JOBS.c.model.in_(_of("models", expanding=True)))
+    .order_by(JOBS.c.rank, JOBS.c.turn, JOBS.c.number)
+    .limit(_of("most"))
+    .with_for_update(skip_locked=True)
+)
+_TAKE = (
+    sql.update(JOBS)
+    .where(JOBS.c.number.in_(_of("chosen", expanding=True)))
+    .values(
+        status=JobStatus.RUNNING,
+        started=sql.func.coalesce(JOBS.c.started, _of("time", type_=JOBS.c.started.type)),
+        fence=JOBS.c.fence + 1,
+        server=_of("server"),
+        lease=_of("lease"),
+    )
+    .returning(*JOBS.c)
+)
+_CHANGE = (  # what a claim that still holds makes of its job
+    sql.update(JOBS)
+    .where(
+        JOBS.c.number == _of("of"),
+        JOBS.c.id == _of("id_"),  # in a new file numbers begin anew
+        JOBS.c.server == _of("by"),
+        JOBS.c.fence == _of("fence_"),
+        JOBS.c.status == JobStatus.RUNNING,
+    )
+    .values(server=None, lease=None)
+)
 _AT_ONCE = 500  # jobs that end in one transaction
 _MOST_LOSSES = 10  # servers that ended while they drew one job: it may be the reason
 
@@ -27,7 +59,11 @@ class Claim:
     """A job that this server draws."""
 
     job: Job
-    fence: int
+
+    @property
+    def fence(self) -> int:
+        """The number of this claim among those of the job."""
+        return self.job.fence
 
 
 @dataclass(frozen=True)
@@ -56,43 +92,24 @@ class Claims:
 
     async def claim(self, models: Sequence[str], images: int) -> list[Claim]:
         """The next jobs of these models, with about so many images; others' locks are skipped."""
-        table = JOBS.c
-        waiting = (
-            sql.select(table.number, table.images)
-            .where(table.status == JobStatus.QUEUED, table.model.in_(models))
-            .order_by(table.rank, table.turn, table.number)
-            .limit(images)
-            .with_for_update(skip_locked=True)
-        )
+        wanted = {"models": models, "most": images}
 
         def claimed(connection: Connection) -> list[Claim]:
             chosen, left = [], images
-            for number, count in connection.execute(waiting):
+            for number, count in connection.execute(_WAITING, wanted):
                 if left > 0:
                     chosen.append(number)
                 left -= count
             if not chosen:
                 return []
             time = now(connection)
-            started = sql.func.coalesce(table.started, time, type_=table.started.type)
-            taken: dict[str, Any] = {
-                "status": JobStatus.RUNNING,
-                "server": self._server,
-                "started": started,
-                "fence": table.fence + 1,
-                "lease": time + self._lease,
-            }
-            where = table.number.in_(chosen)
-            connection.execute(sql.update(JOBS).where(where).values(taken))
-            fences = dict(
-                connection.execute(sql.select(table.number, table.fence).where(where)).all()
-            )
-            jobs = fetch(connection, SELECT.where(where))
+            taken = {"time": time, "server": self._server, "lease": time + self._lease}
+            jobs = fetch(connection, _TAKE, chosen=chosen, **taken)
             jobs.sort(key=lambda job: chosen.index(job.number))
             for job in jobs:
-                if fences[job.number] == 1:  # not where it is taken up again
+                if job.fence == 1:  # not where it is taken up again
                     self._store.noted(connection, job)
-            return [Claim(job, fences[job.number]) for job in jobs]
+            return [Claim(job) for job in jobs]
 
         return await self._store.database.run(claimed)
 
@@ -162,9 +179,8 @@ class Claims:
         """Let jobs wait again that this server will not finish."""
 
         def released(connection: Connection) -> None:
-            change = {"status": JobStatus.QUEUED, "server": None, "lease": None}
             for claim in claims:
-                connection.execute(sql.update(JOBS).where(self._own(claim)).values(change))
+                connection.execute(_CHANGE, {**self._own(claim), "status": JobStatus.QUEUED})
 
         await self._store.database.run(released)
 
@@ -176,11 +192,9 @@ class Claims:
         number = claim.job.number
         status = JobStatus.FAILED if outcome.error else JobStatus.SUCCEEDED
         change = {"status": status, "error": outcome.error, "told": json.dumps(outcome.told)}
-        change |= {"server": None, "lease": None}
 
         def finished(connection: Connection) -> Job | None:
-            ending = sql.update(JOBS).where(self._own(claim)).values(change)
-            if not connection.execute(ending).rowcount:
+            if not connection.execute(_CHANGE, {**self._own(claim), **change}).rowcount:
                 same = SELECT.where(
                     JOBS.c.number == number,
                     JOBS.c.fence == claim.fence,
@@ -205,13 +219,7 @@ class Claims:
 
         return await self._store.database.run(finished)
 
-    def _own(self, claim: Claim) -> sql.ColumnElement[bool]:
-        """Whether a claim still holds."""
-        table = JOBS.c
-        return sql.and_(
-            table.number == claim.job.number,
-            table.id == claim.job.id,  # in a new file numbers begin anew
-            table.server == self._server,
-            table.fence == claim.fence,
-            table.status == JobStatus.RUNNING,
-        )
+    def _own(self, claim: Claim) -> dict[str, Any]:
+        """Which job a claim is of, as `_CHANGE` wants it."""
+        job = claim.job
+        return {"of": job.number, "id_": job.id, "by": self._server, "fence_": job.fence}

@@ -31,7 +31,7 @@ from app.jobs.waking import Waker
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0  # between two looks for jobs, of other servers or of a model that was loaded
-BEATS = 3  # in the time of a lease
+_BEATS, _LONGEST_BEAT = 3, 5.0  # in the time of a lease; seconds
 _LONGEST_WAIT = 10  # seconds between two tries to write an end
 
 
@@ -47,6 +47,11 @@ class Terms:
     lease: float
     slots: int | None = None
     loaded: int | None = None
+
+    @property
+    def beat(self) -> float:
+        """Seconds between two times that leases are extended, and lost claims noticed."""
+        return min(self.lease / _BEATS, _LONGEST_BEAT)
 
 
 class Stage(Enum):
@@ -192,7 +197,7 @@ class JobExecutor:
             with enduring("the leases of jobs could not be extended"):
                 if self._store.database.begun:
                     await self._beat()
-            await asyncio.sleep(self._terms.lease / BEATS)
+            await asyncio.sleep(self._terms.beat)
 
     async def _beat(self) -> None:
         fences = {number: held.claim.fence for number, held in self._held.items()}
@@ -242,7 +247,9 @@ class JobExecutor:
             self.tell(ended)
 
     async def _opened(self, job: Job) -> None:
-        """Wait until a job's model was loaded once."""
+        """Wait until a job's model was loaded once; not while the server stops."""
+        if self._ends < math.inf and job.model not in self._engine.models:
+            raise NotNow
         try:
             await self._engine.described(job.model, MAX_TIMEOUT)
         except EngineUnavailable as error:

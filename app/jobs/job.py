@@ -68,3 +68,4 @@ class Job:
     expired: bool = False  # it had results, which are no longer kept
     webhook: Webhook | None = None
     key: str | None = None  # its Idempotency-Key
+    fence: int = 0  # grows with each claim; see `claims`

@@ -53,27 +53,23 @@ class Keeping:
         """Jobs whose results are to go next: number -> id, and whether they are elsewhere."""
         kept, table = self.retention, RESULTS.c
         latest = now(connection) - timedelta(seconds=min(kept.results, kept.jobs))
+        due = JOBS.c.ended < latest
         total = connection.execute(sql.select(sql.func.sum(table.size))).scalar() or 0
-        excess = int(total) - kept.bytes
-        oldest = (
-            sql.select(JOBS.c.number, JOBS.c.ended, sql.func.sum(table.size))
+        if int(total) > kept.bytes:  # one statement, as another server may remove some meanwhile
+            newest = sql.func.sum(sql.func.sum(table.size)).over(order_by=JOBS.c.ended_no.desc())
+            sizes = sql.select(JOBS.c.number, newest.label("bytes"))
+            sizes = sizes.join(RESULTS, table.job == JOBS.c.number)
+            sizes = sizes.group_by(JOBS.c.number, JOBS.c.ended_no)
+            over = sizes.subquery()
+            due |= JOBS.c.number.in_(sql.select(over.c.number).where(over.c.bytes > kept.bytes))
+        files = (
+            sql.select(JOBS.c.number, JOBS.c.id, sql.func.count(table.path) > 0)
             .join(RESULTS, table.job == JOBS.c.number)
-            .group_by(JOBS.c.number, JOBS.c.ended, JOBS.c.ended_no)
+            .where(due)
+            .group_by(JOBS.c.number, JOBS.c.id, JOBS.c.ended_no)
             .order_by(JOBS.c.ended_no)
             .limit(_AT_ONCE)
         )
-        if excess <= 0:
-            oldest = oldest.where(JOBS.c.ended < latest)
-        numbers = []
-        for number, ended, size in connection.execute(oldest):
-            if excess <= 0 and ended >= latest:
-                break
-            numbers.append(number)
-            excess -= int(size)
-        if not numbers:
-            return {}
-        files = sql.select(JOBS.c.number, JOBS.c.id, table.path.is_not(None))
-        files = files.join(RESULTS, table.job == JOBS.c.number).where(JOBS.c.number.in_(numbers))
         return {number: (job_id, far) for number, job_id, far in connection.execute(files)}
 
 

@@ -3,15 +3,26 @@
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.sql.base import Executable
 
 from app.jobs.job import Job, JobStatus, Picture, Webhook
 from app.jobs.tables import COUNTERS, JOBS, RESULTS
 
 ENDED = "ended"  # the counter of ends
+_NEXT_END = (
+    sql.update(COUNTERS)
+    .where(COUNTERS.c.name == ENDED)
+    .values(value=COUNTERS.c.value + 1)
+    .returning(COUNTERS.c.value)
+)
+_PICTURES = (
+    sql.select(*(RESULTS.c[name] for name in ("job", "image", "media_type", "size", "sha256")))
+    .where(RESULTS.c.job.in_(sql.bindparam("jobs", expanding=True)))
+    .order_by(RESULTS.c.job, RESULTS.c.image)
+)
 
 
 def now(connection: Connection) -> datetime:
@@ -30,19 +41,13 @@ def owned(owner: str, job_id: str) -> sql.ColumnElement[bool]:
 
 def next_end(connection: Connection) -> int:
     """The next number of an end. It locks the counter, so ends become visible in their order."""
-    statement = (
-        sql.update(COUNTERS)
-        .where(COUNTERS.c.name == ENDED)
-        .values(value=COUNTERS.c.value + 1)
-        .returning(COUNTERS.c.value)
-    )
-    number: int = connection.execute(statement).scalar_one()
+    number: int = connection.execute(_NEXT_END).scalar_one()
     return number
 
 
-def fetch(connection: Connection, statement: "sql.Select[Any]") -> list[Job]:
-    """The jobs that a selection of `JOBS` gives, with what is known of their results."""
-    rows = connection.execute(statement).mappings().all()
+def fetch(connection: Connection, statement: Executable, **values: object) -> list[Job]:
+    """The jobs whose columns a statement gives, with what is known of their results."""
+    rows = connection.execute(statement, values).mappings().all()
     pictures = _pictures(connection, [row["number"] for row in rows if row["ended_no"]])
     return [_job(row, pictures.get(row["number"], ())) for row in rows]
 
@@ -50,14 +55,8 @@ def fetch(connection: Connection, statement: "sql.Select[Any]") -> list[Job]:
 def _pictures(connection: Connection, numbers: Sequence[int]) -> dict[int, tuple[Picture, ...]]:
     if not numbers:
         return {}
-    table = RESULTS.c
-    statement = (
-        sql.select(table.job, table.image, table.media_type, table.size, table.sha256)
-        .where(table.job.in_(numbers))
-        .order_by(table.job, table.image)
-    )
     found: dict[int, tuple[Picture, ...]] = {}
-    for job, *rest in connection.execute(statement):
+    for job, *rest in connection.execute(_PICTURES, {"jobs": numbers}):
         found[job] = (*found.get(job, ()), Picture(*rest))
     return found
 
@@ -65,7 +64,7 @@ def _pictures(connection: Connection, numbers: Sequence[int]) -> dict[int, tuple
 def _job(row: RowMapping, pictures: Iterable[Picture]) -> Job:
     hook = row["webhook"] and Webhook(row["webhook"], tuple(json.loads(row["webhook_events"])))
     same = ("number", "id", "owner", "model", "digest", "dialect", "work", "images", "created")
-    later = ("started", "ended", "ended_no", "error", "expired", "key")
+    later = ("started", "ended", "ended_no", "error", "expired", "key", "fence")
     return Job(
         **{name: row[name] for name in (*same, *later)},
         request=json.loads(row["request"]),

@@ -14,7 +14,7 @@ from app.generation import Generation
 from app.jobs import telling
 from app.jobs.database import enduring
 from app.jobs.events import EventHub
-from app.jobs.executor import BEATS, JobExecutor, Terms
+from app.jobs.executor import JobExecutor, Terms
 from app.jobs.job import Job, Webhook
 from app.jobs.keeping import Keeping
 from app.jobs.keys import Answer, Keyed, Keys
@@ -55,7 +55,7 @@ class JobService:
     ) -> None:
         self.store, self.results, self.hub, self.keys = store, results, hub, keys
         self.waiting = Waiting(store)
-        self._engine, self._lease, self._keeping = engine, terms.lease, keeping
+        self._engine, self._beat, self._keeping = engine, terms.beat, keeping
         self._executor = JobExecutor(engine, store, results, hub, self.waiting, terms, self._grow)
         self._added, self._full = 0, asyncio.Event()
         self._changes: set[asyncio.Task[Any]] = set()  # of the store, for clients that may leave
@@ -203,7 +203,7 @@ class JobService:
                 if self.store.database.begun:
                     await self.keys.beat()
                     self._counts = await self.store.counts()
-            await asyncio.sleep(self._lease / BEATS)
+            await asyncio.sleep(self._beat)
 
     async def _tidy_on(self) -> None:
         """Tidy up from time to time, and sooner where results come fast."""

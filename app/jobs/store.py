@@ -17,6 +17,31 @@ from app.jobs.rows import ENDED, SELECT, fetch, next_end, now, owned
 from app.jobs.tables import COUNTERS, JOBS
 
 _ACTIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
+_of = sql.bindparam
+# Written once: SQLAlchemy takes longer to build a statement than SQLite to run it.
+_INSERT = sql.insert(JOBS).returning(*JOBS.c)
+_END = sql.update(JOBS).where(JOBS.c.number == _of("of")).returning(*JOBS.c)
+_ENDED_SINCE = (
+    SELECT.where(JOBS.c.owner == _of("owner"), JOBS.c.ended_no > _of("cursor"))
+    .order_by(JOBS.c.ended_no)
+    .limit(_of("most"))
+)
+_WAITS = JOBS.c.status == JobStatus.QUEUED
+_STANDING = sql.select(
+    sql.func.count().filter(JOBS.c.owner == _of("owner")),
+    sql.func.sum(JOBS.c.evaluations).filter(JOBS.c.owner == _of("owner")),
+    sql.func.count(),
+    sql.func.sum(JOBS.c.evaluations),
+    sql.func.min(JOBS.c.turn).filter(_WAITS),
+    sql.func.max(JOBS.c.turn + JOBS.c.evaluations).filter(_WAITS, JOBS.c.owner == _of("owner")),
+).where(JOBS.c.status.in_(_ACTIVE))
+_BEFORE = sql.select(
+    sql.func.count(), sql.func.coalesce(sql.func.sum(JOBS.c.evaluations), 0)
+).where(
+    _WAITS,
+    sql.tuple_(JOBS.c.rank, JOBS.c.turn, JOBS.c.number)
+    < sql.tuple_(_of("rank"), _of("turn"), _of("number")),
+)
 _FULL_SECONDS = 30  # after which to try again where there is no room
 
 Noted = Callable[[Connection, Job], None]  # called with every start and end, in its transaction
@@ -111,9 +136,8 @@ class JobStore:
 
     async def ended_since(self, owner: str, cursor: int, limit: int = 1000) -> Sequence[Job]:
         """The jobs of an owner whose `ended_no` is above the cursor, in the order of their ends."""
-        ended = JOBS.c.ended_no
-        statement = SELECT.where(JOBS.c.owner == owner, ended > cursor).order_by(ended)
-        return await self.database.run(lambda c: fetch(c, statement.limit(limit)))
+        since = {"owner": owner, "cursor": cursor, "most": limit}
+        return await self.database.run(lambda c: fetch(c, _ENDED_SINCE, **since))
 
     async def last_end(self) -> int:
         """The highest `ended_no` there ever was, 0 before the first end."""
@@ -132,8 +156,7 @@ class JobStore:
             )
             if not connection.execute(ending).rowcount:
                 return _one(connection, owner, job_id), False
-            self.end(connection, job.number)
-            return _one(connection, owner, job_id), True
+            return self.end(connection, job.number), True
 
         return await self.database.run(cancelled)
 
@@ -145,15 +168,15 @@ class JobStore:
     def end(self, connection: Connection, number: int) -> Job:
         """Number and date an end, and note it for those who are to be told; part of its change."""
         ended = {"ended": now(connection), "ended_no": next_end(connection)}
-        connection.execute(sql.update(JOBS).where(JOBS.c.number == number).values(ended))
-        (job,) = fetch(connection, SELECT.where(JOBS.c.number == number))
+        (job,) = fetch(connection, _END, of=number, **ended)
         self.noted(connection, job)
         return job
 
     def add(self, connection: Connection, new: NewJob) -> tuple[Job, Place]:
         """A job and what comes before it, as part of a transaction; raises `TooManyJobs`."""
-        self._check_room(connection, new)
-        hook, time = new.webhook, now(connection)
+        standing = _standing(connection, new.owner)
+        self._check_room(standing, new)
+        hook, time, rank = new.webhook, now(connection), -new.priority
         values = {
             "id": secrets.token_urlsafe(16),
             "owner": new.owner,
@@ -164,8 +187,8 @@ class JobStore:
             "work": new.work,
             "images": new.images,
             "evaluations": new.evaluations,
-            "rank": -new.priority,
-            "turn": _turn(connection, new.owner),
+            "rank": rank,
+            "turn": standing.turn,
             "status": JobStatus.QUEUED,
             "created": time,
             "deadline": None if new.timeout is None else time + timedelta(seconds=new.timeout),
@@ -173,25 +196,19 @@ class JobStore:
             "webhook_events": hook and json.dumps(hook.events),
             "key": new.key,
         }
-        inserted = sql.insert(JOBS).values(values).returning(JOBS.c.number)
-        number = connection.execute(inserted).scalar_one()
-        (job,) = fetch(connection, SELECT.where(JOBS.c.number == number))
-        return job, _ahead(connection, job)
+        (job,) = fetch(connection, _INSERT, **values)
+        return job, _before(connection, rank, standing.turn, job.number)
 
-    def _check_room(self, connection: Connection, new: NewJob) -> None:
-        table, room = JOBS.c, self._room
-        active = sql.select(sql.func.count(), sql.func.coalesce(sql.func.sum(table.evaluations), 0))
-        active = active.where(table.status.in_(_ACTIVE))
-        jobs, evaluations = connection.execute(active.where(table.owner == new.owner)).one()
-        whose, most, most_evaluations = "of this client", room.jobs, room.evaluations
-        fits = jobs < most and (not jobs or evaluations + new.evaluations <= most_evaluations)
-        if fits:
-            jobs, evaluations = connection.execute(active).one()
-            whose, most, most_evaluations = "of all", room.jobs_all, room.evaluations_all
-            fits = jobs < most and (not jobs or evaluations + new.evaluations <= most_evaluations)
-        if not fits:
-            told = f"{jobs} jobs {whose} with {evaluations} evaluations wait or run; the limits are"
-            raise TooManyJobs(f"{told} {most} and {most_evaluations}", _FULL_SECONDS)
+    def _check_room(self, standing: "_Standing", new: NewJob) -> None:
+        room = self._room
+        own, every = (room.jobs, room.evaluations), (room.jobs_all, room.evaluations_all)
+        for whose, (jobs, evaluations), (most, most_evaluations) in (
+            ("of this client", standing.own, own),
+            ("of all", standing.every, every),
+        ):
+            if jobs >= most or (jobs and evaluations + new.evaluations > most_evaluations):
+                told = f"{jobs} jobs {whose} with {evaluations} evaluations wait or run; the limits"
+                raise TooManyJobs(f"{told} are {most} and {most_evaluations}", _FULL_SECONDS)
 
 
 def _one(connection: Connection, owner: str, job_id: str) -> Job:
@@ -200,18 +217,26 @@ def _one(connection: Connection, owner: str, job_id: str) -> Job:
     raise UnknownJob(f"there is no job {job_id[:40]!r} of yours")
 
 
-def _turn(connection: Connection, owner: str) -> int:
-    """When an owner's next job is to start, in evaluations: start-time fair queueing.
+class _Standing(NamedTuple):
+    """How many jobs wait or run, and with how many evaluations: of an owner, and of all.
 
-    After all that the owner has waiting, and no earlier than the first of all that wait (Goyal, Vin
-    and Cheng, "Start-time Fair Queuing", SIGCOMM 1996).
+    `turn` is when the owner's next job is to start, in evaluations: start-time fair queueing
+    (Goyal, Vin and Cheng, "Start-time Fair Queuing", SIGCOMM 1996).
     """
-    table = JOBS.c
-    waiting = table.status == JobStatus.QUEUED
-    first = sql.select(sql.func.min(table.turn)).where(waiting)
-    own = sql.select(sql.func.max(table.turn + table.evaluations))
-    own = own.where(waiting, table.owner == owner)
-    return max(connection.execute(first).scalar() or 0, connection.execute(own).scalar() or 0)
+
+    own: tuple[int, int]
+    every: tuple[int, int]
+    turn: int
+
+
+def _standing(connection: Connection, owner: str) -> _Standing:
+    """What waits or runs; the next turn is after all that the owner has waiting.
+
+    It is no earlier than the first of all that wait.
+    """
+    row = connection.execute(_STANDING, {"owner": owner}).one()
+    jobs, evaluations, jobs_all, evaluations_all, first, last = (int(value or 0) for value in row)
+    return _Standing((jobs, evaluations), (jobs_all, evaluations_all), max(first, last))
 
 
 def _ahead(connection: Connection, job: Job) -> Place:
@@ -220,13 +245,11 @@ def _ahead(connection: Connection, job: Job) -> Place:
         return Place(0, 0)
     table = JOBS.c
     own = sql.select(table.rank, table.turn).where(table.number == job.number)
-    rank, turn = connection.execute(own).one()
-    before = sql.or_(
-        table.rank < rank,
-        sql.and_(table.rank == rank, table.turn < turn),
-        sql.and_(table.rank == rank, table.turn == turn, table.number < job.number),
-    )
-    told = sql.func.count(), sql.func.coalesce(sql.func.sum(table.evaluations), 0)
-    statement = sql.select(*told).where(table.status == JobStatus.QUEUED, before)
-    position, evaluations = connection.execute(statement).one()
+    return _before(connection, *connection.execute(own).one(), job.number)
+
+
+def _before(connection: Connection, rank: int, turn: int, number: int) -> Place:
+    """What waits before a place in the queue."""
+    place = {"rank": rank, "turn": turn, "number": number}
+    position, evaluations = connection.execute(_BEFORE, place).one()
     return Place(position, int(evaluations))

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers import embedding
 from models.text.config import CLIPTextConfig
 
 _HIGHEST_ID = 2  # an eos_token_id that means: the token of the highest id
@@ -86,8 +87,8 @@ class _Embeddings(nn.Module):
 
     def __init__(self, config: CLIPTextConfig) -> None:
         super().__init__()
-        self.token_embedding = _embedding(config.vocab_size, config.hidden_size)
-        self.position_embedding = _embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_embedding = embedding(config.vocab_size, config.hidden_size)
+        self.position_embedding = embedding(config.max_position_embeddings, config.hidden_size)
 
     def forward(self, ids: Tensor) -> Tensor:
         out: Tensor = self.token_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]
@@ -146,8 +147,3 @@ class _MLP(nn.Module):
 def _quick_gelu(x: Tensor) -> Tensor:
     """Hendrycks & Gimpel 2016, sec. 2."""
     return x * torch.sigmoid(1.702 * x)
-
-
-def _embedding(count: int, width: int) -> nn.Embedding:
-    """Initialised as `nn.Embedding` does it, without its slow import on the meta device."""
-    return nn.Embedding(count, width, _weight=torch.randn(count, width))

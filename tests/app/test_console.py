@@ -111,7 +111,7 @@ def test_what_lies_in_the_working_directory_is_not_imported(
     litter(tmp_path)
     code = (
         "import asyncio, os, shutil, sys\n"
-        "from app.main import create_engine\n"
+        "from app.launching import create_engine\n"
         "from app.settings import Settings\n"
         "async def main():\n"
         "    shutil.rmtree(os.getcwd())\n"

@@ -168,7 +168,10 @@ async def test_unloading_finishes_what_runs_and_lets_new_requests_wait(folder: P
 
 
 @asynchronous
-async def test_the_least_recently_used_leaves_and_what_is_busy_stays(folder: Path) -> None:
+async def test_the_least_recently_used_leaves_and_what_is_busy_stays(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.engine.turnstile._PATIENCE", 0.2)  # both are busy in their turn
     loader = Loader()
     async with fleeting(loader, folder, most=3) as client:
         await draw(client, 1, "one")

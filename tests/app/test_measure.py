@@ -111,6 +111,32 @@ def test_a_backend_without_sixteen_rows_works_and_says_which_it_is_like(
     assert len(draw(runner, params(3))) == 3
 
 
+def test_buckets_are_timed_again_until_none_is_faster(tiny: LatentDiffusion) -> None:
+    class Counting(Eager):
+        buckets = (2,)
+        steps = 0
+
+        def step(self, slots: Slots, rows: Rows, part: Part = WHOLE) -> None:
+            self.steps += 1
+            super().step(slots, rows, part)
+
+    def steps(slowing: float) -> int:
+        """Of a start whose clock advances by less and less, or always by the same."""
+        now, pause = 0.0, 1e-3
+
+        def clock() -> float:
+            nonlocal now, pause
+            pause *= slowing
+            now += pause
+            return now
+
+        backend = Counting(tiny)
+        Runner("tiny", tiny, "", backend, slots=1).warm_up(clock)
+        return backend.steps
+
+    assert steps(0.99) - steps(1.0) == 20 - 3
+
+
 def test_the_plain_loop_in_blocks_of_what_is_told_has_the_same_pixels(
     tiny: LatentDiffusion,
 ) -> None:

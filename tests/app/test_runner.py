@@ -101,7 +101,7 @@ def served(runner: Runner, wants: list[SamplingParams], slots: int) -> list[list
 def test_a_crowd_has_the_pixels_of_the_plain_loop(runner: Runner, tiny: LatentDiffusion) -> None:
     """Whatever their samplers: bit for bit alone and in company, and the eager plain loop's."""
     chance = random.Random(1)
-    wants = [wanted(chance, 1000 * i, tiny.schedule.samplers) for i in range(300)]
+    wants = [wanted(chance, 1000 * i, tiny.schedule.samplers) for i in range(100)]
     assert {want.sampler for want in wants} == set(SAMPLERS)
     for want, images in zip(wants, served(runner, wants, slots=11), strict=True):
         if runner.info.backend == "eager":

@@ -39,7 +39,7 @@ def node_modules() -> Path:
         pytest.skip("npm is not installed")
     modules, lock = FOLDER / "node_modules", FOLDER / "package-lock.json"
     done = modules / ".package-lock.json"  # npm's own, which it writes last
-    with lock.open() as held:  # two processes run the tests
+    with lock.open() as held:  # several processes run the tests
         fcntl.flock(held, fcntl.LOCK_EX)
         if not done.exists() or done.stat().st_mtime < lock.stat().st_mtime:
             subprocess.run(["npm", "ci"], cwd=FOLDER, check=True)

@@ -15,7 +15,7 @@ import schemathesis
 
 from models.sampling import SAMPLERS, SPACINGS
 
-MOST = {"steps": 40, "num_inference_steps": 40, "n": 2, "num_outputs": 2, "batch_size": 2}
+MOST = {"steps": 12, "num_inference_steps": 12, "n": 2, "num_outputs": 2, "batch_size": 2}
 
 
 @schemathesis.hook

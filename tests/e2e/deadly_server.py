@@ -5,7 +5,8 @@ import sys
 from app.engine.client import EngineClient
 from app.engine.process import WorkerProcess
 from app.engine.wire import Load
-from app.main import create_app, create_engine
+from app.launching import create_engine
+from app.main import create_app
 from app.serving.server import Server
 from app.settings import Settings
 

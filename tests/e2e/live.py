@@ -44,7 +44,9 @@ def serving(
         port = free.getsockname()[1]
     settings = {"port": port, "drain_seconds": 2, **settings}
     environment = {f"DARKROOM_{name.upper()}": str(value) for name, value in settings.items()}
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment})
+    # It runs no kernel of Triton's, and starts sooner where it does not look for them.
+    inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    process = subprocess.Popen(command, cwd=ROOT, env=inherited | environment)
     url = f"http://127.0.0.1:{port}"
     try:
         meanwhile(url)

@@ -43,7 +43,7 @@ def bodies(count: int, first: int, most: int) -> list[dict[str, object]]:
 
 
 def test_a_worker_killed_three_times_under_load_is_not_noticed(little: dict[str, object]) -> None:
-    wanted = bodies(40, 1000, most=40)
+    wanted = bodies(24, 1000, most=40)
     limits = httpx.Limits(max_connections=None)
     with serving(**little) as (url, _), httpx.Client(limits=limits) as client:
         killed: list[int] = []

@@ -24,8 +24,8 @@ from tests.e2e.live import web
 from tests.e2e.test_exact import unzip
 from tests.stable import NEGATIVE, PROMPTS, SMALL
 
-REQUESTS = 200
-FEW = 40  # of a backend whose smallest tick has sixteen rows
+REQUESTS = 120
+FEW = 20  # of a backend whose smallest tick has sixteen rows
 SIZES = ((16, 16), (24, 32))  # (width, height); each is measured before it is used
 Folders = Callable[[str], Path]
 

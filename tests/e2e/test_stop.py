@@ -28,7 +28,7 @@ def test_it_ends_with_status_0_and_answers_everybody(
 ) -> None:
     """What cannot be done in time is told so at once; what can be is done; half a body is not."""
     with (
-        serving(SERVE, **settings(tiny_folder, drain_seconds=8, slots=2)) as (url, process),
+        serving(SERVE, **settings(tiny_folder, drain_seconds=4, slots=2)) as (url, process),
         ThreadPoolExecutor(16) as pool,
     ):
         long = [

@@ -30,6 +30,7 @@ from app.jobs.webhooks.outbox import Bounds, DeliveryState
 from app.jobs.webhooks.schedule import Schedule
 from app.jobs.webhooks.service import Options, Webhooks
 from tests.engine import asynchronous
+from tests.postgres import Postgres
 
 ROOM = Room(jobs=1000, jobs_all=1000, evaluations=10**6, evaluations_all=10**6)
 NEW = NewJob(
@@ -385,6 +386,33 @@ async def test_results_are_kept_for_a_time_and_in_so_many_bytes(database_url: st
         await one.run(sql.update(JOBS).values(created=long_ago))
         assert len(await tidy()) == 2
         assert (await one.store.counts())["queued"] == 1
+
+
+@pytest.mark.server
+@asynchronous
+async def test_what_another_server_removes_meanwhile_is_counted_once(postgres: Postgres) -> None:
+    async with servers(postgres.create()) as (one, other):
+        results, loop = Results(one.store, None), asyncio.get_running_loop()
+        kept = replace(FOREVER, bytes=300)
+        here, there = (Keeping(each.store, results, each.keys, kept) for each in (one, other))
+        jobs = [await one.accept() for _ in range(5)]
+        for claim in await one.claims.claim(["tiny"], 5):
+            await one.draw(claim, b"x" * 100)
+
+        def due(connection: sql.Connection) -> dict[int, tuple[str, bool]]:
+            def between(*context: Any) -> None:
+                if "sum" in context[2] and not removed:
+                    removed.append(asyncio.run_coroutine_threadsafe(there.tidy(), loop).result(20))
+
+            removed: list[None] = []
+            sql.event.listen(connection, "after_cursor_execute", between)
+            found = here._due(connection)
+            assert removed
+            return found
+
+        assert not await one.store.database.run(due)
+        left = [job.id for job in await one.store.ended_since("me", 0) if job.results]
+        assert left == [job.id for job in jobs[2:]]
 
 
 @asynchronous

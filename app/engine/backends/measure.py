@@ -30,7 +30,9 @@ _ORDERS, _DECODED_ORDERS = 5, 2  # in which rows are tried, of steps and of the 
 # sketching.py. The shipped model takes a second or two.
 _STEP_SECONDS, _DECODE_SECONDS = 20.0, 12.0
 # Rounds of all buckets that are timed again, and seconds for it: others start up at the same time.
+# They end when no bucket was faster than before, by more than `_FASTER`, in `_CALM` in a row.
 _ROUNDS, _ROUND_SECONDS = 20, 1.0
+_FASTER, _CALM = 0.02, 3
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,15 @@ def measure(
         return sums
 
     stepped = examine(backend.buckets, step, pace, orders=_ORDERS, seconds=_STEP_SECONDS)
-    began = clock()
+    began, calm = clock(), 0
     for shift in range(_ROUNDS):
-        if clock() - began + sum(map(pace.of, stepped.sizes)) > _ROUND_SECONDS:
+        before = {size: pace.of(size) for size in stepped.sizes}
+        if calm == _CALM or clock() - began + sum(before.values()) > _ROUND_SECONDS:
             break
         for size in stepped.sizes:
             step(size, shift, rows=size)
+        faster = any(pace.of(size) < before[size] * (1 - _FASTER) for size in before)
+        calm = 0 if faster else calm + 1
     developed = examine(
         backend.decode_buckets,
         decoded,

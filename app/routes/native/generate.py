@@ -1,6 +1,6 @@
 """/generate and /images: the native API."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from fastapi import Request, Response
@@ -63,13 +63,16 @@ async def generate(request: Request) -> Response:
         keyed = None if key is None else Keyed(studio.asker.client, key, same)
         job = Asked(studio.job(asked), kind, drawn, webhook=hook)
         return await begin(await jobs_of(request), job, keyed, request)
-    generation = studio.generation(asked)
     media_type = preferred(request, asked.params.n)
+
+    def drawing() -> Awaitable[Response]:
+        return answer(studio.generation(asked), request, media_type)
+
     if key is None:
-        return await answer(generation, request, media_type)
+        return await drawing()
     keyed = Keyed(studio.asker.client, key, fingerprint(values, media_type))
     keys = (await jobs_of(request)).keys
-    return await once(keys, keyed, lambda: answer(generation, request, media_type))
+    return await once(keys, keyed, drawing)
 
 
 def _webhook(request: Request, values: Mapping[str, Any]) -> Webhook | None:
