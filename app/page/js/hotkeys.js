@@ -14,7 +14,7 @@ const TYPING = "input:not([type=radio]):not([type=checkbox]), textarea, select, 
  */
 export function listen(keys, list) {
   const rows = keys.flatMap(({ key, words }) => [
-    element("dt", {}, element("kbd", {}, key.replace("Mod+", modifier()))),
+    element("dt", {}, element("kbd", {}, nameOf(key))),
     element("dd", {}, words),
   ]);
   list.replaceChildren(...rows);
@@ -29,6 +29,7 @@ export function listen(keys, list) {
   });
 }
 
-function modifier() {
-  return /Mac|iPhone|iPad/.test(navigator.userAgent) ? "⌘ " : "Ctrl ";
+function nameOf(key) {
+  const modifier = /Mac|iPhone|iPad/.test(navigator.userAgent) ? "⌘ " : "Ctrl ";
+  return key.length === 1 ? key.toUpperCase() : key.replace("Mod+", modifier);
 }

@@ -44,8 +44,9 @@ export class Prints extends EventTarget {
   add(job) {
     const { settings, created } = job;
     const prints = Array.from({ length: settings.n }, (_, image) => {
-      const entry = { id: `${job.key}-${image}`, settings, image, url: null, created };
-      Object.assign(entry, { seconds: null, starred: false, thumbnail: null, status: job.status });
+      const entry = { id: `${job.key}-${image}`, settings, image, url: null, seconds: null };
+      entry.created = created + settings.n - 1 - image; // the first comes first among the newest
+      Object.assign(entry, { starred: false, thumbnail: null, status: job.status, error: null });
       return new Print(entry, this.modelOf(settings.model));
     });
     this.#ofJobs.set(job, prints);
