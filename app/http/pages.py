@@ -70,7 +70,11 @@ class _PlaygroundFiles(StaticFiles):
     """The files of the playground, each with a policy that needs nothing inline."""
 
     def file_response(
-        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, *args: int
+        self,
+        full_path: str | os.PathLike[str],
+        stat_result: os.stat_result,
+        scope: Scope,
+        *args: int,
     ) -> Response:
         """A file, or 304 if the client already has it."""
         response = super().file_response(full_path, stat_result, scope, *args)

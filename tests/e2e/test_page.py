@@ -1,8 +1,11 @@
 """The playground in a real browser, as a newcomer uses it."""
 
+import base64
 import re
+import subprocess
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,7 +29,8 @@ PICTURE = f"{PRINT} img"
 _WATCH = """
     const [picture] = document.querySelectorAll(arguments[0]);
     window.shown = [];
-    new MutationObserver(() => window.shown.push(picture.src)).observe(picture, {attributeFilter: ['src']});
+    const watch = new MutationObserver(() => window.shown.push(picture.src));
+    watch.observe(picture, {attributeFilter: ['src']});
 """
 _PIXELS = """async (selector) => {
     const image = document.querySelector(selector);
@@ -38,6 +42,31 @@ _PIXELS = """async (selector) => {
     context.drawImage(image, 0, 0);
     return [...context.getImageData(0, 0, canvas.width, canvas.height).data].join();
 }"""
+
+
+_KEPT = """async () => new Promise((resolve, reject) => {
+    const request = indexedDB.open('darkroom');
+    request.onerror = () => reject(request.error);
+    request.onsuccess = () => {
+        const records = request.result.transaction('records').objectStore('records');
+        const all = records.index('created').getAll();
+        all.onsuccess = () => {
+            request.result.close();
+            resolve(all.result.map(record => record.entry).reverse());
+        };
+    };
+})"""
+_BRING = """
+    const [way, data] = arguments;
+    const bytes = Uint8Array.from(atob(data), character => character.charCodeAt(0));
+    const files = new DataTransfer();
+    files.items.add(new File([bytes], 'six.png', {type: 'image/png'}));
+    const event = way === 'drop'
+        ? new DragEvent('drop', {dataTransfer: files, bubbles: true, cancelable: true})
+        : new ClipboardEvent('paste', {clipboardData: files, bubbles: true, cancelable: true});
+    document.querySelector('main').dispatchEvent(event);
+"""
+_CLIPBOARD = ["clipboardReadWrite", "clipboardSanitizedWrite"]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +92,9 @@ def page(driver: Chrome, url: str) -> Iterator["Page"]:
 def forget(driver: Chrome, url: str) -> None:
     """Leave nothing of an earlier visit."""
     driver.get(f"{url}/docs")
-    driver.execute_script("localStorage.clear(); sessionStorage.clear()")
+    driver.execute_script(
+        "localStorage.clear(); sessionStorage.clear(); indexedDB.deleteDatabase('darkroom')"
+    )
     driver.get("about:blank")
     for log in ("browser", "performance"):
         driver.get_log(log)
@@ -231,6 +262,92 @@ def test_a_picture_is_opened_large_starred_reused_and_deleted(page: Page) -> Non
     assert page.one("[data-act=lock]").get_attribute("aria-pressed") == "true"
     page.one(f"{PRINT} [data-act=delete]").click()
     assert page.states() == ["finished"]
+
+
+def test_the_history_is_there_after_a_reload(page: Page) -> None:
+    page.choose("2")
+    page.develop(steps=6, n=2)
+    page.finished(2)
+    page.choose("5")
+    page.develop(steps=7, n=1)
+    page.finished(3)
+    seen = [page.pixels(nth) for nth in (1, 2, 3)]
+    page.one(f"{PRINT} [data-act=star]").click()
+    wait_until(lambda: len(kept(page)) == 3 and kept(page)[0]["starred"], 10)
+    page.open()
+    page.finished(3)
+    assert [page.pixels(nth) for nth in (1, 2, 3)] == seen
+    page.one("[data-view=history]").click()
+    names = lambda: [each.text for each in page.all("#album li")]  # noqa: E731
+    wait_until(lambda: len(names()) == 3, 10)
+    assert names()[0].startswith("★ 5")
+    seed = kept(page)[2]["settings"]["seed"]
+    page.one("#history-words").send_keys(str(seed))
+    wait_until(lambda: names() == [f"2 · {seed}"], 10)
+    page.one("#history-words").send_keys(Keys.BACKSPACE * 20)
+    page.one("#history-starred").click()
+    wait_until(lambda: len(names()) == 1, 10)
+    page.one("#album button").click()
+    picture = web.get(f"{page.url}/{kept(page)[0]['url']}")
+    assert picture.headers["content-type"] == "image/png"
+    assert "/images/" in page.one("#viewer-picture").get_attribute("src")
+    page.one("#viewer [data-act=delete]").click()
+    wait_until(lambda: not names(), 10)
+    assert len(kept(page)) == 2
+
+
+def kept(page: Page) -> list[dict[str, Any]]:
+    """What the browser's history holds, the newest first."""
+    found: list[dict[str, Any]] = run(page.driver, _KEPT)
+    return found
+
+
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_a_picture_from_outside_brings_its_settings(page: Page, way: str) -> None:
+    asked = {"class": "6", "steps": 9, "seed": 123, "guidance_scale": 2.5, "sampler": "heun"}
+    png = web.post(f"{page.url}/generate", json=asked).content
+    page.driver.execute_script(_BRING, way, base64.b64encode(png).decode())
+    wait_until(lambda: page.one("#found").is_displayed(), 10)
+    page.one("#found [data-act=look]").click()
+    assert page.one("#viewer").is_displayed()
+    page.one("#viewer [data-act=close]").click()
+    assert page.one("#field-steps").get_attribute("value") == "50", "only looked at"
+    page.driver.execute_script(_BRING, way, base64.b64encode(png).decode())
+    wait_until(lambda: page.one("#found").is_displayed(), 10)
+    page.one("#found [data-act=apply]").click()
+    page.one("#develop").click()
+    page.finished(1)
+    assert web.get(page.one(PICTURE).get_attribute("src")).content == png
+
+
+def test_a_link_fills_the_form_and_draws_nothing(page: Page) -> None:
+    page.choose("9")
+    page.type("steps", 21)
+    page.driver.execute_cdp_cmd("Browser.grantPermissions", {"permissions": _CLIPBOARD})
+    page.one("#link").click()
+    wait_until(lambda: "copied" in page.one("#said").text, 10)
+    link = run(page.driver, "async () => navigator.clipboard.readText()")
+    before = web.get(f"{page.url}/engine").json()["rows"]
+    page.type("steps", 22)
+    page.driver.get(link)
+    wait_until(lambda: page.one("#develop").is_enabled(), 20)
+    assert page.one("#field-steps").get_attribute("value") == "21"
+    assert page.one("input[name=class][value='9']").is_selected()
+    assert page.driver.current_url == f"{page.url}/"
+    assert not page.all(PRINT)
+    assert web.get(f"{page.url}/engine").json()["rows"] == before
+
+
+def test_a_copied_command_draws_the_picture_that_is_shown(page: Page, tmp_path: Path) -> None:
+    page.choose("1")
+    page.develop(steps=8)
+    page.finished(1)
+    page.one(f"{PRINT} [data-act=open]").click()
+    page.one("#viewer [data-act=code]").click()
+    command = page.one("#programs-text").get_attribute("value")
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True, capture_output=True)
+    shown = web.get(page.one(PICTURE).get_attribute("src")).content
+    assert (tmp_path / "picture.png").read_bytes() == shown
 
 
 def test_on_a_phone_nothing_is_cut_off(page: Page) -> None:

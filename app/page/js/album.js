@@ -20,6 +20,7 @@ export class Album extends EventTarget {
    */
   constructor(root, history) {
     super();
+    this.root = root;
     this.history = history;
     this.at = (name) => root.querySelector(`#${name}`);
     this.at("history-words").addEventListener("input", () => {
@@ -45,6 +46,11 @@ export class Album extends EventTarget {
     this.#entries = [];
     this.#next = null;
     await this.#page(true);
+  }
+
+  /** Show what changed, if the view is shown. */
+  async refresh() {
+    if (!this.root.hidden) await this.show();
   }
 
   async #page(fresh = false) {

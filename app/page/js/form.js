@@ -1,16 +1,14 @@
 /** The form: made of what a model allows, and kept as it was typed. */
 
-import { classes, digits, element, field, iconButton, number, select, textarea } from "./controls.js";
+import { fieldsOf } from "./bench.js";
+import { classes, element } from "./controls.js";
 import { keep, recall } from "./memory.js";
 import { costOf, defaultsOf, inSeconds, samplerOf } from "./models.js";
 
 const KEPT = "form";
 const SEEDS = 2 ** 32; // of the dice; short enough to read aloud
-const WIDE = { wide: true };
 const NUMBERS = ["steps", "guidance_scale", "eta", "seed", "n", "width", "height", "clip_skip"];
-const ACROSS = ["prompt", "negative_prompt", "class", "seed", "n"]; // what another model takes along
-const DICE = "M6 4.5h12a1.5 1.5 0 0 1 1.5 1.5v12a1.5 1.5 0 0 1-1.5 1.5H6A1.5 1.5 0 0 1 4.5 18V6A1.5 1.5 0 0 1 6 4.5zM9 9v.01M15 15v.01M12 12v.01M15 9v.01M9 15v.01";
-const LOCK = "M6.5 11h11v8.5h-11zM9 11V8a3 3 0 0 1 6 0v3";
+const ACROSS = ["prompt", "negative_prompt", "class", "seed", "n"]; // kept for another model
 
 /** Tells `develop` (detail: settings) when pictures are wanted, and `input` when it changes. */
 export class Form extends EventTarget {
@@ -40,6 +38,7 @@ export class Form extends EventTarget {
       const act = event.target.closest("[data-act]")?.dataset.act;
       if (act === "dice") this.roll();
       if (act === "lock") this.lock(!this.kept.locked);
+      if (act === "whole") this.#guideAll();
     });
   }
 
@@ -48,7 +47,7 @@ export class Form extends EventTarget {
     this.#models = models;
     const wanted = models.find((each) => each.name === this.kept.model);
     this.#build(wanted ?? models[0], this.kept.values[(wanted ?? models[0]).name] ?? {});
-    this.root.querySelector("#develop").disabled = false;
+    for (const button of this.root.querySelectorAll(".act button")) button.disabled = false;
   }
 
   /** The model that is chosen; undefined until models are known. */
@@ -83,9 +82,7 @@ export class Form extends EventTarget {
     const known = this.#models.find((each) => each.name === settings.model);
     const model = known ?? this.#model;
     const { seed, ...rest } = { ...defaultsOf(model), ...settings };
-    const { guidance_interval: interval } = settings;
     this.#build(model, { ...rest, seed: seed ?? this.#values().seed });
-    this.#extra = interval ? { guidance_interval: interval } : {};
     if (seed !== undefined) this.lock(true);
     this.#changed();
     return Boolean(known);
@@ -99,12 +96,14 @@ export class Form extends EventTarget {
 
   /** Another seed by chance. */
   roll() {
+    if (!this.#model) return;
     this.#input("seed").value = crypto.getRandomValues(new Uint32Array(1))[0] % SEEDS;
     this.#changed();
   }
 
   /** Keep the seed for the next pictures, or not. */
   lock(locked) {
+    if (!this.#model) return;
     this.kept.locked = locked;
     const button = this.fields.querySelector("[data-act=lock]");
     button.setAttribute("aria-pressed", locked);
@@ -147,15 +146,20 @@ export class Form extends EventTarget {
     }
   }
 
+  #guideAll() {
+    this.restore({ ...this.settings, guidance_interval: undefined, seed: undefined });
+  }
+
   #build(model, typed) {
     this.#model = model;
-    this.#extra = {};
+    const { guidance_interval: interval } = typed;
+    this.#extra = interval ? { guidance_interval: interval } : {};
     const values = { ...defaultsOf(model), seed: Math.floor(Math.random() * SEEDS), ...typed };
     if (!model.prompts && !model.classes.includes(values.class)) {
       values.class = defaultsOf(model).class;
     }
-    this.fields.replaceChildren(...this.#parts(model, values));
-    this.#adapt();
+    this.fields.replaceChildren(...fieldsOf(model, this.#models, values, this.kept.locked));
+    this.#adapt(values.spacing);
     this.#cost();
     if (!model.prompts) this.#showSheet(model);
   }
@@ -167,40 +171,10 @@ export class Form extends EventTarget {
     this.fields.querySelector("[data-field=class]").replaceWith(classes(model, chosen, sheet));
   }
 
-  #parts(model, values) {
-    const { limits, sizes, prompts } = model;
-    const choices = this.#models.map((each) => [each.name, each.name]);
-    const samplers = model.samplers.map((each) => [each.name, each.title]);
-    const most = prompts && { maxlength: prompts.characters };
-    const side = sizes && { min: sizes.least, max: sizes.most, step: sizes.step };
-    const locked = this.kept.locked;
-    return [
-      choices.length > 1 &&
-        field("model", "Model", select("model", choices, model.name), WIDE),
-      prompts && field("prompt", "Prompt", textarea("prompt", values.prompt, most), WIDE),
-      prompts &&
-        field("negative_prompt", "Without", textarea("negative_prompt", values.negative_prompt, { ...most, rows: 2 }), WIDE),
-      !prompts && classes(model, values.class, null),
-      field("steps", "Steps", number("steps", values.steps, { min: 1, max: limits.steps, curve: 3 }), WIDE),
-      field("guidance_scale", "Guidance", number("guidance_scale", values.guidance_scale, { min: 0, max: limits.guidance_scale, step: 0.1, curve: 2 }), WIDE),
-      field("sampler", "Sampler", select("sampler", samplers, values.sampler)),
-      field("spacing", "Spacing", select("spacing", [], values.spacing)),
-      field("eta", "Eta", number("eta", values.eta, { min: 0, max: 1, step: 0.05 })),
-      sizes && field("width", "Width", number("width", values.width, side)),
-      sizes && field("height", "Height", number("height", values.height, side)),
-      field("seed", "Seed", digits("seed", values.seed, iconButton("lock", "Keep this seed", LOCK, locked), iconButton("dice", "Another seed", DICE)), WIDE),
-      prompts?.clip_skip > 0 &&
-        field("clip_skip", "Clip skip", number("clip_skip", values.clip_skip, { min: 0, max: prompts.clip_skip }), WIDE),
-      field("n", "Pictures", number("n", values.n, { min: 1, max: limits.n }), WIDE),
-    ].filter(Boolean);
-  }
-
-  /** Offer what the sampler can do. */
-  #adapt() {
+  /** Offer what the sampler can do; a spacing stays if it can be. */
+  #adapt(wanted) {
     const spacing = this.#input("spacing");
     const sampler = samplerOf(this.#model, { sampler: this.#input("sampler").value });
-    const kept = this.kept.values[this.#model.name]?.spacing ?? this.#model.defaults.spacing;
-    const wanted = spacing.value || kept;
     const chosen = sampler.spacings.includes(wanted) ? wanted : "default";
     spacing.replaceChildren(
       ...sampler.spacings.map((each) =>
@@ -218,7 +192,7 @@ export class Form extends EventTarget {
     if (target?.name === "model" && target.value !== this.#model.name) {
       return this.#choose(target.value);
     }
-    if (target?.name === "sampler") this.#adapt();
+    if (target?.name === "sampler") this.#adapt(this.#input("spacing").value);
     target?.removeAttribute("aria-invalid");
     this.kept.model = this.#model.name;
     this.kept.values[this.#model.name] = { ...this.#values(), ...this.#extra };

@@ -28,10 +28,17 @@ export class Found extends EventTarget {
 
   /** Watch for pictures that are dropped on the page or pasted into it. */
   watch(page) {
+    const root = page.documentElement;
     page.addEventListener("dragover", (event) => {
-      if (event.dataTransfer.types.includes("Files")) event.preventDefault();
+      if (!event.dataTransfer.types.includes("Files")) return;
+      event.preventDefault();
+      root.classList.add("dropping");
+    });
+    page.addEventListener("dragleave", (event) => {
+      if (!event.relatedTarget) root.classList.remove("dropping");
     });
     page.addEventListener("drop", (event) => {
+      root.classList.remove("dropping");
       const [file] = event.dataTransfer.files;
       if (!file) return;
       event.preventDefault();

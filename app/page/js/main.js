@@ -1,5 +1,6 @@
 /** The page: services are made here and given to the views, and the views are joined. */
 
+import { Acts } from "./acts.js";
 import { Album } from "./album.js";
 import { Api } from "./api.js";
 import { Form } from "./form.js";
@@ -8,15 +9,14 @@ import { History } from "./history.js";
 import { listen } from "./hotkeys.js";
 import { Jobs } from "./jobs.js";
 import { KeyRing } from "./key.js";
-import { linkOf, settingsOf as settingsOfLink } from "./link.js";
+import { settingsOf } from "./link.js";
 import { loadModels, subjectOf } from "./models.js";
 import { showTitle, startNotifications, Voice } from "./notices.js";
-import { copyText, permalink, settingsOf, thumbnail } from "./pictures.js";
 import { Prints } from "./prints.js";
 import { Programs } from "./programs.js";
 import { watch } from "./status.js";
 import { startTheme } from "./theme.js";
-import { download, Viewer } from "./viewer.js";
+import { Viewer } from "./viewer.js";
 import { startViews } from "./views.js";
 
 const RESTORED = 24; // prints that hang on the line after a reload
@@ -26,7 +26,10 @@ const keys = new KeyRing(at("keys"));
 const api = new Api(keys);
 const jobs = new Jobs(api);
 const voice = new Voice(at("said"));
-const say = (text) => voice.say(text);
+const say = (text) => {
+  voice.say(text);
+  viewer.note(text); // what lies behind a dialog is not seen
+};
 let models = [];
 
 const history = await History.open();
@@ -47,63 +50,7 @@ async function sheetOf(model) {
   return api.picture(`models/${encodeURIComponent(model.name)}/classes.png`).catch(() => null);
 }
 
-/** What can be done with an entry, wherever it is shown. */
-const ACTS = {
-  async star(entry) {
-    entry.starred = !entry.starred;
-    prints.of(entry)?.star();
-    viewer.star();
-    await history.star(entry.id, entry.starred);
-  },
-  async delete(entry) {
-    const print = prints.of(entry);
-    if (viewer.entry) viewer.remove(entry);
-    if (print) prints.remove(print);
-    await history.delete(entry.id);
-    if (!at("view-history").hidden) await album.show();
-    say("Deleted.");
-  },
-  restore(entry) {
-    viewer.dialog.close();
-    restore(settingsOf(entry));
-  },
-  seed(entry) {
-    viewer.dialog.close();
-    form.reuse(settingsOf(entry).seed);
-  },
-  download: (entry) => download(api, entry).catch((error) => say(error.message)),
-  link: (entry) => copyLink(settingsOf(entry)),
-  code: (entry) => programs.show(settingsOf(entry), Boolean(keys.key)),
-  cancel: (entry) => jobs.cancel(jobs.open.find((job) => entry.id.startsWith(job.key))),
-  open(entry) {
-    const entries = prints.finished.map((print) => print.entry);
-    viewer.open(entries, entries.indexOf(entry));
-  },
-};
-
-function restore(settings) {
-  const known = form.restore(settings);
-  const missing = `The service has no model ${settings.model}; the other settings are here.`;
-  say(known || !settings.model ? "These settings are in the form." : missing);
-}
-
-async function copyLink(settings) {
-  try {
-    const link = linkOf(settings, location.href);
-    await copyText(link, at("programs-text"));
-    say("The link is copied. It fills the form, and draws nothing by itself.");
-  } catch (error) {
-    say(error.message);
-  }
-}
-
-/** Keep a picture that is new in the history. */
-async function remember(print) {
-  const { entry, image } = print;
-  entry.thumbnail = thumbnail(image);
-  entry.url = (await permalink(api, settingsOf(entry))) ?? entry.url;
-  if (!(await history.get(entry.id))) await history.put({ ...entry });
-}
+const acts = new Acts({ api, jobs, history, form, prints, viewer, album, programs, say });
 
 form.addEventListener("develop", ({ detail: settings }) => {
   keys.allow();
@@ -127,11 +74,11 @@ jobs.addEventListener("change", ({ detail: job }) => {
 });
 jobs.addEventListener("preview", ({ detail }) => prints.preview(detail));
 
-prints.addEventListener("act", ({ detail: { act, print } }) => ACTS[act](print.entry));
-prints.addEventListener("finished", ({ detail: print }) => remember(print));
-viewer.addEventListener("act", ({ detail: { act, entry } }) => ACTS[act](entry));
+prints.addEventListener("act", ({ detail: { act, print } }) => acts[act](print.entry));
+prints.addEventListener("finished", ({ detail: print }) => acts.remember(print));
+viewer.addEventListener("act", ({ detail: { act, entry } }) => acts[act](entry));
 album.addEventListener("open", ({ detail: { entries, at: which } }) => viewer.open(entries, which));
-found.addEventListener("apply", ({ detail: settings }) => restore(settings));
+found.addEventListener("apply", ({ detail: settings }) => acts.apply(settings));
 found.addEventListener("look", ({ detail: entry }) => viewer.open([entry], 0));
 found.watch(document);
 
@@ -140,7 +87,7 @@ for (const button of document.querySelectorAll("[data-close]")) {
 }
 const showHotkeys = () => at("hotkeys").showModal();
 at("help").addEventListener("click", showHotkeys);
-at("link").addEventListener("click", () => copyLink(form.settings));
+at("link").addEventListener("click", () => acts.copyLink(form.settings));
 at("code").addEventListener("click", () => programs.show(form.settings, Boolean(keys.key)));
 at("pick").addEventListener("click", () => at("file").click());
 at("file").addEventListener("change", ({ target }) => {
@@ -169,28 +116,33 @@ function cancelLast() {
 
 function openNewest() {
   const [newest] = prints.finished;
-  if (newest) ACTS.open(newest.entry);
+  if (newest) acts.open(newest.entry);
 }
 
 /** Fill the form with what the address says; the address is short again then. */
 function restoreLink() {
-  const { settings, wrong } = settingsOfLink(location.search);
+  const { settings, wrong } = settingsOf(location.search);
   if (!location.search) return;
   window.history.replaceState(null, "", location.pathname);
-  if (Object.keys(settings).length) restore(settings);
+  if (Object.keys(settings).length) acts.apply(settings);
   const told = Object.entries(wrong).map(([name, why]) => `${name} ${why}`);
   if (told.length) say(`The link is not quite right: ${told.join("; ")}.`);
 }
 
+/** Learn the models, and make the form anew if they changed. */
 async function showModels() {
+  const before = JSON.stringify(models.map(({ name, sha256 }) => [name, sha256]));
   models = await loadModels(api, (error) => say(error.message));
-  form.show(models);
+  const now = JSON.stringify(models.map(({ name, sha256 }) => [name, sha256]));
+  if (now !== before) form.show(models);
 }
 
+const busy = () => jobs.open.length > 0;
+const back = () => models.length && showModels();
+watch(api, { corner: at("service"), away: at("away") }, busy, back);
 await showModels();
 restoreLink();
 for (const job of jobs.start()) prints.add(job);
 const { entries } = await history.search({}, { limit: RESTORED });
 await prints.restore(entries);
 showTitle(jobs.open);
-watch(api, { corner: at("service"), away: at("away") }, () => jobs.open.length > 0, showModels);

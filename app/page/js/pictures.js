@@ -80,12 +80,21 @@ export function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
-/** Put a text on the clipboard; `field` holds it, where the browser has no other way. */
-export async function copyText(text, field) {
+/**
+ * Put a text on the clipboard.
+ *
+ * @throws {Error} the browser does not let this page do so.
+ */
+export async function copyText(text) {
   if (navigator.clipboard?.writeText) return navigator.clipboard.writeText(text);
+  const field = document.createElement("textarea"); // pages of plain http have no other way
   field.value = text;
+  const place = document.querySelector("dialog[open]") ?? document.body;
+  place.append(field);
   field.select();
-  document.execCommand("copy");
+  const copied = document.execCommand("copy");
+  field.remove();
+  if (!copied) throw new Error("This browser does not let this page copy.");
 }
 
 /**

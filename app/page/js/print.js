@@ -105,9 +105,13 @@ export class Print {
     while (this.#waiting && !this.entry.url) {
       const url = this.#waiting;
       this.#waiting = null;
-      await decoded(url);
-      if (!this.entry.url) this.image.src = url;
-      await new Promise(requestAnimationFrame);
+      try {
+        await decoded(url);
+        if (!this.entry.url) this.image.src = url;
+      } catch {
+        // the next preview, or the picture, is shown instead
+      }
+      await nextFrame();
     }
     this.#showing = false;
   }
@@ -126,7 +130,7 @@ export class Print {
 
 /** How far a job is, in words. */
 export function stateOf(job) {
-  if (job.status in ENDED) return job.note ? `${ENDED[job.status]}: ${job.note}` : ENDED[job.status];
+  if (job.status in ENDED) return [ENDED[job.status], job.note].filter(Boolean).join(": ");
   if (job.note) return job.note;
   if (job.status === "sending") return "Sending";
   const left = job.eta === null ? "" : `, ${inSeconds(job.eta)} left`;
@@ -137,6 +141,14 @@ export function stateOf(job) {
   const { steps } = job.settings;
   const step = job.total ? `Step ${Math.floor(job.progress * steps)} of ${steps}` : "Developing";
   return `${step}${left}`;
+}
+
+/** Soon: when the browser paints next, or in a hidden page after a while. */
+function nextFrame() {
+  return new Promise((resolve) => {
+    requestAnimationFrame(resolve);
+    setTimeout(resolve, 200);
+  });
 }
 
 async function decoded(url) {

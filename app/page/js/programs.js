@@ -17,8 +17,12 @@ export class Programs {
       if (name) this.#choose(name);
     });
     this.at("copy").addEventListener("click", async () => {
-      await copyText(this.at("text").value, this.at("text"));
-      this.at("note").textContent = "Copied.";
+      try {
+        await copyText(this.at("text").value);
+        this.at("note").textContent = "Copied.";
+      } catch (error) {
+        this.at("note").textContent = error.message;
+      }
     });
   }
 

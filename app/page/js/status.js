@@ -47,10 +47,11 @@ export function paceOf(before, now) {
 
 function show(corner, engine, pace) {
   const waiting = engine.jobs - engine.running;
-  const queue = engine.jobs ? `${engine.jobs} under way${waiting > 0 ? `, ${waiting} waiting` : ""}` : "queue empty";
+  const queue = `${engine.jobs} under way${waiting > 0 ? `, ${waiting} waiting` : ""}`;
+  const [state, word] = engine.ready ? ["ready", "Ready"] : ["loading", "Loading"];
   const parts = [
-    element("span", { "data-state": engine.ready ? "ready" : "loading" }, engine.ready ? "Ready" : "Loading"),
-    element("span", {}, queue),
+    element("span", { "data-state": state }, word),
+    element("span", {}, engine.jobs ? queue : "queue empty"),
   ];
   if (pace) {
     parts.push(element("span", {}, `${Math.round(pace.rows)} rows/s`));

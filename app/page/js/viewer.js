@@ -55,6 +55,11 @@ export class Viewer extends EventTarget {
     return this.#show(this.#at % this.#entries.length);
   }
 
+  /** Say a text beside the picture. */
+  note(text) {
+    this.dialog.querySelector("#viewer-note").textContent = text;
+  }
+
   /** Show whether the entry has a star. */
   star() {
     const button = this.#button("star");
@@ -73,12 +78,11 @@ export class Viewer extends EventTarget {
   }
 
   async #try(act, done) {
-    const note = this.dialog.querySelector("#viewer-note");
     try {
       await act();
-      note.textContent = done;
+      this.note(done);
     } catch (error) {
-      note.textContent = error.message;
+      this.note(error.message);
     }
   }
 
