@@ -74,10 +74,10 @@ class _PlaygroundFiles(StaticFiles):
         full_path: str | os.PathLike[str],
         stat_result: os.stat_result,
         scope: Scope,
-        *args: int,
+        status_code: int = 200,
     ) -> Response:
         """A file, or 304 if the client already has it."""
-        response = super().file_response(full_path, stat_result, scope, *args)
+        response = super().file_response(full_path, stat_result, scope, status_code)
         response.headers.update(_PLAYGROUND_HEADERS)
         return response
 
