@@ -97,8 +97,7 @@ export function classes(model, chosen, sheet) {
   const any = model.class_required ? [] : [option(null, "any", chosen == null)];
   const all = model.classes.map((name, index) => option(name, name, name === chosen, index));
   const list = element("div", { class: "classes" }, ...any, ...all);
-  any[0]?.classList.add("any");
-  if (sheet) list.style.setProperty("--cell", "54px");
+  if (!sheet) any[0]?.classList.add("any");
   return element(
     "fieldset",
     { class: "field wide", "data-field": "class", "aria-describedby": "wrong-class" },

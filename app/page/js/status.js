@@ -3,8 +3,8 @@
 import { element } from "./controls.js";
 import { pause } from "./stream.js";
 
-const BUSY = 2000; // ms
-const IDLE = 8000;
+const INTERVAL = 2000; // ms
+const RESTS = 4; // intervals between two questions while nothing is under way
 
 /**
  * Look after the service for as long as the page is open.
@@ -30,7 +30,10 @@ export async function watch(api, { corner, away }, busy, back) {
       if (gone) before = null;
       tell(corner, away, error);
     }
-    await pause(gone || busy() ? BUSY : IDLE);
+    for (let rests = 0; rests < RESTS; rests += 1) {
+      await pause(INTERVAL);
+      if (gone || busy()) break;
+    }
     if (document.hidden && !busy()) await visible();
   }
 }
