@@ -79,8 +79,8 @@ def test_all_that_the_playground_names_is_here(client: TestClient) -> None:
         assert answer.headers["cache-control"] == "no-cache"
         code = re.sub(r"/\*.*?\*/|http://www\.w3\.org/2000/svg", "", answer.text, flags=re.DOTALL)
         assert "://" not in code, name
-        found = re.findall(r'(?:src=|href=|from |import\()"(\.?/?[^"#]+)"', answer.text)
-        named = {urljoin(name, each) for each in found} - {"/docs"}
+        found = re.findall(r'(?:src=|href=|from |import\()"(\./[^"]+|static/[^"]+)"', answer.text)
+        named = {urljoin(name, each) for each in found}
         names += named - seen - set(names)
     files = {f"/static/page/{each.relative_to(PAGE).as_posix()}" for each in PAGE.rglob("*.*")}
     assert seen - {"/"} == files - {"/static/page/index.html"}, "no file is left over"
