@@ -20,7 +20,7 @@ from models.bounds import brief, size
 from models.files import INDEX, CheckpointError, read_json
 from models.hub_files import Wanted, named
 from models.index import ModelIndex
-from models.sheet import MAX_BYTES, SHEET
+from models.sheet_file import MAX_BYTES, SHEET
 from models.weight_names import PICKLES, SAFETENSORS
 
 log = logging.getLogger(__name__)

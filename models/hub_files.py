@@ -11,7 +11,7 @@ from typing import Any
 from models.bounds import brief
 from models.files import INDEX, CheckpointError
 from models.index import ModelIndex
-from models.sheet import SHEET
+from models.sheet_file import SHEET
 from models.weight_names import NETWORK, TEXT, is_index, shards, source
 
 _CONFIG, _SCHEDULE = "config.json", "scheduler/scheduler_config.json"

@@ -36,7 +36,7 @@ from models.digests import checkpoint_digest
 from models.files import CheckpointError
 from models.memory import activations, available
 from models.pipeline import LatentDiffusion, pick_device
-from models.sheet import read_sheet
+from models.sheet_file import read_sheet
 
 log = logging.getLogger(__name__)
 
