@@ -178,9 +178,9 @@ def train_diffusion(
 
 def _show_classes(folder: Path, device: torch.device) -> None:
     """Write the class sheet of a model that was trained; say so where it can have none."""
-    model = LatentDiffusion.open(folder, device=str(device))
-    if model.classes.names:
-        try:
+    try:
+        model = LatentDiffusion.open(folder, device=str(device))
+        if model.classes.names:
             write_sheet(folder, model)
-        except ValueError as error:
-            say(f"{folder}: {error}")
+    except ValueError as error:
+        say(f"{folder}: no class sheet: {error}")

@@ -74,11 +74,16 @@ def test_the_command_says_what_has_no_sheet(tmp_path: Path) -> None:
         assert told in done.output
 
 
-def test_training_leaves_the_sheet_with_the_model(
+def test_training_leaves_the_sheet_with_the_model_or_says_why_not(
     folder: Path, sheet: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _show_classes(folder, torch.device("cpu"))
     assert (folder / SHEET).read_bytes() == sheet
+    assert "".join(capsys.readouterr()) == ""
+    index = folder / "model_index.json"
+    index.write_text(index.read_text().replace("UNet2DModel", "Other"))
+    _show_classes(folder, torch.device("cpu"))
+    assert f"{folder}: no class sheet: {index}: " in "".join(capsys.readouterr())
 
 
 def test_only_a_png_of_the_right_size_is_read(folder: Path, sheet: bytes) -> None:
