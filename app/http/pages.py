@@ -1,14 +1,21 @@
-"""`/docs` and `/redoc`, from files of a package: a browser that shows them asks nobody else."""
+"""The playground at `/`, and `/docs` and `/redoc`: a browser that shows them asks nobody else."""
 
 import base64
 import hashlib
+import os
 import re
+from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Scope
 
 _FILES = "static"  # relative, as all addresses here: a proxy may serve them under a prefix
 _FAVICON = f"{_FILES}/fastapi/favicon.png"
@@ -17,10 +24,20 @@ _POLICY = (
     " connect-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline';"
     " worker-src blob:; script-src 'self' {scripts}"
 )
+_PLAYGROUND = Path(__file__).parents[1] / "page"
+_PLAYGROUND_HEADERS = {
+    "Cache-Control": "no-cache",  # ask again, and get 304 if nothing changed
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:;"
+        " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 def install(app: FastAPI) -> None:
-    """Add both pages, their files, and `/`, which leads to the first of them."""
+    """Add the playground, both pages of the documentation, and the files of all three."""
     swagger = get_swagger_ui_html(
         openapi_url="openapi.json",
         title=f"{app.title} - Swagger UI",
@@ -40,16 +57,41 @@ def install(app: FastAPI) -> None:
     )
     for path, page in (("/docs", swagger), ("/redoc", redoc)):
         _add(app, path, page)
+    _add_playground(app)
     app.mount(f"/{_FILES}", StaticFiles(packages=[("fastapi_standalone_docs", "static")]))
 
     async def logo(_: Request) -> RedirectResponse:
         return RedirectResponse(f"../{_FILES}/redoc/logo-mini.svg")
 
-    async def home(request: Request) -> RedirectResponse:
-        return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
-
     app.add_route("/redoc/logo-mini.svg", logo, include_in_schema=False)  # where ReDoc asks
-    app.add_route("/", home, include_in_schema=False)
+
+
+class _PlaygroundFiles(StaticFiles):
+    """The files of the playground, each with a policy that needs nothing inline."""
+
+    def file_response(
+        self,
+        full_path: str | os.PathLike[str],
+        stat_result: os.stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
+        """A file, or 304 if the client already has it."""
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers.update(_PLAYGROUND_HEADERS)
+        return response
+
+
+def _add_playground(app: FastAPI) -> None:
+    """Serve `index.html` at `/`, and what it names below `/static`, which needs no key."""
+    files = _PlaygroundFiles(directory=_PLAYGROUND)
+
+    async def home(request: Request) -> Response:
+        return await files.get_response("index.html", request.scope)
+
+    compressed = [Middleware(GZipMiddleware)]
+    app.router.routes.append(Route("/", home, include_in_schema=False, middleware=compressed))
+    app.mount(f"/{_FILES}/page", GZipMiddleware(files))
 
 
 def _add(app: FastAPI, path: str, page: HTMLResponse) -> None:

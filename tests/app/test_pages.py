@@ -1,8 +1,9 @@
-"""The pages of the documentation name no other server, and may reach none."""
+"""The playground and the documentation name no other server, and may reach none."""
 
 import base64
 import hashlib
 import re
+from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
@@ -10,6 +11,8 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import Settings
+
+PAGE = Path(__file__).parents[2] / "app" / "page"
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,57 @@ def test_the_files_are_those_of_the_pages_and_no_others(client: TestClient) -> N
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_the_first_page_is_the_documentation(client: TestClient) -> None:
-    assert client.get("/").url.path == "/docs"
+def test_the_documentation_is_found_with_a_slash_as_well(client: TestClient) -> None:
     assert client.get("/docs/").url.path == "/docs"
+
+
+def test_all_that_the_playground_names_is_here(client: TestClient) -> None:
+    """Its scripts and styles, and what these import; each with a policy that allows no others."""
+    names, seen = ["/"], set[str]()
+    while names:
+        seen.add(name := names.pop())
+        answer = client.get(name)
+        assert answer.status_code == 200, name
+        assert answer.headers["content-security-policy"] == (
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:;"
+            " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        assert answer.headers["cache-control"] == "no-cache"
+        code = re.sub(r"/\*.*?\*/|http://www\.w3\.org/2000/svg", "", answer.text, flags=re.DOTALL)
+        assert "://" not in code, name
+        found = re.findall(r'(?:src=|href=|from |import\()"(\./[^"]+|static/[^"]+)"', answer.text)
+        named = {urljoin(name, each) for each in found}
+        names += named - seen - set(names)
+    files = {f"/static/page/{each.relative_to(PAGE).as_posix()}" for each in PAGE.rglob("*.*")}
+    assert seen - {"/"} == files - {"/static/page/index.html"}, "no file is left over"
+
+
+def test_the_playground_has_nothing_inline(client: TestClient) -> None:
+    html = client.get("/").text
+    assert not re.search(r"<style|<script(?![^>]* src=)|\sstyle=|\son\w+=|javascript:", html)
+    unsafe = r"\beval\(|new Function|innerHTML|outerHTML|document\.write"
+    for path in PAGE.rglob("*.js"):
+        assert not re.search(unsafe, path.read_text()), path
+
+
+def test_a_browser_fetches_the_playground_once(client: TestClient) -> None:
+    for path in ("/", "/static/page/js/main.js"):
+        answer = client.get(path, headers={"accept-encoding": "gzip"})
+        assert answer.headers["content-encoding"] == "gzip"
+        again = client.get(path, headers={"if-none-match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        head = client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["etag"] == answer.headers["etag"]
+    refused = client.post("/")
+    assert refused.status_code == 405
+    assert set(refused.headers["allow"].split(", ")) == {"GET", "HEAD"}
+
+
+def test_the_playground_is_below_a_prefix() -> None:
+    """Its addresses are relative, so its own must end in a slash."""
+    client = TestClient(create_app(Settings(root_path="/draw")), base_url="http://localhost")
+    page = client.get("/draw")
+    assert page.url.path == "/draw/"
+    assert not re.search(r'(?:src|href)="/', page.text)
+    assert client.get("/draw/static/page/js/main.js").status_code == 200

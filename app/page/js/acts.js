@@ -1,0 +1,105 @@
+/** What can be done with an entry, wherever it is shown. */
+
+import { linkOf } from "./link.js";
+import { copyText, permalink, settingsOf, thumbnail } from "./pictures.js";
+import { download } from "./viewer.js";
+
+/** One method for each `data-act` of a button. */
+export class Acts {
+  /** @param {object} parts of the page: services and views, by the names that main.js gives. */
+  constructor(parts) {
+    Object.assign(this, parts);
+  }
+
+  /** Show it large, among the other prints on the line. */
+  open(entry) {
+    const entries = this.prints.finished.map((print) => print.entry);
+    this.viewer.open(entries, entries.indexOf(entry));
+  }
+
+  /** Cancel the job that draws it. */
+  cancel(entry) {
+    this.jobs.cancel(this.jobs.open.find((job) => entry.id.startsWith(job.key)));
+  }
+
+  /** Give it a star, or take it away. */
+  async star(entry) {
+    const print = this.prints.of(entry);
+    for (const each of new Set([entry, print?.entry ?? entry])) each.starred = !each.starred;
+    print?.star();
+    this.viewer.star();
+    await this.history.star(entry.id, entry.starred);
+    await this.album.refresh();
+  }
+
+  /** Take it from the line and from the history. */
+  async delete(entry) {
+    const print = this.prints.of(entry);
+    if (this.viewer.entry) this.viewer.remove(entry);
+    if (print) this.prints.remove(print);
+    await this.history.delete(entry.id);
+    await this.album.refresh();
+    this.say("Deleted.");
+  }
+
+  /** Fill the form with its settings. */
+  restore(entry) {
+    this.viewer.dialog.close();
+    this.apply(settingsOf(entry));
+  }
+
+  /** Fill the form with settings, which are sent by nobody but the user. */
+  apply(settings) {
+    const known = this.form.restore(settings) || !settings.model;
+    const missing = `The service has no model ${settings.model}; the other settings are here.`;
+    this.say(known ? "These settings are in the form." : missing);
+  }
+
+  /** Use its seed for the next pictures. */
+  seed(entry) {
+    this.viewer.dialog.close();
+    this.form.reuse(settingsOf(entry).seed);
+    this.say("This seed is in the form, and stays.");
+  }
+
+  /** Save it as a file. */
+  async download(entry) {
+    await this.#telling(() => download(this.api, entry));
+  }
+
+  /** Copy an address that fills the form. */
+  async link(entry) {
+    await this.copyLink(settingsOf(entry));
+  }
+
+  /** Copy an address that fills the form with settings. */
+  async copyLink(settings) {
+    await this.#telling(async () => {
+      await copyText(linkOf(settings, location.href));
+      this.say("The link is copied. It fills the form, and draws nothing by itself.");
+    });
+  }
+
+  /** Show programs that draw it. */
+  code(entry) {
+    this.programs.show(settingsOf(entry), Boolean(this.api.keys.key));
+  }
+
+  /** Keep a picture that was just finished in the history, by its own settings. */
+  async remember({ entry, image }) {
+    const settings = settingsOf(entry);
+    entry.thumbnail = thumbnail(image);
+    entry.url = (await permalink(this.api, settings)) ?? entry.url;
+    const kept = await this.history.get(entry.id); // by another tab
+    if (!kept) await this.history.put({ ...entry, settings, image: 0 });
+    await this.album.refresh();
+  }
+
+  async #telling(act) {
+    try {
+      await act();
+    } catch (error) {
+      this.say(error.message);
+    }
+  }
+}

@@ -1,0 +1,69 @@
+/** Entries of the history <-> a file of JSON. Who reads a file checks it: it may be a stranger's. */
+
+import { checked } from "./fields.js";
+
+const FORMAT = "darkroom-history";
+const LONGEST_FILE = 128 * 1024 * 1024; // characters
+const LONGEST_ID = 200;
+const PICTURE = /^(?!\/\/)[\w\-./~%]*(?:images|jobs)\/[\w\-./~%]+$/; // no scheme, no host
+const THUMBNAIL = /^data:image\/(?:png|webp|jpeg);base64,[A-Za-z0-9+/]+=*$/;
+const STATUSES = ["succeeded", "failed", "canceled"];
+
+/** A file that is no history, or a damaged one; the message says so for people. */
+export class NotAHistory extends Error {}
+
+/**
+ * @param {object[]} entries - Of the history; thumbnails may be blobs.
+ * @returns {Promise<string>} A file of them, as JSON.
+ */
+export async function fileOf(entries) {
+  const written = await Promise.all(entries.map(portable));
+  return JSON.stringify({ format: FORMAT, version: 1, entries: written });
+}
+
+/**
+ * @param {string} text - Of a file.
+ * @returns {(object|null)[]} Its entries, with nothing in them but what belongs there; null in the
+ *   place of what is no entry.
+ * @throws {NotAHistory} It is no file of a history.
+ */
+export function entriesOf(text) {
+  try {
+    const { format, entries } = text.length <= LONGEST_FILE ? JSON.parse(text) : {};
+    if (format === FORMAT && Array.isArray(entries)) return entries.map(checkedEntry);
+  } catch (error) {
+    if (!(error instanceof SyntaxError || error instanceof TypeError)) throw error;
+  }
+  throw new NotAHistory("This file is no history of this page.");
+}
+
+async function portable(entry) {
+  if (!(entry.thumbnail instanceof Blob)) return entry;
+  const thumbnail = await new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(entry.thumbnail);
+  });
+  return { ...entry, thumbnail };
+}
+
+function checkedEntry(given) {
+  const { id, url, settings, thumbnail, created, status, error } = given ?? {};
+  if (typeof id !== "string" || !id || id.length > LONGEST_ID) return null;
+  if (!isNumber(created) || typeof settings !== "object" || !settings) return null;
+  const entry = { id, created, settings: checked(settings).settings };
+  for (const name of ["image", "seconds", "width", "height"]) {
+    if (isNumber(given[name])) entry[name] = given[name];
+  }
+  entry.starred = given.starred === true;
+  entry.url = typeof url === "string" && PICTURE.test(url) && !url.includes("..") ? url : null;
+  entry.thumbnail = typeof thumbnail === "string" && THUMBNAIL.test(thumbnail) ? thumbnail : null;
+  entry.status = STATUSES.includes(status) ? status : "succeeded";
+  entry.error = typeof error === "string" ? error.slice(0, 1000) : null;
+  return entry;
+}
+
+function isNumber(value) {
+  return typeof value === "number" && Number.isFinite(value) && value >= 0;
+}

@@ -1,0 +1,223 @@
+/** Jobs of this browser: asked for, followed, cancelled, and joined again after a reload. */
+
+import { keep, recall } from "./memory.js";
+import { follow, pause } from "./stream.js";
+
+const OPEN = "open";
+const PREVIEWS = 16; // of each picture; they cost no evaluations
+const SILENCE = 8000; // ms after which a job is asked for by itself
+const ENDED = new Set(["succeeded", "failed", "canceled"]);
+
+/**
+ * One request of the page, from the click to its end.
+ *
+ * `status` is `sending`, `queued`, `running`, `succeeded`, `failed`, `canceled` or `refused`.
+ * `note` says in words why it waits, or why it failed.
+ */
+export class Job {
+  constructor({ key, id = null, settings, created }) {
+    Object.assign(this, { key, id, settings, created });
+    this.status = id ? "queued" : "sending";
+    this.note = "";
+    this.place = null;
+    this.evaluation = 0;
+    this.total = null;
+    this.eta = null; // seconds
+    this.seconds = null; // on the device, at the end
+    this.previews = { count: 0, bytes: 0 };
+    this.heard = performance.now();
+    this.leaving = new AbortController();
+  }
+
+  /** Whether it has ended, in whichever way. */
+  get over() {
+    return ENDED.has(this.status) || this.status === "refused";
+  }
+
+  /** The part that is done, 0 to 1. */
+  get progress() {
+    if (this.status === "succeeded") return 1;
+    return this.total ? this.evaluation / this.total : 0;
+  }
+}
+
+/**
+ * Tells of jobs by events: `change` (detail: the job), and `preview` (detail: the job, the number
+ * of the image, its step, and the address of the preview).
+ */
+export class Jobs extends EventTarget {
+  #jobs = new Map(); // key -> job
+  #keys = new Set(); // of all jobs that this page ever had
+  #early = new Map(); // id -> events of jobs whose answer has not come yet
+
+  /** @param {import("./api.js").Api} api */
+  constructor(api) {
+    super();
+    this.api = api;
+  }
+
+  /** Jobs that have not ended. */
+  get open() {
+    return [...this.#jobs.values()].filter((job) => !job.over);
+  }
+
+  /** Begin to follow, and join what was open when the page was left. */
+  start() {
+    follow(this.api, (name, data) => this.#told(name, data), new AbortController().signal);
+    setInterval(() => this.#askForSilent(), SILENCE / 4);
+    return recall(OPEN, []).map((kept) => {
+      const job = this.#remember(new Job(kept));
+      if (job.id) this.#ask(job);
+      else this.#send(job);
+      return job;
+    });
+  }
+
+  /**
+   * Ask for pictures. It is sent again until the service has it, and never drawn twice.
+   *
+   * @param {object} settings the body of `POST /generate`, with a seed.
+   * @returns {Job} at once; events tell the rest.
+   */
+  submit(settings) {
+    const job = this.#remember(new Job({ key: newKey(), settings, created: Date.now() }));
+    this.#save();
+    this.#send(job);
+    return job;
+  }
+
+  /** Cancel a job; one that has ended stays as it is. */
+  async cancel(job) {
+    if (job.over) return;
+    job.leaving.abort();
+    if (!job.id) return this.#end(job, "canceled");
+    try {
+      this.#learn(job, await this.api.json(`jobs/${job.id}`, { method: "DELETE" }));
+    } catch (error) {
+      if (error.status === 404) this.#end(job, "canceled");
+      else this.#change(job, { note: error.message });
+    }
+  }
+
+  async #send(job) {
+    const headers = { Prefer: "respond-async", "Idempotency-Key": `"${job.key}"` };
+    const body = { ...job.settings, previews: PREVIEWS };
+    for (let wait = 1; !job.over; wait = Math.min(2 * wait, 10)) {
+      try {
+        const options = { method: "POST", json: body, headers };
+        const accepted = await this.api.json("generate", options);
+        job.id = accepted.id;
+        this.#save();
+        if (job.over) return void (await this.api.request(`jobs/${job.id}`, { method: "DELETE" }));
+        this.#learn(job, accepted);
+        this.#early.get(job.id)?.forEach(([name, data]) => this.#news(job, name, data));
+        this.#early.clear();
+        return;
+      } catch (error) {
+        if (job.over) return;
+        if (error.status && !error.passes) return this.#refuse(job, error);
+        const seconds = error.retryAfter ?? wait;
+        this.#change(job, { note: `${error.message} Asking again in ${seconds} s.` });
+        await pause(1000 * seconds, job.leaving.signal);
+      }
+    }
+  }
+
+  #refuse(job, problem) {
+    job.problem = problem;
+    this.#end(job, "refused", problem.message);
+  }
+
+  #told(name, data) {
+    if (name === "snapshot") {
+      const open = new Set(data.jobs.map((each) => each.id));
+      for (const job of this.open) if (job.id && !open.has(job.id)) this.#ask(job);
+      return;
+    }
+    const job = this.open.find((each) => each.id === data.id);
+    if (job) this.#news(job, name, data);
+    else if (this.open.some((each) => !each.id)) {
+      this.#early.set(data.id, [...(this.#early.get(data.id) ?? []), [name, data]].slice(-64));
+    }
+  }
+
+  #news(job, name, data) {
+    if (job.over) return;
+    if (name === "preview") this.#preview(job, data);
+    else if (name === "queued") this.#change(job, { status: "queued", place: data.place });
+    else if (name === "progress") {
+      const { evaluation, total, eta } = data;
+      this.#change(job, { status: "running", note: "", evaluation, total, eta });
+    } else this.#learn(job, data);
+  }
+
+  #preview(job, { image, step, steps, data, media_type }) {
+    job.heard = performance.now();
+    job.previews.count += 1;
+    job.previews.bytes += Math.floor((3 * data.length) / 4);
+    const url = `data:${media_type};base64,${data}`;
+    this.#dispatch("preview", { job, image, step, steps, url });
+  }
+
+  /** Take what `GET /jobs/{id}` says. */
+  #learn(job, told) {
+    if (ENDED.has(told.status)) {
+      job.seconds = (Date.parse(told.ended_at) - Date.parse(told.started_at)) / 1000 || null;
+      job.expired = told.expired;
+      return this.#end(job, told.status, told.error ?? "");
+    }
+    const { status, queue_position: place, eta } = told;
+    return this.#change(job, { status, note: "", place: place ?? job.place, eta });
+  }
+
+  /** Ask for a job by itself; what its stream says meanwhile counts more. */
+  async #ask(job) {
+    job.heard = performance.now();
+    try {
+      const told = await this.api.json(`jobs/${job.id}`);
+      if (!job.over) this.#learn(job, told);
+    } catch (error) {
+      if (error.status === 404) this.#end(job, "failed", "The service no longer knows this job.");
+    }
+  }
+
+  #askForSilent() {
+    const now = performance.now();
+    for (const job of this.open) if (job.id && now - job.heard > SILENCE) this.#ask(job);
+  }
+
+  #end(job, status, note = "") {
+    this.#change(job, { status, note });
+    this.#jobs.delete(job.key);
+    this.#save();
+  }
+
+  #change(job, news) {
+    if (job.over) return;
+    Object.assign(job, news, { heard: performance.now() });
+    this.#dispatch("change", job);
+  }
+
+  #remember(job) {
+    this.#keys.add(job.key);
+    this.#jobs.set(job.key, job);
+    return job;
+  }
+
+  /** Keep the open jobs, and those of other tabs as they are. */
+  #save() {
+    const others = recall(OPEN, []).filter((each) => !this.#keys.has(each.key));
+    const own = this.open.map(({ key, id, settings, created }) => ({ key, id, settings, created }));
+    keep(OPEN, [...others, ...own]);
+  }
+
+  #dispatch(name, detail) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+}
+
+/** A name that nobody else has; `crypto.randomUUID` is there on localhost and https alone. */
+function newKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

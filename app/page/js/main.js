@@ -1,0 +1,148 @@
+/** The page: services are made here and given to the views, and the views are joined. */
+
+import { Acts } from "./acts.js";
+import { Album } from "./album.js";
+import { Api } from "./api.js";
+import { Form } from "./form.js";
+import { Found } from "./found.js";
+import { History } from "./history.js";
+import { listen } from "./hotkeys.js";
+import { Jobs } from "./jobs.js";
+import { KeyRing } from "./key.js";
+import { settingsOf } from "./link.js";
+import { loadModels, subjectOf } from "./models.js";
+import { showTitle, startNotifications, Voice } from "./notices.js";
+import { Prints } from "./prints.js";
+import { Programs } from "./programs.js";
+import { watch } from "./status.js";
+import { startTheme } from "./theme.js";
+import { Viewer } from "./viewer.js";
+import { startViews } from "./views.js";
+
+const RESTORED = 24; // prints that hang on the line after a reload
+
+const at = (id) => document.getElementById(id);
+const keys = new KeyRing(at("keys"));
+const api = new Api(keys);
+const jobs = new Jobs(api);
+const voice = new Voice(at("said"));
+const say = (text) => {
+  voice.say(text);
+  viewer.note(text); // what lies behind a dialog is not seen
+};
+let models = [];
+
+const history = await History.open();
+const form = new Form(at("form"), sheetOf);
+const modelOf = (name) => models.find((each) => each.name === name);
+const prints = new Prints(at("line"), at("empty"), api, modelOf);
+const viewer = new Viewer(at("viewer"), api);
+const album = new Album(at("view-history"), history);
+const found = new Found(at("found"), () => models);
+const programs = new Programs(at("programs"));
+const toggleTheme = startTheme(at("theme"));
+const notify = startNotifications(at("notify"), say);
+const showView = startViews(at("views"), { history: () => album.show() });
+
+/** The address of a picture with one sample of each class, or null. */
+async function sheetOf(model) {
+  if (!model.class_sheet) return null;
+  return api.picture(`models/${encodeURIComponent(model.name)}/classes.png`).catch(() => null);
+}
+
+const acts = new Acts({ api, jobs, history, form, prints, viewer, album, programs, say });
+
+form.addEventListener("develop", ({ detail: settings }) => {
+  keys.allow();
+  showView("prints");
+  prints.add(jobs.submit(settings));
+  at("line").scrollTo({ left: 0, behavior: "smooth" });
+  say(`Developing ${subjectOf(settings)}.`);
+});
+
+jobs.addEventListener("change", ({ detail: job }) => {
+  prints.follow(job);
+  showTitle(jobs.open);
+  if (job.status === "refused") form.refuse(job.problem);
+  if (!job.over || job.status === "refused") return;
+  const ends = { succeeded: "is done", failed: `failed: ${job.note}`, canceled: "was cancelled" };
+  const end = `${subjectOf(job.settings)} ${ends[job.status]}.`;
+  const { count, bytes } = job.previews;
+  const size = bytes < 1024 ? `${bytes} B` : `${Math.round(bytes / 1024)} KB`;
+  say(count ? `${end} Previews: ${count}, ${size}, no evaluations.` : end);
+  if (!jobs.open.length) notify(end);
+});
+jobs.addEventListener("preview", ({ detail }) => prints.preview(detail));
+
+prints.addEventListener("act", ({ detail: { act, print } }) => acts[act](print.entry));
+prints.addEventListener("finished", ({ detail: print }) => acts.remember(print));
+viewer.addEventListener("act", ({ detail: { act, entry } }) => acts[act](entry));
+album.addEventListener("open", ({ detail: { entries, at: which } }) => viewer.open(entries, which));
+found.addEventListener("apply", ({ detail: settings }) => acts.apply(settings));
+found.addEventListener("look", ({ detail: entry }) => viewer.open([entry], 0));
+found.watch(document);
+
+for (const button of document.querySelectorAll("[data-close]")) {
+  button.addEventListener("click", () => button.closest("dialog").close());
+}
+const showHotkeys = () => at("hotkeys").showModal();
+at("help").addEventListener("click", showHotkeys);
+at("link").addEventListener("click", () => acts.copyLink(form.settings));
+at("code").addEventListener("click", () => programs.show(form.settings, Boolean(keys.key)));
+at("pick").addEventListener("click", () => at("file").click());
+at("file").addEventListener("change", ({ target }) => {
+  if (target.files.length) found.show(target.files[0]);
+  target.value = "";
+});
+listen(
+  [
+    { key: "Mod+Enter", words: "Develop", act: () => form.develop(), always: true },
+    { key: "r", words: "Another seed", act: () => form.roll() },
+    { key: "l", words: "Lock the seed, or let it change", act: () => form.lock(!form.locked) },
+    { key: "c", words: "Cancel what was asked for last", act: () => cancelLast() },
+    { key: "o", words: "Open the newest picture", act: () => openNewest() },
+    { key: "p", words: "Prints", act: () => showView("prints") },
+    { key: "h", words: "History", act: () => showView("history") },
+    { key: "d", words: "Darkroom or daylight", act: toggleTheme },
+    { key: "?", words: "This list", act: showHotkeys },
+  ],
+  at("hotkeys-list"),
+);
+
+function cancelLast() {
+  const last = jobs.open.at(-1);
+  if (last) jobs.cancel(last);
+}
+
+function openNewest() {
+  const [newest] = prints.finished;
+  if (newest) acts.open(newest.entry);
+}
+
+/** Fill the form with what the address says; the address is short again then. */
+function restoreLink() {
+  const { settings, wrong } = settingsOf(location.search);
+  if (!location.search) return;
+  window.history.replaceState(null, "", location.pathname);
+  if (Object.keys(settings).length) acts.apply(settings);
+  const told = Object.entries(wrong).map(([name, why]) => `${name} ${why}`);
+  if (told.length) say(`The link is not quite right: ${told.join("; ")}.`);
+}
+
+/** Learn the models, and make the form anew if they changed. */
+async function showModels() {
+  const before = JSON.stringify(models.map(({ name, sha256 }) => [name, sha256]));
+  models = await loadModels(api, (error) => say(error.message));
+  const now = JSON.stringify(models.map(({ name, sha256 }) => [name, sha256]));
+  if (now !== before) form.show(models);
+}
+
+const busy = () => jobs.open.length > 0;
+const back = () => models.length && showModels();
+watch(api, { corner: at("service"), away: at("away") }, busy, back);
+await showModels();
+restoreLink();
+for (const job of jobs.start()) prints.add(job);
+const { entries } = await history.search({}, { limit: RESTORED });
+await prints.restore(entries);
+showTitle(jobs.open);

@@ -1,0 +1,90 @@
+/** Models as `GET /models` tells them, and what follows from them for settings and words. */
+
+import { pause } from "./stream.js";
+
+/**
+ * The models of the service; asks again until it has some.
+ *
+ * @param {import("./api.js").Api} api
+ * @param {(error: Error) => void} failed is told of each failure.
+ * @returns {Promise<object[]>} models, the default one first.
+ */
+export async function loadModels(api, failed) {
+  for (let wait = 1000; ; wait = Math.min(2 * wait, 8000)) {
+    try {
+      const { models } = await api.json("models");
+      if (models.length) return models.sort((a, b) => b.default - a.default);
+    } catch (error) {
+      failed(error);
+    }
+    await pause(wait);
+  }
+}
+
+/** The settings that a request of this model has if nothing is said. */
+export function defaultsOf(model) {
+  const { steps, sampler, spacing, guidance_scale, eta, n } = model.defaults;
+  const taken = model.prompts
+    ? { prompt: "", negative_prompt: "", clip_skip: 0 }
+    : { class: model.class_required ? model.classes[0] : null };
+  const size = model.sizes ? { width: model.width, height: model.height } : {};
+  return { model: model.name, ...taken, steps, sampler, spacing, guidance_scale, eta, n, ...size };
+}
+
+/** The sampler that settings name; the model's default if they name none. */
+export function samplerOf(model, settings) {
+  const name = settings.sampler ?? model.defaults.sampler;
+  return model.samplers.find((each) => each.name === name) ?? model.samplers[0];
+}
+
+/** The size of a picture, in pixels: [width, height]. */
+export function sizeOf(model, entry) {
+  const side = (name) => entry[name] ?? entry.settings[name] ?? model?.[name] ?? 32;
+  return [side("width"), side("height")];
+}
+
+/** What a picture shows, in few words. */
+export function subjectOf(settings) {
+  if (settings.prompt) return settings.prompt;
+  if (settings.prompt === "") return "no prompt";
+  return settings.class == null ? "any class" : `${settings.class}`;
+}
+
+/**
+ * A text for those who do not see the picture, made of its parameters.
+ *
+ * @param {object} settings of the request.
+ * @param {number} image which of its pictures.
+ * @param {string} state such as `finished`.
+ */
+export function describe(settings, image, state) {
+  const what = settings.prompt === undefined ? `class ${subjectOf(settings)}` : subjectOf(settings);
+  const how = `${settings.steps} steps, guidance ${settings.guidance_scale}`;
+  const start = state === "finished" ? "" : `${state}: `;
+  return `${start}${what}, by ${settings.model}, seed ${settings.seed + image}, ${how}`;
+}
+
+/**
+ * What a request costs on a service that has nothing else to do.
+ *
+ * @returns {{evaluations: number, seconds: number|null}} evaluations of the network, of all
+ *   pictures together, and roughly the seconds until the end.
+ */
+export function costOf(model, settings) {
+  const evaluations = settings.steps * samplerOf(model, settings).evaluations_per_step;
+  const guided = settings.guidance_scale !== 1 && settings.class !== null;
+  const rows = settings.n * (guided ? 2 : 1);
+  const ticks = model.execution.ticks;
+  const own = settings.width === undefined || settings.width === model.width;
+  if (!ticks?.length || !own) return { evaluations: evaluations * settings.n, seconds: null };
+  const largest = ticks[ticks.length - 1];
+  const tick = ticks.find((each) => each.rows >= rows) ?? largest;
+  const turns = Math.ceil(rows / largest.rows);
+  const seconds = (evaluations * turns * tick.milliseconds) / 1000;
+  return { evaluations: evaluations * settings.n, seconds };
+}
+
+/** A time in seconds, in words. */
+export function inSeconds(value) {
+  return value < 10 ? `${value.toFixed(1)} s` : `${Math.round(value)} s`;
+}

@@ -1,0 +1,111 @@
+/** Pictures as files: where they are, small copies of them, downloads and the clipboard. */
+
+import { queryOf } from "./link.js";
+
+/** The settings of one picture of an entry: its own seed, and one picture. */
+export function settingsOf(entry) {
+  return { ...entry.settings, seed: (entry.settings.seed ?? 0) + (entry.image ?? 0), n: 1 };
+}
+
+/** Where the picture of an entry is, relative to the page. */
+export function addressOf(entry) {
+  return entry.url ?? `generate?${queryOf(settingsOf(entry))}`;
+}
+
+/**
+ * The address at which a picture is drawn again if need be.
+ *
+ * @param {import("./api.js").Api} api
+ * @param {object} settings of one picture.
+ * @returns {Promise<string|null>} relative to the page; null if its prompts are too long for one,
+ *   or the service cannot say.
+ */
+export async function permalink(api, settings) {
+  try {
+    const response = await api.request(`generate?${queryOf(settings)}`, { method: "HEAD" });
+    const id = response.headers.get("X-Image-Id");
+    return id && `images/${id}.png`;
+  } catch {
+    return null;
+  }
+}
+
+/** A name for a file, such as `digits-7-1.png`. */
+export function nameOf(entry) {
+  const { model, class: name, seed } = settingsOf(entry);
+  const parts = [model, name ?? "", seed].filter((each) => each !== "");
+  return `${parts.join("-").replace(/[^\w.-]+/g, "_")}.png`;
+}
+
+/** A small copy of a picture that is loaded, as a data URL. */
+export function thumbnail(image, longest = 192) {
+  const { naturalWidth: width, naturalHeight: height } = image;
+  const scale = Math.min(1, longest / Math.max(width, height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(width * scale));
+  canvas.height = Math.max(1, Math.round(height * scale));
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  return scale < 1 ? canvas.toDataURL("image/webp", 0.8) : canvas.toDataURL();
+}
+
+const noises = new Map();
+
+/** What a picture is made of: noise of about its shape, as a data URL. */
+export function noise(width, height) {
+  const scale = Math.min(1, 48 / Math.max(width, height));
+  const [columns, rows] = [Math.round(width * scale), Math.round(height * scale)];
+  const name = `${columns}x${rows}`;
+  if (!noises.has(name)) {
+    const canvas = document.createElement("canvas");
+    canvas.width = columns;
+    canvas.height = rows;
+    const context = canvas.getContext("2d");
+    const pixels = context.createImageData(columns, rows);
+    for (let at = 0; at < pixels.data.length; at += 4) {
+      const grey = 40 + 175 * Math.random();
+      pixels.data.set([grey, grey, grey, 255], at);
+    }
+    context.putImageData(pixels, 0, 0);
+    noises.set(name, canvas.toDataURL());
+  }
+  return noises.get(name);
+}
+
+/** Save a blob as a file. */
+export function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+/**
+ * Put a text on the clipboard.
+ *
+ * @throws {Error} the browser does not let this page do so.
+ */
+export async function copyText(text) {
+  if (navigator.clipboard?.writeText) return navigator.clipboard.writeText(text);
+  const field = document.createElement("textarea"); // pages of plain http have no other way
+  field.value = text;
+  const place = document.querySelector("dialog[open]") ?? document.body;
+  place.append(field);
+  field.select();
+  const copied = document.execCommand("copy");
+  field.remove();
+  if (!copied) throw new Error("This browser does not let this page copy.");
+}
+
+/**
+ * Put a PNG on the clipboard.
+ *
+ * @param {Promise<Blob>} blob is awaited by the browser, which allows this only after a click.
+ * @throws {Error} the browser does not let this page do so.
+ */
+export async function copy(blob) {
+  if (!navigator.clipboard?.write) {
+    throw new Error("This browser lets only pages of localhost or https copy pictures.");
+  }
+  await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
+}

@@ -1,0 +1,158 @@
+/** One print on the line: noise, then previews, then the picture. */
+
+import { describe, inSeconds, sizeOf, subjectOf } from "./models.js";
+import { noise, settingsOf } from "./pictures.js";
+
+const template = document.querySelector("#print");
+const ENDED = { failed: "Failed", canceled: "Cancelled", refused: "Refused" };
+
+/** A picture of a job, or an entry of the history. */
+export class Print {
+  #newest = -1; // step of the newest preview that was shown
+  #waiting = null; // the preview that is shown next
+  #showing = false;
+
+  /**
+   * @param {object} entry as in the history; `url` is null until the picture is there.
+   * @param {object|undefined} model of the entry, for its size.
+   */
+  constructor(entry, model) {
+    this.entry = entry;
+    this.element = template.content.firstElementChild.cloneNode(true);
+    this.image = this.element.querySelector("img");
+    [entry.width, entry.height] = sizeOf(model, entry);
+    this.element.style.setProperty("--ratio", `${entry.width} / ${entry.height}`);
+    this.element.dataset.id = entry.id;
+    const { settings } = entry;
+    this.#text(".what", subjectOf(settings));
+    const { steps, guidance_scale: guidance, sampler } = settings;
+    this.#text(".how", `${steps} steps · ${guidance} · ${sampler}`);
+    this.element.querySelector(".what").title = subjectOf(settings);
+    this.image.src = noise(entry.width, entry.height);
+    this.name("waiting");
+  }
+
+  /** Show how far the job is. */
+  follow(job) {
+    const { element, entry } = this;
+    entry.status = job.status;
+    const progress = element.querySelector("progress");
+    element.classList.toggle("developing", !job.over);
+    element.classList.toggle("ended", job.status in ENDED);
+    element.style.setProperty("--progress", job.progress);
+    progress.hidden = job.over;
+    if (job.total) progress.value = job.progress;
+    const cancel = element.querySelector("[data-act=cancel]");
+    cancel.hidden = job.over;
+    cancel.textContent = job.settings.n > 1 ? `Cancel all ${job.settings.n}` : "Cancel";
+    element.querySelector(".paper").disabled = true;
+    this.#text(".state", stateOf(job));
+    if (job.status in ENDED) {
+      this.name(ENDED[job.status].toLowerCase());
+      this.#offer(["delete", "restore"]);
+    } else if (!job.over) this.name("developing");
+  }
+
+  /**
+   * Show a preview, unless a newer one was shown.
+   *
+   * @param {number} step of the sampler.
+   * @param {string} url
+   */
+  preview(step, url) {
+    if (step <= this.#newest || this.entry.url) return;
+    this.#newest = step;
+    this.#waiting = url;
+    if (!this.#showing) this.#show();
+  }
+
+  /**
+   * Show the picture itself.
+   *
+   * @param {string} url of the picture, or of its thumbnail.
+   * @throws {DOMException} it is no picture.
+   */
+  async finish(url) {
+    const { entry, element } = this;
+    await decoded(url);
+    this.image.src = url;
+    element.classList.remove("developing", "ended");
+    element.querySelector("progress").hidden = true;
+    element.querySelector("[data-act=cancel]").hidden = true;
+    element.querySelector(".paper").disabled = false;
+    const time = entry.seconds ? ` · ${inSeconds(entry.seconds)}` : "";
+    this.#text(".state", `seed ${settingsOf(entry).seed}${time}`);
+    this.name("finished");
+    this.#offer(["star", "restore", "download", "delete"]);
+    this.star();
+  }
+
+  /** Show whether the entry has a star. */
+  star() {
+    const button = this.element.querySelector("[data-act=star]");
+    button.setAttribute("aria-pressed", Boolean(this.entry.starred));
+  }
+
+  /** Say what the picture is to those who do not see it. */
+  name(state) {
+    const { settings, image } = this.entry;
+    this.image.alt = describe(settings, image, state);
+    this.element.dataset.state = state;
+  }
+
+  async #show() {
+    this.#showing = true;
+    while (this.#waiting && !this.entry.url) {
+      const url = this.#waiting;
+      this.#waiting = null;
+      try {
+        await decoded(url);
+        if (!this.entry.url) this.image.src = url;
+      } catch {
+        // the next preview, or the picture, is shown instead
+      }
+      await nextFrame();
+    }
+    this.#showing = false;
+  }
+
+  #offer(acts) {
+    for (const button of this.element.querySelectorAll(".acts .icon")) {
+      button.hidden = !acts.includes(button.dataset.act);
+    }
+  }
+
+  #text(selector, text) {
+    const found = this.element.querySelector(selector);
+    if (found.textContent !== text) found.textContent = text;
+  }
+}
+
+/** How far a job is, in words. */
+export function stateOf(job) {
+  if (job.status in ENDED) return [ENDED[job.status], job.note].filter(Boolean).join(": ");
+  if (job.note) return job.note;
+  if (job.status === "sending") return "Sending";
+  const left = job.eta === null ? "" : `, ${inSeconds(job.eta)} left`;
+  if (job.status === "queued") {
+    const before = job.place ? `${job.place} before it` : "next";
+    return `In the queue: ${before}${left}`;
+  }
+  const { steps } = job.settings;
+  const step = job.total ? `Step ${Math.floor(job.progress * steps)} of ${steps}` : "Developing";
+  return `${step}${left}`;
+}
+
+/** Soon: when the browser paints next, or in a hidden page after a while. */
+function nextFrame() {
+  return new Promise((resolve) => {
+    requestAnimationFrame(resolve);
+    setTimeout(resolve, 200);
+  });
+}
+
+async function decoded(url) {
+  const image = new Image();
+  image.src = url;
+  await image.decode();
+}

@@ -1,0 +1,129 @@
+/** The line: all prints, the newest first. */
+
+import { Print } from "./print.js";
+
+const LONGEST = 120; // prints on the line; older ones are in the history
+
+/**
+ * Tells `act` (detail: name of the button, the print), and `finished` (detail: the print).
+ */
+export class Prints extends EventTarget {
+  #prints = new Map(); // id of the entry -> print
+  #ofJobs = new Map(); // job -> its prints
+
+  /**
+   * @param {HTMLElement} list
+   * @param {HTMLElement} empty is shown while there are none.
+   * @param {import("./api.js").Api} api
+   * @param {(name: string) => object|undefined} modelOf
+   */
+  constructor(list, empty, api, modelOf) {
+    super();
+    Object.assign(this, { list, empty, api, modelOf });
+    list.addEventListener("click", (event) => {
+      const button = event.target.closest("[data-act]");
+      if (!button) return;
+      const print = this.#prints.get(button.closest(".print").dataset.id);
+      this.#dispatch("act", { act: button.dataset.act, print });
+    });
+  }
+
+  /** Prints whose pictures are there, in the order of the line. */
+  get finished() {
+    return [...this.list.children]
+      .map((each) => this.#prints.get(each.dataset.id))
+      .filter((each) => each.entry.url);
+  }
+
+  /** The print of an entry; undefined if it does not hang here. */
+  of(entry) {
+    return this.#prints.get(entry.id);
+  }
+
+  /** Hang a print for each picture of a job. */
+  add(job) {
+    const { settings, created } = job;
+    const prints = Array.from({ length: settings.n }, (_, image) => {
+      const entry = { id: `${job.key}-${image}`, settings, image, url: null, seconds: null };
+      entry.created = created + settings.n - 1 - image; // the first comes first among the newest
+      Object.assign(entry, { starred: false, thumbnail: null, status: job.status, error: null });
+      return new Print(entry, this.modelOf(settings.model));
+    });
+    this.#ofJobs.set(job, prints);
+    this.#hang(prints);
+    this.follow(job);
+  }
+
+  /** Hang entries of the history behind the others, by their thumbnails. */
+  async restore(entries) {
+    const prints = entries
+      .filter((each) => each.thumbnail && !this.#prints.has(each.id))
+      .map((entry) => new Print(entry, this.modelOf(entry.settings.model)));
+    this.#hang(prints, true);
+    await Promise.all(prints.map((print) => print.finish(print.entry.thumbnail)));
+  }
+
+  /** Show how far a job is, and its pictures at the end. */
+  follow(job) {
+    const prints = this.#ofJobs.get(job);
+    if (!prints) return;
+    if (job.status === "refused") prints.forEach((print) => this.remove(print));
+    else prints.forEach((print) => print.follow(job));
+    if (job.over) this.#ofJobs.delete(job);
+    if (job.status !== "succeeded") return;
+    for (const print of prints) {
+      print.entry.seconds = job.seconds;
+      this.#finish(print, `jobs/${job.id}/images/${print.entry.image}`);
+    }
+  }
+
+  /** Show a preview of a job's picture. */
+  preview({ job, image, step, url }) {
+    this.#ofJobs.get(job)?.[image]?.preview(step, url);
+  }
+
+  /** Take a print from the line. */
+  remove(print) {
+    const next = print.element.nextElementSibling ?? print.element.previousElementSibling;
+    const focused = print.element.contains(document.activeElement);
+    print.element.remove();
+    this.#prints.delete(print.entry.id);
+    if (print.address) URL.revokeObjectURL(print.address);
+    if (focused) next?.querySelector("button:enabled:not([hidden])")?.focus();
+    this.empty.hidden = this.list.children.length > 0;
+  }
+
+  async #finish(print, path) {
+    try {
+      const address = await this.api.picture(path);
+      if (address.startsWith("blob:")) print.address = address;
+      print.entry.url = path;
+      await print.finish(address);
+      this.#dispatch("finished", print);
+    } catch (error) {
+      const gone = error.status === 410 || error.status === 404 || error.name === "EncodingError";
+      print.element.querySelector(".state").textContent = gone
+        ? "The service no longer has this picture."
+        : error.message;
+    }
+  }
+
+  #hang(prints, atEnd = false) {
+    for (const print of prints) {
+      this.#prints.set(print.entry.id, print);
+      print.element.classList.toggle("hung", !atEnd);
+    }
+    const elements = prints.map((print) => print.element);
+    if (atEnd) this.list.append(...elements);
+    else this.list.prepend(...elements);
+    this.empty.hidden = this.list.children.length > 0;
+    for (const element of [...this.list.children].slice(LONGEST)) {
+      const print = this.#prints.get(element.dataset.id);
+      if (!element.classList.contains("developing")) this.remove(print);
+    }
+  }
+
+  #dispatch(name, detail) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+}

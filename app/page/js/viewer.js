@@ -1,0 +1,158 @@
+/** One picture, large, with its parameters. */
+
+import { element } from "./controls.js";
+import { describe, inSeconds, subjectOf } from "./models.js";
+import { addressOf, copy, nameOf, save, settingsOf } from "./pictures.js";
+
+/** Tells `act` (detail: name of the button, the entry) for what others do. */
+export class Viewer extends EventTarget {
+  #entries = [];
+  #at = 0;
+  #address = null;
+
+  /**
+   * @param {HTMLDialogElement} dialog
+   * @param {import("./api.js").Api} api
+   */
+  constructor(dialog, api) {
+    super();
+    this.dialog = dialog;
+    this.api = api;
+    this.picture = dialog.querySelector("#viewer-picture");
+    dialog.addEventListener("click", (event) => {
+      if (event.target === dialog) return dialog.close();
+      const act = event.target.closest("[data-act]")?.dataset.act;
+      if (act) this.#act(act);
+    });
+    dialog.addEventListener("keydown", (event) => {
+      if (event.key === "ArrowLeft") this.#act("previous");
+      if (event.key === "ArrowRight") this.#act("next");
+    });
+    dialog.addEventListener("close", () => this.#release());
+  }
+
+  /** The entry that is shown; undefined while there is none. */
+  get entry() {
+    return this.dialog.open ? this.#entries[this.#at] : undefined;
+  }
+
+  /**
+   * Show one of the entries.
+   *
+   * @param {object[]} entries of the history; `file` is the blob of one that is not in it.
+   * @param {number} at which of them.
+   */
+  open(entries, at) {
+    this.#entries = [...entries];
+    if (!this.dialog.open) this.dialog.showModal();
+    this.#show(Math.max(at, 0));
+  }
+
+  /** Show the next entry instead of one that is gone. */
+  remove(entry) {
+    this.#entries = this.#entries.filter((each) => each !== entry);
+    if (!this.#entries.length) return this.dialog.close();
+    return this.#show(this.#at % this.#entries.length);
+  }
+
+  /** Say a text beside the picture. */
+  note(text) {
+    this.dialog.querySelector("#viewer-note").textContent = text;
+  }
+
+  /** Show whether the entry has a star. */
+  star() {
+    const button = this.#button("star");
+    button.setAttribute("aria-pressed", Boolean(this.entry?.starred));
+    button.textContent = this.entry?.starred ? "Starred" : "Star";
+  }
+
+  async #act(act) {
+    const { entry } = this;
+    if (act === "close") this.dialog.close();
+    else if (act === "previous") this.#show(this.#at - 1);
+    else if (act === "next") this.#show(this.#at + 1);
+    else if (act === "download") await this.#try(() => download(this.api, entry), "Saved.");
+    else if (act === "copy") await this.#try(() => copy(fileOf(this.api, entry)), "Copied.");
+    else this.dispatchEvent(new CustomEvent("act", { detail: { act, entry } }));
+  }
+
+  async #try(act, done) {
+    try {
+      await act();
+      this.note(done);
+    } catch (error) {
+      this.note(error.message);
+    }
+  }
+
+  /** After the last comes the first. */
+  async #show(at) {
+    this.#at = (at + this.#entries.length) % this.#entries.length;
+    const { entry } = this;
+    this.dialog.querySelector("#viewer-name").textContent = subjectOf(entry.settings);
+    this.dialog.querySelector("#viewer-facts").replaceChildren(...factsOf(entry));
+    this.#button("previous").hidden = this.#button("next").hidden = this.#entries.length === 1;
+    for (const act of ["star", "delete"]) this.#button(act).hidden = Boolean(entry.file);
+    this.star();
+    this.picture.alt = describe(entry.settings, entry.image, "finished");
+    this.#enlarge(entry);
+    if (entry.thumbnail) this.picture.src = entry.thumbnail;
+    await this.#try(async () => {
+      const address = entry.file
+        ? URL.createObjectURL(entry.file)
+        : await this.api.picture(addressOf(entry));
+      if (this.entry !== entry) return;
+      this.#release();
+      this.#address = address.startsWith("blob:") ? address : null;
+      this.picture.src = address;
+    }, "");
+  }
+
+  /** A whole number of screen pixels for each pixel of the picture. */
+  #enlarge({ width, height }) {
+    const room = [0.55 * innerWidth, innerHeight - 140];
+    const times = Math.max(1, Math.floor(Math.min(room[0] / width, room[1] / height)));
+    this.picture.style.width = `${width * Math.min(times, 24) + 28}px`;
+  }
+
+  #release() {
+    if (this.#address) URL.revokeObjectURL(this.#address);
+    this.#address = null;
+  }
+
+  #button(act) {
+    return this.dialog.querySelector(`[data-act=${act}]`);
+  }
+}
+
+/** Save the picture of an entry as a file; throws as `Api.request` does. */
+export async function download(api, entry) {
+  save(await fileOf(api, entry), nameOf(entry));
+}
+
+/** The file of an entry: a picture from outside has its own. */
+async function fileOf(api, entry) {
+  return entry.file ?? api.file(addressOf(entry));
+}
+
+/** The parameters of an entry, as elements of a list. */
+export function factsOf(entry) {
+  const { settings, width, height } = entry;
+  const facts = [
+    ["Model", settings.model],
+    ["Without", settings.negative_prompt],
+    ["Steps", settings.steps],
+    ["Sampler", settings.sampler],
+    ["Spacing", settings.spacing],
+    ["Guidance", settings.guidance_scale],
+    ["Eta", settings.eta],
+    ["Seed", settingsOf(entry).seed],
+    ["Size", width && `${width} × ${height}`],
+    ["Time", entry.seconds && inSeconds(entry.seconds)],
+    ["Made", entry.created && new Date(entry.created).toLocaleString()],
+  ];
+  return facts
+    .filter(([, value]) => value !== undefined && value !== null && value !== "")
+    .flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, `${value}`)]);
+}

@@ -1,0 +1,440 @@
+"""The playground in a real browser, as a newcomer uses it."""
+
+import base64
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import KEY
+from tests.e2e.live import wait_until, web
+
+pytest.importorskip("selenium")
+from selenium.webdriver import ActionChains, Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from tests.e2e import browser
+from tests.e2e.browser import CHROMIUM, DRIVER, requested, run
+
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium is not installed")
+
+PRINT = "#line > .print"
+PICTURE = f"{PRINT} img"
+_WATCH = """
+    const [picture] = document.querySelectorAll(arguments[0]);
+    window.shown = [];
+    const watch = new MutationObserver(() => window.shown.push(picture.src));
+    watch.observe(picture, {attributeFilter: ['src']});
+"""
+_PIXELS = """async (selector) => {
+    const image = document.querySelector(selector);
+    await image.decode();
+    const canvas = document.createElement('canvas');
+    canvas.width = image.naturalWidth;
+    canvas.height = image.naturalHeight;
+    const context = canvas.getContext('2d');
+    context.drawImage(image, 0, 0);
+    return [...context.getImageData(0, 0, canvas.width, canvas.height).data].join();
+}"""
+
+
+_KEPT = """async () => new Promise((resolve, reject) => {
+    const request = indexedDB.open('darkroom');
+    request.onerror = () => reject(request.error);
+    request.onsuccess = () => {
+        const records = request.result.transaction('records').objectStore('records');
+        const all = records.index('created').getAll();
+        all.onsuccess = () => {
+            request.result.close();
+            resolve(all.result.map(record => record.entry).reverse());
+        };
+    };
+})"""
+_BRING = """
+    const [way, data] = arguments;
+    const bytes = Uint8Array.from(atob(data), character => character.charCodeAt(0));
+    const files = new DataTransfer();
+    files.items.add(new File([bytes], 'six.png', {type: 'image/png'}));
+    const event = way === 'drop'
+        ? new DragEvent('drop', {dataTransfer: files, bubbles: true, cancelable: true})
+        : new ClipboardEvent('paste', {clipboardData: files, bubbles: true, cancelable: true});
+    document.querySelector('main').dispatchEvent(event);
+"""
+_CLIPBOARD = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with browser.chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
+
+
+@pytest.fixture
+def page(driver: Chrome, url: str) -> Iterator["Page"]:
+    """The page as a newcomer finds it; in the end it has said nothing and asked nobody else."""
+    forget(driver, url)
+    page = Page(driver, url)
+    page.open()
+    yield page
+    assert not driver.get_log("browser")
+    ours = (f"{url}/", "data:", f"blob:{url}/")
+    assert not [address for address in requested(driver) if not address.startswith(ours)]
+    for job in web.get(f"{url}/jobs?status=queued&status=running").json()["jobs"]:
+        web.delete(f"{url}/jobs/{job['id']}")
+
+
+def forget(driver: Chrome, url: str) -> None:
+    """Leave nothing of an earlier visit."""
+    driver.get(f"{url}/docs")
+    driver.execute_script(
+        "localStorage.clear(); sessionStorage.clear(); indexedDB.deleteDatabase('darkroom')"
+    )
+    driver.get("about:blank")
+    for log in ("browser", "performance"):
+        driver.get_log(log)
+
+
+class Page:
+    """What people do with the page."""
+
+    def __init__(self, driver: Chrome, url: str) -> None:
+        self.driver, self.url = driver, url
+
+    def open(self) -> None:
+        self.driver.get(f"{self.url}/")
+        wait_until(lambda: self.one("#develop").is_enabled(), 20)
+
+    def one(self, selector: str) -> Any:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[Any]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def type(self, name: str, value: object) -> None:
+        field = self.one(f"#field-{name}")
+        field.clear()
+        field.send_keys(str(value))
+
+    def choose(self, name: str) -> None:
+        self.one(f"input[name=class][value='{name}']").click()
+
+    def develop(self, **settings: object) -> None:
+        for name, value in settings.items():
+            self.type(name, value)
+        self.one("#develop").click()
+
+    def states(self) -> list[str]:
+        return [each.get_attribute("data-state") for each in self.all(PRINT)]
+
+    def finished(self, count: int) -> None:
+        wait_until(lambda: self.states() == ["finished"] * count, 60)
+
+    def pixels(self, nth: int = 1) -> str:
+        found: str = run(self.driver, _PIXELS, f"{PRINT}:nth-child({nth}) img")
+        return found
+
+
+def test_a_picture_develops_from_noise(page: Page) -> None:
+    page.choose("7")
+    page.type("steps", 400)
+    page.one("#develop").click()
+    page.driver.execute_script(_WATCH, PICTURE)
+    page.finished(1)
+    *previews, last = page.driver.execute_script("return shown")
+    assert len(set(previews)) >= 3
+    assert all(each.startswith("data:image/jpeg;base64,") for each in previews)
+    assert last.startswith(f"{page.url}/jobs/")
+    seed = page.one("#field-seed").get_attribute("value")
+    assert page.one(PICTURE).get_attribute("alt") == (
+        f"class 7, by digits, seed {seed}, 400 steps, guidance 1.1"
+    )
+    wait_until(lambda: re.search(r"Previews: \d+, .+, no evaluations", page.one("#said").text), 10)
+
+
+def test_the_picture_is_that_of_the_same_request(page: Page) -> None:
+    page.choose("3")
+    page.develop(steps=5)
+    page.finished(1)
+    seed = int(page.one("#field-seed").get_attribute("value"))
+    asked = {"class": "3", "steps": 5, "seed": seed}
+    file = web.post(f"{page.url}/generate", json=asked).content
+    assert web.get(page.one(PICTURE).get_attribute("src")).content == file
+
+
+def test_a_locked_seed_gives_the_same_picture_and_a_free_one_another(page: Page) -> None:
+    page.one("[data-act=lock]").click()
+    for count in (1, 2):
+        page.develop(steps=5)
+        page.finished(count)
+    assert page.pixels(1) == page.pixels(2)
+    page.one("[data-act=lock]").click()
+    page.develop()
+    page.finished(3)
+    assert page.pixels(1) != page.pixels(2)
+
+
+def test_several_at_once_and_one_of_them_cancelled(page: Page) -> None:
+    page.develop(steps=1000, n=4)
+    page.develop(steps=10, n=2)
+    wait_until(lambda: page.states()[:2] == ["finished"] * 2, 60)
+    assert page.states()[2:] == ["developing"] * 4
+    page.all("[data-act=cancel]:not([hidden])")[-1].click()
+    wait_until(lambda: page.states()[2:] == ["cancelled"] * 4, 20)
+    statuses = [job["status"] for job in web.get(f"{page.url}/jobs?limit=2").json()["jobs"]]
+    assert statuses == ["succeeded", "canceled"]
+    assert len([each for each in requested(page.driver) if each.endswith("/jobs/events")]) == 1
+
+
+def test_a_reload_loses_nothing(page: Page) -> None:
+    page.choose("4")
+    page.develop(steps=400, n=2)
+    wait_until(lambda: "Step" in page.one(".state").text, 20)
+    page.type("steps", 77)
+    page.open()
+    assert page.one("#field-steps").get_attribute("value") == "77"
+    assert page.one("input[name=class][value='4']").is_selected()
+    assert page.states() == ["developing"] * 2
+    page.finished(2)
+    assert "400 steps" in page.one(".how").text
+    assert web.get(f"{page.url}/jobs?limit=1").json()["jobs"][0]["request"]["steps"] == 400
+
+
+def test_what_is_wrong_is_said_beside_the_field(page: Page) -> None:
+    page.develop(n=17)
+    assert page.one("#wrong-n").is_displayed()
+    assert page.driver.switch_to.active_element.get_attribute("id") == "field-n"
+    page.driver.execute_script("document.querySelector('#field-n').max = 99")
+    page.one("#develop").click()
+    wait_until(lambda: "from 1 to 16" in page.one("#wrong-n").text, 10)
+    assert not page.all(PRINT)
+    page.driver.get_log("browser")  # Chromium tells of every answer of 422
+    page.develop(n=1, steps=3)
+    page.finished(1)
+    assert not page.one("#wrong-n").is_displayed()
+
+
+def test_by_keyboard_alone(page: Page) -> None:
+    keyboard = partial(ActionChains, page.driver)
+    focused = partial(page.driver.execute_script, "return document.activeElement.id")
+    page.type("steps", 5)
+    page.one("input[name=class]").send_keys(Keys.ARROW_RIGHT * 8)
+    assert page.one("input[name=class][value='7']").is_selected()
+    for _ in range(30):
+        if focused() == "develop":
+            break
+        keyboard().send_keys(Keys.TAB).perform()
+    keyboard().send_keys(Keys.ENTER).perform()
+    page.finished(1)
+    keyboard().key_down(Keys.CONTROL).send_keys(Keys.ENTER).key_up(Keys.CONTROL).perform()
+    page.finished(2)
+    keyboard().send_keys("o").perform()
+    assert page.one("#viewer").is_displayed()
+    first = page.one("#viewer-facts").text
+    keyboard().send_keys(Keys.ARROW_RIGHT).perform()
+    assert page.one("#viewer-facts").text != first
+    keyboard().send_keys(Keys.ESCAPE).perform()
+    assert not page.one("#viewer").is_displayed()
+    keyboard().send_keys("?").perform()
+    assert "Another seed" in page.one("#hotkeys").text
+
+
+def test_a_picture_is_opened_large_starred_reused_and_deleted(page: Page) -> None:
+    page.choose("2")
+    page.develop(steps=6, n=2)
+    page.finished(2)
+    seed = int(page.one("#field-seed").get_attribute("value"))
+    page.choose("5")
+    page.one(f"{PRINT}:nth-child(2) [data-act=open]").click()
+    large = page.one("#viewer-picture")
+    wait_until(lambda: large.size["width"] % 32 == 28, 5)  # 14 of border on each side
+    act = lambda name: page.one(f"#viewer [data-act={name}]")  # noqa: E731
+    act("star").click()
+    assert act("star").get_attribute("aria-pressed") == "true"
+    act("restore").click()
+    assert page.one("input[name=class][value='2']").is_selected()
+    assert page.one("#field-seed").get_attribute("value") == str(seed + 1)
+    assert page.one("[data-act=lock]").get_attribute("aria-pressed") == "true"
+    page.one(f"{PRINT} [data-act=delete]").click()
+    assert page.states() == ["finished"]
+
+
+def test_the_history_is_there_after_a_reload(page: Page) -> None:
+    page.choose("2")
+    page.develop(steps=6, n=2)
+    page.finished(2)
+    page.choose("5")
+    page.develop(steps=7, n=1)
+    page.finished(3)
+    seen = [page.pixels(nth) for nth in (1, 2, 3)]
+    page.one(f"{PRINT} [data-act=star]").click()
+    wait_until(lambda: len(kept(page)) == 3 and kept(page)[0]["starred"], 10)
+    page.open()
+    page.finished(3)
+    assert [page.pixels(nth) for nth in (1, 2, 3)] == seen
+    page.one("[data-view=history]").click()
+    texts = "return [...document.querySelectorAll('#album li')].map(each => each.textContent)"
+    names = partial(page.driver.execute_script, texts)
+    wait_until(lambda: len(names()) == 3, 10)
+    assert names()[0].startswith("★ 5")
+    seed = kept(page)[2]["settings"]["seed"]
+    page.one("#history-words").send_keys(str(seed))
+    wait_until(lambda: names() == [f"2 · {seed}"], 10)
+    page.one("#history-words").send_keys(Keys.BACKSPACE * 20)
+    page.one("#history-starred").click()
+    wait_until(lambda: len(names()) == 1, 10)
+    page.one("#album button").click()
+    picture = web.get(f"{page.url}/{kept(page)[0]['url']}")
+    assert picture.headers["content-type"] == "image/png"
+    assert "/images/" in page.one("#viewer-picture").get_attribute("src")
+    page.one("#viewer [data-act=delete]").click()
+    wait_until(lambda: not names(), 10)
+    assert len(kept(page)) == 2
+
+
+def kept(page: Page) -> list[dict[str, Any]]:
+    """What the browser's history holds, the newest first."""
+    found: list[dict[str, Any]] = run(page.driver, _KEPT)
+    return found
+
+
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_a_picture_from_outside_brings_its_settings(page: Page, way: str) -> None:
+    asked = {"class": "6", "steps": 9, "seed": 123, "guidance_scale": 2.5, "sampler": "heun"}
+    png = web.post(f"{page.url}/generate", json=asked).content
+    page.driver.execute_script(_BRING, way, base64.b64encode(png).decode())
+    wait_until(lambda: page.one("#found").is_displayed(), 10)
+    page.one("#found [data-act=look]").click()
+    assert page.one("#viewer").is_displayed()
+    page.one("#viewer [data-act=close]").click()
+    assert page.one("#field-steps").get_attribute("value") == "50", "only looked at"
+    page.driver.execute_script(_BRING, way, base64.b64encode(png).decode())
+    wait_until(lambda: page.one("#found").is_displayed(), 10)
+    page.one("#found [data-act=apply]").click()
+    page.one("#develop").click()
+    page.finished(1)
+    assert web.get(page.one(PICTURE).get_attribute("src")).content == png
+
+
+def test_a_link_fills_the_form_and_draws_nothing(page: Page) -> None:
+    page.choose("9")
+    page.type("steps", 21)
+    page.driver.execute_cdp_cmd("Browser.grantPermissions", {"permissions": _CLIPBOARD})
+    page.one("#link").click()
+    wait_until(lambda: "copied" in page.one("#said").text, 10)
+    link = run(page.driver, "async () => navigator.clipboard.readText()")
+    before = web.get(f"{page.url}/engine").json()["rows"]
+    page.type("steps", 22)
+    page.driver.get(link)
+    wait_until(lambda: page.one("#develop").is_enabled(), 20)
+    assert page.one("#field-steps").get_attribute("value") == "21"
+    assert page.one("input[name=class][value='9']").is_selected()
+    assert page.driver.current_url == f"{page.url}/"
+    assert not page.all(PRINT)
+    assert web.get(f"{page.url}/engine").json()["rows"] == before
+
+
+def test_a_copied_command_draws_the_picture_that_is_shown(page: Page, tmp_path: Path) -> None:
+    page.choose("1")
+    page.develop(steps=8)
+    page.finished(1)
+    page.one(f"{PRINT} [data-act=open]").click()
+    page.one("#viewer [data-act=code]").click()
+    command = page.one("#programs-text").get_attribute("value")
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True, capture_output=True)
+    shown = web.get(page.one(PICTURE).get_attribute("src")).content
+    assert (tmp_path / "picture.png").read_bytes() == shown
+
+
+def test_on_a_phone_nothing_is_cut_off(page: Page) -> None:
+    metrics = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        page.develop(steps=3, n=4)
+        page.finished(4)
+        width = page.driver.execute_script("return document.documentElement.scrollWidth")
+        assert width == 360
+        develop = page.one("#develop").rect
+        assert develop["height"] >= 44
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_darkroom_and_daylight(page: Page) -> None:
+    room = "return getComputedStyle(document.body).backgroundColor"
+    seen = []
+    for scheme in ("dark", "light"):
+        features = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", features)
+        seen.append(page.driver.execute_script(room))
+    page.one("#theme").click()
+    assert page.driver.execute_script(room) == seen[0] != seen[1]
+    page.open()
+    assert page.driver.execute_script(room) == seen[0], "the choice is kept"
+
+
+def test_the_service_is_away_for_a_while(page: Page) -> None:
+    def network(*, offline: bool) -> None:
+        conditions = {"offline": offline, "latency": 0, "downloadThroughput": -1}
+        page.driver.execute_cdp_cmd(
+            "Network.emulateNetworkConditions", {**conditions, "uploadThroughput": -1}
+        )
+
+    page.choose("8")
+    network(offline=True)
+    page.develop(steps=5)
+    wait_until(lambda: "Asking again" in page.one(".state").text, 10)
+    wait_until(lambda: page.one("#away").is_displayed(), 20)
+    network(offline=False)
+    page.finished(1)
+    wait_until(lambda: not page.one("#away").is_displayed(), 10)
+    page.driver.get_log("browser")  # Chromium tells of every request that failed
+
+
+def test_a_key_is_asked_for(driver: Chrome, keyed_url: str) -> None:
+    forget(driver, keyed_url)
+    page = Page(driver, keyed_url)
+    driver.get(f"{keyed_url}/")
+    wait_until(lambda: page.one("#keys").is_displayed(), 20)
+    page.one("#keys [name=key]").send_keys("dk_" + "wrong" * 8 + Keys.ENTER)
+    wait_until(lambda: page.one("#keys [data-role=detail]").text, 10)
+    page.one("#keys [name=key]").send_keys(KEY + Keys.ENTER)
+    wait_until(lambda: page.one("#develop").is_enabled(), 10)
+    page.develop(steps=3)
+    page.finished(1)
+    assert page.one(PICTURE).get_attribute("src").startswith(f"blob:{keyed_url}")
+    page.open()
+    assert not page.one("#keys").is_displayed(), "the tab keeps it"
+    assert KEY not in str(requested(driver))
+
+
+def test_the_first_paint_is_light(url: str) -> None:
+    """All that the page names and imports, as it is sent; 100 KB is what was promised."""
+    names, sizes = ["/"], {}
+    with httpx.Client(base_url=url) as client:
+        while names:
+            name = names.pop()
+            with client.stream("GET", name) as answer:
+                assert answer.status_code == 200, name
+                sizes[name] = sum(len(each) for each in answer.iter_raw())
+            text = client.get(name).text
+            found = browser_names(text) if name == "/" else imports(name, text)
+            names += [each for each in found if each not in sizes and each not in names]
+    assert len(sizes) > 10
+    assert sum(sizes.values()) < 60_000, sizes
+
+
+def browser_names(html: str) -> list[str]:
+    return [f"/{each}" for each in re.findall(r'(?:src|href)="(static/[^"]+)"', html)]
+
+
+def imports(name: str, text: str) -> list[str]:
+    if not name.endswith(".js"):
+        return []
+    folder = name.rpartition("/")[0]
+    return [f"{folder}/{each}" for each in re.findall(r'from "\./([^"]+)"', text)]
