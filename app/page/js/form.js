@@ -47,7 +47,7 @@ export class Form extends EventTarget {
     this.#models = models;
     const wanted = models.find((each) => each.name === this.kept.model);
     this.#build(wanted ?? models[0], this.kept.values[(wanted ?? models[0]).name] ?? {});
-    for (const button of this.root.querySelectorAll(".act button")) button.disabled = false;
+    for (const button of this.root.querySelectorAll("button")) button.disabled = false;
   }
 
   /** The model that is chosen; undefined until models are known. */
@@ -214,7 +214,7 @@ export class Form extends EventTarget {
     const { evaluations, seconds } = costOf(this.#model, this.settings);
     if (!Number.isFinite(evaluations)) return;
     const words = evaluations === 1 ? "evaluation" : "evaluations";
-    const time = seconds === null ? "" : `, about ${inSeconds(seconds)} if nobody else draws`;
+    const time = seconds === null ? "" : `, about ${inSeconds(seconds)}`;
     this.root.querySelector("#cost").textContent = `${evaluations} ${words}${time}`;
   }
 
