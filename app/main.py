@@ -28,7 +28,7 @@ from app.routes.automatic1111 import lists as automatic1111_lists
 from app.routes.automatic1111 import routes as automatic1111
 from app.routes.jobs import events, jobs
 from app.routes.jobs.calls import create_webhooks
-from app.routes.native import admin, generate, huggingface, metrics, status
+from app.routes.native import admin, generate, huggingface, metrics, sheets, status
 from app.routes.openai import routes as openai
 from app.routes.openinference import routes as openinference
 from app.routes.replicate import models as replicate_models
@@ -53,6 +53,7 @@ _ROUTES = (
     events,  # before the jobs, of which none is called so
     jobs,
     status,
+    sheets,
     admin,
 )
 _EXPOSED = (

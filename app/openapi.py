@@ -44,6 +44,7 @@ _NAMED = (
 )
 _MODEL_OF = {  # the part of a path that names a model
     "/models/{name}": "name",
+    "/models/{name}/classes.png": "name",
     "/models/{name}/load": "name",
     "/models/{name}/unload": "name",
     "/v1/models/{model}": "model",

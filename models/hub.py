@@ -20,6 +20,7 @@ from models.bounds import brief, size
 from models.files import INDEX, CheckpointError, read_json
 from models.hub_files import Wanted, named
 from models.index import ModelIndex
+from models.sheet_file import MAX_BYTES, SHEET
 from models.weight_names import PICKLES, SAFETENSORS
 
 log = logging.getLogger(__name__)
@@ -132,6 +133,8 @@ class _Hub:
                 ) from error
             raise
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        if sizes.get(SHEET, 0) > MAX_BYTES:
+            del sizes[SHEET]  # it would not be shown
         folder = self._complete(str(info.sha), sizes, tell)
         if not pinned:  # only now does the cache know the branch by this commit
             self._get(INDEX, revision)

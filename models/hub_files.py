@@ -11,6 +11,7 @@ from typing import Any
 from models.bounds import brief
 from models.files import INDEX, CheckpointError
 from models.index import ModelIndex
+from models.sheet_file import SHEET
 from models.weight_names import NETWORK, TEXT, is_index, shards, source
 
 _CONFIG, _SCHEDULE = "config.json", "scheduler/scheduler_config.json"
@@ -43,6 +44,8 @@ class Wanted:
             small += [f"{text.tokenizer}/{name}" for name in found]
         if missing := [name for name in small if name not in names]:
             raise CheckpointError(f"{missing[0]} is missing")
+        if SHEET in names and not index.texts:
+            small.append(SHEET)
         indices = tuple(filter(is_index, sources))
         weights = tuple(name for name in sources if name not in indices)
         return cls((*small, *indices), indices, weights)

@@ -1,6 +1,7 @@
 """`darkroom models`: what ships, and what a checkpoint is."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,6 +20,7 @@ Examples:
   darkroom models
   darkroom models runs/shoes/model
   darkroom models owner/name@v1 --json
+  darkroom models runs/shoes/model --sheet
 A model on the hub is fetched first.
 """
 
@@ -27,11 +29,17 @@ A model on the hub is fetched first.
 @click.argument("model", required=False)
 @prediction_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def models(model: str | None, prediction: Prediction | None, as_json: bool) -> None:
+@click.option(
+    "--sheet", is_flag=True, help="Draw one image of each class into the folder's classes.png."
+)
+def models(model: str | None, prediction: Prediction | None, as_json: bool, sheet: bool) -> None:
     """Say what MODEL is (a shipped name, a path or a name on the hub) without loading it.
 
     Without MODEL, list the models that ship with Darkroom.
     """
+    if sheet:
+        click.echo(_draw_sheet(model))
+        return
     if model is None:
         ours = shipped()
         if as_json:
@@ -45,6 +53,20 @@ def models(model: str | None, prediction: Prediction | None, as_json: bool) -> N
 
         told = describe(find(model), prediction)
     click.echo(json.dumps(told.to_dict(), indent=2) if as_json else _table(told))
+
+
+def _draw_sheet(model: str | None) -> Path:
+    """The class sheet of a model's folder, drawn anew."""
+    if model is None:
+        raise click.UsageError("--sheet needs MODEL")
+    with one_line():
+        from models.pipeline import LatentDiffusion
+        from models.sheet import write_sheet
+
+        folder = find(model)
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: a single file has no class sheet")
+        return write_sheet(folder, LatentDiffusion.open(folder))
 
 
 def _table(told: "Description") -> str:

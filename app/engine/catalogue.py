@@ -112,6 +112,11 @@ class Catalogue:
         if name not in self.names:
             raise EngineUnavailable(f"model {name!r} is not there any more")
 
+    def paused(self, name: str) -> bool:
+        """Whether a model did not load a while ago, and is not to be tried yet."""
+        failure = self._failures.get(name)
+        return failure is not None and failure.until > time.monotonic()
+
     def forgive(self, name: str) -> None:
         """Let a model that did not load be tried at once."""
         self._failures.pop(name, None)

@@ -264,7 +264,8 @@ class Fleet:
     def _queue(self) -> Mapping[str, float]:
         """The models that wait for a worker, and for how many seconds, the longest first."""
         now = time.monotonic()
-        waiting = [name for name in self._wanted() if name not in self.crew]
+        lacking = (name for name in self._wanted() if name not in self.crew)
+        waiting = [name for name in lacking if not self._catalogue.paused(name)]
         self._waiting = {name: self._waiting.get(name, now) for name in waiting}
         return {
             name: now - self._waiting[name]

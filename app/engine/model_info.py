@@ -1,7 +1,7 @@
 """What the server knows about the models it serves."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -44,6 +44,7 @@ class ModelInfo:
     blocks: tuple[int, int] = (16, 16)  # rows of UNet and decoder whose last bits all ticks have
     slots: int = 64  # images of one client in flight, where the settings do not say
     prompts: Prompts | None = None  # None: it takes classes, or nothing
+    sheet: bytes | None = field(default=None, repr=False)  # a PNG of one image of each class
 
     @property
     def takes(self) -> Classes | Prompts:

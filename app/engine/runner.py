@@ -33,8 +33,10 @@ from app.engine.tick import Flight
 from app.engine.turnstile import Turn
 from app.engine.wire import Load
 from models.digests import checkpoint_digest
+from models.files import CheckpointError
 from models.memory import activations, available
 from models.pipeline import LatentDiffusion, pick_device
+from models.sheet_file import read_sheet
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +48,17 @@ class Runner:
     """One model on its device at one image size, and the images in flight."""
 
     def __init__(
-        self, name: str, model: LatentDiffusion, digest: str, backend: Backend, slots: int | None
+        self,
+        name: str,
+        model: LatentDiffusion,
+        digest: str,
+        backend: Backend,
+        slots: int | None,
+        sheet: bytes | None = None,
     ) -> None:
         """Room for `slots` images of one client; by the largest bucket if None."""
         self._name, self._model, self._digest, self._backend = name, model, digest, backend
+        self._sheet = sheet
         self._asked = slots
         slots = max(with_reserve(slots or max(_SLOTS, *backend.buckets)), *backend.buckets)
         # Two more than there are: one that padding reads, and one where it writes.
@@ -88,7 +97,8 @@ class Runner:
         for note in model.notes:
             log.warning("%s: %s", name, note)
         backend = pick_backend(model, load.backend, compiled=load.compile, dtype=dtype)
-        return cls(name, model, checkpoint_digest(place, load.prediction), backend, load.slots)
+        digest, sheet = checkpoint_digest(place, load.prediction), _sheet_of(name, place, model)
+        return cls(name, model, digest, backend, load.slots, sheet)
 
     def at(self, width: int, height: int) -> "Runner":
         """The same networks for images of another size, in pixels; to be warmed up before use.
@@ -280,6 +290,7 @@ class Runner:
             name=self._name,
             classes=model.classes,
             prompts=model.prompts,
+            sheet=self._sheet,
             sizes=replace(model.sizes, width=width * factor, height=height * factor),
             max_steps=schedule.num_train_timesteps,
             guidance_scale=model.guidance_scale,
@@ -296,3 +307,13 @@ class Runner:
             blocks=measured.blocks,
             slots=self._asked or max(_SLOTS, costs.buckets[-1].rows),
         )
+
+
+def _sheet_of(name: str, place: Path, model: LatentDiffusion) -> bytes | None:
+    """The class sheet of a model folder; a wrong one is left out, and the log says why."""
+    sizes = model.sizes
+    try:
+        return read_sheet(place, len(model.classes.names), sizes.width, sizes.height)
+    except CheckpointError as error:
+        log.warning("%s: its class sheet is not shown: %s", name, error)
+        return None

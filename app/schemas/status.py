@@ -163,6 +163,9 @@ class ModelOut(ModelState):
         None, description="Class names in order of index; empty if there are none."
     )
     class_required: bool | None = None
+    class_sheet: bool | None = Field(
+        None, description="Whether `/models/{name}/classes.png` shows an image of each class."
+    )
     takes: list[str] | None = Field(
         None, description="The fields of a request that say what to draw."
     )
@@ -196,6 +199,7 @@ class ModelOut(ModelState):
             default=default,
             classes=list(info.classes.names),
             class_required=not info.classes.optional,
+            class_sheet=info.sheet is not None,
             takes=list(info.takes.fields),
             prompts=info.prompts and PromptsOut.of(info.prompts),
             width=info.sizes.width,

@@ -12,6 +12,7 @@ from models.digests import weights_digest
 from models.pipeline import LatentDiffusion
 from models.schedule import add_noise, alpha_bars, velocity
 from models.schedulers import SchedulerConfig
+from models.sheet import write_sheet
 from models.training.data import load_both
 from models.training.latents import LatentCache, cache_latents
 from models.training.log import describe, say
@@ -171,4 +172,15 @@ def train_diffusion(
                 classes=train.classes,
                 guidance_scale=options.guidance_scale,
             )
+            _show_classes(out / "model", process.device)
     return out / "model"
+
+
+def _show_classes(folder: Path, device: torch.device) -> None:
+    """Write the class sheet of a model that was trained; say so where it can have none."""
+    try:
+        model = LatentDiffusion.open(folder, device=str(device))
+        if model.classes.names:
+            write_sheet(folder, model)
+    except ValueError as error:
+        say(f"{folder}: no class sheet: {error}")

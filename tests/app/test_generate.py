@@ -364,6 +364,7 @@ def test_models_says_what_a_request_may_ask(server: TestClient) -> None:
         "default": True,
         "classes": ["cat", "dog", "3"],
         "class_required": False,
+        "class_sheet": False,
         "takes": ["class"],
         "prompts": None,
         "width": 16,

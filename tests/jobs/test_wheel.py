@@ -1,4 +1,4 @@
-"""The wheel has the migrations: a server that was installed makes its database."""
+"""The wheel has what is no Python: migrations, which make a database, and class sheets."""
 
 import os
 import shutil
@@ -22,9 +22,9 @@ asyncio.run(told.run(lambda c: c.exec_driver_sql("SELECT * FROM webhook_deliveri
 """
 
 
-def test_the_wheel_has_the_migrations(tmp_path: Path) -> None:
+def test_the_wheel_has_migrations_and_class_sheets(tmp_path: Path) -> None:
     source, installed = tmp_path / "source", tmp_path / "installed"
-    ignored = shutil.ignore_patterns("__pycache__", "weights")
+    ignored = shutil.ignore_patterns("__pycache__", "*.safetensors")
     for folder in ("app", "models"):
         shutil.copytree(ROOT / folder, source / folder, ignore=ignored)
     for file in ("pyproject.toml", "LICENSE", "README.md"):
@@ -36,8 +36,10 @@ def test_the_wheel_has_the_migrations(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)
         names = set(archive.namelist())
-    revisions = ROOT.glob("app/jobs/migrations/versions/*.py")
-    assert {str(file.relative_to(ROOT)) for file in revisions} <= names
+    for pattern in ("app/jobs/migrations/versions/*.py", "models/weights/*/classes.png"):
+        files = {str(file.relative_to(ROOT)) for file in ROOT.glob(pattern)}
+        assert files
+        assert files <= names
     subprocess.run(
         [sys.executable, "-c", USE, str(installed)],
         cwd=tmp_path,

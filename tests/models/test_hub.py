@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from models.hub_files import Wanted
 from models.index import ModelIndex
 from models.library import Located, find, locate
 from models.pipeline import LatentDiffusion
+from models.sheet_file import MAX_BYTES, SHEET
 from tests.small_hub import SmallHub
 
 pytestmark = pytest.mark.slow
@@ -49,6 +51,7 @@ WANTED = {
 UNWANTED = {
     ".gitattributes",
     "README.md",
+    "classes.png",
     "v1-5-pruned.ckpt",
     "v1-5-pruned.safetensors",
     "feature_extractor/preprocessor_config.json",
@@ -250,6 +253,18 @@ def test_a_file_too_large_to_be_read_is_not_fetched(hub: SmallHub) -> None:
     (hub.repositories["a/b"]["main"] / "tokenizer/vocab.json").write_bytes(b" " * (9 << 20))
     assert "tokenizer/vocab.json has 9,437,184 bytes; allowed: up to 8,388,608" in refusal("a/b")
     assert "tokenizer/vocab.json" not in hub.asked
+
+
+def test_a_class_sheet_is_fetched_unless_it_is_too_large_to_be_shown(
+    hub: SmallHub, tiny_folder: Path, tmp_path: Path
+) -> None:
+    for revision, size in (("main", MAX_BYTES), ("large", MAX_BYTES + 1)):
+        folder = shutil.copytree(tiny_folder, tmp_path / revision / "tiny")
+        (folder / SHEET).write_bytes(bytes(size))
+        hub.repositories.setdefault("a/tiny", {})[revision] = folder
+    assert (find("a/tiny") / SHEET).stat().st_size == MAX_BYTES
+    folder = find("a/tiny@large")
+    assert names(folder) == names(tiny_folder)
 
 
 def test_what_is_wrong_with_a_file_is_told_without_where_the_cache_is(hub: SmallHub) -> None:

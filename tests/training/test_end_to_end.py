@@ -14,6 +14,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from app.cli.main import cli
+from models.pipeline import LatentDiffusion
+from models.sheet import SEED
+from models.sheet_file import SHEET
 
 pytestmark = pytest.mark.training
 RECIPE = """
@@ -116,6 +119,12 @@ def test_digits_in_digits_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     refused = CliRunner().invoke(cli, ["evaluate", "--model", str(model), *flags])
     assert refused.exit_code == 1
     assert refused.output == "Error: steps is 2000; allowed: 1 to 1000\n"
+
+    # Its classes are shown by what it draws of each.
+    opened = LatentDiffusion.open(model)
+    with Image.open(model / SHEET) as sheet:
+        (seven,) = opened.images(["7"], [SEED])
+        assert sheet.crop((56, 0, 64, 8)).tobytes() == seven.tobytes()
 
     # The same folder serves: its classes are the names of the sub-folders.
     picture = folder / "seven.png"
