@@ -15,7 +15,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 _FILES = "static"  # relative, as all addresses here: a proxy may serve them under a prefix
 _FAVICON = f"{_FILES}/fastapi/favicon.png"
@@ -82,6 +82,18 @@ class _PlaygroundFiles(StaticFiles):
         return response
 
 
+class _Compressed:
+    """An application whose answers are compressed; HEAD is told the size of what GET sends."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = GZipMiddleware(app)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":  # the server drops the body
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
+
+
 def _add_playground(app: FastAPI) -> None:
     """Serve `index.html` at `/`, and what it names below `/static`, which needs no key."""
     files = _PlaygroundFiles(directory=_PLAYGROUND)
@@ -89,9 +101,9 @@ def _add_playground(app: FastAPI) -> None:
     async def home(request: Request) -> Response:
         return await files.get_response("index.html", request.scope)
 
-    compressed = [Middleware(GZipMiddleware)]
+    compressed = [Middleware(_Compressed)]
     app.router.routes.append(Route("/", home, include_in_schema=False, middleware=compressed))
-    app.mount(f"/{_FILES}/page", GZipMiddleware(files))
+    app.mount(f"/{_FILES}/page", _Compressed(files))
 
 
 def _add(app: FastAPI, path: str, page: HTMLResponse) -> None:

@@ -4,7 +4,7 @@ import hashlib
 
 from fastapi import Request, Response
 
-from app.dependencies import EngineDep
+from app.dependencies import early_studio
 from app.errors import UnknownImage, model_of
 from app.files.formats import PNG
 from app.http import vocabulary
@@ -35,12 +35,12 @@ _SHEET = {
     response_class=Response,
     responses=_SHEET,
 )
-async def class_sheet(request: Request, name: str, engine: EngineDep) -> Response:
+async def class_sheet(request: Request, name: str) -> Response:
     """The file that the model's folder ships, if it ships one; nothing is drawn.
 
     A model that was never loaded is 503: load it, or draw with it.
     """
-    info = model_of(name, engine.models)
+    info = model_of(name, early_studio(request).models)
     if info.sheet is None:
         raise UnknownImage(f"model {name!r} has no class sheet")
     tag = f'"{hashlib.sha256(info.sheet).hexdigest()}"'
