@@ -127,7 +127,7 @@ class Page:
     def develop(self, **settings: object) -> None:
         for name, value in settings.items():
             self.type(name, value)
-        self.one("#develop").click()
+        self.one("#develop").send_keys(Keys.ENTER)  # a click may miss what still moves
 
     def states(self) -> list[str]:
         return [each.get_attribute("data-state") for each in self.all(PRINT)]
