@@ -85,8 +85,12 @@ def test_growth_after_the_first_minute_is_told(which: str, by: int, told: str) -
 def test_a_sample_is_of_a_process_and_its_workers() -> None:
     """This one has none: it is not called as they are."""
     with subprocess.Popen(
-        ["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        ["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
     ) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(b"\n")
+        assert process.stdout.read(1) == b"\n"  # it runs, and has its memory
         watch = Watch(process.pid)
         watch.sample()
         there = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
