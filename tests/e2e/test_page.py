@@ -3,10 +3,8 @@
 import base64
 import re
 import subprocess
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -16,46 +14,19 @@ from tests.e2e.live import wait_until, web
 
 pytest.importorskip("selenium")
 from selenium.webdriver import ActionChains, Chrome
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from tests.e2e import browser
 from tests.e2e.browser import CHROMIUM, DRIVER, requested, run
+from tests.e2e.playground import PICTURE, PRINT, Page, forget, kept
 
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium is not installed")
 
-PRINT = "#line > .print"
-PICTURE = f"{PRINT} img"
 _WATCH = """
     const [picture] = document.querySelectorAll(arguments[0]);
     window.shown = [];
     const watch = new MutationObserver(() => window.shown.push(picture.src));
     watch.observe(picture, {attributeFilter: ['src']});
 """
-_PIXELS = """async (selector) => {
-    const image = document.querySelector(selector);
-    await image.decode();
-    const canvas = document.createElement('canvas');
-    canvas.width = image.naturalWidth;
-    canvas.height = image.naturalHeight;
-    const context = canvas.getContext('2d');
-    context.drawImage(image, 0, 0);
-    return [...context.getImageData(0, 0, canvas.width, canvas.height).data].join();
-}"""
-
-
-_KEPT = """async () => new Promise((resolve, reject) => {
-    const request = indexedDB.open('darkroom');
-    request.onerror = () => reject(request.error);
-    request.onsuccess = () => {
-        const records = request.result.transaction('records').objectStore('records');
-        const all = records.index('created').getAll();
-        all.onsuccess = () => {
-            request.result.close();
-            resolve(all.result.map(record => record.entry).reverse());
-        };
-    };
-})"""
 _BRING = """
     const [way, data] = arguments;
     const bytes = Uint8Array.from(atob(data), character => character.charCodeAt(0));
@@ -67,77 +38,6 @@ _BRING = """
     document.querySelector('main').dispatchEvent(event);
 """
 _CLIPBOARD = ["clipboardReadWrite", "clipboardSanitizedWrite"]
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    with browser.chromium(tmp_path_factory.mktemp("chromium")) as driver:
-        yield driver
-
-
-@pytest.fixture
-def page(driver: Chrome, url: str) -> Iterator["Page"]:
-    """The page as a newcomer finds it; in the end it has said nothing and asked nobody else."""
-    forget(driver, url)
-    page = Page(driver, url)
-    page.open()
-    yield page
-    assert not driver.get_log("browser")
-    ours = (f"{url}/", "data:", f"blob:{url}/")
-    assert not [address for address in requested(driver) if not address.startswith(ours)]
-    for job in web.get(f"{url}/jobs?status=queued&status=running").json()["jobs"]:
-        web.delete(f"{url}/jobs/{job['id']}")
-
-
-def forget(driver: Chrome, url: str) -> None:
-    """Leave nothing of an earlier visit."""
-    driver.get(f"{url}/docs")
-    driver.execute_script(
-        "localStorage.clear(); sessionStorage.clear(); indexedDB.deleteDatabase('darkroom')"
-    )
-    driver.get("about:blank")
-    for log in ("browser", "performance"):
-        driver.get_log(log)
-
-
-class Page:
-    """What people do with the page."""
-
-    def __init__(self, driver: Chrome, url: str) -> None:
-        self.driver, self.url = driver, url
-
-    def open(self) -> None:
-        self.driver.get(f"{self.url}/")
-        wait_until(lambda: self.one("#develop").is_enabled(), 20)
-
-    def one(self, selector: str) -> Any:
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
-
-    def all(self, selector: str) -> list[Any]:
-        return self.driver.find_elements(By.CSS_SELECTOR, selector)
-
-    def type(self, name: str, value: object) -> None:
-        field = self.one(f"#field-{name}")
-        field.clear()
-        field.send_keys(str(value))
-
-    def choose(self, name: str) -> None:
-        self.one(f"input[name=class][value='{name}']").click()
-
-    def develop(self, **settings: object) -> None:
-        for name, value in settings.items():
-            self.type(name, value)
-        self.one("#develop").send_keys(Keys.ENTER)  # a click may miss what still moves
-
-    def states(self) -> list[str]:
-        return [each.get_attribute("data-state") for each in self.all(PRINT)]
-
-    def finished(self, count: int) -> None:
-        wait_until(lambda: self.states() == ["finished"] * count, 60)
-
-    def pixels(self, nth: int = 1) -> str:
-        found: str = run(self.driver, _PIXELS, f"{PRINT}:nth-child({nth}) img")
-        return found
 
 
 def test_a_picture_develops_from_noise(page: Page) -> None:
@@ -295,12 +195,6 @@ def test_the_history_is_there_after_a_reload(page: Page) -> None:
     page.one("#viewer [data-act=delete]").click()
     wait_until(lambda: not names(), 10)
     assert len(kept(page)) == 2
-
-
-def kept(page: Page) -> list[dict[str, Any]]:
-    """What the browser's history holds, the newest first."""
-    found: list[dict[str, Any]] = run(page.driver, _KEPT)
-    return found
 
 
 @pytest.mark.parametrize("way", ["drop", "paste"])
