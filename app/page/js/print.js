@@ -11,6 +11,7 @@ export class Print {
   #newest = -1; // step of the newest preview that was shown
   #waiting = null; // the preview that is shown next
   #showing = false;
+  imageId = null; // by which the service draws the picture again, if it has one
 
   /**
    * @param {object} entry as in the history; `url` is null until the picture is there.
