@@ -56,15 +56,16 @@ export class Compare extends EventTarget {
   }
 
   async #load(side) {
+    let file;
     try {
-      const file = await fileOf(this.api, side.entry);
+      file = await fileOf(this.api, side.entry);
       side.pixels = await pixelsOf(file);
-      if (!this.#sides.includes(side)) return; // closed meanwhile
-      side.address = URL.createObjectURL(file);
     } catch (error) {
       side.wrong = error.message;
     }
-    if (this.#sides.includes(side)) this.#draw();
+    if (!this.#sides.includes(side)) return; // closed meanwhile
+    if (side.pixels) side.address = URL.createObjectURL(file);
+    this.#draw();
   }
 
   #act(act) {
@@ -97,8 +98,10 @@ export class Compare extends EventTarget {
     if (!this.#sides.length) return;
     const sizes = this.#sides.map(measured);
     const [width, height] = [0, 1].map((axis) => Math.max(...sizes.map((size) => size[axis])));
-    const room = [this.at("room").clientWidth - PAPER, window.innerHeight - OTHERS];
-    const scale = scaleOf([width, height], room);
+    const { innerHeight } = window;
+    const roomHeight = Math.max(innerHeight - OTHERS, innerHeight / 2);
+    const roomWidth = this.at("room").clientWidth - PAPER;
+    const scale = scaleOf([width, height], [roomWidth, roomHeight]);
     this.frame.style.width = `${width * scale}px`;
     this.frame.style.aspectRatio = `${width} / ${height}`;
   }
