@@ -69,12 +69,12 @@ export class Compare extends EventTarget {
   }
 
   #act(act) {
-    const at = SIDES.indexOf(act);
-    const { entry } = this.#sides[at] ?? {};
     if (act === "swap") {
       this.#sides.reverse();
-      this.#draw();
-    } else this.dialog.close();
+      return this.#draw();
+    }
+    this.dialog.close();
+    const entry = this.#sides[SIDES.indexOf(act)]?.entry;
     if (entry) this.dispatchEvent(new CustomEvent("restore", { detail: entry }));
   }
 

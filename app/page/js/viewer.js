@@ -103,7 +103,8 @@ export class Viewer extends EventTarget {
     this.#at = (at + this.#entries.length) % this.#entries.length;
     const { entry } = this;
     this.dialog.querySelector("#viewer-name").textContent = subjectOf(entry.settings);
-    const facts = factsOf(entry).filter(([name]) => name !== "Class" && name !== "Prompt");
+    const inHeading = ["Class", "Prompt"];
+    const facts = factsOf(entry).filter(([name]) => !inHeading.includes(name));
     this.dialog.querySelector("#viewer-facts").replaceChildren(...listed(facts));
     this.#button("previous").hidden = this.#button("next").hidden = this.#entries.length === 1;
     for (const act of ["star", "delete"]) this.#button(act).hidden = Boolean(entry.file);
