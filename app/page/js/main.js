@@ -3,6 +3,7 @@
 import { Acts } from "./acts.js";
 import { Album } from "./album.js";
 import { Api } from "./api.js";
+import { Compare } from "./compare.js";
 import { Form } from "./form.js";
 import { Found } from "./found.js";
 import { History } from "./history.js";
@@ -37,6 +38,7 @@ const form = new Form(at("form"), sheetOf);
 const modelOf = (name) => models.find((each) => each.name === name);
 const prints = new Prints(at("line"), at("empty"), api, modelOf);
 const viewer = new Viewer(at("viewer"), api);
+const comparison = new Compare(at("compare"), api);
 const album = new Album(at("view-history"), history);
 const found = new Found(at("found"), () => models);
 const programs = new Programs(at("programs"));
@@ -50,7 +52,8 @@ async function sheetOf(model) {
   return api.picture(`models/${encodeURIComponent(model.name)}/classes.png`).catch(() => null);
 }
 
-const acts = new Acts({ api, jobs, history, form, prints, viewer, album, programs, say });
+const views = { form, prints, viewer, comparison, album, programs };
+const acts = new Acts({ api, jobs, history, ...views, say });
 
 form.addEventListener("develop", ({ detail: settings }) => {
   keys.allow();
@@ -77,6 +80,7 @@ jobs.addEventListener("preview", ({ detail }) => prints.preview(detail));
 prints.addEventListener("act", ({ detail: { act, print } }) => acts[act](print.entry));
 prints.addEventListener("finished", ({ detail: print }) => acts.remember(print));
 viewer.addEventListener("act", ({ detail: { act, entry } }) => acts[act](entry));
+comparison.addEventListener("restore", ({ detail: entry }) => acts.restore(entry));
 album.addEventListener("open", ({ detail: { entries, at: which } }) => viewer.open(entries, which));
 found.addEventListener("apply", ({ detail: settings }) => acts.apply(settings));
 found.addEventListener("look", ({ detail: entry }) => viewer.open([entry], 0));
@@ -101,6 +105,7 @@ listen(
     { key: "l", words: "Lock the seed, or let it change", act: () => form.lock(!form.locked) },
     { key: "c", words: "Cancel what was asked for last", act: () => cancelLast() },
     { key: "o", words: "Open the newest picture", act: () => openNewest() },
+    { key: "Escape", words: "Let go of the held picture", act: () => acts.letGo() },
     { key: "p", words: "Prints", act: () => showView("prints") },
     { key: "h", words: "History", act: () => showView("history") },
     { key: "d", words: "Darkroom or daylight", act: toggleTheme },
