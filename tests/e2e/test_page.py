@@ -279,24 +279,6 @@ def test_darkroom_and_daylight(page: Page) -> None:
     assert page.driver.execute_script(room) == seen[0], "the choice is kept"
 
 
-def test_the_service_is_away_for_a_while(page: Page) -> None:
-    def network(*, offline: bool) -> None:
-        conditions = {"offline": offline, "latency": 0, "downloadThroughput": -1}
-        page.driver.execute_cdp_cmd(
-            "Network.emulateNetworkConditions", {**conditions, "uploadThroughput": -1}
-        )
-
-    page.choose("8")
-    network(offline=True)
-    page.develop(steps=5)
-    wait_until(lambda: "Asking again" in page.one(".state").text, 10)
-    wait_until(lambda: page.one("#away").is_displayed(), 20)
-    network(offline=False)
-    page.finished(1)
-    wait_until(lambda: not page.one("#away").is_displayed(), 10)
-    page.driver.get_log("browser")  # Chromium tells of every request that failed
-
-
 def test_a_key_is_asked_for(driver: Chrome, keyed_url: str) -> None:
     forget(driver, keyed_url)
     page = Page(driver, keyed_url)
