@@ -216,6 +216,34 @@ def test_a_picture_from_outside_brings_its_settings(page: Page, way: str) -> Non
     assert web.get(page.one(PICTURE).get_attribute("src")).content == png
 
 
+def test_seeds_that_a_browser_rounds_are_refused(page: Page) -> None:
+    """Whichever way they come, the page says up to which seed it can go."""
+    most, larger = str(2**53 - 1), 2**63 - 1
+    before = page.one("#field-seed").get_attribute("value")
+    png = web.post(f"{page.url}/generate", json={"class": "6", "steps": 3, "seed": larger}).content
+    page.driver.execute_script(_BRING, "drop", base64.b64encode(png).decode())
+    wait_until(lambda: most in page.one("#found-note").text, 10)
+    assert "Seed" not in page.one("#found-facts").text
+    page.one("#found [data-act=apply]").click()
+    assert page.one("input[name=class][value='6']").is_selected()
+    page.driver.get(f"{page.url}/?class=9&seed={larger}")
+    wait_until(lambda: most in page.one("#said").text, 20)
+    assert page.one("input[name=class][value='9']").is_selected()
+    assert page.one("#field-seed").get_attribute("value") == before
+    page.one("[data-act=lock]").click()
+    for seed, n in ((larger, 1), (most, 2)):
+        page.type("n", n)
+        page.type("seed", seed)
+        for button in ("develop", "link", "code"):
+            page.one(f"#{button}").send_keys(Keys.ENTER)
+            assert most in page.one("#wrong-seed").text
+            assert not page.one("#programs").is_displayed()
+    page.develop(n=1, steps=3)
+    page.finished(1)
+    same = web.post(f"{page.url}/generate", json={"class": "9", "steps": 3, "seed": int(most)})
+    assert web.get(page.one(PICTURE).get_attribute("src")).content == same.content
+
+
 def test_a_link_fills_the_form_and_draws_nothing(page: Page) -> None:
     page.choose("9")
     page.type("steps", 21)
