@@ -1,6 +1,5 @@
 """The playground in a real browser, as a newcomer uses it."""
 
-import base64
 import re
 import subprocess
 import sys
@@ -27,16 +26,6 @@ _WATCH = """
     window.shown = [];
     const watch = new MutationObserver(() => window.shown.push(picture.src));
     watch.observe(picture, {attributeFilter: ['src']});
-"""
-_BRING = """
-    const [way, data] = arguments;
-    const bytes = Uint8Array.from(atob(data), character => character.charCodeAt(0));
-    const files = new DataTransfer();
-    files.items.add(new File([bytes], 'six.png', {type: 'image/png'}));
-    const event = way === 'drop'
-        ? new DragEvent('drop', {dataTransfer: files, bubbles: true, cancelable: true})
-        : new ClipboardEvent('paste', {clipboardData: files, bubbles: true, cancelable: true});
-    document.querySelector('main').dispatchEvent(event);
 """
 _CLIPBOARD = ["clipboardReadWrite", "clipboardSanitizedWrite"]
 
@@ -202,13 +191,13 @@ def test_the_history_is_there_after_a_reload(page: Page) -> None:
 def test_a_picture_from_outside_brings_its_settings(page: Page, way: str) -> None:
     asked = {"class": "6", "steps": 9, "seed": 123, "guidance_scale": 2.5, "sampler": "heun"}
     png = web.post(f"{page.url}/generate", json=asked).content
-    page.driver.execute_script(_BRING, way, base64.b64encode(png).decode())
+    page.bring(png, way)
     wait_until(lambda: page.one("#found").is_displayed(), 10)
     page.one("#found [data-act=look]").click()
     assert page.one("#viewer").is_displayed()
     page.one("#viewer [data-act=close]").click()
     assert page.one("#field-steps").get_attribute("value") == "50", "only looked at"
-    page.driver.execute_script(_BRING, way, base64.b64encode(png).decode())
+    page.bring(png, way)
     wait_until(lambda: page.one("#found").is_displayed(), 10)
     page.one("#found [data-act=apply]").click()
     page.one("#develop").click()
@@ -221,7 +210,7 @@ def test_seeds_that_a_browser_rounds_are_refused(page: Page) -> None:
     most, larger = str(2**53 - 1), 2**63 - 1
     before = page.one("#field-seed").get_attribute("value")
     png = web.post(f"{page.url}/generate", json={"class": "6", "steps": 3, "seed": larger}).content
-    page.driver.execute_script(_BRING, "drop", base64.b64encode(png).decode())
+    page.bring(png)
     wait_until(lambda: most in page.one("#found-note").text, 10)
     assert "Seed" not in page.one("#found-facts").text
     page.one("#found [data-act=apply]").click()
