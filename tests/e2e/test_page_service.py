@@ -130,7 +130,7 @@ def test_a_full_service_is_asked_again(page: Page, service: Service) -> None:
     held(page, worker)
     page.develop(steps=3)
     wait_until(lambda: "Asking again" in state(page, 1), 20)
-    assert state(page, 1).startswith("No room yet: ")
+    assert state(page, 1).startswith("The service takes no more just now.")
     assert not page.one("#away").is_displayed()
     os.kill(worker, signal.SIGCONT)
     page.finished(2)

@@ -1,6 +1,7 @@
 /** Jobs of this browser: asked for, followed, cancelled, and joined again after a reload. */
 
 import { keep, recall } from "./memory.js";
+import { sentence } from "./models.js";
 import { follow, pause } from "./stream.js";
 
 const OPEN = "open";
@@ -118,8 +119,9 @@ export class Jobs extends EventTarget {
         if (job.over) return;
         if (error.status && !error.passes) return this.#refuse(job, error);
         const seconds = error.retryAfter ?? wait;
-        const why = error.status === 429 ? `No room yet: ${error.message}.` : error.message;
-        this.#change(job, { note: `${why} Asking again in ${seconds} s.` });
+        const full = error.status === 429 && "The service takes no more just now.";
+        const note = `${full || sentence(error.message)} Asking again in ${seconds} s.`;
+        this.#change(job, { note });
         job.pause = new AbortController();
         await pause(1000 * seconds, job.pause.signal);
         job.pause = null;

@@ -90,3 +90,8 @@ export function costOf(model, settings) {
 export function inSeconds(value) {
   return value < 10 ? `${value.toFixed(1)} s` : `${Math.round(value)} s`;
 }
+
+/** A text as a sentence: with a capital letter, and a full stop. */
+export function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+}
