@@ -32,16 +32,15 @@ def serving(
     meanwhile: Callable[[str], object] = lambda _: None,
     within: float = 90,
     headers: Mapping[str, str] = MappingProxyType({}),
+    port: int | None = None,
     **settings: object,
 ) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """A server that is ready, and its process; it is told to stop, and must, with its worker.
 
     `meanwhile` is called with its address while it starts, for which it has `within` seconds.
-    `headers` have a key, where the server needs one.
+    `headers` have a key, where the server needs one. Without a `port`, a free one is taken.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = port or free_port()
     settings = {"port": port, "drain_seconds": 2, **settings}
     environment = {f"DARKROOM_{name.upper()}": str(value) for name, value in settings.items()}
     # It runs no kernel of Triton's, and starts sooner where it does not look for them.
@@ -60,6 +59,13 @@ def serving(
     finally:
         process.kill()
         process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 def ready(url: str, process: "subprocess.Popen[bytes]") -> bool:

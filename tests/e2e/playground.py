@@ -1,5 +1,6 @@
 """The playground in a real browser, and what people do with it."""
 
+import base64
 from typing import Any
 
 from selenium.webdriver import Chrome
@@ -11,6 +12,16 @@ from tests.e2e.live import wait_until
 
 PRINT = "#line > .print"
 PICTURE = f"{PRINT} img"
+_BRING = """
+    const [way, data] = arguments;
+    const bytes = Uint8Array.from(atob(data), character => character.charCodeAt(0));
+    const files = new DataTransfer();
+    files.items.add(new File([bytes], 'picture.png', {type: 'image/png'}));
+    const event = way === 'drop'
+        ? new DragEvent('drop', {dataTransfer: files, bubbles: true, cancelable: true})
+        : new ClipboardEvent('paste', {clipboardData: files, bubbles: true, cancelable: true});
+    document.querySelector('main').dispatchEvent(event);
+"""
 _PIXELS = """async (selector) => {
     const image = document.querySelector(selector);
     await image.decode();
@@ -74,6 +85,10 @@ class Page:
         for name, value in settings.items():
             self.type(name, value)
         self.one("#develop").send_keys(Keys.ENTER)  # a click may miss what still moves
+
+    def bring(self, png: bytes, way: str = "drop") -> None:
+        """Drop a picture on the page, or paste it."""
+        self.driver.execute_script(_BRING, way, base64.b64encode(png).decode())
 
     def states(self) -> list[str]:
         return [each.get_attribute("data-state") for each in self.all(PRINT)]

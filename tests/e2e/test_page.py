@@ -1,6 +1,5 @@
 """The playground in a real browser, as a newcomer uses it."""
 
-import base64
 import re
 import subprocess
 import sys
@@ -27,16 +26,6 @@ _WATCH = """
     window.shown = [];
     const watch = new MutationObserver(() => window.shown.push(picture.src));
     watch.observe(picture, {attributeFilter: ['src']});
-"""
-_BRING = """
-    const [way, data] = arguments;
-    const bytes = Uint8Array.from(atob(data), character => character.charCodeAt(0));
-    const files = new DataTransfer();
-    files.items.add(new File([bytes], 'six.png', {type: 'image/png'}));
-    const event = way === 'drop'
-        ? new DragEvent('drop', {dataTransfer: files, bubbles: true, cancelable: true})
-        : new ClipboardEvent('paste', {clipboardData: files, bubbles: true, cancelable: true});
-    document.querySelector('main').dispatchEvent(event);
 """
 _CLIPBOARD = ["clipboardReadWrite", "clipboardSanitizedWrite"]
 
@@ -202,18 +191,46 @@ def test_the_history_is_there_after_a_reload(page: Page) -> None:
 def test_a_picture_from_outside_brings_its_settings(page: Page, way: str) -> None:
     asked = {"class": "6", "steps": 9, "seed": 123, "guidance_scale": 2.5, "sampler": "heun"}
     png = web.post(f"{page.url}/generate", json=asked).content
-    page.driver.execute_script(_BRING, way, base64.b64encode(png).decode())
+    page.bring(png, way)
     wait_until(lambda: page.one("#found").is_displayed(), 10)
     page.one("#found [data-act=look]").click()
     assert page.one("#viewer").is_displayed()
     page.one("#viewer [data-act=close]").click()
     assert page.one("#field-steps").get_attribute("value") == "50", "only looked at"
-    page.driver.execute_script(_BRING, way, base64.b64encode(png).decode())
+    page.bring(png, way)
     wait_until(lambda: page.one("#found").is_displayed(), 10)
     page.one("#found [data-act=apply]").click()
     page.one("#develop").click()
     page.finished(1)
     assert web.get(page.one(PICTURE).get_attribute("src")).content == png
+
+
+def test_seeds_that_a_browser_rounds_are_refused(page: Page) -> None:
+    """Whichever way they come, the page says up to which seed it can go."""
+    most, larger = str(2**53 - 1), 2**63 - 1
+    before = page.one("#field-seed").get_attribute("value")
+    png = web.post(f"{page.url}/generate", json={"class": "6", "steps": 3, "seed": larger}).content
+    page.bring(png)
+    wait_until(lambda: most in page.one("#found-note").text, 10)
+    assert "Seed" not in page.one("#found-facts").text
+    page.one("#found [data-act=apply]").click()
+    assert page.one("input[name=class][value='6']").is_selected()
+    page.driver.get(f"{page.url}/?class=9&seed={larger}")
+    wait_until(lambda: most in page.one("#said").text, 20)
+    assert page.one("input[name=class][value='9']").is_selected()
+    assert page.one("#field-seed").get_attribute("value") == before
+    page.one("[data-act=lock]").click()
+    for seed, n in ((larger, 1), (most, 2)):
+        page.type("n", n)
+        page.type("seed", seed)
+        for button in ("develop", "link", "code"):
+            page.one(f"#{button}").send_keys(Keys.ENTER)
+            assert most in page.one("#wrong-seed").text
+            assert not page.one("#programs").is_displayed()
+    page.develop(n=1, steps=3)
+    page.finished(1)
+    same = web.post(f"{page.url}/generate", json={"class": "9", "steps": 3, "seed": int(most)})
+    assert web.get(page.one(PICTURE).get_attribute("src")).content == same.content
 
 
 def test_a_link_fills_the_form_and_draws_nothing(page: Page) -> None:
@@ -277,24 +294,6 @@ def test_darkroom_and_daylight(page: Page) -> None:
     assert page.driver.execute_script(room) == seen[0] != seen[1]
     page.open()
     assert page.driver.execute_script(room) == seen[0], "the choice is kept"
-
-
-def test_the_service_is_away_for_a_while(page: Page) -> None:
-    def network(*, offline: bool) -> None:
-        conditions = {"offline": offline, "latency": 0, "downloadThroughput": -1}
-        page.driver.execute_cdp_cmd(
-            "Network.emulateNetworkConditions", {**conditions, "uploadThroughput": -1}
-        )
-
-    page.choose("8")
-    network(offline=True)
-    page.develop(steps=5)
-    wait_until(lambda: "Asking again" in page.one(".state").text, 10)
-    wait_until(lambda: page.one("#away").is_displayed(), 20)
-    network(offline=False)
-    page.finished(1)
-    wait_until(lambda: not page.one("#away").is_displayed(), 10)
-    page.driver.get_log("browser")  # Chromium tells of every request that failed
 
 
 def test_a_key_is_asked_for(driver: Chrome, keyed_url: str) -> None:

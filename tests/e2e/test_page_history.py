@@ -196,6 +196,15 @@ def test_an_export_is_read_again_and_a_stranger_is_not_trusted(page: Chrome, ref
     for other in ("", "{", "[]", "null", '{"format": "darkroom-history"}', '{"entries": []}'):
         told = calling(page, "history.js", _OPEN + script, [], MOST, refused, other)
         assert "no history" in told
+    for settings, image in (
+        ({"seed": 2**53}, 0),
+        ({"seed": str(2**63 - 1)}, 0),
+        ({"seed": 2**53 - 1}, 1),
+    ):
+        large = {"id": "l", "created": 1, "settings": settings, "image": image}
+        text = json.dumps({"format": "darkroom-history", "version": 1, "entries": [large]})
+        told = calling(page, "history.js", _OPEN + script, [], MOST, refused, text)
+        assert str(2**53 - 1) in told
 
 
 def test_a_history_outlives_the_page_and_its_own_loss(page: Chrome) -> None:

@@ -43,6 +43,27 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
         yield driver
 
 
+def test_models_that_are_not_loaded_yet_are_waited_for(page: Chrome) -> None:
+    script = """let asked = 0;
+    const models = () => [
+        {name: 'never loaded', default: false, defaults: null},
+        {name: 'loading', default: true, defaults: asked++ ? {} : null},
+    ];
+    const found = await it.loadModels({json: async () => ({models: models()})}, () => {});
+    return [found.map(({name}) => name), asked];"""
+    assert calling(page, "models.js", script) == [["loading"], 2]
+
+
+def test_the_models_are_asked_for_again_when_all_are_loaded(page: Chrome) -> None:
+    script = """const [corner, away] = [document.createElement('p'), document.createElement('p')];
+    const answers = [{ready: false, rows: 0}, {ready: true, rows: 0}];
+    const json = async () => answers.shift() ?? new Promise(() => {});
+    return new Promise(done => {
+        it.watch({json}, {corner, away}, () => true, () => done(answers.length));
+    });"""
+    assert calling(page, "status.js", script) == 0
+
+
 def test_a_query_means_to_the_service_what_the_settings_do(page: Chrome) -> None:
     queries = calling(page, "link.js", "return args[0].map(it.queryOf)", SETTINGS)
     for settings, query in zip(SETTINGS, queries, strict=True):

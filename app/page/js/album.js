@@ -105,7 +105,7 @@ function itemOf(entry) {
   image.loading = "lazy";
   if (entry.thumbnail) image.src = entry.thumbnail;
   const star = entry.starred ? "★ " : "";
-  const words = `${star}${subjectOf(entry.settings)} · ${settingsOf(entry).seed}`;
+  const words = `${star}${subjectOf(entry.settings)} · ${settingsOf(entry).seed ?? "no seed"}`;
   const button = element("button", { type: "button" }, image, element("span", {}, words));
   return element("li", {}, button);
 }

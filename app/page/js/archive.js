@@ -1,6 +1,6 @@
 /** Entries of the history <-> a file of JSON. Who reads a file checks it: it may be a stranger's. */
 
-import { checked } from "./fields.js";
+import { checked, LARGEST_SEED } from "./fields.js";
 
 const FORMAT = "darkroom-history";
 const LONGEST_FILE = 128 * 1024 * 1024; // characters
@@ -9,8 +9,8 @@ const PICTURE = /^(?!\/\/)[\w\-./~%]*(?:images|jobs)\/[\w\-./~%]+$/; // no schem
 const THUMBNAIL = /^data:image\/(?:png|webp|jpeg);base64,[A-Za-z0-9+/]+=*$/;
 const STATUSES = ["succeeded", "failed", "canceled"];
 
-/** A file that is no history, or a damaged one; the message says so for people. */
-export class NotAHistory extends Error {}
+/** A file that cannot be imported; the message says why, for people. */
+export class UnreadableHistory extends Error {}
 
 /**
  * @param {object[]} entries - Of the history; thumbnails may be blobs.
@@ -25,7 +25,7 @@ export async function fileOf(entries) {
  * @param {string} text - Of a file.
  * @returns {(object|null)[]} Its entries, with nothing in them but what belongs there; null in the
  *   place of what is no entry.
- * @throws {NotAHistory} It is no file of a history.
+ * @throws {UnreadableHistory} It is no file of a history, or has seeds that a browser rounds.
  */
 export function entriesOf(text) {
   try {
@@ -34,7 +34,7 @@ export function entriesOf(text) {
   } catch (error) {
     if (!(error instanceof SyntaxError || error instanceof TypeError)) throw error;
   }
-  throw new NotAHistory("This file is no history of this page.");
+  throw new UnreadableHistory("This file is no history of this page.");
 }
 
 async function portable(entry) {
@@ -49,9 +49,12 @@ async function portable(entry) {
 }
 
 function checkedEntry(given) {
-  const { id, url, settings, thumbnail, created, status, error } = given ?? {};
+  const { id, url, settings, image, thumbnail, created, status, error } = given ?? {};
   if (typeof id !== "string" || !id || id.length > LONGEST_ID) return null;
   if (!isNumber(created) || typeof settings !== "object" || !settings) return null;
+  if (Number(settings.seed) + (image ?? 0) > LARGEST_SEED) {
+    throw new UnreadableHistory(`This page can use seeds up to ${LARGEST_SEED}: one is larger.`);
+  }
   const entry = { id, created, settings: checked(settings).settings };
   for (const name of ["image", "seconds", "width", "height"]) {
     if (isNumber(given[name])) entry[name] = given[name];

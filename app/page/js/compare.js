@@ -195,7 +195,7 @@ function namesOf({ file, settings, image }) {
   if (file) return { caption: file.name, alt: `the file ${file.name}` };
   const { seed } = settingsOf({ settings, image });
   return {
-    caption: `${subjectOf(settings)} · ${seed}`,
+    caption: `${subjectOf(settings)} · ${seed ?? "no seed"}`,
     alt: describe(settings, image, "finished"),
   };
 }

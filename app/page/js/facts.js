@@ -25,7 +25,7 @@ export function settingsFacts(entry) {
     ["Guidance", settings.guidance_scale],
     ["Guided", end === undefined ? null : `from ${start} to ${end} of the steps`],
     ["Eta", settings.eta],
-    ["Seed", settings.seed === undefined ? null : settingsOf(entry).seed],
+    ["Seed", settingsOf(entry).seed],
     ["Size", width && `${width} × ${height}`],
   ]);
 }

@@ -3,6 +3,8 @@
  * What the service allows beyond the type (ranges, names) it says itself, beside the field.
  */
 
+/** The service takes seeds up to 2^63 - 1; a browser rounds those above this one. */
+export const LARGEST_SEED = Number.MAX_SAFE_INTEGER;
 const MOST_CHARACTERS = 4096;
 const NO_TEXT = /[\0\ud800-\udfff]/u; // NUL, and halves of surrogate pairs
 
@@ -77,7 +79,7 @@ function whole(value) {
   const number = real(value);
   if (!Number.isInteger(number)) throw new WrongValue("must be an integer from 0");
   if (!Number.isSafeInteger(number)) {
-    throw new WrongValue(`must be at most ${Number.MAX_SAFE_INTEGER}: a browser rounds larger ones`);
+    throw new WrongValue(`must be at most ${LARGEST_SEED}, the largest that this page can use`);
   }
   return number;
 }

@@ -2,6 +2,7 @@
 
 import { fieldsOf } from "./bench.js";
 import { classes, element } from "./controls.js";
+import { LARGEST_SEED } from "./fields.js";
 import { keep, recall } from "./memory.js";
 import { costOf, defaultsOf, inSeconds, samplerOf } from "./models.js";
 
@@ -113,19 +114,25 @@ export class Form extends EventTarget {
   /** Ask for pictures of these settings, unless a field is wrong. */
   develop() {
     if (!this.#model) return;
-    this.clear();
     if (!this.kept.locked) this.roll();
+    if (this.check()) this.#dispatch("develop", this.settings);
+  }
+
+  /** Whether every field is right. If not, it is said beside the field, which gets the focus. */
+  check() {
+    this.clear();
     const invalid = [...this.fields.querySelectorAll("input, textarea")].filter(
       (each) => !each.closest("[hidden]") && !each.checkValidity(),
     );
     for (const input of invalid) this.#wrong(input.name, input.validationMessage);
-    if (invalid.length) return invalid[0].focus();
-    const seed = this.#input("seed");
-    if (!Number.isSafeInteger(Number(seed.value))) {
-      this.#wrong("seed", `This page can use seeds up to ${Number.MAX_SAFE_INTEGER}.`);
-      return seed.focus();
+    const { seed, n } = this.settings;
+    if (!invalid.length && seed + (n - 1) > LARGEST_SEED) {
+      const words = `This page can use seeds up to ${LARGEST_SEED}`;
+      this.#wrong("seed", n > 1 ? `${words}, also of the last picture.` : `${words}.`);
+      invalid.push(this.#input("seed"));
     }
-    this.#dispatch("develop", this.settings);
+    invalid[0]?.focus();
+    return !invalid.length;
   }
 
   /** Say what the service finds wrong: beside the fields, and above the button. */

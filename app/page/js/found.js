@@ -2,6 +2,7 @@
 
 import { factsOf, listed } from "./facts.js";
 import { settingsOfPicture } from "./infotext.js";
+import { sentence } from "./models.js";
 
 /** Tells `apply` (detail: settings) or `look` (detail: an entry), as the user chooses. */
 export class Found extends EventTarget {
@@ -67,7 +68,7 @@ export class Found extends EventTarget {
     at("picture").src = this.#address;
     at("picture").alt = file.name ? `The file ${file.name}` : "The picture";
     at("facts").replaceChildren(...(told ? listed(factsOf(this.#entry)) : []));
-    at("note").textContent = notes.join(". ");
+    at("note").textContent = notes.map(sentence).join(" ");
     this.dialog.querySelector("[data-act=apply]").disabled = !told;
     if (!this.dialog.open) this.dialog.showModal();
     await at("picture").decode().catch(() => {});

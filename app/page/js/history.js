@@ -118,7 +118,7 @@ export class History {
    *
    * @param {string} text - What `export` gave, or a stranger's file.
    * @returns {Promise<{added: number, skipped: number}>} Entries that are new, and others.
-   * @throws {NotAHistory} It is no export.
+   * @throws {UnreadableHistory} It is no export, or has seeds that a browser rounds.
    */
   async import(text) {
     const entries = entriesOf(text);

@@ -1,6 +1,7 @@
 /** Jobs of this browser: asked for, followed, cancelled, and joined again after a reload. */
 
 import { keep, recall } from "./memory.js";
+import { sentence } from "./models.js";
 import { follow, pause } from "./stream.js";
 
 const OPEN = "open";
@@ -27,7 +28,7 @@ export class Job {
     this.result = null; // as in `GET /jobs/{id}`, at the end
     this.previews = { count: 0, bytes: 0 };
     this.heard = performance.now();
-    this.leaving = new AbortController();
+    this.pause = null; // an AbortController while it waits to be sent again
   }
 
   /** Whether it has ended, in whichever way. */
@@ -90,7 +91,7 @@ export class Jobs extends EventTarget {
   /** Cancel a job; one that has ended stays as it is. */
   async cancel(job) {
     if (job.over) return;
-    job.leaving.abort();
+    job.pause?.abort();
     if (!job.id) return this.#end(job, "canceled");
     try {
       this.#learn(job, await this.api.json(`jobs/${job.id}`, { method: "DELETE" }));
@@ -118,8 +119,12 @@ export class Jobs extends EventTarget {
         if (job.over) return;
         if (error.status && !error.passes) return this.#refuse(job, error);
         const seconds = error.retryAfter ?? wait;
-        this.#change(job, { note: `${error.message} Asking again in ${seconds} s.` });
-        await pause(1000 * seconds, job.leaving.signal);
+        const full = error.status === 429 && "The service takes no more just now.";
+        const note = `${full || sentence(error.message)} Asking again in ${seconds} s.`;
+        this.#change(job, { note });
+        job.pause = new AbortController();
+        await pause(1000 * seconds, job.pause.signal);
+        job.pause = null;
       }
     }
   }
@@ -191,6 +196,7 @@ export class Jobs extends EventTarget {
     this.#change(job, { status, note });
     this.#jobs.delete(job.key);
     this.#save();
+    this.open.find((each) => each.pause)?.pause.abort(); // there may be room for it now
   }
 
   #change(job, news) {

@@ -91,8 +91,10 @@ for (const button of document.querySelectorAll("[data-close]")) {
 }
 const showHotkeys = () => at("hotkeys").showModal();
 at("help").addEventListener("click", showHotkeys);
-at("link").addEventListener("click", () => acts.copyLink(form.settings));
-at("code").addEventListener("click", () => programs.show(form.settings, Boolean(keys.key)));
+at("link").addEventListener("click", () => form.check() && acts.copyLink(form.settings));
+at("code").addEventListener("click", () => {
+  if (form.check()) programs.show(form.settings, Boolean(keys.key));
+});
 at("pick").addEventListener("click", () => at("file").click());
 at("file").addEventListener("change", ({ target }) => {
   if (target.files.length) found.show(target.files[0]);

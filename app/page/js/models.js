@@ -3,7 +3,8 @@
 import { pause } from "./stream.js";
 
 /**
- * The models of the service; asks again until it has some.
+ * The models of the service; asks again until it has some. Those that were never loaded are left
+ * out: it does not know yet what they take.
  *
  * @param {import("./api.js").Api} api
  * @param {(error: Error) => void} failed is told of each failure.
@@ -12,7 +13,7 @@ import { pause } from "./stream.js";
 export async function loadModels(api, failed) {
   for (let wait = 1000; ; wait = Math.min(2 * wait, 8000)) {
     try {
-      const { models } = await api.json("models");
+      const models = (await api.json("models")).models.filter((each) => each.defaults);
       if (models.length) return models.sort((a, b) => b.default - a.default);
     } catch (error) {
       failed(error);
@@ -61,7 +62,8 @@ export function describe(settings, image, state) {
   const what = settings.prompt === undefined ? `class ${subjectOf(settings)}` : subjectOf(settings);
   const how = `${settings.steps} steps, guidance ${settings.guidance_scale}`;
   const start = state === "finished" ? "" : `${state}: `;
-  return `${start}${what}, by ${settings.model}, seed ${settings.seed + image}, ${how}`;
+  const seed = settings.seed === undefined ? "" : `seed ${settings.seed + (image ?? 0)}, `;
+  return `${start}${what}, by ${settings.model}, ${seed}${how}`;
 }
 
 /**
@@ -87,4 +89,9 @@ export function costOf(model, settings) {
 /** A time in seconds, in words. */
 export function inSeconds(value) {
   return value < 10 ? `${value.toFixed(1)} s` : `${Math.round(value)} s`;
+}
+
+/** A text as a sentence: with a capital letter, and a full stop. */
+export function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 }

@@ -2,9 +2,10 @@
 
 import { queryOf } from "./link.js";
 
-/** The settings of one picture of an entry: its own seed, and one picture. */
-export function settingsOf(entry) {
-  return { ...entry.settings, seed: (entry.settings.seed ?? 0) + (entry.image ?? 0), n: 1 };
+/** The settings of one picture of an entry: its own seed, if it is known, and one picture. */
+export function settingsOf({ settings, image }) {
+  const { seed } = settings;
+  return { ...settings, n: 1, ...(seed === undefined ? {} : { seed: seed + (image ?? 0) }) };
 }
 
 /** Where the picture of an entry is, relative to the page. */
@@ -25,7 +26,7 @@ export function isSame(one, other) {
 /** A name for a file, such as `digits-7-1.png`. */
 export function nameOf(entry) {
   const { model, class: name, seed } = settingsOf(entry);
-  const parts = [model, name ?? "", seed].filter((each) => each !== "");
+  const parts = [model, name, seed].filter((each) => (each ?? "") !== "");
   return `${parts.join("-").replace(/[^\w.-]+/g, "_")}.png`;
 }
 

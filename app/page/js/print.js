@@ -82,7 +82,7 @@ export class Print {
     element.querySelector("[data-act=cancel]").hidden = true;
     element.querySelector(".paper").disabled = false;
     const time = entry.seconds ? ` · ${inSeconds(entry.seconds)}` : "";
-    this.#text(".state", `seed ${settingsOf(entry).seed}${time}`);
+    this.#text(".state", `seed ${settingsOf(entry).seed ?? "unknown"}${time}`);
     this.name("finished");
     this.#offer(["star", "restore", "compare", "download", "delete"]);
     this.star();

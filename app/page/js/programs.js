@@ -7,6 +7,7 @@ import { snippets } from "./snippets.js";
 /** A dialog with the programs of some settings. */
 export class Programs {
   #programs = [];
+  #seeded = true; // whether the settings have a seed
 
   /** @param {HTMLDialogElement} dialog */
   constructor(dialog) {
@@ -33,6 +34,7 @@ export class Programs {
    * @param {boolean} keyed whether the service wants a key, which is never written down.
    */
   show(settings, keyed) {
+    this.#seeded = settings.seed !== undefined;
     this.#programs = snippets(settings, new URL(".", location.href), { keyed });
     const names = this.#programs.map(({ name }) => element("button", { type: "button" }, name));
     this.at("names").replaceChildren(...names);
@@ -46,8 +48,11 @@ export class Programs {
       button.setAttribute("aria-pressed", button.textContent === wanted);
     }
     this.at("text").value = text;
-    this.at("note").textContent = missing.length
-      ? `This client has no word for ${missing.join(", ")}: its picture is another one.`
-      : "";
+    const notes = [];
+    if (missing.length) {
+      notes.push(`This client has no word for ${missing.join(", ")}: its picture is another one.`);
+    }
+    if (!this.#seeded) notes.push("The seed is not known: each run draws another picture.");
+    this.at("note").textContent = notes.join(" ");
   }
 }

@@ -12,7 +12,7 @@ const RESTS = 4; // intervals between two questions while nothing is under way
  * @param {import("./api.js").Api} api
  * @param {{corner: HTMLElement, away: HTMLElement}} places
  * @param {() => boolean} busy whether pictures are being made.
- * @param {() => void} back is called when the service is there again.
+ * @param {() => void} back is called when the service is there again, and when it is ready again.
  */
 export async function watch(api, { corner, away }, busy, back) {
   let before = null;
@@ -21,7 +21,7 @@ export async function watch(api, { corner, away }, busy, back) {
     try {
       const now = { ...(await api.json("engine")), at: performance.now() };
       show(corner, now, paceOf(before, now));
-      if (gone) back();
+      if (gone || (now.ready && before?.ready === false)) back();
       before = now;
       gone = false;
       away.hidden = true;

@@ -108,6 +108,7 @@ export class Viewer extends EventTarget {
     this.dialog.querySelector("#viewer-facts").replaceChildren(...listed(facts));
     this.#button("previous").hidden = this.#button("next").hidden = this.#entries.length === 1;
     for (const act of ["star", "delete"]) this.#button(act).hidden = Boolean(entry.file);
+    this.#button("seed").hidden = entry.settings.seed === undefined;
     this.star();
     this.hold(this.#held);
     this.picture.alt = describe(entry.settings, entry.image, "finished");
