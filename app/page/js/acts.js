@@ -37,6 +37,7 @@ export class Acts {
     const print = this.prints.of(entry);
     if (this.viewer.entry) this.viewer.remove(entry);
     if (print) this.prints.remove(print);
+    this.sheet.forget(entry);
     await this.history.delete(entry.id);
     await this.album.refresh();
     this.say("Deleted.");

@@ -113,19 +113,24 @@ export class Form extends EventTarget {
   /** Ask for pictures of these settings, unless a field is wrong. */
   develop() {
     if (!this.#model) return;
-    this.clear();
     if (!this.kept.locked) this.roll();
+    if (this.check()) this.#dispatch("develop", this.settings);
+  }
+
+  /** Say beside each field what is wrong with it, and whether all are right. */
+  check() {
+    this.clear();
     const invalid = [...this.fields.querySelectorAll("input, textarea")].filter(
       (each) => !each.closest("[hidden]") && !each.checkValidity(),
     );
     for (const input of invalid) this.#wrong(input.name, input.validationMessage);
-    if (invalid.length) return invalid[0].focus();
     const seed = this.#input("seed");
-    if (!Number.isSafeInteger(Number(seed.value))) {
+    if (!invalid.length && !Number.isSafeInteger(Number(seed.value))) {
       this.#wrong("seed", `This page can use seeds up to ${Number.MAX_SAFE_INTEGER}.`);
-      return seed.focus();
+      invalid.push(seed);
     }
-    this.#dispatch("develop", this.settings);
+    invalid[0]?.focus();
+    return !invalid.length;
   }
 
   /** Say what the service finds wrong: beside the fields, and above the button. */

@@ -12,11 +12,12 @@ const ENDED = new Set(["succeeded", "failed", "canceled"]);
  * One request of the page, from the click to its end.
  *
  * `status` is `sending`, `queued`, `running`, `succeeded`, `failed`, `canceled` or `refused`.
- * `note` says in words why it waits, or why it failed.
+ * `note` says in words why it waits, or why it failed. `sheet` is the id of the contact sheet that
+ * it is for, or null.
  */
 export class Job {
-  constructor({ key, id = null, settings, created }) {
-    Object.assign(this, { key, id, settings, created });
+  constructor({ key, id = null, settings, created, sheet = null }) {
+    Object.assign(this, { key, id, settings, created, sheet });
     this.status = id ? "queued" : "sending";
     this.note = "";
     this.place = null;
@@ -65,22 +66,31 @@ export class Jobs extends EventTarget {
   start() {
     follow(this.api, (name, data) => this.#told(name, data), new AbortController().signal);
     setInterval(() => this.#askForSilent(), SILENCE / 4);
-    return recall(OPEN, []).map((kept) => {
-      const job = this.#remember(new Job(kept));
-      if (job.id) this.#ask(job);
-      else this.#send(job);
-      return job;
-    });
+    return recall(OPEN, []).map((kept) => this.join(kept));
+  }
+
+  /**
+   * Follow a job that was asked for before, here or in another tab.
+   *
+   * @param {object} kept `{key, id, settings, created, sheet}`; without an id it is sent again.
+   * @returns {Job}
+   */
+  join(kept) {
+    const job = this.#remember(new Job(kept));
+    if (job.id) this.#ask(job);
+    else this.#send(job);
+    return job;
   }
 
   /**
    * Ask for pictures. It is sent again until the service has it, and never drawn twice.
    *
    * @param {object} settings the body of `POST /generate`, with a seed.
+   * @param {string|null} [sheet] that they are for.
    * @returns {Job} at once; events tell the rest.
    */
-  submit(settings) {
-    const job = this.#remember(new Job({ key: newKey(), settings, created: Date.now() }));
+  submit(settings, sheet = null) {
+    const job = this.#remember(new Job({ key: newKey(), settings, created: Date.now(), sheet }));
     this.#save();
     this.#send(job);
     return job;
@@ -207,7 +217,9 @@ export class Jobs extends EventTarget {
   /** Keep the open jobs, and those of other tabs as they are. */
   #save() {
     const others = recall(OPEN, []).filter((each) => !this.#keys.has(each.key));
-    const own = this.open.map(({ key, id, settings, created }) => ({ key, id, settings, created }));
+    const own = this.open.map(({ key, id, settings, created, sheet }) => {
+      return { key, id, settings, created, sheet };
+    });
     keep(OPEN, [...others, ...own]);
   }
 
@@ -217,7 +229,7 @@ export class Jobs extends EventTarget {
 }
 
 /** A name that nobody else has; `crypto.randomUUID` is there on localhost and https alone. */
-function newKey() {
+export function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

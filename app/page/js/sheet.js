@@ -1,0 +1,321 @@
+/** A contact sheet: its cells, the jobs that draw them, and which comes next. Knows no elements. */
+
+import { wordsOf } from "./axes.js";
+import { newKey } from "./jobs.js";
+import { heed, keep, recall } from "./memory.js";
+import { costOf, sizeOf } from "./models.js";
+import { entryOf } from "./pictures.js";
+
+/** Jobs of a sheet that are open at once; other requests of this client find room beside them. */
+export const OPEN = 8;
+
+const KEPT = "sheet";
+const LEFT = new Set(["waiting", "failed", "canceled"]); // what "Go on" draws
+
+/**
+ * One picture of a sheet.
+ *
+ * `status` is `waiting` (not asked for), `open` (its job has not ended), `finished`, `failed`,
+ * `canceled` or `impossible`; `note` says why.
+ */
+class Cell {
+  constructor({ settings, impossible, key = null, id = null }, index) {
+    Object.assign(this, { settings, impossible, key, id, index });
+    this.job = null;
+    this.entry = null; // as in the history, once it is finished
+    this.status = impossible ? "impossible" : key ? "open" : "waiting";
+    this.note = impossible;
+  }
+}
+
+/**
+ * The sheet. It is kept in this browser, and found again by `restore`.
+ *
+ * Tells `new` (there is another sheet), `cell` (detail: a cell that changed), `preview` (detail:
+ * the cell, the step, and the address), `change` (how far it is) and `end`.
+ */
+export class Sheet extends EventTarget {
+  /** Whether cells that wait are asked for. */
+  running = false;
+  id = null;
+  /** `{name, label, values}`, or null where nothing varies. */
+  across = null;
+  down = null;
+  /** In reading order. */
+  cells = [];
+  #began = null; // when it began to run, and the part that was done by then
+
+  /**
+   * @param {import("./jobs.js").Jobs} jobs
+   * @param {import("./history.js").History} history
+   * @param {(name: string) => object|undefined} modelOf
+   */
+  constructor(jobs, history, modelOf) {
+    super();
+    Object.assign(this, { jobs, history, modelOf });
+    jobs.addEventListener("change", ({ detail: job }) => this.#follow(job));
+    jobs.addEventListener("preview", ({ detail: { job, step, url } }) => {
+      const cell = job.sheet && this.#of(job.key);
+      if (cell) this.#dispatch("preview", { cell, step, url });
+    });
+    heed(KEPT, () => this.#adopt());
+  }
+
+  /** Cells beside each other. */
+  get columns() {
+    return this.across?.values.length ?? 1;
+  }
+
+  /** Cells that are finished, in reading order. */
+  get finished() {
+    return this.cells.filter((cell) => cell.status === "finished");
+  }
+
+  /** Cells that can be drawn. */
+  get possible() {
+    return this.cells.filter((cell) => cell.status !== "impossible");
+  }
+
+  /** Cells that "Go on" draws. */
+  get left() {
+    return this.cells.filter((cell) => LEFT.has(cell.status));
+  }
+
+  /** Cells whose jobs have not ended. */
+  get open() {
+    return this.cells.filter((cell) => cell.status === "open");
+  }
+
+  /** Seconds until the end, as it went since it began to run; null while that is not known. */
+  get seconds() {
+    if (!this.#began) return null;
+    const part = this.#part() - this.#began.part;
+    const seconds = (performance.now() - this.#began.at) / 1000;
+    return part > 0.02 ? (seconds / part) * (1 - this.#part()) : null;
+  }
+
+  /** Draw another sheet; one that runs is cancelled. */
+  start({ across, down, cells }) {
+    this.cancel();
+    this.#take({ id: newKey(), across, down, cells });
+    this.goOn();
+  }
+
+  /** Draw what is missing. */
+  goOn() {
+    for (const cell of this.left) {
+      Object.assign(cell, { status: "waiting", note: "", key: null, id: null, job: null });
+      this.#dispatch("cell", cell);
+    }
+    this.running = true;
+    this.#began = { at: performance.now(), part: this.#part() };
+    this.#next();
+  }
+
+  /** Cancel what is open, and ask for no more; finished cells stay. */
+  cancel() {
+    this.running = false;
+    const jobs = this.open.map((cell) => cell.job).filter(Boolean);
+    for (const job of jobs) this.jobs.cancel(job);
+    this.#dispatch("change");
+  }
+
+  /** Find the sheet of the last visit: its pictures in the history, and its open jobs. */
+  async restore() {
+    const kept = recall(KEPT, null);
+    if (!kept) return;
+    this.#take(kept);
+    await Promise.all(this.cells.map((cell) => this.#find(cell)));
+  }
+
+  /** The picture of a cell is not there, or not any more. */
+  lose(cell, note) {
+    Object.assign(cell, { status: "failed", note, entry: null, key: null, id: null });
+    this.#save();
+    this.#tell(cell);
+  }
+
+  /** Lose the picture of an entry that was deleted. */
+  forget(entry) {
+    const cell = this.cells.find((each) => each.entry?.id === entry.id);
+    if (cell) this.lose(cell, "Deleted");
+  }
+
+  /**
+   * What was really used along a column or a row, as far as its finished cells agree.
+   *
+   * @param {"across"|"down"} way the axis.
+   * @param {number} at which of its values.
+   * @returns {{words: string, asked: string}} `asked` is "" if it is what was asked for.
+   */
+  label(way, at) {
+    const axis = this[way];
+    if (!axis) return { words: "", asked: "" };
+    const asked = wordsOf(axis.values[at]);
+    const used = this.#line(way, at).map((cell) => usedBy(cell, axis.name));
+    const agree = used.length > 0 && used.every((each) => each === used[0]);
+    const words = agree ? wordsOf(used[0]) : asked;
+    return { words, asked: words === asked ? "" : asked };
+  }
+
+  /** What a finished cell really used, where the labels of its row and column say something else. */
+  difference(cell) {
+    if (!cell.entry) return "";
+    const ways = { across: cell.index % this.columns, down: Math.floor(cell.index / this.columns) };
+    const told = Object.entries(ways).map(([way, at]) => {
+      const axis = this[way];
+      const words = axis && wordsOf(usedBy(cell, axis.name));
+      return axis && this.label(way, at).words !== words ? `${axis.label} ${words}` : "";
+    });
+    return told.filter(Boolean).join(", ");
+  }
+
+  /** The settings that all pictures share. */
+  get common() {
+    const [first, ...others] = this.possible.map((cell) => cell.settings);
+    const names = Object.keys(first ?? {}).filter((name) => name !== "n");
+    const same = (name) => others.every((each) => `${each[name]}` === `${first[name]}`);
+    return Object.fromEntries(names.filter(same).map((name) => [name, first[name]]));
+  }
+
+  #line(way, at) {
+    const of = (index) =>
+      way === "across" ? index % this.columns : Math.floor(index / this.columns);
+    return this.finished.filter((cell) => of(cell.index) === at);
+  }
+
+  #of(key) {
+    return this.cells.find((cell) => cell.key === key);
+  }
+
+  #take({ id, across, down, cells }) {
+    Object.assign(this, { id, across, down, cells: cells.map((each, at) => new Cell(each, at)) });
+    this.running = false;
+    this.#began = null;
+    this.#dispatch("new");
+  }
+
+  /** Ask for cells until enough are open. */
+  #next() {
+    if (this.running) {
+      const waiting = this.cells.filter((cell) => cell.status === "waiting");
+      for (const cell of waiting.slice(0, Math.max(0, OPEN - this.open.length))) {
+        cell.job = this.jobs.submit(cell.settings, this.id);
+        Object.assign(cell, { key: cell.job.key, status: "open" });
+        this.#dispatch("cell", cell);
+      }
+      this.#save();
+      if (!this.open.length) {
+        this.running = false;
+        this.#dispatch("end");
+      }
+    }
+    this.#dispatch("change");
+  }
+
+  #follow(job) {
+    const cell = job.sheet && this.#of(job.key);
+    if (!cell || cell.status === "finished") return;
+    cell.job = job;
+    if (job.id !== cell.id) {
+      cell.id = job.id;
+      if (this.running) this.#save();
+    }
+    if (job.status === "succeeded") this.#finish(cell, this.#entry(cell, job));
+    else if (job.over) {
+      cell.status = job.status === "canceled" ? "canceled" : "failed";
+      cell.note = job.note;
+      if (cell.status === "canceled") this.running = false; // perhaps in another tab
+      this.#tell(cell);
+    } else {
+      this.#dispatch("cell", cell);
+      this.#dispatch("change");
+    }
+  }
+
+  #entry(cell, job) {
+    const entry = { ...entryOf(job, 0), sheet: this.id, seconds: job.seconds };
+    const used = Object.entries(job.result?.parameters ?? {}).filter(
+      ([name, value]) => name in cell.settings && value !== cell.settings[name],
+    );
+    entry.used = Object.fromEntries(used.filter(([name]) => this.#axis(name)));
+    entry.url = `jobs/${job.id}/images/0`;
+    [entry.width, entry.height] = sizeOf(this.modelOf(cell.settings.model), entry);
+    return entry;
+  }
+
+  #axis(name) {
+    return [this.across, this.down].find((axis) => axis?.name === name);
+  }
+
+  #finish(cell, entry) {
+    Object.assign(cell, { entry, status: "finished", note: "" });
+    this.#tell(cell);
+  }
+
+  #tell(cell) {
+    this.#dispatch("cell", cell);
+    this.#next();
+  }
+
+  /** Find out what became of a cell that was asked for earlier. */
+  async #find(cell) {
+    const { key, id, settings } = cell;
+    if (!key || cell.job || cell.entry) return;
+    const entry = await this.history.get(`${key}-0`);
+    if (cell.key !== key || cell.job) return; // told meanwhile
+    const job = this.jobs.open.find((each) => each.key === key);
+    if (entry) this.#finish(cell, entry);
+    else if (job) this.#follow(job);
+    else if (id) {
+      const kept = { key, id, settings, created: Date.now(), sheet: this.id };
+      this.#follow(this.jobs.join(kept));
+    } else {
+      Object.assign(cell, { status: "waiting", key: null });
+      this.#tell(cell);
+    }
+  }
+
+  /** Another tab went on with the sheet, or began one: it runs there. */
+  #adopt() {
+    const kept = recall(KEPT, null);
+    if (!kept) return;
+    this.running = false;
+    if (kept.id !== this.id) this.#take(kept);
+    this.cells.forEach((cell, at) => {
+      const { key, id } = kept.cells[at];
+      if (key === cell.key) return;
+      Object.assign(cell, { key, id, job: null, entry: null, note: "" });
+      cell.status = key ? "open" : "waiting";
+      this.#tell(cell);
+    });
+    for (const cell of this.cells) this.#find(cell);
+  }
+
+  #save() {
+    const cells = this.cells.map(({ settings, impossible, key, id }) => {
+      return { settings, impossible, key, id };
+    });
+    keep(KEPT, { id: this.id, across: this.across, down: this.down, cells });
+  }
+
+  /** The part of the sheet that is done, 0 to 1, by evaluations. */
+  #part() {
+    let [done, all] = [0, 0];
+    for (const { settings, status, job } of this.possible) {
+      const model = this.modelOf(settings.model);
+      const work = model ? costOf(model, settings).evaluations : 1;
+      all += work;
+      done += work * (status === "finished" ? 1 : status === "open" ? (job?.progress ?? 0) : 0);
+    }
+    return all ? done / all : 0;
+  }
+
+  #dispatch(name, detail) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+}
+
+function usedBy({ entry, settings }, name) {
+  return entry.used && name in entry.used ? entry.used[name] : settings[name];
+}

@@ -1,0 +1,186 @@
+/** The table of a contact sheet: labels, and a frame for each cell. */
+
+import { element } from "./controls.js";
+import { Developing } from "./developing.js";
+import { describe, sizeOf } from "./models.js";
+
+const STATES = {
+  waiting: "",
+  open: "",
+  finished: "",
+  failed: "Failed",
+  canceled: "Cancelled",
+  impossible: "None",
+};
+const SMALL = 96; // pixels; smaller pictures are enlarged by whole numbers
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+/** Tells `open` (detail: a cell) on a click on its picture. */
+export class SheetTable extends EventTarget {
+  #frames = []; // by the index of the cell
+  #heads = { across: [], down: [] };
+
+  /**
+   * @param {HTMLElement} box in which the table scrolls.
+   * @param {import("./sheet.js").Sheet} sheet
+   * @param {import("./api.js").Api} api
+   * @param {(print: {entry: object, image: HTMLImageElement}) => Promise<void>} remember keeps a
+   *   picture, and gives its entry a thumbnail.
+   */
+  constructor(box, sheet, api, remember) {
+    super();
+    Object.assign(this, { box, sheet, api, remember });
+    box.addEventListener("click", ({ target }) => {
+      const frame = target.closest(".frame");
+      const at = this.#frames.findIndex(({ button }) => button === frame);
+      if (at < 0) return;
+      this.dispatchEvent(new CustomEvent("open", { detail: sheet.cells[at] }));
+    });
+    box.addEventListener("keydown", (event) => this.#walk(event));
+    sheet.addEventListener("new", () => this.#build());
+    sheet.addEventListener("cell", ({ detail: cell }) => this.#update(cell));
+    sheet.addEventListener("preview", ({ detail: { cell, step, url } }) => {
+      this.#frames[cell.index].developing.show(step, url);
+    });
+  }
+
+  #build() {
+    const { sheet } = this;
+    const { cells, columns } = sheet;
+    this.#frames = cells.map((cell) => new Frame(cell));
+    const heads = (way, scope) =>
+      (sheet[way]?.values ?? [""]).map(() => element("th", { scope }, ""));
+    this.#heads = { across: heads("across", "col"), down: heads("down", "row") };
+    const rows = this.#heads.down.map((head, row) => {
+      const frames = this.#frames.slice(row * columns, (row + 1) * columns);
+      return element("tr", {}, head, ...frames.map((frame) => element("td", {}, ...frame.parts)));
+    });
+    const table = element(
+      "table",
+      { class: "contact" },
+      element("thead", {}, element("tr", {}, element("td"), ...this.#heads.across)),
+      element("tbody", {}, ...rows),
+    );
+    const { settings } = cells[0];
+    const [width, height] = sizeOf(sheet.modelOf(settings.model), { settings });
+    table.style.setProperty("--columns", columns);
+    table.style.setProperty("--rows", rows.length);
+    table.style.setProperty("--ratio", `${width} / ${height}`);
+    table.style.setProperty("--whole", width < SMALL ? `${width}px` : "1px");
+    for (const way of ["across", "down"]) this.#heads[way].forEach((_, at) => this.#label(way, at));
+    this.box.replaceChildren(table);
+    for (const cell of cells) this.#update(cell);
+  }
+
+  #update(cell) {
+    const frame = this.#frames[cell.index];
+    frame.update(cell);
+    if (cell.status !== "finished" || frame.entry === cell.entry) return;
+    frame.entry = cell.entry;
+    this.#finish(frame, cell);
+    const [column, row] = [cell.index % this.sheet.columns, this.#row(cell)];
+    this.#label("across", column);
+    this.#label("down", row);
+    for (const each of this.sheet.finished) {
+      const beside = each.index % this.sheet.columns === column || this.#row(each) === row;
+      if (beside) this.#frames[each.index].note(this.sheet.difference(each));
+    }
+  }
+
+  #row(cell) {
+    return Math.floor(cell.index / this.sheet.columns);
+  }
+
+  async #finish(frame, cell) {
+    const { entry } = cell;
+    let address = "";
+    try {
+      address = entry.thumbnail ?? (await this.api.picture(entry.url));
+      await frame.developing.finish(address);
+      if (entry.thumbnail) return;
+      await this.remember({ entry, image: frame.image });
+      frame.image.src = entry.thumbnail; // a hundred large pictures would take much memory
+    } catch (error) {
+      if (cell.entry !== entry) return;
+      const broken = error.name === "EncodingError";
+      this.sheet.lose(cell, broken ? "The service no longer has this picture." : error.message);
+    } finally {
+      if (address.startsWith("blob:")) URL.revokeObjectURL(address);
+    }
+  }
+
+  /** Show what a column or a row really is. */
+  #label(way, at) {
+    const axis = this.sheet[way];
+    if (!axis) return;
+    const { words, asked } = this.sheet.label(way, at);
+    this.#heads[way][at].replaceChildren(
+      element("small", {}, `${axis.label} `),
+      element("span", {}, words),
+      ...(asked ? [element("small", {}, ` (asked for ${asked})`)] : []),
+    );
+  }
+
+  /** Arrows go from frame to frame. */
+  #walk(event) {
+    const at = this.#frames.findIndex((frame) => frame.button === event.target);
+    const way = ARROWS[event.key];
+    if (at < 0 || !way) return;
+    event.preventDefault();
+    const { columns } = this.sheet;
+    let [column, row] = [at % columns, Math.floor(at / columns)];
+    for (;;) {
+      [column, row] = [column + way[0], row + way[1]];
+      if (column < 0 || column >= columns) return;
+      const next = this.#frames[row * columns + column];
+      if (!next) return;
+      if (!next.button.disabled) return next.button.focus();
+    }
+  }
+}
+
+/** One frame of the film. */
+class Frame {
+  entry = null; // whose picture it shows
+  #key; // of the job that it shows
+
+  constructor(cell) {
+    this.image = element("img", { alt: "", draggable: "false", hidden: true });
+    this.words = element("span", { class: "words" });
+    const bath = element("span", { class: "bath", "aria-hidden": "true" });
+    this.button = element("button", { type: "button", class: "frame", disabled: true });
+    this.button.append(this.image, bath, this.words);
+    const number = element("span", { class: "frame-number", "aria-hidden": "true" }, `${cell.index + 1}`);
+    this.used = element("span", { class: "used" });
+    this.parts = [this.button, number, this.used];
+    this.image.addEventListener("load", () => (this.image.hidden = false));
+  }
+
+  /** Show how far a cell is. */
+  update(cell) {
+    const { status, key, settings, job } = cell;
+    if (key !== this.#key) this.#clear(key);
+    if (status !== this.button.dataset.state) {
+      this.button.dataset.state = status;
+      this.button.disabled = status !== "finished";
+      const state = { open: "developing", canceled: "cancelled" }[status] ?? status;
+      this.button.setAttribute("aria-label", describe(settings, 0, state));
+      this.words.textContent = STATES[status];
+    }
+    if (status === "open") this.button.style.setProperty("--progress", job?.progress ?? 0);
+  }
+
+  /** Show what this one really used, if it is not what the labels say. */
+  note(words) {
+    if (this.used.textContent !== words) this.used.textContent = words;
+  }
+
+  #clear(key) {
+    this.#key = key;
+    this.entry = null;
+    this.image.hidden = true;
+    this.image.removeAttribute("src");
+    this.developing = new Developing(this.image);
+    this.note("");
+  }
+}
