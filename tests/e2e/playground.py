@@ -11,7 +11,7 @@ from tests.e2e.live import wait_until
 
 PRINT = "#line > .print"
 PICTURE = f"{PRINT} img"
-_PIXELS = """async (selector) => {
+PIXELS = """async (selector) => {
     const image = document.querySelector(selector);
     await image.decode();
     const canvas = document.createElement('canvas');
@@ -88,7 +88,7 @@ class Page:
         assert not [each for each in requested(self.driver) if not each.startswith(ours)]
 
     def pixels(self, nth: int = 1) -> str:
-        found: str = run(self.driver, _PIXELS, f"{PRINT}:nth-child({nth}) img")
+        found: str = run(self.driver, PIXELS, f"{PRINT}:nth-child({nth}) img")
         return found
 
 

@@ -29,7 +29,8 @@ export class Voice {
 /** Show in the title how far the open jobs are. */
 export function showTitle(jobs) {
   const progress = jobs.reduce((sum, job) => sum + job.progress, 0) / jobs.length;
-  document.title = jobs.length ? `${Math.floor(100 * progress)} % · Darkroom` : "Darkroom";
+  const title = jobs.length ? `${Math.floor(100 * progress)} % · Darkroom` : "Darkroom";
+  if (document.title !== title) document.title = title;
   document.documentElement.classList.toggle("working", jobs.length > 0);
 }
 

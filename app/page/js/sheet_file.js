@@ -13,6 +13,7 @@ const COLOURS = {
   pencil: "#4a3a33",
   faint: "#6b5a51",
 };
+const AT_ONCE = 8; // files that are read
 const FONT = "system-ui, sans-serif";
 
 /**
@@ -91,7 +92,7 @@ export function layoutOf(contents, scale) {
  *
  * @param {Contents} contents
  * @param {number} scale for which `layoutOf` fits.
- * @param {(index: number) => Promise<Blob|null>} fileOf the picture of a cell; null if it has none.
+ * @param {(index: number) => Promise<Blob>|null} fileOf the picture of a cell; null if it has none.
  * @returns {Promise<Blob>} a PNG.
  * @throws {Error} a picture cannot be read, or the browser makes no PNG of this size.
  */
@@ -110,22 +111,27 @@ export async function draw(contents, scale, fileOf) {
   pen.imageSmoothingEnabled = scale < 1;
   pen.imageSmoothingQuality = "high";
   const { frame, at } = layout;
-  for (let index = 0; index < contents.notes.length; index += 1) {
-    const columns = contents.columns.length;
-    const [x, y] = at(Math.floor(index / columns), index % columns);
-    const file = await fileOf(index);
-    if (file) {
-      const picture = await createImageBitmap(file);
-      pen.drawImage(picture, x, y, ...frame);
-      picture.close();
-    } else {
+  const cells = contents.notes.map((_, index) => index);
+  for (let next = 0; next < cells.length; next += AT_ONCE) {
+    const some = cells.slice(next, next + AT_ONCE);
+    const files = await Promise.all(some.map(fileOf));
+    for (const [index, file] of some.map((each, nth) => [each, files[nth]])) {
+      const { length: columns } = contents.columns;
+      const place = [...at(Math.floor(index / columns), index % columns), ...frame];
       pen.fillStyle = COLOURS.paper;
-      pen.fillRect(x, y, ...frame);
+      if (!file) pen.fillRect(...place);
+      else await drawPicture(pen, file, place);
     }
   }
   const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   if (!blob) throw new Error("This browser makes no PNG of this size.");
   return blob;
+}
+
+async function drawPicture(pen, file, place) {
+  const picture = await createImageBitmap(file);
+  pen.drawImage(picture, ...place);
+  picture.close();
 }
 
 function drawWords(pen, contents, layout) {

@@ -7,7 +7,8 @@ import { keep, recall } from "./memory.js";
 import { costOf, inSeconds } from "./models.js";
 import { OPEN } from "./sheet.js";
 
-const KEPT = "sheet.form";
+const KEPT = "sheet.form."; // and the name of a model
+const FIRST = { across: "guidance_scale", down: "steps", typed: {} };
 const WAYS = { across: "Columns", down: "Rows" };
 const MANY = 24; // choices that need a search
 
@@ -21,14 +22,15 @@ export class SheetForm extends EventTarget {
    */
   constructor(root, form) {
     super();
-    this.root = root;
-    this.form = form;
-    this.kept = { across: "guidance_scale", down: "steps", typed: {}, ...recall(KEPT, {}) };
+    Object.assign(this, { root, form });
     root.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#start();
     });
-    root.addEventListener("input", (event) => this.#changed(event.target));
+    root.addEventListener("change", (event) => this.#changed(event.target));
+    root.addEventListener("input", ({ target }) => {
+      if (!target.matches("select")) this.#changed(target);
+    });
     root.addEventListener("click", (event) => {
       if (event.target.closest("[data-act=swap]")) this.#swap();
     });
@@ -42,6 +44,7 @@ export class SheetForm extends EventTarget {
     if (model !== this.#model) {
       this.#model = model;
       this.axes = axesOf(model);
+      this.kept = { ...structuredClone(FIRST), ...recall(KEPT + model.name, {}) };
       this.#build();
     }
     this.#count();
@@ -52,11 +55,18 @@ export class SheetForm extends EventTarget {
       if (!this.#axis(way)) this.kept[way] = "";
       const choices = this.axes.map(({ name, label }) => [name, label]);
       const what = select(way, [...choices, ["", "Nothing"]], this.kept[way]);
+      const values = element("div", { "data-values": way });
       const place = this.root.querySelector(`[data-way=${way}]`);
-      place.replaceChildren(field(way, WAYS[way], what));
-      const axis = this.#axis(way);
-      if (axis) place.append(valuesField(way, axis, this.#typed(axis)));
+      place.replaceChildren(field(way, WAYS[way], what), values);
+      this.#fill(way);
     }
+  }
+
+  /** Show the values of what varies. */
+  #fill(way) {
+    const axis = this.#axis(way);
+    const place = this.root.querySelector(`[data-values=${way}]`);
+    place.replaceChildren(...(axis ? [valuesField(way, axis, this.#typed(axis))] : []));
   }
 
   /** What varies; undefined if nothing does. */
@@ -64,41 +74,40 @@ export class SheetForm extends EventTarget {
     return this.axes.find((axis) => axis.name === this.kept[way]);
   }
 
-  /** What was typed for an axis, which may be of another model. */
+  /** What is typed for an axis: a text, or what is chosen of its choices. */
   #typed(axis) {
-    const typed = this.kept.typed[axis.name];
-    if (typed === undefined) return firstOf(axis, this.#model, this.form.settings);
-    return axis.kind === "choices" ? typed.filter((each) => axis.choices.includes(each)) : typed;
+    const { typed } = this.kept;
+    return (typed[axis.name] ??= firstOf(axis, this.#model, this.form.settings));
   }
 
   #changed(target) {
     const way = target.closest("[data-way]")?.dataset.way;
     if (!way) return;
     this.#clear();
+    const axis = this.#axis(way);
     if (target.name === way) {
       this.kept[way] = target.value;
-      this.#build();
-      this.root.elements[way].focus();
-    } else {
-      const axis = this.#axis(way);
-      if (axis.kind === "choices") {
-        const boxes = [...this.root.querySelectorAll(`[name=${way}-values]`)];
-        if (target.name === `${way}-all`) {
-          for (const box of boxes) box.checked = target.checked;
-        }
-        const chosen = boxes.map((box, at) => (box.checked ? axis.choices[at] : undefined));
-        this.kept.typed[axis.name] = chosen.filter((each) => each !== undefined);
-        showAll(this.root.elements[`${way}-all`], boxes);
-      } else this.kept.typed[axis.name] = target.value;
-    }
-    keep(KEPT, this.kept);
+      this.#fill(way);
+    } else if (axis.kind === "choices") {
+      this.kept.typed[axis.name] = this.#chosen(way, axis, target);
+    } else this.kept.typed[axis.name] = target.value;
+    keep(KEPT + this.#model.name, this.kept);
     this.#count();
+  }
+
+  /** The choices whose boxes are checked; the box of all of them checks the others. */
+  #chosen(way, axis, target) {
+    const all = this.root.elements[`${way}-all`];
+    const boxes = [...this.root.querySelectorAll(`[name=${way}-values]`)];
+    if (target === all) for (const box of boxes) box.checked = all.checked;
+    showAll(all, boxes);
+    return axis.choices.filter((_, at) => boxes[at].checked);
   }
 
   #swap() {
     const { across, down } = this.kept;
     Object.assign(this.kept, { across: down, down: across });
-    keep(KEPT, this.kept);
+    keep(KEPT + this.#model.name, this.kept);
     this.#clear();
     this.#build();
     this.#count();

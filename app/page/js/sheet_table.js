@@ -114,7 +114,10 @@ export class SheetTable extends EventTarget {
     const axis = this.sheet[way];
     if (!axis) return;
     const { words, asked } = this.sheet.label(way, at);
-    this.#heads[way][at].replaceChildren(
+    const head = this.#heads[way][at];
+    if (head.dataset.words === words) return; // the whole table would be laid out again
+    head.dataset.words = words;
+    head.replaceChildren(
       element("small", {}, `${axis.label} `),
       element("span", {}, words),
       ...(asked ? [element("small", {}, ` (asked for ${asked})`)] : []),

@@ -171,10 +171,9 @@ export class SheetView extends EventTarget {
     let read = 0;
     try {
       const blob = await draw(contents, scale, (index) => {
-        const { entry } = cells[index];
-        if (!entry) return null;
+        if (!cells[index].entry) return null;
         this.#note(`Reading picture ${(read += 1)} of ${finished.length}.`);
-        return this.api.file(addressOf(entry));
+        return this.#file(cells[index]);
       });
       save(blob, `contact-sheet-${cells[0].settings.model}.png`.replace(/[^\w.-]+/g, "_"));
       this.#note(`Saved: ${sideInWords(layout)}.`);
@@ -182,6 +181,16 @@ export class SheetView extends EventTarget {
       this.#note(`Nothing was saved: ${error.message}`);
     }
     this.#progress();
+  }
+
+  /** The picture of a finished cell: of its job, or drawn again where that is gone. */
+  async #file({ id, entry }) {
+    try {
+      return await this.api.file(`jobs/${id}/images/0`);
+    } catch (error) {
+      if (error.status !== 404 && error.status !== 410) throw error;
+      return this.api.file(addressOf(entry));
+    }
   }
 
   /** Say why a scale is too large, and choose one that is not. */
