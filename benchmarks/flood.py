@@ -3,17 +3,21 @@
     python -m benchmarks.flood
     python -m benchmarks.flood --only "ten steps" --seconds 5 --out runs/bench
     python -m benchmarks.flood --keys
+    python -m benchmarks.flood --keys --apart
 
 The quiet client sends one request after the other from 127.0.0.1, first alone, then beside a flood
 of 600 connections from 127.0.0.2, each of which sends its next request when it has the answer to
 its last. With `--keys`, both come from one address, each with a key of its own; that of the flood
 has a rate and a concurrency, by default a tenth of what two cores can do. The cost of a wrong key
-is measured, too. Writes flood.md, or flood_keys.md. All of it takes about three minutes.
+is measured, too. With `--apart`, the server has one half of the cores and the clients the other, as
+if they had machines of their own. Writes flood.md, flood_keys.md or the same with `_apart`. All of
+it takes about three minutes.
 """
 
 import contextlib
 import itertools
 import json
+import os
 import statistics
 import sys
 import time
@@ -90,10 +94,18 @@ class Quiet:
 @click.option("--connections", default=600, show_default=True, help="Connections of the flood.")
 @click.option("--seconds", default=15.0, show_default=True, help="Length of each measurement.")
 @click.option("--keys", is_flag=True, help="One address and two keys, instead of two addresses.")
+@click.option("--apart", is_flag=True, help="Clients share no core with the server.")
 @click.option("--limits", default=_LIMITS, show_default=True, help="Of the flood's key.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=_RESULTS)
 def main(
-    only: tuple[str, ...], connections: int, seconds: float, limits: str, out: Path, *, keys: bool
+    only: tuple[str, ...],
+    connections: int,
+    seconds: float,
+    limits: str,
+    out: Path,
+    *,
+    keys: bool,
+    apart: bool,
 ) -> None:
     """Measure every flood, or those asked for, and write the table."""
     heads = ("flood", "requests", "p50 s", "p95 s", "errors", "p95 / alone", "flood's answers/s")
@@ -104,7 +116,10 @@ def main(
     headers = {"x-api-key": _KEYS["quiet"]} if keys else {}
     told = ("--key", _KEYS["flood"]) if keys else ("--address", _OTHER)
     cost = ""
+    ours, theirs = halves() if apart else (os.sched_getaffinity(0),) * 2
+    os.sched_setaffinity(0, ours)  # the server and its workers inherit it
     with running(replace(SERVERS["ours"], settings=settings if keys else {})) as server:
+        os.sched_setaffinity(0, theirs)
         server.wait(server.server.ready)
         client = httpx.Client(base_url=server.url, timeout=_PATIENCE, headers=headers)
         ask(client, 1.0, seeds)
@@ -128,15 +143,24 @@ def main(
     lines = ["# A quiet client beside a flood", "", f"Written by `python -m {__spec__.name}`.", ""]
     lines += [*table(("", ""), about(seconds).items()), ""]
     limited = f" Its key has {limits}, in evaluations." if keys else ""
+    cores = f" The server has {len(ours)} of the cores, the clients the others." if apart else ""
     lines += [
-        f"A flood has {connections} connections.{limited} Goal: a p95 of at most"
+        f"A flood has {connections} connections.{limited}{cores} Goal: a p95 of at most"
         f" {WITHIN_KEYS if keys else WITHIN} times the first:"
     ]
     lines += ["", *table(heads, rows), *(["", cost] if cost else [])]
     out.mkdir(parents=True, exist_ok=True)
-    (out / ("flood_keys.md" if keys else "flood.md")).write_text(
-        "\n".join(lines) + "\n", encoding="utf-8"
-    )
+    name = f"flood{'_keys' if keys else ''}{'_apart' if apart else ''}.md"
+    (out / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def halves() -> tuple[set[int], set[int]]:
+    """The cores of this process, in two parts without one in common."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise click.ClickException("--apart needs two cores; this process may use one")
+    half = len(cores) // 2
+    return set(cores[:half]), set(cores[half:])
 
 
 def ask(client: httpx.Client, seconds: float, seeds: Iterator[int]) -> Quiet:

@@ -51,18 +51,28 @@ def image_id(params: SamplingParams, image: int, info: ModelInfo) -> str | None:
 
     URL-safe base64: some 20 to 80 characters, and of prompts four for three bytes.
     """
+    return id_of(params, image, info.digest, own_size=has_own_size(params, info))
+
+
+def has_own_size(params: SamplingParams, info: ModelInfo) -> bool:
+    """Whether a request is for images of the model's own size."""
+    return (params.width, params.height) == (info.sizes.width, info.sizes.height)
+
+
+def id_of(params: SamplingParams, image: int, digest: str, *, own_size: bool) -> str | None:
+    """As `image_id`, by what it needs to know of the model, which need not be loaded."""
     start, end = params.guidance_interval
-    own = (params.width, params.height) == (info.sizes.width, info.sizes.height)
     values: list[object] = [
         params.seed_of(image),
         params.steps,
         _subject(params.condition),
         *map(_short, (params.guidance_scale, params.eta, start, end)),
     ]
-    more = [params.sampler, params.spacing, *((0, 0) if own else (params.width, params.height))]
+    size = (0, 0) if own_size else (params.width, params.height)
+    more = [params.sampler, params.spacing, *size]
     if more != [DEFAULT_SAMPLER, DEFAULT_SPACING, 0, 0]:
         values += more
-    content = bytes.fromhex(info.digest)[:_DIGEST_BYTES] + msgspec.msgpack.encode(values)
+    content = bytes.fromhex(digest)[:_DIGEST_BYTES] + msgspec.msgpack.encode(values)
     name = base64.urlsafe_b64encode(content).rstrip(b"=").decode()
     return name if len(name) <= MAX_ID else None
 
@@ -146,8 +156,7 @@ def entity_tag(params: SamplingParams, info: ModelInfo, media_type: str, *, mark
     pixels = (params, info.digest, info.backend, info.device, info.dtype, info.platform)
     what = (pixels, media_type, marked, _encoders(), _source())
     digest = hashlib.sha256(repr(what).encode()).hexdigest()[:32]
-    own = (params.width, params.height) == (info.sizes.width, info.sizes.height)
-    return f'"{digest}"' if info.exact and own else f'W/"{digest}"'
+    return f'"{digest}"' if info.exact and has_own_size(params, info) else f'W/"{digest}"'
 
 
 @functools.cache

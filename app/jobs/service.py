@@ -10,6 +10,7 @@ from app.engine.client import EngineClient
 from app.engine.costs import solo
 from app.engine.errors import DeadlineTooShort
 from app.engine.results import Moved
+from app.files.ids import has_own_size
 from app.generation import Generation
 from app.jobs import telling
 from app.jobs.database import enduring
@@ -114,7 +115,14 @@ class JobService:
         if timeout is not None and alone > timeout:
             told = f"timeout: {timeout:g} s is too short; the request takes about {alone:.2g} s"
             raise DeadlineTooShort(f"{told} alone")
-        work = Work(request, asked.media_type, asked.quality, asked.generation.marked)
+        work = Work(
+            request,
+            asked.media_type,
+            asked.quality,
+            asked.generation.marked,
+            info.classes.name(params.condition),
+            has_own_size(params, info),
+        )
         return NewJob(
             owner=request.asker.client,
             model=params.model,

@@ -38,7 +38,7 @@ def _absent(value: object) -> bool:
 class Parameters(BaseModel):
     """What was used to make images: send it again and get the same."""
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     model: str
     class_: str | None = Field(alias="class")
@@ -59,10 +59,15 @@ class Parameters(BaseModel):
     @classmethod
     def of(cls, params: SamplingParams, info: ModelInfo) -> Self:
         """The parameters of a request by their names."""
+        return cls.named(params, info.classes.name(params.condition))
+
+    @classmethod
+    def named(cls, params: SamplingParams, class_name: str | None) -> Self:
+        """As `of`, with the name of the class in place of the model that knows it."""
         prompt = params.condition.prompt
         return cls(
             model=params.model,
-            class_=info.classes.name(params.condition),
+            class_=class_name,
             prompt=prompt and prompt.text,
             negative_prompt=prompt and prompt.negative,
             clip_skip=prompt and prompt.clip_skip,

@@ -3,6 +3,7 @@
 import base64
 import re
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -233,14 +234,20 @@ def test_a_link_fills_the_form_and_draws_nothing(page: Page) -> None:
     assert web.get(f"{page.url}/engine").json()["rows"] == before
 
 
-def test_a_copied_command_draws_the_picture_that_is_shown(page: Page, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "running"), [("curl", ["sh", "-c"]), ("Python", [sys.executable, "-c"])]
+)
+def test_a_copied_program_draws_the_picture_that_is_shown(
+    page: Page, tmp_path: Path, name: str, running: list[str]
+) -> None:
     page.choose("1")
     page.develop(steps=8)
     page.finished(1)
     page.one(f"{PRINT} [data-act=open]").click()
     page.one("#viewer [data-act=code]").click()
-    command = page.one("#programs-text").get_attribute("value")
-    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True, capture_output=True)
+    next(each for each in page.all("#programs-names button") if each.text == name).click()
+    text = page.one("#programs-text").get_attribute("value")
+    subprocess.run([*running, text], cwd=tmp_path, check=True, capture_output=True)
     shown = web.get(page.one(PICTURE).get_attribute("src")).content
     assert (tmp_path / "picture.png").read_bytes() == shown
 

@@ -23,6 +23,7 @@ from tests.e2e.playground import PIXELS, PRINT, Page, kept
 
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium is not installed")
 
+TIMES = "\N{MULTIPLICATION SIGN}"
 WAYS = ("col", "row")
 FRAME = "#sheet-film .frame"
 STATES = f"return [...document.querySelectorAll('{FRAME}')].map(each => each.dataset.state)"
@@ -142,7 +143,7 @@ def test_the_file_has_every_picture_where_it_belongs(page: Page, tmp_path: Path)
     wait_until(path.exists, 10)
     sheet = Image.open(path).convert("L")
     width, height = (f"{side:,}" for side in sheet.size)
-    assert page.one("#sheet-note").text == f"Saved: {width} × {height} pixels."
+    assert page.one("#sheet-note").text == f"Saved: {width} {TIMES} {height} pixels."
     found = {}
     for row, column in product(range(2), range(2)):
         asked = {"class": "8", "seed": column + 1, "steps": row + 2}
@@ -209,7 +210,7 @@ def test_a_reload_loses_nothing_of_a_sheet(page: Page) -> None:
         (
             {"across": ("steps", "1-11"), "down": ("seed", "1-10")},
             "across-values",
-            "11 × 10 are 110 pictures; a sheet has at most 100",
+            f"11 {TIMES} 10 are 110 pictures; a sheet has at most 100",
         ),
     ],
 )
@@ -237,7 +238,7 @@ def test_a_file_that_is_too_large_is_refused_and_another_scale_offered(page: Pag
     note = page.one("#sheet-note").text
     assert "16,384 pixels a side and 64 megapixels" in note
     smaller = page.one("#sheet-scale").get_attribute("value")
-    assert f"{smaller} × fits, and is chosen now" in note
+    assert f"{smaller} {TIMES} fits, and is chosen now" in note
     assert int(smaller) < 8
 
 
@@ -267,10 +268,11 @@ def test_a_file_that_is_too_large_is_refused_and_another_scale_offered(page: Pag
 )
 def test_values_of_an_axis(parts: Chrome, name: str, typed: object, values: object) -> None:
     script = """
-        const axis = it.axesOf(args[0]).find(each => each.name === args[1]);
+        const { axesOf } = await import('/js/axes.js');
+        const axis = axesOf(args[0]).find(each => each.name === args[1]);
         try { return it.valuesOf(axis, args[2]); } catch (error) { return error.message; }
     """
-    found = calling(parts, "axes.js", script, MODEL, name, typed)
+    found = calling(parts, "values.js", script, MODEL, name, typed)
     assert found.startswith(values) if isinstance(values, str) else found == values
 
 
@@ -288,7 +290,7 @@ def test_a_cell_asks_for_what_its_sampler_takes(
     parts: Chrome, varied: dict[str, Any], impossible: str, left_out: set[str]
 ) -> None:
     settings = {"steps": 5, "sampler": "ddim", "spacing": "karras", "eta": 1, "n": 4}
-    found = calling(parts, "axes.js", "return it.cellOf(...args)", MODEL, settings, varied)
+    found = calling(parts, "sheet_plan.js", "return it.cellOf(...args)", MODEL, settings, varied)
     assert found["impossible"] == impossible
     expected = {**settings, **varied, "n": 1}
     assert found["settings"] == {k: v for k, v in expected.items() if k not in left_out}

@@ -132,6 +132,18 @@ def test_a_job_makes_its_model_load_after_a_restart(models: Shelf) -> None:
     assert models.claims() == 3
 
 
+def test_a_result_is_told_whole_when_its_model_is_gone(models: Shelf) -> None:
+    with models.served() as http:
+        path = accept(http, model="one", seed=3).headers["location"]
+        told = finished(http, path)
+        assert told["result"]["parameters"]["class"] == "a"
+        assert told["result"]["images"][0]["id"]
+    models.path("one").unlink()
+    with models.served() as http:
+        assert http.get(path).json() == told
+    assert models.loads.count("one") == 1
+
+
 def test_jobs_of_several_models_share_the_place_of_one(models: Shelf) -> None:
     """Each has its turn, though the others have jobs as well."""
     paths = models.accepted(*("one", "two", "three", "fake") * 4)

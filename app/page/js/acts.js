@@ -1,7 +1,7 @@
 /** What can be done with an entry, wherever it is shown. */
 
 import { linkOf } from "./link.js";
-import { copyText, permalink, settingsOf, thumbnail } from "./pictures.js";
+import { copyText, settingsOf, thumbnail } from "./pictures.js";
 import { download } from "./viewer.js";
 
 /** One method for each `data-act` of a button. */
@@ -87,10 +87,10 @@ export class Acts {
   }
 
   /** Keep a picture that was just finished in the history, by its own settings. */
-  async remember({ entry, image }) {
+  async remember({ entry, image, imageId }) {
     const settings = settingsOf(entry);
     entry.thumbnail = thumbnail(image);
-    entry.url = (await permalink(this.api, settings)) ?? entry.url;
+    if (imageId) entry.url = `images/${imageId}.png`;
     const kept = await this.history.get(entry.id); // by another tab
     if (!kept) await this.history.put({ ...entry, settings, image: 0 });
     await this.album.refresh();

@@ -25,6 +25,7 @@ export class Job {
     this.total = null;
     this.eta = null; // seconds
     this.seconds = null; // on the device, at the end
+    this.result = null; // as in `GET /jobs/{id}`, at the end
     this.previews = { count: 0, bytes: 0 };
     this.heard = performance.now();
     this.leaving = new AbortController();
@@ -173,7 +174,7 @@ export class Jobs extends EventTarget {
   #learn(job, told) {
     if (ENDED.has(told.status)) {
       job.seconds = (Date.parse(told.ended_at) - Date.parse(told.started_at)) / 1000 || null;
-      job.expired = told.expired;
+      job.result = told.result;
       return this.#end(job, told.status, told.error ?? "");
     }
     const { status, queue_position: place, eta } = told;

@@ -87,7 +87,7 @@ prints.addEventListener("act", ({ detail: { act, print } }) => acts[act](print.e
 prints.addEventListener("finished", ({ detail: print }) => remember(print));
 viewer.addEventListener("act", ({ detail: { act, entry } }) => acts[act](entry));
 for (const view of [album, sheetView]) {
-  view.addEventListener("open", ({ detail: { entries, at: which } }) => viewer.open(entries, which));
+  view.addEventListener("open", ({ detail }) => viewer.open(detail.entries, detail.at));
 }
 sheet.addEventListener("end", () => notify("The contact sheet is done."));
 found.addEventListener("apply", ({ detail: settings }) => acts.apply(settings));

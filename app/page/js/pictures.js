@@ -20,24 +20,6 @@ export function addressOf(entry) {
   return entry.url ?? `generate?${queryOf(settingsOf(entry))}`;
 }
 
-/**
- * The address at which a picture is drawn again if need be.
- *
- * @param {import("./api.js").Api} api
- * @param {object} settings of one picture.
- * @returns {Promise<string|null>} relative to the page; null if its prompts are too long for one,
- *   or the service cannot say.
- */
-export async function permalink(api, settings) {
-  try {
-    const response = await api.request(`generate?${queryOf(settings)}`, { method: "HEAD" });
-    const id = response.headers.get("X-Image-Id");
-    return id && `images/${id}.png`;
-  } catch {
-    return null;
-  }
-}
-
 /** A name for a file, such as `digits-7-1.png`. */
 export function nameOf(entry) {
   const { model, class: name, seed } = settingsOf(entry);

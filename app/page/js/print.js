@@ -10,6 +10,7 @@ const ENDED = { failed: "Failed", canceled: "Cancelled", refused: "Refused" };
 /** A picture of a job, or an entry of the history. */
 export class Print {
   #developing;
+  imageId = null; // by which the service draws the picture again, if it has one
 
   /**
    * @param {object} entry as in the history; `url` is null until the picture is there.

@@ -71,6 +71,7 @@ export class Prints extends EventTarget {
     if (job.status !== "succeeded") return;
     for (const print of prints) {
       print.entry.seconds = job.seconds;
+      print.imageId = job.result?.images[print.entry.image].id ?? null;
       this.#finish(print, `jobs/${job.id}/images/${print.entry.image}`);
     }
   }

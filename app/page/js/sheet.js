@@ -1,13 +1,10 @@
 /** A contact sheet: its cells, the jobs that draw them, and which comes next. Knows no elements. */
 
-import { wordsOf } from "./axes.js";
 import { newKey } from "./jobs.js";
 import { heed, keep, recall } from "./memory.js";
 import { costOf, sizeOf } from "./models.js";
 import { entryOf } from "./pictures.js";
-
-/** Jobs of a sheet that are open at once; other requests of this client find room beside them. */
-export const OPEN = 8;
+import { OPEN } from "./sheet_plan.js";
 
 const KEPT = "sheet";
 const LEFT = new Set(["waiting", "failed", "canceled"]); // what "Go on" draws
@@ -64,6 +61,11 @@ export class Sheet extends EventTarget {
   /** Cells beside each other. */
   get columns() {
     return this.across?.values.length ?? 1;
+  }
+
+  /** Which column and row a cell is in, from 0: `{across, down}`. */
+  placeOf({ index }) {
+    return { across: index % this.columns, down: Math.floor(index / this.columns) };
   }
 
   /** Cells that are finished, in reading order. */
@@ -141,49 +143,6 @@ export class Sheet extends EventTarget {
     if (cell) this.lose(cell, "Deleted");
   }
 
-  /**
-   * What was really used along a column or a row, as far as its finished cells agree.
-   *
-   * @param {"across"|"down"} way the axis.
-   * @param {number} at which of its values.
-   * @returns {{words: string, asked: string}} `asked` is "" if it is what was asked for.
-   */
-  label(way, at) {
-    const axis = this[way];
-    if (!axis) return { words: "", asked: "" };
-    const asked = wordsOf(axis.values[at]);
-    const used = this.#line(way, at).map((cell) => usedBy(cell, axis.name));
-    const agree = used.length > 0 && used.every((each) => each === used[0]);
-    const words = agree ? wordsOf(used[0]) : asked;
-    return { words, asked: words === asked ? "" : asked };
-  }
-
-  /** What a finished cell really used, where the labels of its row and column say something else. */
-  difference(cell) {
-    if (!cell.entry) return "";
-    const ways = { across: cell.index % this.columns, down: Math.floor(cell.index / this.columns) };
-    const told = Object.entries(ways).map(([way, at]) => {
-      const axis = this[way];
-      const words = axis && wordsOf(usedBy(cell, axis.name));
-      return axis && this.label(way, at).words !== words ? `${axis.label} ${words}` : "";
-    });
-    return told.filter(Boolean).join(", ");
-  }
-
-  /** The settings that all pictures share. */
-  get common() {
-    const [first, ...others] = this.possible.map((cell) => cell.settings);
-    const names = Object.keys(first ?? {}).filter((name) => name !== "n");
-    const same = (name) => others.every((each) => `${each[name]}` === `${first[name]}`);
-    return Object.fromEntries(names.filter(same).map((name) => [name, first[name]]));
-  }
-
-  #line(way, at) {
-    const of = (index) =>
-      way === "across" ? index % this.columns : Math.floor(index / this.columns);
-    return this.finished.filter((cell) => of(cell.index) === at);
-  }
-
   #of(key) {
     return this.cells.find((cell) => cell.key === key);
   }
@@ -235,17 +194,17 @@ export class Sheet extends EventTarget {
 
   #entry(cell, job) {
     const entry = { ...entryOf(job, 0), sheet: this.id, seconds: job.seconds };
-    const used = Object.entries(job.result?.parameters ?? {}).filter(
-      ([name, value]) => name in cell.settings && value !== cell.settings[name],
-    );
-    entry.used = Object.fromEntries(used.filter(([name]) => this.#axis(name)));
+    entry.used = this.#used(cell.settings, job.result?.parameters ?? {});
     entry.url = `jobs/${job.id}/images/0`;
     [entry.width, entry.height] = sizeOf(this.modelOf(cell.settings.model), entry);
     return entry;
   }
 
-  #axis(name) {
-    return [this.across, this.down].find((axis) => axis?.name === name);
+  /** What varies and was not used as it was asked for: name -> value. */
+  #used(asked, parameters) {
+    const names = [this.across, this.down].filter(Boolean).map((axis) => axis.name);
+    const other = names.filter((name) => name in parameters && parameters[name] !== asked[name]);
+    return Object.fromEntries(other.map((name) => [name, parameters[name]]));
   }
 
   #finish(cell, entry) {
@@ -314,8 +273,4 @@ export class Sheet extends EventTarget {
   #dispatch(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
-}
-
-function usedBy({ entry, settings }, name) {
-  return entry.used && name in entry.used ? entry.used[name] : settings[name];
 }

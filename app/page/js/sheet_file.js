@@ -1,7 +1,7 @@
 /** A contact sheet as one PNG: pictures of exact pixels on strips of film, with labels. */
 
 /** Pixels of a side, and of all: some browsers give an empty picture beyond them, and no error. */
-export const MOST = { side: 16384, pixels: 64 * 1024 * 1024 };
+export const MOST = { side: 16384, pixels: 64e6 };
 
 const SCALES = [1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16, 32];
 const FRAME = { least: 32, usual: 128, most: 1024 }; // pixels of a picture's width

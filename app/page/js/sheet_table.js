@@ -3,6 +3,7 @@
 import { element } from "./controls.js";
 import { Developing } from "./developing.js";
 import { describe, sizeOf } from "./models.js";
+import { differenceOf, labelOf } from "./sheet_labels.js";
 
 const STATES = {
   waiting: "",
@@ -24,8 +25,8 @@ export class SheetTable extends EventTarget {
    * @param {HTMLElement} box in which the table scrolls.
    * @param {import("./sheet.js").Sheet} sheet
    * @param {import("./api.js").Api} api
-   * @param {(print: {entry: object, image: HTMLImageElement}) => Promise<void>} remember keeps a
-   *   picture, and gives its entry a thumbnail.
+   * @param {(print: {entry: object, image: HTMLImageElement, imageId: string|null}) =>
+   *   Promise<void>} remember keeps a picture, and gives its entry a thumbnail.
    */
   constructor(box, sheet, api, remember) {
     super();
@@ -78,17 +79,14 @@ export class SheetTable extends EventTarget {
     if (cell.status !== "finished" || frame.entry === cell.entry) return;
     frame.entry = cell.entry;
     this.#finish(frame, cell);
-    const [column, row] = [cell.index % this.sheet.columns, this.#row(cell)];
-    this.#label("across", column);
-    this.#label("down", row);
+    const { across, down } = this.sheet.placeOf(cell);
+    this.#label("across", across);
+    this.#label("down", down);
     for (const each of this.sheet.finished) {
-      const beside = each.index % this.sheet.columns === column || this.#row(each) === row;
-      if (beside) this.#frames[each.index].note(this.sheet.difference(each));
+      const place = this.sheet.placeOf(each);
+      if (place.across !== across && place.down !== down) continue;
+      this.#frames[each.index].note(differenceOf(this.sheet, each));
     }
-  }
-
-  #row(cell) {
-    return Math.floor(cell.index / this.sheet.columns);
   }
 
   async #finish(frame, cell) {
@@ -98,7 +96,8 @@ export class SheetTable extends EventTarget {
       address = entry.thumbnail ?? (await this.api.picture(entry.url));
       await frame.developing.finish(address);
       if (entry.thumbnail) return;
-      await this.remember({ entry, image: frame.image });
+      const imageId = cell.job?.result?.images[0].id ?? null;
+      await this.remember({ entry, image: frame.image, imageId });
       frame.image.src = entry.thumbnail; // a hundred large pictures would take much memory
     } catch (error) {
       if (cell.entry !== entry) return;
@@ -113,7 +112,7 @@ export class SheetTable extends EventTarget {
   #label(way, at) {
     const axis = this.sheet[way];
     if (!axis) return;
-    const { words, asked } = this.sheet.label(way, at);
+    const { words, asked } = labelOf(this.sheet, way, at);
     const head = this.#heads[way][at];
     if (head.dataset.words === words) return; // the whole table would be laid out again
     head.dataset.words = words;
@@ -130,8 +129,8 @@ export class SheetTable extends EventTarget {
     const way = ARROWS[event.key];
     if (at < 0 || !way) return;
     event.preventDefault();
-    const { columns } = this.sheet;
-    let [column, row] = [at % columns, Math.floor(at / columns)];
+    const { columns, cells } = this.sheet;
+    let { across: column, down: row } = this.sheet.placeOf(cells[at]);
     for (;;) {
       [column, row] = [column + way[0], row + way[1]];
       if (column < 0 || column >= columns) return;
@@ -153,7 +152,8 @@ class Frame {
     const bath = element("span", { class: "bath", "aria-hidden": "true" });
     this.button = element("button", { type: "button", class: "frame", disabled: true });
     this.button.append(this.image, bath, this.words);
-    const number = element("span", { class: "frame-number", "aria-hidden": "true" }, `${cell.index + 1}`);
+    const hidden = { class: "frame-number", "aria-hidden": "true" };
+    const number = element("span", hidden, `${cell.index + 1}`);
     this.used = element("span", { class: "used" });
     this.parts = [this.button, number, this.used];
     this.image.addEventListener("load", () => (this.image.hidden = false));

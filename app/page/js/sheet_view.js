@@ -1,25 +1,12 @@
 /** The view of the contact sheet: its controls, its table, how far it is, and its file. */
 
-import { wordsOf } from "./axes.js";
 import { element } from "./controls.js";
 import { inSeconds, sizeOf } from "./models.js";
 import { addressOf, save } from "./pictures.js";
 import { MOST, draw, fits, layoutOf, scaleInWords, scalesOf } from "./sheet_file.js";
 import { SheetForm } from "./sheet_form.js";
+import { captionOf, differenceOf, labelOf } from "./sheet_labels.js";
 import { SheetTable } from "./sheet_table.js";
-
-const NAMES = {
-  model: "",
-  class: "class",
-  prompt: "",
-  negative_prompt: "without",
-  steps: "steps",
-  sampler: "",
-  spacing: "spacing",
-  guidance_scale: "guidance",
-  eta: "eta",
-  seed: "seed",
-};
 
 /** Tells `open` (detail: the entries of all finished cells, and which of them) on a click. */
 export class SheetView extends EventTarget {
@@ -71,7 +58,7 @@ export class SheetView extends EventTarget {
   /** Show another sheet. */
   #show() {
     this.at("result").hidden = false;
-    this.at("caption").textContent = this.#caption();
+    this.at("caption").textContent = captionOf(this.sheet);
     this.#scales();
     this.#note("");
     this.#progress();
@@ -119,15 +106,6 @@ export class SheetView extends EventTarget {
     return notes.size ? `${told} (${[...notes].slice(0, 3).join("; ")})` : told;
   }
 
-  /** What all pictures share, in words. */
-  #caption() {
-    const { common } = this.sheet;
-    return Object.entries(NAMES)
-      .filter(([name]) => common[name] !== undefined && common[name] !== "")
-      .map(([name, words]) => `${words} ${wordsOf(common[name])}`.trim())
-      .join(" · ");
-  }
-
   #size() {
     const { settings } = this.sheet.cells[0];
     const [width, height] = sizeOf(this.sheet.modelOf(settings.model), { settings });
@@ -139,14 +117,14 @@ export class SheetView extends EventTarget {
     const labels = (way) => {
       const axis = sheet[way];
       if (!axis) return [""];
-      return axis.values.map((_, at) => `${axis.label} ${sheet.label(way, at).words}`);
+      return axis.values.map((_, at) => `${axis.label} ${labelOf(sheet, way, at).words}`);
     };
     return {
       title: "Contact sheet",
-      caption: this.#caption(),
+      caption: captionOf(sheet),
       columns: labels("across"),
       rows: labels("down"),
-      notes: sheet.cells.map((cell) => sheet.difference(cell)),
+      notes: sheet.cells.map((cell) => differenceOf(sheet, cell)),
       ...this.#size(),
     };
   }
@@ -195,7 +173,8 @@ export class SheetView extends EventTarget {
 
   /** Say why a scale is too large, and choose one that is not. */
   #offer(contents, scale, layout) {
-    const allowed = `${inThousands(MOST.side)} pixels a side and ${MOST.pixels / 2 ** 20} megapixels`;
+    const megapixels = MOST.pixels / 1e6;
+    const allowed = `${inThousands(MOST.side)} pixels a side and ${megapixels} megapixels`;
     const { scales } = scalesOf(contents.width);
     const smaller = scales.filter((each) => each < scale && fits(layoutOf(contents, each))).at(-1);
     const instead =

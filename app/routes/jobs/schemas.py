@@ -8,14 +8,22 @@ from app.jobs.job import Job, JobStatus
 from app.jobs.service import JobService
 from app.jobs.store import Place
 from app.jobs.telling import image_path
-from app.jobs.work import request_of
+from app.jobs.work import Work, work_of
+from app.schemas.responses import Parameters
+
+_OTHER_VERSION = "Null where another version of the server stored the job."
 
 
 class JobImage(BaseModel):
     """One file of a result."""
 
     url: str = Field(description="Address of the file: `/jobs/{id}/images/{k}`.")
-    seed: int | None
+    seed: int | None = Field(description=_OTHER_VERSION)
+    id: str | None = Field(
+        description="Of `/images/{id}.png`, which draws the image again when the file is no longer "
+        "kept. Null if the prompts are too long for an address, or another version of the server "
+        "stored the job."
+    )
     media_type: str
     size: int = Field(description="Bytes.")
     sha256: str = Field(description="Of the file; its entity tag, too.")
@@ -25,7 +33,31 @@ class JobResult(BaseModel):
     """What a job drew."""
 
     images: list[JobImage] = Field(description="In the order of their seeds.")
+    parameters: Parameters | None = Field(
+        description=f"What was used: send it again and get the same. {_OTHER_VERSION}"
+    )
     warnings: list[str] = Field(description="As in the header `Warning` of other answers.")
+
+    @classmethod
+    def of(cls, job: Job, work: Work | None, root: str) -> Self | None:
+        """What is told of a job's files; None where it has none."""
+        if not job.results:
+            return None
+        images = [
+            JobImage(
+                url=root + image_path(job, picture.index),
+                seed=work and work.request.params.seed_of(picture.index),
+                id=work and work.image_id(picture.index, job.digest),
+                media_type=picture.media_type,
+                size=picture.size,
+                sha256=picture.sha256,
+            )
+            for picture in job.results
+        ]
+        parameters = None
+        if work and work.own_size is not None:
+            parameters = Parameters.named(work.request.params, work.class_name)
+        return cls(images=images, parameters=parameters, warnings=list(job.told))
 
 
 class CallOut(BaseModel):
@@ -54,8 +86,7 @@ class JobOut(BaseModel):
     status: JobStatus
     model: str
     seed: int | None = Field(
-        description="Image k has seed + k; chosen when the job was accepted. Null where another "
-        "version of the server stored the job."
+        description=f"Image k has seed + k; chosen when the job was accepted. {_OTHER_VERSION}"
     )
     queue_position: int | None = Field(description="How many jobs come before it, while it waits.")
     progress: float = Field(description="The part of its evaluations that is made, 0 to 1.")
@@ -72,18 +103,7 @@ class JobOut(BaseModel):
     @classmethod
     def of(cls, job: Job, place: Place | None, service: JobService, root: str) -> Self:
         """A job, its place in the queue if it was asked for, and where the service stands."""
-        request = request_of(job.work)
-        images = [
-            JobImage(
-                url=root + image_path(job, picture.index),
-                seed=request and request.params.seed_of(picture.index),
-                media_type=picture.media_type,
-                size=picture.size,
-                sha256=picture.sha256,
-            )
-            for picture in job.results
-        ]
-        result = JobResult(images=images, warnings=list(job.told)) if images else None
+        work = work_of(job.work)
         moved, hook = service.moved(job), job.webhook
         progress = moved.step / moved.steps if moved else 0.0
         waits = job.status is JobStatus.QUEUED and place is not None
@@ -91,14 +111,14 @@ class JobOut(BaseModel):
             id=job.id,
             status=job.status,
             model=job.model,
-            seed=request and request.params.seed,
+            seed=work and work.request.params.seed,
             queue_position=place.position if waits and place else None,
             progress=1.0 if job.status is JobStatus.SUCCEEDED else round(progress, 4),
             eta=service.eta(job, place),
             created_at=job.created,
             started_at=job.started,
             ended_at=job.ended,
-            result=result,
+            result=JobResult.of(job, work, root),
             expired=job.expired,
             error=job.error,
             request=dict(job.request),

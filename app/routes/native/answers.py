@@ -101,7 +101,7 @@ def describing(generation: Generation, request: Request, media_type: str) -> dic
     """Headers that say what a body holds."""
     params, info = generation.params, generation.info
     first = image_id(params, 0, info)
-    told = _ascii(Parameters.of(params, info).model_dump_json(by_alias=True))
+    told = _ascii(Parameters.of(params, info).model_dump_json())
     headers = {"Vary": "Accept", "X-Seed": str(params.seed)}
     long = {
         "X-Image-Id": first,
@@ -149,7 +149,7 @@ async def _drawn(
     kind = next((kind for kind in FORMATS if kind.media_type == media_type), PNG)
     files = await generation.files(result, kind)
     if media_type == JSON:
-        content = _response(generation, request, files).model_dump_json(by_alias=True).encode()
+        content = _response(generation, request, files).model_dump_json().encode()
     else:
         content = _zip(files, generation.params) if media_type == ZIP else files[0]
     timing = Timing.of(result, time.perf_counter() - began)
