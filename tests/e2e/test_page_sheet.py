@@ -113,6 +113,18 @@ def test_each_picture_is_that_of_its_request(page: Page) -> None:
     assert not page.all(PRINT), "a reload hangs none of them on the line either"
 
 
+def test_labels_say_what_was_really_used(page: Page) -> None:
+    fill(page, across=("guidance_scale", "1, 3"), down=("steps", "2"))
+    start(page)
+    finished(page, 2)
+    labels = page.driver.execute_script(LABELS, "#sheet-film th[scope=col]")
+    assert labels == ["Guidance 1", "Guidance 1 (asked for 3)"], "no class, so no guidance"
+    page.open()
+    page.one("[data-view=sheet]").click()
+    finished(page, 2)
+    assert page.driver.execute_script(LABELS, "#sheet-film th[scope=col]") == labels
+
+
 def test_a_picture_opens_among_the_others_and_restores_its_settings(page: Page) -> None:
     page.choose("5")
     page.type("seed", 3)

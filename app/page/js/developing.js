@@ -32,9 +32,14 @@ export class Developing {
    * @throws {DOMException} it is no picture.
    */
   async finish(url) {
-    this.#over = true;
+    this.stop();
     await decoded(url);
     this.image.src = url;
+  }
+
+  /** Show nothing any more. */
+  stop() {
+    this.#over = true;
   }
 
   async #showAll() {

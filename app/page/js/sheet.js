@@ -2,7 +2,8 @@
 
 import { newKey } from "./jobs.js";
 import { heed, keep, recall } from "./memory.js";
-import { costOf, sizeOf } from "./models.js";
+import { sizeOf } from "./models.js";
+import { Pace } from "./pace.js";
 import { entryOf } from "./pictures.js";
 import { OPEN } from "./sheet_plan.js";
 
@@ -40,7 +41,7 @@ export class Sheet extends EventTarget {
   down = null;
   /** In reading order. */
   cells = [];
-  #began = null; // when it began to run, and the part that was done by then
+  #pace;
 
   /**
    * @param {import("./jobs.js").Jobs} jobs
@@ -50,6 +51,7 @@ export class Sheet extends EventTarget {
   constructor(jobs, history, modelOf) {
     super();
     Object.assign(this, { jobs, history, modelOf });
+    this.#pace = new Pace(modelOf);
     jobs.addEventListener("change", ({ detail: job }) => this.#follow(job));
     jobs.addEventListener("preview", ({ detail: { job, step, url } }) => {
       const cell = job.sheet && this.#of(job.key);
@@ -90,10 +92,7 @@ export class Sheet extends EventTarget {
 
   /** Seconds until the end, as it went since it began to run; null while that is not known. */
   get seconds() {
-    if (!this.#began) return null;
-    const part = this.#part() - this.#began.part;
-    const seconds = (performance.now() - this.#began.at) / 1000;
-    return part > 0.02 ? (seconds / part) * (1 - this.#part()) : null;
+    return this.#pace.secondsLeft(this.possible);
   }
 
   /** Draw another sheet; one that runs is cancelled. */
@@ -110,7 +109,7 @@ export class Sheet extends EventTarget {
       this.#dispatch("cell", cell);
     }
     this.running = true;
-    this.#began = { at: performance.now(), part: this.#part() };
+    this.#pace.begin(this.possible);
     this.#next();
   }
 
@@ -150,7 +149,6 @@ export class Sheet extends EventTarget {
   #take({ id, across, down, cells }) {
     Object.assign(this, { id, across, down, cells: cells.map((each, at) => new Cell(each, at)) });
     this.running = false;
-    this.#began = null;
     this.#dispatch("new");
   }
 
@@ -256,18 +254,6 @@ export class Sheet extends EventTarget {
       return { settings, impossible, key, id };
     });
     keep(KEPT, { id: this.id, across: this.across, down: this.down, cells });
-  }
-
-  /** The part of the sheet that is done, 0 to 1, by evaluations. */
-  #part() {
-    let [done, all] = [0, 0];
-    for (const { settings, status, job } of this.possible) {
-      const model = this.modelOf(settings.model);
-      const work = model ? costOf(model, settings).evaluations : 1;
-      all += work;
-      done += work * (status === "finished" ? 1 : status === "open" ? (job?.progress ?? 0) : 0);
-    }
-    return all ? done / all : 0;
   }
 
   #dispatch(name, detail) {

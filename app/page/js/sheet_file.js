@@ -36,8 +36,8 @@ const FONT = "system-ui, sans-serif";
  * @returns {{scales: number[], usual: number}}
  */
 export function scalesOf(width) {
-  const fits = (scale) => scale * width >= FRAME.least && scale * width <= FRAME.most;
-  const scales = SCALES.filter((scale) => scale === 1 || fits(scale));
+  const useful = (scale) => scale * width >= FRAME.least && scale * width <= FRAME.most;
+  const scales = SCALES.filter((scale) => scale === 1 || useful(scale));
   const usual = scales.find((scale) => scale >= 1 && scale * width >= FRAME.usual);
   return { scales, usual: usual ?? scales.at(-1) };
 }

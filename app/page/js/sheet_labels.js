@@ -29,7 +29,7 @@ export function labelOf(sheet, way, at) {
   if (!axis) return { words: "", asked: "" };
   const asked = wordsOf(axis.values[at]);
   const line = sheet.finished.filter((cell) => sheet.placeOf(cell)[way] === at);
-  const [words = asked, ...others] = new Set(line.map((cell) => wordsOf(usedBy(cell, axis.name))));
+  const [words = asked, ...others] = new Set(line.map((cell) => usedBy(cell, axis, at)));
   return others.length || words === asked ? { words: asked, asked: "" } : { words, asked };
 }
 
@@ -38,7 +38,7 @@ export function differenceOf(sheet, cell) {
   if (!cell.entry) return "";
   const told = Object.entries(sheet.placeOf(cell)).map(([way, at]) => {
     const axis = sheet[way];
-    const words = axis && wordsOf(usedBy(cell, axis.name));
+    const words = axis && usedBy(cell, axis, at);
     return axis && labelOf(sheet, way, at).words !== words ? `${axis.label} ${words}` : "";
   });
   return told.filter(Boolean).join(", ");
@@ -54,6 +54,6 @@ export function captionOf({ possible }) {
     .join(" · ");
 }
 
-function usedBy({ entry, settings }, name) {
-  return entry.used && name in entry.used ? entry.used[name] : settings[name];
+function usedBy({ entry }, { name, values }, at) {
+  return wordsOf(entry.used && name in entry.used ? entry.used[name] : values[at]);
 }

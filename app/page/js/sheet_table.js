@@ -3,6 +3,7 @@
 import { element } from "./controls.js";
 import { Developing } from "./developing.js";
 import { describe, sizeOf } from "./models.js";
+import { addressOf } from "./pictures.js";
 import { differenceOf, labelOf } from "./sheet_labels.js";
 
 const STATES = {
@@ -13,6 +14,7 @@ const STATES = {
   canceled: "Cancelled",
   impossible: "None",
 };
+const LOST = new Set(["failed", "canceled"]);
 const SMALL = 96; // pixels; smaller pictures are enlarged by whole numbers
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -93,7 +95,7 @@ export class SheetTable extends EventTarget {
     const { entry } = cell;
     let address = "";
     try {
-      address = entry.thumbnail ?? (await this.api.picture(entry.url));
+      address = entry.thumbnail ?? (await this.api.picture(addressOf(entry)));
       await frame.developing.finish(address);
       if (entry.thumbnail) return;
       const imageId = cell.job?.result?.images[0].id ?? null;
@@ -162,7 +164,7 @@ class Frame {
   /** Show how far a cell is. */
   update(cell) {
     const { status, key, settings, job } = cell;
-    if (key !== this.#key) this.#clear(key);
+    if (key !== this.#key || LOST.has(status)) this.#clear(key);
     if (status !== this.button.dataset.state) {
       this.button.dataset.state = status;
       this.button.disabled = status !== "finished";
@@ -183,6 +185,7 @@ class Frame {
     this.entry = null;
     this.image.hidden = true;
     this.image.removeAttribute("src");
+    this.developing?.stop();
     this.developing = new Developing(this.image);
     this.note("");
   }

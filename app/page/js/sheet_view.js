@@ -82,8 +82,11 @@ export class SheetView extends EventTarget {
       : this.sheet.cells.length
         ? "Draw a new sheet"
         : "Draw the sheet";
+    const waits = open.find((cell) => cell.job?.note)?.job.note;
     const time = active && seconds !== null ? `, about ${inSeconds(seconds)} left` : "";
-    this.at("progress").textContent = `${this.#howFar()}${time}`;
+    this.at("progress").textContent = waits
+      ? `${this.#howFar()}: ${waits}`
+      : `${this.#howFar()}${time}`;
     this.at("bar").hidden = !active;
     this.at("bar").value = possible.length ? finished.length / possible.length : 0;
     this.at("cancel").hidden = !active;
@@ -108,7 +111,8 @@ export class SheetView extends EventTarget {
 
   #size() {
     const { settings } = this.sheet.cells[0];
-    const [width, height] = sizeOf(this.sheet.modelOf(settings.model), { settings });
+    const entry = this.sheet.finished[0]?.entry ?? { settings };
+    const [width, height] = sizeOf(this.sheet.modelOf(settings.model), entry);
     return { width, height };
   }
 
@@ -146,12 +150,10 @@ export class SheetView extends EventTarget {
     if (!fits(layout)) return this.#offer(contents, scale, layout);
     const { cells, finished } = this.sheet;
     this.at("download").disabled = true;
-    let read = 0;
+    this.#note(finished.length === 1 ? "Reading 1 picture." : `Reading ${finished.length} pictures.`);
     try {
       const blob = await draw(contents, scale, (index) => {
-        if (!cells[index].entry) return null;
-        this.#note(`Reading picture ${(read += 1)} of ${finished.length}.`);
-        return this.#file(cells[index]);
+        return cells[index].entry ? this.#file(cells[index]) : null;
       });
       save(blob, `contact-sheet-${cells[0].settings.model}.png`.replace(/[^\w.-]+/g, "_"));
       this.#note(`Saved: ${sideInWords(layout)}.`);
