@@ -148,9 +148,9 @@ export class SheetView extends EventTarget {
     const scale = Number(this.at("scale").value);
     const layout = layoutOf(contents, scale);
     if (!fits(layout)) return this.#offer(contents, scale, layout);
-    const { cells, finished } = this.sheet;
+    const { cells } = this.sheet;
     this.at("download").disabled = true;
-    this.#note(finished.length === 1 ? "Reading 1 picture." : `Reading ${finished.length} pictures.`);
+    this.#note("Reading the pictures.");
     try {
       const blob = await draw(contents, scale, (index) => {
         return cells[index].entry ? this.#file(cells[index]) : null;
