@@ -217,7 +217,7 @@ def test_what_is_wrong_is_said_and_nothing_is_sent(page: Page) -> None:
     for across, down, field, words in (
         (("steps", "1001"), nothing, "across-values", "from 1 to 1000"),
         (("steps", "5, 5"), nothing, "across-values", "5 is there twice"),
-        (("steps", "5"), ("steps", "6"), "down", "varies along the columns"),
+        (("steps", "5"), ("steps", "6"), "down", "The columns vary the same"),
         (nothing, ("seed", " , "), "down-values", "There is no value"),
         (nothing, nothing, "across", "Choose what varies"),
         (("steps", "1-11"), ("seed", "1-10"), "across-values", f"11 {TIMES} 10 are 110 pictures"),

@@ -192,17 +192,10 @@ export class Sheet extends EventTarget {
 
   #entry(cell, job) {
     const entry = { ...entryOf(job, 0), sheet: this.id, seconds: job.seconds };
-    entry.used = this.#used(cell.settings, job.result?.parameters ?? {});
+    entry.used = usedOtherwise(cell.settings, job.result?.parameters ?? {});
     entry.url = `jobs/${job.id}/images/0`;
     [entry.width, entry.height] = sizeOf(this.modelOf(cell.settings.model), entry);
     return entry;
-  }
-
-  /** What varies and was not used as it was asked for: name -> value. */
-  #used(asked, parameters) {
-    const names = [this.across, this.down].filter(Boolean).map((axis) => axis.name);
-    const other = names.filter((name) => name in parameters && parameters[name] !== asked[name]);
-    return Object.fromEntries(other.map((name) => [name, parameters[name]]));
   }
 
   #finish(cell, entry) {
@@ -259,4 +252,12 @@ export class Sheet extends EventTarget {
   #dispatch(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
+}
+
+/** Settings that were not used as they were asked for: name -> what was used. */
+function usedOtherwise(asked, used) {
+  const other = Object.entries(used).filter(
+    ([name, value]) => name in asked && `${value}` !== `${asked[name]}`,
+  );
+  return Object.fromEntries(other);
 }

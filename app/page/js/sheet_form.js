@@ -131,9 +131,12 @@ export class SheetForm extends EventTarget {
       for (const input of inputs) input.setAttribute("aria-invalid", "true");
     }
     const [first] = wrong.keys();
-    if (first) return this.root.querySelector(`[name=${first}]`).focus();
-    if (!this.form.check()) return;
-    this.dispatchEvent(new CustomEvent("start", { detail: plan }));
+    if (first) {
+      this.root.querySelector("#sheet-cost").textContent = "";
+      this.root.querySelector(`[name=${first}]`).focus();
+    } else if (this.form.check()) {
+      this.dispatchEvent(new CustomEvent("start", { detail: plan }));
+    }
   }
 
   #clear() {

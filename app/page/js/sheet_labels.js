@@ -44,16 +44,20 @@ export function differenceOf(sheet, cell) {
   return told.filter(Boolean).join(", ");
 }
 
-/** The settings that all pictures share, in words. */
-export function captionOf({ possible }) {
-  const same = (name) => new Set(possible.map(({ settings }) => `${settings[name]}`)).size === 1;
-  const [first] = possible;
+/** The settings that all pictures share, in words; as they were used, once some are finished. */
+export function captionOf({ finished, possible, across, down }) {
+  const cells = finished.length ? finished : possible;
+  const settings = cells.map((cell) => ({ ...cell.settings, ...cell.entry?.used }));
+  const varies = [across?.name, down?.name];
+  const same = (name) => new Set(settings.map((each) => `${each[name]}`)).size === 1;
+  const [first = {}] = settings;
   return Object.entries(SHARED)
-    .filter(([name]) => (first?.settings[name] ?? "") !== "" && same(name))
-    .map(([name, words]) => `${words} ${wordsOf(first.settings[name])}`.trim())
+    .filter(([name]) => !varies.includes(name) && same(name))
+    .filter(([name]) => first[name] !== undefined && first[name] !== "")
+    .map(([name, words]) => `${words} ${wordsOf(first[name])}`.trim())
     .join(" · ");
 }
 
 function usedBy({ entry }, { name, values }, at) {
-  return wordsOf(entry.used && name in entry.used ? entry.used[name] : values[at]);
+  return wordsOf(name in (entry.used ?? {}) ? entry.used[name] : values[at]);
 }

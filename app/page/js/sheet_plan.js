@@ -22,7 +22,7 @@ export function planOf(model, settings, { across, down }) {
   const axes = { across: axisOf("across", across, wrong), down: axisOf("down", down, wrong) };
   if (!across && !down) wrong.set("across", "Choose what varies.");
   else if (across?.axis.name === down?.axis.name) {
-    wrong.set("down", `${down.axis.label} varies along the columns already.`);
+    wrong.set("down", "The columns vary the same. Choose something else.");
   }
   const columns = axes.across?.values ?? [null];
   const rows = axes.down?.values ?? [null];

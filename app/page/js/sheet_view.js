@@ -58,7 +58,6 @@ export class SheetView extends EventTarget {
   /** Show another sheet. */
   #show() {
     this.at("result").hidden = false;
-    this.at("caption").textContent = captionOf(this.sheet);
     this.#scales();
     this.#note("");
     this.#progress();
@@ -82,6 +81,8 @@ export class SheetView extends EventTarget {
       : this.sheet.cells.length
         ? "Draw a new sheet"
         : "Draw the sheet";
+    const caption = captionOf(this.sheet);
+    if (this.at("caption").textContent !== caption) this.at("caption").textContent = caption;
     const waits = open.find((cell) => cell.job?.note)?.job.note;
     const time = active && seconds !== null ? `, about ${inSeconds(seconds)} left` : "";
     this.at("progress").textContent = waits
