@@ -7,7 +7,8 @@ import { Pace } from "./pace.js";
 import { entryOf } from "./pictures.js";
 import { OPEN } from "./sheet_plan.js";
 
-const KEPT = "sheet";
+const KEPT = "sheet"; // its axes and settings
+const ASKED = "sheet.jobs"; // the key and the id of each cell's job; it changes often
 const LEFT = new Set(["waiting", "failed", "canceled"]); // what "Go on" draws
 
 /**
@@ -17,7 +18,7 @@ const LEFT = new Set(["waiting", "failed", "canceled"]); // what "Go on" draws
  * `canceled` or `impossible`; `note` says why.
  */
 class Cell {
-  constructor({ settings, impossible, key = null, id = null }, index) {
+  constructor({ settings, impossible }, [key, id], index) {
     Object.assign(this, { settings, impossible, key, id, index });
     this.job = null;
     this.entry = null; // as in the history, once it is finished
@@ -57,7 +58,7 @@ export class Sheet extends EventTarget {
       const cell = job.sheet && this.#of(job.key);
       if (cell) this.#dispatch("preview", { cell, step, url });
     });
-    heed(KEPT, () => this.#adopt());
+    heed(ASKED, () => this.#adopt());
   }
 
   /** Cells beside each other. */
@@ -98,7 +99,9 @@ export class Sheet extends EventTarget {
   /** Draw another sheet; one that runs is cancelled. */
   start({ across, down, cells }) {
     this.cancel();
-    this.#take({ id: newKey(), across, down, cells });
+    const plan = { id: newKey(), across, down, cells };
+    keep(KEPT, plan);
+    this.#take(plan, []);
     this.goOn();
   }
 
@@ -123,9 +126,9 @@ export class Sheet extends EventTarget {
 
   /** Find the sheet of the last visit: its pictures in the history, and its open jobs. */
   async restore() {
-    const kept = recall(KEPT, null);
-    if (!kept) return;
-    this.#take(kept);
+    const plan = recall(KEPT, null);
+    if (!plan) return;
+    this.#take(plan, asked(plan.id));
     await Promise.all(this.cells.map((cell) => this.#find(cell)));
   }
 
@@ -146,8 +149,9 @@ export class Sheet extends EventTarget {
     return this.cells.find((cell) => cell.key === key);
   }
 
-  #take({ id, across, down, cells }) {
-    Object.assign(this, { id, across, down, cells: cells.map((each, at) => new Cell(each, at)) });
+  #take({ id, across, down, cells }, jobs) {
+    Object.assign(this, { id, across, down });
+    this.cells = cells.map((cell, at) => new Cell(cell, jobs[at] ?? [null, null], at));
     this.running = false;
     this.#dispatch("new");
   }
@@ -174,10 +178,7 @@ export class Sheet extends EventTarget {
     const cell = job.sheet && this.#of(job.key);
     if (!cell || cell.status === "finished") return;
     cell.job = job;
-    if (job.id !== cell.id) {
-      cell.id = job.id;
-      if (this.running) this.#save();
-    }
+    cell.id = job.id;
     if (job.status === "succeeded") this.#finish(cell, this.#entry(cell, job));
     else if (job.over) {
       cell.status = job.status === "canceled" ? "canceled" : "failed";
@@ -228,12 +229,12 @@ export class Sheet extends EventTarget {
 
   /** Another tab went on with the sheet, or began one: it runs there. */
   #adopt() {
-    const kept = recall(KEPT, null);
-    if (!kept) return;
+    const plan = recall(KEPT, null);
+    if (!plan) return;
     this.running = false;
-    if (kept.id !== this.id) this.#take(kept);
-    this.cells.forEach((cell, at) => {
-      const { key, id } = kept.cells[at];
+    if (plan.id !== this.id) this.#take(plan, []);
+    asked(plan.id).forEach(([key, id], at) => {
+      const cell = this.cells[at];
       if (key === cell.key) return;
       Object.assign(cell, { key, id, job: null, entry: null, note: "" });
       cell.status = key ? "open" : "waiting";
@@ -243,10 +244,7 @@ export class Sheet extends EventTarget {
   }
 
   #save() {
-    const cells = this.cells.map(({ settings, impossible, key, id }) => {
-      return { settings, impossible, key, id };
-    });
-    keep(KEPT, { id: this.id, across: this.across, down: this.down, cells });
+    keep(ASKED, { sheet: this.id, jobs: this.cells.map(({ key, id }) => [key, id]) });
   }
 
   #dispatch(name, detail) {
@@ -254,10 +252,16 @@ export class Sheet extends EventTarget {
   }
 }
 
+/** The key and the id of the job of each cell of a sheet, as far as they are kept. */
+function asked(id) {
+  const { sheet, jobs } = recall(ASKED, {});
+  return sheet === id ? jobs : [];
+}
+
 /** Settings that were not used as they were asked for: name -> what was used. */
-function usedOtherwise(asked, used) {
+function usedOtherwise(settings, used) {
   const other = Object.entries(used).filter(
-    ([name, value]) => name in asked && `${value}` !== `${asked[name]}`,
+    ([name, value]) => name in settings && `${value}` !== `${settings[name]}`,
   );
   return Object.fromEntries(other);
 }
