@@ -14,12 +14,14 @@ default index has the build for CUDA alone, which brings 2.8 GB that a CPU has n
 PyTorch's index cannot be reached, the default one is asked all the same.
 """
 
+import compileall
 import ctypes
 import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import urllib.request
 from pathlib import Path
@@ -43,6 +45,7 @@ def torch() -> str:
 def pip(*arguments: str, quiet: bool = True) -> int:
     """Install with pip what `arguments` say and nothing else; its exit status."""
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps"]
+    command.append("--no-compile")  # on one core; see `compile_modules`
     if quiet:
         command.append("--quiet")
     wheels_only = {"PIP_ONLY_BINARY": ":all:", **os.environ}
@@ -99,6 +102,12 @@ def install_torch(build: str) -> None:
         locked("cuda")
 
 
+def compile_modules() -> None:
+    """Compile what pip installed, on all cores."""
+    folder = os.environ.get("PIP_TARGET") or sysconfig.get_path("purelib")
+    compileall.compile_dir(folder, workers=0, quiet=2)
+
+
 def say(text: str) -> None:
     """Tell what is fetched."""
     print(f"fetching {text}", flush=True)
@@ -111,6 +120,7 @@ def main(name: str, build: str = "auto") -> None:
     say(f"the libraries of requirements/{name}.lock: about {SIZES[name]} MB")
     locked(name)
     install_torch(build)
+    compile_modules()
 
 
 if __name__ == "__main__":

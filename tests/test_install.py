@@ -95,6 +95,8 @@ def test_a_lock_is_installed_then_torch_and_the_libraries_that_its_build_needs(
     done = machine.install()
     assert done.returncode == 0, done.stderr
     assert machine.installed() == installed
+    compiled = {path.name.split(".")[0] for path in machine.target.glob("__pycache__/*.pyc")}
+    assert compiled == installed
 
 
 def test_libraries_of_cuda_that_this_platform_does_not_have_are_left_out(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 /** What can be done with an entry, wherever it is shown. */
 
 import { linkOf } from "./link.js";
-import { copyText, settingsOf, thumbnail } from "./pictures.js";
+import { copyText, isSame, settingsOf, thumbnail } from "./pictures.js";
 import { download } from "./viewer.js";
 
 /** One method for each `data-act` of a button. */
 export class Acts {
+  #held = null; // the entry that the next one is compared with
+
   /** @param {object} parts of the page: services and views, by the names that main.js gives. */
   constructor(parts) {
     Object.assign(this, parts);
@@ -35,12 +37,33 @@ export class Acts {
   /** Take it from the line and from the history. */
   async delete(entry) {
     const print = this.prints.of(entry);
+    if (isSame(this.#held, entry)) this.#hold(null);
     if (this.viewer.entry) this.viewer.remove(entry);
     if (print) this.prints.remove(print);
     this.sheet.forget(entry);
     await this.history.delete(entry.id);
     await this.album.refresh();
     this.say("Deleted.");
+  }
+
+  /** Hold it for a comparison, let it go, or compare it with the one that is held. */
+  compare(entry) {
+    const held = this.#held;
+    if (!held) {
+      this.#hold(entry);
+      return this.say("Held. Choose another picture to compare it with.");
+    }
+    if (isSame(held, entry)) return this.letGo();
+    this.#hold(null);
+    this.say("Comparing two pictures.");
+    return this.comparison.open(held, entry);
+  }
+
+  /** Let go of the picture that is held, if there is one. */
+  letGo() {
+    if (!this.#held) return;
+    this.#hold(null);
+    this.say("Let go.");
   }
 
   /** Fill the form with its settings. */
@@ -94,6 +117,12 @@ export class Acts {
     const kept = await this.history.get(entry.id); // by another tab
     if (!kept) await this.history.put({ ...entry, settings, image: 0 });
     await this.album.refresh();
+  }
+
+  #hold(entry) {
+    this.#held = entry;
+    this.prints.hold(entry);
+    this.viewer.hold(entry);
   }
 
   async #telling(act) {

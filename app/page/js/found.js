@@ -1,7 +1,7 @@
 /** Pictures from outside: dropped, pasted or picked, of which the settings can be used. */
 
+import { factsOf, listed } from "./facts.js";
 import { settingsOfPicture } from "./infotext.js";
-import { factsOf } from "./viewer.js";
 
 /** Tells `apply` (detail: settings) or `look` (detail: an entry), as the user chooses. */
 export class Found extends EventTarget {
@@ -66,7 +66,7 @@ export class Found extends EventTarget {
     this.#address = URL.createObjectURL(file);
     at("picture").src = this.#address;
     at("picture").alt = file.name ? `The file ${file.name}` : "The picture";
-    at("facts").replaceChildren(...(told ? factsOf(this.#entry) : []));
+    at("facts").replaceChildren(...(told ? listed(factsOf(this.#entry)) : []));
     at("note").textContent = notes.join(". ");
     this.dialog.querySelector("[data-act=apply]").disabled = !told;
     if (!this.dialog.open) this.dialog.showModal();

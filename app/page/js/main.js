@@ -3,6 +3,7 @@
 import { Acts } from "./acts.js";
 import { Album } from "./album.js";
 import { Api } from "./api.js";
+import { Compare } from "./compare.js";
 import { Form } from "./form.js";
 import { Found } from "./found.js";
 import { History } from "./history.js";
@@ -39,6 +40,7 @@ const form = new Form(at("form"), sheetOf);
 const modelOf = (name) => models.find((each) => each.name === name);
 const prints = new Prints(at("line"), at("empty"), api, modelOf);
 const viewer = new Viewer(at("viewer"), api);
+const comparison = new Compare(at("compare"), api);
 const album = new Album(at("view-history"), history);
 const found = new Found(at("found"), () => models);
 const programs = new Programs(at("programs"));
@@ -56,7 +58,8 @@ async function sheetOf(model) {
 }
 
 const sheet = new Sheet(jobs, history, modelOf);
-const acts = new Acts({ api, jobs, history, form, prints, viewer, album, programs, sheet, say });
+const views = { form, prints, viewer, comparison, album, programs };
+const acts = new Acts({ api, jobs, history, sheet, ...views, say });
 const remember = (print) => acts.remember(print);
 const sheetView = new SheetView(at("view-sheet"), sheet, { form, api, remember, say });
 
@@ -86,6 +89,7 @@ jobs.addEventListener("preview", ({ detail }) => prints.preview(detail));
 prints.addEventListener("act", ({ detail: { act, print } }) => acts[act](print.entry));
 prints.addEventListener("finished", ({ detail: print }) => remember(print));
 viewer.addEventListener("act", ({ detail: { act, entry } }) => acts[act](entry));
+comparison.addEventListener("restore", ({ detail: entry }) => acts.restore(entry));
 for (const view of [album, sheetView]) {
   view.addEventListener("open", ({ detail }) => viewer.open(detail.entries, detail.at));
 }
@@ -113,6 +117,7 @@ listen(
     { key: "l", words: "Lock the seed, or let it change", act: () => form.lock(!form.locked) },
     { key: "c", words: "Cancel what was asked for last", act: () => cancelLast() },
     { key: "o", words: "Open the newest picture", act: () => openNewest() },
+    { key: "Escape", words: "Let go of the held picture", act: () => acts.letGo() },
     { key: "p", words: "Prints", act: () => showView("prints") },
     { key: "s", words: "Contact sheet", act: () => showView("sheet") },
     { key: "h", words: "History", act: () => showView("history") },

@@ -20,11 +20,33 @@ export function addressOf(entry) {
   return entry.url ?? `generate?${queryOf(settingsOf(entry))}`;
 }
 
+/** The file of an entry; throws as `Api.request` does. A picture from outside has its own. */
+export async function fileOf(api, entry) {
+  return entry.file ?? api.file(addressOf(entry));
+}
+
+/** Whether two entries, or null, are the same picture. All from outside have the same id. */
+export function isSame(one, other) {
+  return Boolean(one && other) && one.id === other.id && one.file === other.file;
+}
+
 /** A name for a file, such as `digits-7-1.png`. */
 export function nameOf(entry) {
   const { model, class: name, seed } = settingsOf(entry);
   const parts = [model, name ?? "", seed].filter((each) => each !== "");
   return `${parts.join("-").replace(/[^\w.-]+/g, "_")}.png`;
+}
+
+/**
+ * How large to show a picture: a whole number of CSS pixels for each of its own, if there is room.
+ *
+ * @param {[number, number]} size width and height in pixels.
+ * @param {[number, number]} room width and height in CSS pixels.
+ * @returns {number} from 1 to 24, or a fraction for a picture that is larger than the room.
+ */
+export function scaleOf([width, height], room) {
+  const fit = Math.min(room[0] / width, room[1] / height, 24);
+  return fit < 1 ? fit : Math.floor(fit);
 }
 
 /** A small copy of a picture that is loaded, as a data URL. */

@@ -80,7 +80,7 @@ export class Print {
     const time = entry.seconds ? ` · ${inSeconds(entry.seconds)}` : "";
     this.#text(".state", `seed ${settingsOf(entry).seed}${time}`);
     this.name("finished");
-    this.#offer(["star", "restore", "download", "delete"]);
+    this.#offer(["star", "restore", "compare", "download", "delete"]);
     this.star();
   }
 
@@ -88,6 +88,12 @@ export class Print {
   star() {
     const button = this.element.querySelector("[data-act=star]");
     button.setAttribute("aria-pressed", Boolean(this.entry.starred));
+  }
+
+  /** Show whether the picture waits for another to be compared with. */
+  hold(held) {
+    this.element.classList.toggle("held", held);
+    this.element.querySelector("[data-act=compare]").setAttribute("aria-pressed", held);
   }
 
   /** Say what the picture is to those who do not see it. */

@@ -1,6 +1,6 @@
 /** The line: all prints, the newest first. */
 
-import { entryOf } from "./pictures.js";
+import { entryOf, isSame } from "./pictures.js";
 import { Print } from "./print.js";
 
 const LONGEST = 120; // prints on the line; older ones are in the history
@@ -79,6 +79,11 @@ export class Prints extends EventTarget {
   /** Show a preview of a job's picture. */
   preview({ job, image, step, url }) {
     this.#ofJobs.get(job)?.[image]?.preview(step, url);
+  }
+
+  /** Show which entry is held for a comparison; null for none. */
+  hold(held) {
+    for (const print of this.#prints.values()) print.hold(isSame(held, print.entry));
   }
 
   /** Take a print from the line. */

@@ -1,14 +1,17 @@
 /** One picture, large, with its parameters. */
 
-import { element } from "./controls.js";
-import { describe, inSeconds, subjectOf } from "./models.js";
-import { addressOf, copy, nameOf, save, settingsOf } from "./pictures.js";
+import { factsOf, listed } from "./facts.js";
+import { describe, subjectOf } from "./models.js";
+import { addressOf, copy, fileOf, isSame, nameOf, save, scaleOf } from "./pictures.js";
+
+const BORDER = 28; // of both sides of a picture, in CSS pixels
 
 /** Tells `act` (detail: name of the button, the entry) for what others do. */
 export class Viewer extends EventTarget {
   #entries = [];
   #at = 0;
   #address = null;
+  #held = null;
 
   /**
    * @param {HTMLDialogElement} dialog
@@ -67,6 +70,15 @@ export class Viewer extends EventTarget {
     button.textContent = this.entry?.starred ? "Starred" : "Star";
   }
 
+  /** Show what the button to compare does while an entry is held for it; null for none. */
+  hold(held) {
+    this.#held = held;
+    const button = this.#button("compare");
+    const own = isSame(held, this.entry);
+    button.setAttribute("aria-pressed", own);
+    button.textContent = held && !own ? "Compare with held" : "Compare";
+  }
+
   async #act(act) {
     const { entry } = this;
     if (act === "close") this.dialog.close();
@@ -91,10 +103,13 @@ export class Viewer extends EventTarget {
     this.#at = (at + this.#entries.length) % this.#entries.length;
     const { entry } = this;
     this.dialog.querySelector("#viewer-name").textContent = subjectOf(entry.settings);
-    this.dialog.querySelector("#viewer-facts").replaceChildren(...factsOf(entry));
+    const inHeading = ["Class", "Prompt"];
+    const facts = factsOf(entry).filter(([name]) => !inHeading.includes(name));
+    this.dialog.querySelector("#viewer-facts").replaceChildren(...listed(facts));
     this.#button("previous").hidden = this.#button("next").hidden = this.#entries.length === 1;
     for (const act of ["star", "delete"]) this.#button(act).hidden = Boolean(entry.file);
     this.star();
+    this.hold(this.#held);
     this.picture.alt = describe(entry.settings, entry.image, "finished");
     this.#enlarge(entry);
     if (entry.thumbnail) this.picture.src = entry.thumbnail;
@@ -111,9 +126,8 @@ export class Viewer extends EventTarget {
 
   /** A whole number of screen pixels for each pixel of the picture. */
   #enlarge({ width, height }) {
-    const room = [0.55 * innerWidth, innerHeight - 140];
-    const times = Math.max(1, Math.floor(Math.min(room[0] / width, room[1] / height)));
-    this.picture.style.width = `${width * Math.min(times, 24) + 28}px`;
+    const scale = scaleOf([width, height], [0.55 * innerWidth, innerHeight - 140]);
+    this.picture.style.width = `${width * scale + BORDER}px`;
   }
 
   #release() {
@@ -129,30 +143,4 @@ export class Viewer extends EventTarget {
 /** Save the picture of an entry as a file; throws as `Api.request` does. */
 export async function download(api, entry) {
   save(await fileOf(api, entry), nameOf(entry));
-}
-
-/** The file of an entry: a picture from outside has its own. */
-async function fileOf(api, entry) {
-  return entry.file ?? api.file(addressOf(entry));
-}
-
-/** The parameters of an entry, as elements of a list. */
-export function factsOf(entry) {
-  const { settings, width, height } = entry;
-  const facts = [
-    ["Model", settings.model],
-    ["Without", settings.negative_prompt],
-    ["Steps", settings.steps],
-    ["Sampler", settings.sampler],
-    ["Spacing", settings.spacing],
-    ["Guidance", settings.guidance_scale],
-    ["Eta", settings.eta],
-    ["Seed", settingsOf(entry).seed],
-    ["Size", width && `${width} × ${height}`],
-    ["Time", entry.seconds && inSeconds(entry.seconds)],
-    ["Made", entry.created && new Date(entry.created).toLocaleString()],
-  ];
-  return facts
-    .filter(([, value]) => value !== undefined && value !== null && value !== "")
-    .flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, `${value}`)]);
 }

@@ -1,0 +1,52 @@
+/** What is told of an entry: names and values. */
+
+import { element } from "./controls.js";
+import { inSeconds } from "./models.js";
+import { settingsOf } from "./pictures.js";
+
+/**
+ * The settings that made a picture.
+ *
+ * @param {object} entry of the history.
+ * @returns {[string, string|number][]} name and value; those that it does not have are left out.
+ */
+export function settingsFacts(entry) {
+  const { settings, width, height } = entry;
+  const [start, end] = settings.guidance_interval ?? [];
+  return present([
+    ["Model", settings.model],
+    ["Class", settings.class === null ? "any" : settings.class],
+    ["Prompt", settings.prompt],
+    ["Without", settings.negative_prompt],
+    ["Clip skip", settings.clip_skip || null],
+    ["Steps", settings.steps],
+    ["Sampler", settings.sampler],
+    ["Spacing", settings.spacing],
+    ["Guidance", settings.guidance_scale],
+    ["Guided", end === undefined ? null : `from ${start} to ${end} of the steps`],
+    ["Eta", settings.eta],
+    ["Seed", settings.seed === undefined ? null : settingsOf(entry).seed],
+    ["Size", width && `${width} × ${height}`],
+  ]);
+}
+
+/** The settings of an entry, how long it took and when it was made; as `settingsFacts`. */
+export function factsOf(entry) {
+  return present([
+    ...settingsFacts(entry),
+    ["Time", entry.seconds && inSeconds(entry.seconds)],
+    ["Made", entry.created && new Date(entry.created).toLocaleString()],
+  ]);
+}
+
+/** Facts as elements of a `<dl>`. */
+export function listed(facts) {
+  return facts.flatMap(([name, value]) => [
+    element("dt", {}, name),
+    element("dd", {}, `${value}`),
+  ]);
+}
+
+function present(facts) {
+  return facts.filter(([, value]) => value !== undefined && value !== null && value !== "");
+}
