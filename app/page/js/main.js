@@ -12,7 +12,7 @@ import { Jobs } from "./jobs.js";
 import { KeyRing } from "./key.js";
 import { settingsOf } from "./link.js";
 import { loadModels, subjectOf } from "./models.js";
-import { showTitle, startNotifications, Voice } from "./notices.js";
+import { endOf, showTitle, startNotifications, Voice } from "./notices.js";
 import { Prints } from "./prints.js";
 import { Programs } from "./programs.js";
 import { Sheet } from "./sheet.js";
@@ -77,11 +77,8 @@ jobs.addEventListener("change", ({ detail: job }) => {
   if (job.sheet) return;
   if (job.status === "refused") form.refuse(job.problem);
   if (!job.over || job.status === "refused") return;
-  const ends = { succeeded: "is done", failed: `failed: ${job.note}`, canceled: "was cancelled" };
-  const end = `${subjectOf(job.settings)} ${ends[job.status]}.`;
-  const { count, bytes } = job.previews;
-  const size = bytes < 1024 ? `${bytes} B` : `${Math.round(bytes / 1024)} KB`;
-  say(count ? `${end} Previews: ${count}, ${size}, no evaluations.` : end);
+  const { end, previews } = endOf(job);
+  say(`${end} ${previews}`.trim());
   if (!jobs.open.length) notify(end);
 });
 jobs.addEventListener("preview", ({ detail }) => prints.preview(detail));
@@ -93,6 +90,7 @@ comparison.addEventListener("restore", ({ detail: entry }) => acts.restore(entry
 for (const view of [album, sheetView]) {
   view.addEventListener("open", ({ detail }) => viewer.open(detail.entries, detail.at));
 }
+sheet.addEventListener("begin", () => keys.allow());
 sheet.addEventListener("end", () => notify("The contact sheet is done."));
 found.addEventListener("apply", ({ detail: settings }) => acts.apply(settings));
 found.addEventListener("look", ({ detail: entry }) => viewer.open([entry], 0));

@@ -1,10 +1,9 @@
 /** A contact sheet: its cells, the jobs that draw them, and which comes next. Knows no elements. */
 
-import { newKey } from "./jobs.js";
+import { Cell, drawnBy } from "./cell.js";
+import { newKey } from "./job.js";
 import { heed, keep, recall } from "./memory.js";
-import { sizeOf } from "./models.js";
 import { Pace } from "./pace.js";
-import { entryOf } from "./pictures.js";
 import { OPEN } from "./sheet_plan.js";
 
 const KEPT = "sheet"; // its axes and settings
@@ -12,26 +11,10 @@ const ASKED = "sheet.jobs"; // the key and the id of each cell's job; it changes
 const LEFT = new Set(["waiting", "failed", "canceled"]); // what "Go on" draws
 
 /**
- * One picture of a sheet.
- *
- * `status` is `waiting` (not asked for), `open` (its job has not ended), `finished`, `failed`,
- * `canceled` or `impossible`; `note` says why.
- */
-class Cell {
-  constructor({ settings, impossible }, [key, id], index) {
-    Object.assign(this, { settings, impossible, key, id, index });
-    this.job = null;
-    this.entry = null; // as in the history, once it is finished
-    this.status = impossible ? "impossible" : key ? "open" : "waiting";
-    this.note = impossible;
-  }
-}
-
-/**
  * The sheet. It is kept in this browser, and found again by `restore`.
  *
  * Tells `new` (there is another sheet), `cell` (detail: a cell that changed), `preview` (detail:
- * the cell, the step, and the address), `change` (how far it is) and `end`.
+ * the cell, the step, and the address), `change` (how far it is), `begin` and `end`.
  */
 export class Sheet extends EventTarget {
   /** Whether cells that wait are asked for. */
@@ -107,6 +90,7 @@ export class Sheet extends EventTarget {
 
   /** Draw what is missing. */
   goOn() {
+    this.#dispatch("begin");
     for (const cell of this.left) {
       Object.assign(cell, { status: "waiting", note: "", key: null, id: null, job: null });
       this.#dispatch("cell", cell);
@@ -179,7 +163,8 @@ export class Sheet extends EventTarget {
     if (!cell || cell.status === "finished") return;
     cell.job = job;
     cell.id = job.id;
-    if (job.status === "succeeded") this.#finish(cell, this.#entry(cell, job));
+    const model = this.modelOf(cell.settings.model);
+    if (job.status === "succeeded") this.#finish(cell, drawnBy(job, model));
     else if (job.over) {
       cell.status = job.status === "canceled" ? "canceled" : "failed";
       cell.note = job.note;
@@ -189,14 +174,6 @@ export class Sheet extends EventTarget {
       this.#dispatch("cell", cell);
       this.#dispatch("change");
     }
-  }
-
-  #entry(cell, job) {
-    const entry = { ...entryOf(job, 0), sheet: this.id, seconds: job.seconds };
-    entry.used = usedOtherwise(cell.settings, job.result?.parameters ?? {});
-    entry.url = `jobs/${job.id}/images/0`;
-    [entry.width, entry.height] = sizeOf(this.modelOf(cell.settings.model), entry);
-    return entry;
   }
 
   #finish(cell, entry) {
@@ -256,12 +233,4 @@ export class Sheet extends EventTarget {
 function asked(id) {
   const { sheet, jobs } = recall(ASKED, {});
   return sheet === id ? jobs : [];
-}
-
-/** Settings that were not used as they were asked for: name -> what was used. */
-function usedOtherwise(settings, used) {
-  const other = Object.entries(used).filter(
-    ([name, value]) => name in settings && `${value}` !== `${settings[name]}`,
-  );
-  return Object.fromEntries(other);
 }
