@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium is n
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 WAYS = ("col", "row")
-FRAME = "#sheet-film .frame"
+FRAME = "#sheet-film .cell"
 STATES = f"return [...document.querySelectorAll('{FRAME}')].map(each => each.dataset.state)"
 LABELS = "return [...document.querySelectorAll(arguments[0])].map(each => each.textContent)"
 MODEL = {
@@ -104,7 +104,7 @@ def test_each_picture_is_that_of_its_request(page: Page) -> None:
         pixels = run(page.driver, PIXELS, f"{cell} img")
         expected = picture(page, **asked).convert("RGBA").tobytes()
         assert pixels == ",".join(map(str, expected)), asked
-        name = page.one(f"{cell} .frame").get_attribute("aria-label")
+        name = page.one(f"{cell} .cell").get_attribute("aria-label")
         assert name == f"class 3, by digits, seed 11, {steps} steps, guidance {scale}"
     wait_until(lambda: len(kept(page)) == 9, 10)
     page.one("[data-view=prints]").click()
@@ -132,6 +132,7 @@ def test_a_picture_opens_among_the_others_and_restores_its_settings(page: Page) 
     start(page)
     finished(page, 2)
     page.choose("6")
+    wait_until(lambda: len(kept(page)) == 2, 10)
     page.all(FRAME)[0].click()
     assert page.one("#viewer").is_displayed()
     page.one("#viewer [data-act=next]").click()
@@ -139,6 +140,12 @@ def test_a_picture_opens_among_the_others_and_restores_its_settings(page: Page) 
     assert page.one("#field-steps").get_attribute("value") == "3"
     assert page.one("#field-seed").get_attribute("value") == "3"
     assert page.one("input[name=class][value='5']").is_selected()
+    page.all(FRAME)[0].click()
+    page.one("#viewer [data-act=delete]").click()
+    page.one("#viewer [data-act=close]").click()
+    assert states(page) == ["deleted", "finished"]
+    page.one("#sheet-go-on").click()
+    finished(page, 2)
 
 
 def test_the_file_has_every_picture_where_it_belongs(page: Page, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import { entryOf } from "./pictures.js";
  * A cell of a sheet.
  *
  * `status` is `waiting` (not asked for), `open` (its job has not ended), `finished`, `failed`,
- * `canceled` or `impossible`; `note` says why.
+ * `canceled`, `deleted` or `impossible`; `note` says why.
  */
 export class Cell {
   /**

@@ -8,7 +8,7 @@ import { OPEN } from "./sheet_plan.js";
 
 const KEPT = "sheet"; // its axes and settings
 const ASKED = "sheet.jobs"; // the key and the id of each cell's job; it changes often
-const LEFT = new Set(["waiting", "failed", "canceled"]); // what "Go on" draws
+const LEFT = new Set(["waiting", "failed", "canceled", "deleted"]); // what "Go on" draws
 
 /**
  * The sheet. It is kept in this browser, and found again by `restore`.
@@ -116,9 +116,9 @@ export class Sheet extends EventTarget {
     await Promise.all(this.cells.map((cell) => this.#find(cell)));
   }
 
-  /** The picture of a cell is not there, or not any more. */
-  lose(cell, note) {
-    Object.assign(cell, { status: "failed", note, entry: null, key: null, id: null });
+  /** The picture of a cell is not there, or not any more: it `failed`, or was `deleted`. */
+  lose(cell, status, note = "") {
+    Object.assign(cell, { status, note, entry: null, key: null, id: null });
     this.#save();
     this.#tell(cell);
   }
@@ -126,7 +126,7 @@ export class Sheet extends EventTarget {
   /** Lose the picture of an entry that was deleted. */
   forget(entry) {
     const cell = this.cells.find((each) => each.entry?.id === entry.id);
-    if (cell) this.lose(cell, "Deleted");
+    if (cell) this.lose(cell, "deleted");
   }
 
   #of(key) {
@@ -186,8 +186,8 @@ export class Sheet extends EventTarget {
     this.#next();
   }
 
-  /** Find out what became of a cell that was asked for earlier. */
-  async #find(cell) {
+  /** Find out what became of a cell that was asked for earlier, or elsewhere this moment. */
+  async #find(cell, sending = false) {
     const { key, id, settings } = cell;
     if (!key || cell.job || cell.entry) return;
     const entry = await this.history.get(`${key}-0`);
@@ -195,7 +195,7 @@ export class Sheet extends EventTarget {
     const job = this.jobs.open.find((each) => each.key === key);
     if (entry) this.#finish(cell, entry);
     else if (job) this.#follow(job);
-    else if (id) {
+    else if (id || sending) {
       const kept = { key, id, settings, created: Date.now(), sheet: this.id };
       this.#follow(this.jobs.join(kept));
     } else {
@@ -217,7 +217,7 @@ export class Sheet extends EventTarget {
       cell.status = key ? "open" : "waiting";
       this.#tell(cell);
     });
-    for (const cell of this.cells) this.#find(cell);
+    for (const cell of this.cells) this.#find(cell, true); // by its key, it is drawn once
   }
 
   #save() {

@@ -12,9 +12,10 @@ const STATES = {
   finished: "",
   failed: "Failed",
   canceled: "Cancelled",
+  deleted: "Deleted",
   impossible: "None",
 };
-const LOST = new Set(["failed", "canceled"]);
+const LOST = new Set(["failed", "canceled", "deleted"]);
 const SMALL = 96; // pixels; smaller pictures are enlarged by whole numbers
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -34,7 +35,7 @@ export class SheetTable extends EventTarget {
     super();
     Object.assign(this, { box, sheet, api, remember });
     box.addEventListener("click", ({ target }) => {
-      const frame = target.closest(".frame");
+      const frame = target.closest(".cell");
       const at = this.#frames.findIndex(({ button }) => button === frame);
       if (at < 0) return;
       this.dispatchEvent(new CustomEvent("open", { detail: sheet.cells[at] }));
@@ -104,7 +105,8 @@ export class SheetTable extends EventTarget {
     } catch (error) {
       if (cell.entry !== entry) return;
       const broken = error.name === "EncodingError";
-      this.sheet.lose(cell, broken ? "The service no longer has this picture." : error.message);
+      const words = broken ? "The service no longer has this picture." : error.message;
+      this.sheet.lose(cell, "failed", words);
     } finally {
       if (address.startsWith("blob:")) URL.revokeObjectURL(address);
     }
@@ -152,9 +154,9 @@ class Frame {
     this.image = element("img", { alt: "", draggable: "false", hidden: true });
     this.words = element("span", { class: "words" });
     const bath = element("span", { class: "bath", "aria-hidden": "true" });
-    this.button = element("button", { type: "button", class: "frame", disabled: true });
+    this.button = element("button", { type: "button", class: "cell", disabled: true });
     this.button.append(this.image, bath, this.words);
-    const hidden = { class: "frame-number", "aria-hidden": "true" };
+    const hidden = { class: "nth", "aria-hidden": "true" };
     const number = element("span", hidden, `${cell.index + 1}`);
     this.used = element("span", { class: "used" });
     this.parts = [this.button, number, this.used];

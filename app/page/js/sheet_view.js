@@ -104,6 +104,7 @@ export class SheetView extends EventTarget {
       `${finished.length} of ${possible.length}`,
       count("failed") && `${count("failed")} failed`,
       count("canceled") && `${count("canceled")} cancelled`,
+      count("deleted") && `${count("deleted")} deleted`,
       count("impossible") && `${count("impossible")} cannot be drawn`,
     ];
     const told = parts.filter(Boolean).join(", ");
