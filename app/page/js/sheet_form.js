@@ -131,12 +131,12 @@ export class SheetForm extends EventTarget {
       for (const input of inputs) input.setAttribute("aria-invalid", "true");
     }
     const [first] = wrong.keys();
+    const cost = this.root.querySelector("#sheet-cost");
     if (first) {
-      this.root.querySelector("#sheet-cost").textContent = "";
+      cost.textContent = "";
       this.root.querySelector(`[name=${first}]`).focus();
-    } else if (this.form.check()) {
-      this.dispatchEvent(new CustomEvent("start", { detail: plan }));
-    }
+    } else if (this.form.check()) this.dispatchEvent(new CustomEvent("start", { detail: plan }));
+    else cost.textContent = "One of the other settings is wrong.";
   }
 
   #clear() {

@@ -123,7 +123,8 @@ export class SheetView extends EventTarget {
     const labels = (way) => {
       const axis = sheet[way];
       if (!axis) return [""];
-      return axis.values.map((_, at) => `${axis.label} ${labelOf(sheet, way, at).words}`);
+      const before = axis.name === "prompt" ? "" : `${axis.label} `;
+      return axis.values.map((_, at) => before + labelOf(sheet, way, at).words);
     };
     return {
       title: "Contact sheet",
