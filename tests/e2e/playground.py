@@ -22,7 +22,7 @@ _BRING = """
         : new ClipboardEvent('paste', {clipboardData: files, bubbles: true, cancelable: true});
     document.querySelector('main').dispatchEvent(event);
 """
-_PIXELS = """async (selector) => {
+PIXELS = """async (selector) => {
     const image = document.querySelector(selector);
     await image.decode();
     const canvas = document.createElement('canvas');
@@ -103,7 +103,7 @@ class Page:
         assert not [each for each in requested(self.driver) if not each.startswith(ours)]
 
     def pixels(self, nth: int = 1) -> str:
-        found: str = run(self.driver, _PIXELS, f"{PRINT}:nth-child({nth}) img")
+        found: str = run(self.driver, PIXELS, f"{PRINT}:nth-child({nth}) img")
         return found
 
 

@@ -40,6 +40,7 @@ export class Acts {
     if (isSame(this.#held, entry)) this.#hold(null);
     if (this.viewer.entry) this.viewer.remove(entry);
     if (print) this.prints.remove(print);
+    this.sheet.forget(entry);
     await this.history.delete(entry.id);
     await this.album.refresh();
     this.say("Deleted.");

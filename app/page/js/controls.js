@@ -88,7 +88,8 @@ export function iconButton(act, label, path, pressed) {
   return element("button", { ...attributes, title: label, "aria-pressed": pressed }, svg);
 }
 
-function wrong(name) {
+/** A place for what is wrong with a field. */
+export function wrong(name) {
   return element("p", { class: "wrong", id: `wrong-${name}`, role: "alert", hidden: true });
 }
 
@@ -121,7 +122,8 @@ export function classes(model, chosen, sheet) {
   }
 }
 
-function finder(list) {
+/** A search among the labels of a list, which hides the others. */
+export function finder(list) {
   const input = element("input", { type: "search", "aria-label": "Find a class" });
   input.placeholder = "Find a class";
   input.addEventListener("input", () => {

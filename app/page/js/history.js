@@ -1,6 +1,7 @@
 /**
  * The entries of pictures that were drawn, kept in this browser:
  * `{id, settings, image, url, created, seconds, starred, thumbnail, width, height, status, error}`.
+ * Those of a contact sheet have its id as `sheet`, and `used`: settings that came out otherwise.
  */
 
 import { entriesOf, fileOf } from "./archive.js";
@@ -68,8 +69,9 @@ export class History {
    * A page of entries, newest first.
    *
    * @param {{words?: string, model?: string, class?: string, sampler?: string, seed?: number,
-   *   starred?: boolean}} [wanted] - What entries must be; what is absent does not matter. Every
-   *   one of the words is in the prompts, the class, the model, the sampler or the seed.
+   *   starred?: boolean, sheet?: boolean}} [wanted] - What entries must be; what is absent does not
+   *   matter. Every one of the words is in the prompts, the class, the model, the sampler or the
+   *   seed. `sheet` is whether they are pictures of a contact sheet.
    * @param {{after?: *, limit?: number}} [range] - The `next` of the page before, and the most
    *   entries.
    * @returns {Promise<{entries: object[], next: *}>} The entries; `next` is null at the end.
@@ -174,11 +176,12 @@ function recordOf(entry) {
   return { id: entry.id, created: entry.created, rank: entry.starred ? 1 : 0, bytes, entry };
 }
 
-function matching({ words = "", starred, ...fields }) {
+function matching({ words = "", starred, sheet, ...fields }) {
   const needed = words.toLowerCase().split(/\s+/).filter(Boolean);
   const exact = Object.entries(fields).filter(([, value]) => value !== undefined && value !== "");
-  return ({ settings = {}, starred: has }) => {
+  return ({ settings = {}, starred: has, sheet: of }) => {
     if (starred !== undefined && Boolean(has) !== starred) return false;
+    if (sheet !== undefined && Boolean(of) !== sheet) return false;
     if (exact.some(([name, value]) => String(settings[name]) !== String(value))) return false;
     if (!needed.length) return true;
     const { prompt, negative_prompt: negative, class: label, model, sampler, seed } = settings;

@@ -1,5 +1,6 @@
 /** Jobs of this browser: asked for, followed, cancelled, and joined again after a reload. */
 
+import { ENDED, Job, newKey } from "./job.js";
 import { keep, recall } from "./memory.js";
 import { sentence } from "./models.js";
 import { follow, pause } from "./stream.js";
@@ -7,41 +8,6 @@ import { follow, pause } from "./stream.js";
 const OPEN = "open";
 const PREVIEWS = 16; // of each picture; they cost no evaluations
 const SILENCE = 8000; // ms after which a job is asked for by itself
-const ENDED = new Set(["succeeded", "failed", "canceled"]);
-
-/**
- * One request of the page, from the click to its end.
- *
- * `status` is `sending`, `queued`, `running`, `succeeded`, `failed`, `canceled` or `refused`.
- * `note` says in words why it waits, or why it failed.
- */
-export class Job {
-  constructor({ key, id = null, settings, created }) {
-    Object.assign(this, { key, id, settings, created });
-    this.status = id ? "queued" : "sending";
-    this.note = "";
-    this.place = null;
-    this.evaluation = 0;
-    this.total = null;
-    this.eta = null; // seconds
-    this.seconds = null; // on the device, at the end
-    this.result = null; // as in `GET /jobs/{id}`, at the end
-    this.previews = { count: 0, bytes: 0 };
-    this.heard = performance.now();
-    this.pause = null; // an AbortController while it waits to be sent again
-  }
-
-  /** Whether it has ended, in whichever way. */
-  get over() {
-    return ENDED.has(this.status) || this.status === "refused";
-  }
-
-  /** The part that is done, 0 to 1. */
-  get progress() {
-    if (this.status === "succeeded") return 1;
-    return this.total ? this.evaluation / this.total : 0;
-  }
-}
 
 /**
  * Tells of jobs by events: `change` (detail: the job), and `preview` (detail: the job, the number
@@ -67,22 +33,31 @@ export class Jobs extends EventTarget {
   start() {
     follow(this.api, (name, data) => this.#told(name, data), new AbortController().signal);
     setInterval(() => this.#askForSilent(), SILENCE / 4);
-    return recall(OPEN, []).map((kept) => {
-      const job = this.#remember(new Job(kept));
-      if (job.id) this.#ask(job);
-      else this.#send(job);
-      return job;
-    });
+    return recall(OPEN, []).map((kept) => this.join(kept));
+  }
+
+  /**
+   * Follow a job that was asked for before, here or in another tab.
+   *
+   * @param {object} kept `{key, id, settings, created, sheet}`; without an id it is sent again.
+   * @returns {Job}
+   */
+  join(kept) {
+    const job = this.#remember(new Job(kept));
+    if (job.id) this.#ask(job);
+    else this.#send(job);
+    return job;
   }
 
   /**
    * Ask for pictures. It is sent again until the service has it, and never drawn twice.
    *
    * @param {object} settings the body of `POST /generate`, with a seed.
+   * @param {string|null} [sheet] that they are for.
    * @returns {Job} at once; events tell the rest.
    */
-  submit(settings) {
-    const job = this.#remember(new Job({ key: newKey(), settings, created: Date.now() }));
+  submit(settings, sheet = null) {
+    const job = this.#remember(new Job({ key: newKey(), settings, created: Date.now(), sheet }));
     this.#save();
     this.#send(job);
     return job;
@@ -214,17 +189,13 @@ export class Jobs extends EventTarget {
   /** Keep the open jobs, and those of other tabs as they are. */
   #save() {
     const others = recall(OPEN, []).filter((each) => !this.#keys.has(each.key));
-    const own = this.open.map(({ key, id, settings, created }) => ({ key, id, settings, created }));
+    const own = this.open.map(({ key, id, settings, created, sheet }) => {
+      return { key, id, settings, created, sheet };
+    });
     keep(OPEN, [...others, ...own]);
   }
 
   #dispatch(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
-}
-
-/** A name that nobody else has; `crypto.randomUUID` is there on localhost and https alone. */
-function newKey() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -12,9 +12,11 @@ import { Jobs } from "./jobs.js";
 import { KeyRing } from "./key.js";
 import { settingsOf } from "./link.js";
 import { loadModels, subjectOf } from "./models.js";
-import { showTitle, startNotifications, Voice } from "./notices.js";
+import { endOf, showTitle, startNotifications, Voice } from "./notices.js";
 import { Prints } from "./prints.js";
 import { Programs } from "./programs.js";
+import { Sheet } from "./sheet.js";
+import { SheetView } from "./sheet_view.js";
 import { watch } from "./status.js";
 import { startTheme } from "./theme.js";
 import { Viewer } from "./viewer.js";
@@ -44,7 +46,10 @@ const found = new Found(at("found"), () => models);
 const programs = new Programs(at("programs"));
 const toggleTheme = startTheme(at("theme"));
 const notify = startNotifications(at("notify"), say);
-const showView = startViews(at("views"), { history: () => album.show() });
+const showView = startViews(at("views"), {
+  history: () => album.show(),
+  sheet: () => sheetView.show(),
+});
 
 /** The address of a picture with one sample of each class, or null. */
 async function sheetOf(model) {
@@ -52,8 +57,11 @@ async function sheetOf(model) {
   return api.picture(`models/${encodeURIComponent(model.name)}/classes.png`).catch(() => null);
 }
 
+const sheet = new Sheet(jobs, history, modelOf);
 const views = { form, prints, viewer, comparison, album, programs };
-const acts = new Acts({ api, jobs, history, ...views, say });
+const acts = new Acts({ api, jobs, history, sheet, ...views, say });
+const remember = (print) => acts.remember(print);
+const sheetView = new SheetView(at("view-sheet"), sheet, { form, api, remember, say });
 
 form.addEventListener("develop", ({ detail: settings }) => {
   keys.allow();
@@ -66,22 +74,24 @@ form.addEventListener("develop", ({ detail: settings }) => {
 jobs.addEventListener("change", ({ detail: job }) => {
   prints.follow(job);
   showTitle(jobs.open);
+  if (job.sheet) return;
   if (job.status === "refused") form.refuse(job.problem);
   if (!job.over || job.status === "refused") return;
-  const ends = { succeeded: "is done", failed: `failed: ${job.note}`, canceled: "was cancelled" };
-  const end = `${subjectOf(job.settings)} ${ends[job.status]}.`;
-  const { count, bytes } = job.previews;
-  const size = bytes < 1024 ? `${bytes} B` : `${Math.round(bytes / 1024)} KB`;
-  say(count ? `${end} Previews: ${count}, ${size}, no evaluations.` : end);
+  const { end, previews } = endOf(job);
+  say(`${end} ${previews}`.trim());
   if (!jobs.open.length) notify(end);
 });
 jobs.addEventListener("preview", ({ detail }) => prints.preview(detail));
 
 prints.addEventListener("act", ({ detail: { act, print } }) => acts[act](print.entry));
-prints.addEventListener("finished", ({ detail: print }) => acts.remember(print));
+prints.addEventListener("finished", ({ detail: print }) => remember(print));
 viewer.addEventListener("act", ({ detail: { act, entry } }) => acts[act](entry));
 comparison.addEventListener("restore", ({ detail: entry }) => acts.restore(entry));
-album.addEventListener("open", ({ detail: { entries, at: which } }) => viewer.open(entries, which));
+for (const view of [album, sheetView]) {
+  view.addEventListener("open", ({ detail }) => viewer.open(detail.entries, detail.at));
+}
+sheet.addEventListener("begin", () => keys.allow());
+sheet.addEventListener("end", () => notify("The contact sheet is done."));
 found.addEventListener("apply", ({ detail: settings }) => acts.apply(settings));
 found.addEventListener("look", ({ detail: entry }) => viewer.open([entry], 0));
 found.watch(document);
@@ -109,6 +119,7 @@ listen(
     { key: "o", words: "Open the newest picture", act: () => openNewest() },
     { key: "Escape", words: "Let go of the held picture", act: () => acts.letGo() },
     { key: "p", words: "Prints", act: () => showView("prints") },
+    { key: "s", words: "Contact sheet", act: () => showView("sheet") },
     { key: "h", words: "History", act: () => showView("history") },
     { key: "d", words: "Darkroom or daylight", act: toggleTheme },
     { key: "?", words: "This list", act: showHotkeys },
@@ -118,7 +129,8 @@ listen(
 
 function cancelLast() {
   const last = jobs.open.at(-1);
-  if (last) jobs.cancel(last);
+  if (last?.sheet) sheet.cancel();
+  else if (last) jobs.cancel(last);
 }
 
 function openNewest() {
@@ -149,7 +161,8 @@ const back = () => models.length && showModels();
 watch(api, { corner: at("service"), away: at("away") }, busy, back);
 await showModels();
 restoreLink();
-for (const job of jobs.start()) prints.add(job);
-const { entries } = await history.search({}, { limit: RESTORED });
+for (const job of jobs.start()) if (!job.sheet) prints.add(job);
+sheet.restore();
+const { entries } = await history.search({ sheet: false }, { limit: RESTORED });
 await prints.restore(entries);
 showTitle(jobs.open);

@@ -20,3 +20,8 @@ export function keep(name, value) {
     // private windows and full disks keep nothing, and the page works without
   }
 }
+
+/** Be told when another tab keeps a value of this name. */
+export function heed(name, changed) {
+  addEventListener("storage", ({ key }) => key === PREFIX + name && changed());
+}

@@ -1,9 +1,22 @@
 /** What is told beside the pictures: a status line, the title, and a notification when away. */
 
 import { keep, recall } from "./memory.js";
+import { subjectOf } from "./models.js";
 
 const PAUSE = 1500; // ms between two texts, so that a screen reader can keep up
 const KEPT = "notify";
+
+/**
+ * How a job ended, in words.
+ *
+ * @returns {{end: string, previews: string}} `previews` says what they cost; "" if there were none.
+ */
+export function endOf({ settings, status, note, previews: { count, bytes } }) {
+  const ends = { succeeded: "is done", failed: `failed: ${note}`, canceled: "was cancelled" };
+  const size = bytes < 1024 ? `${bytes} B` : `${Math.round(bytes / 1024)} KB`;
+  const previews = count ? `Previews: ${count}, ${size}, no evaluations.` : "";
+  return { end: `${subjectOf(settings)} ${ends[status]}.`, previews };
+}
 
 /** A polite status line: of what is said in quick succession, the last counts. */
 export class Voice {
@@ -29,7 +42,8 @@ export class Voice {
 /** Show in the title how far the open jobs are. */
 export function showTitle(jobs) {
   const progress = jobs.reduce((sum, job) => sum + job.progress, 0) / jobs.length;
-  document.title = jobs.length ? `${Math.floor(100 * progress)} % · Darkroom` : "Darkroom";
+  const title = jobs.length ? `${Math.floor(100 * progress)} % · Darkroom` : "Darkroom";
+  if (document.title !== title) document.title = title;
   document.documentElement.classList.toggle("working", jobs.length > 0);
 }
 

@@ -8,6 +8,14 @@ export function settingsOf({ settings, image }) {
   return { ...settings, n: 1, ...(seed === undefined ? {} : { seed: seed + (image ?? 0) }) };
 }
 
+/** The entry of a picture that a job will draw: which one, from 0. */
+export function entryOf(job, image) {
+  const { key, settings, created, status } = job;
+  const entry = { id: `${key}-${image}`, settings, image, url: null, seconds: null, status };
+  entry.created = created + settings.n - 1 - image; // the first comes first among the newest
+  return { ...entry, starred: false, thumbnail: null, error: null };
+}
+
 /** Where the picture of an entry is, relative to the page. */
 export function addressOf(entry) {
   return entry.url ?? `generate?${queryOf(settingsOf(entry))}`;

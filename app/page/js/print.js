@@ -1,5 +1,6 @@
 /** One print on the line: noise, then previews, then the picture. */
 
+import { Developing } from "./developing.js";
 import { describe, inSeconds, sizeOf, subjectOf } from "./models.js";
 import { noise, settingsOf } from "./pictures.js";
 
@@ -8,9 +9,7 @@ const ENDED = { failed: "Failed", canceled: "Cancelled", refused: "Refused" };
 
 /** A picture of a job, or an entry of the history. */
 export class Print {
-  #newest = -1; // step of the newest preview that was shown
-  #waiting = null; // the preview that is shown next
-  #showing = false;
+  #developing;
   imageId = null; // by which the service draws the picture again, if it has one
 
   /**
@@ -21,6 +20,7 @@ export class Print {
     this.entry = entry;
     this.element = template.content.firstElementChild.cloneNode(true);
     this.image = this.element.querySelector("img");
+    this.#developing = new Developing(this.image);
     [entry.width, entry.height] = sizeOf(model, entry);
     this.element.style.setProperty("--ratio", `${entry.width} / ${entry.height}`);
     this.element.dataset.id = entry.id;
@@ -61,10 +61,7 @@ export class Print {
    * @param {string} url
    */
   preview(step, url) {
-    if (step <= this.#newest || this.entry.url) return;
-    this.#newest = step;
-    this.#waiting = url;
-    if (!this.#showing) this.#show();
+    this.#developing.show(step, url);
   }
 
   /**
@@ -75,8 +72,7 @@ export class Print {
    */
   async finish(url) {
     const { entry, element } = this;
-    await decoded(url);
-    this.image.src = url;
+    await this.#developing.finish(url);
     element.classList.remove("developing", "ended");
     element.querySelector("progress").hidden = true;
     element.querySelector("[data-act=cancel]").hidden = true;
@@ -107,22 +103,6 @@ export class Print {
     this.element.dataset.state = state;
   }
 
-  async #show() {
-    this.#showing = true;
-    while (this.#waiting && !this.entry.url) {
-      const url = this.#waiting;
-      this.#waiting = null;
-      try {
-        await decoded(url);
-        if (!this.entry.url) this.image.src = url;
-      } catch {
-        // the next preview, or the picture, is shown instead
-      }
-      await nextFrame();
-    }
-    this.#showing = false;
-  }
-
   #offer(acts) {
     for (const button of this.element.querySelectorAll(".acts .icon")) {
       button.hidden = !acts.includes(button.dataset.act);
@@ -148,18 +128,4 @@ export function stateOf(job) {
   const { steps } = job.settings;
   const step = job.total ? `Step ${Math.floor(job.progress * steps)} of ${steps}` : "Developing";
   return `${step}${left}`;
-}
-
-/** Soon: when the browser paints next, or in a hidden page after a while. */
-function nextFrame() {
-  return new Promise((resolve) => {
-    requestAnimationFrame(resolve);
-    setTimeout(resolve, 200);
-  });
-}
-
-async function decoded(url) {
-  const image = new Image();
-  image.src = url;
-  await image.decode();
 }

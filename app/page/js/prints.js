@@ -1,6 +1,6 @@
 /** The line: all prints, the newest first. */
 
-import { isSame } from "./pictures.js";
+import { entryOf, isSame } from "./pictures.js";
 import { Print } from "./print.js";
 
 const LONGEST = 120; // prints on the line; older ones are in the history
@@ -43,12 +43,9 @@ export class Prints extends EventTarget {
 
   /** Hang a print for each picture of a job. */
   add(job) {
-    const { settings, created } = job;
-    const prints = Array.from({ length: settings.n }, (_, image) => {
-      const entry = { id: `${job.key}-${image}`, settings, image, url: null, seconds: null };
-      entry.created = created + settings.n - 1 - image; // the first comes first among the newest
-      Object.assign(entry, { starred: false, thumbnail: null, status: job.status, error: null });
-      return new Print(entry, this.modelOf(settings.model));
+    const { model, n } = job.settings;
+    const prints = Array.from({ length: n }, (_, image) => {
+      return new Print(entryOf(job, image), this.modelOf(model));
     });
     this.#ofJobs.set(job, prints);
     this.#hang(prints);

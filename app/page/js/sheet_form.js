@@ -1,0 +1,155 @@
+/** The controls of a contact sheet: what varies along its columns and rows. */
+
+import { axesOf, firstOf } from "./axes.js";
+import { showAll, valuesField } from "./axis_fields.js";
+import { element, field, select } from "./controls.js";
+import { keep, recall } from "./memory.js";
+import { costInWords, planOf } from "./sheet_plan.js";
+
+const KEPT = "sheet.form."; // and the name of a model
+const FIRST = { across: "guidance_scale", down: "steps", typed: {} };
+const WAYS = { across: "Columns", down: "Rows" };
+
+/** Tells `start` (detail: a plan for `Sheet.start`) when all is right. */
+export class SheetForm extends EventTarget {
+  #model = null;
+
+  /**
+   * @param {HTMLFormElement} root
+   * @param {import("./form.js").Form} form has all settings that do not vary.
+   */
+  constructor(root, form) {
+    super();
+    Object.assign(this, { root, form });
+    root.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#start();
+    });
+    root.addEventListener("change", (event) => this.#changed(event.target));
+    root.addEventListener("input", ({ target }) => {
+      if (!target.matches("select")) this.#changed(target);
+    });
+    root.addEventListener("click", (event) => {
+      if (event.target.closest("[data-act=swap]")) this.#swap();
+    });
+    form.addEventListener("input", () => this.show());
+  }
+
+  /** Show what the form's model takes. */
+  show() {
+    const { model } = this.form;
+    if (!model) return;
+    if (model !== this.#model) {
+      this.#model = model;
+      this.axes = axesOf(model);
+      this.kept = { ...structuredClone(FIRST), ...recall(KEPT + model.name, {}) };
+      this.#build();
+    }
+    this.#count();
+  }
+
+  #build() {
+    for (const way of Object.keys(WAYS)) {
+      if (!this.#axis(way)) this.kept[way] = "";
+      const choices = this.axes.map(({ name, label }) => [name, label]);
+      const what = select(way, [...choices, ["", "Nothing"]], this.kept[way]);
+      const values = element("div", { "data-values": way });
+      const place = this.root.querySelector(`[data-way=${way}]`);
+      place.replaceChildren(field(way, WAYS[way], what), values);
+      this.#fill(way);
+    }
+  }
+
+  /** Show the values of what varies. */
+  #fill(way) {
+    const axis = this.#axis(way);
+    const place = this.root.querySelector(`[data-values=${way}]`);
+    place.replaceChildren(...(axis ? [valuesField(way, axis, this.#typed(axis))] : []));
+  }
+
+  /** What varies; undefined if nothing does. */
+  #axis(way) {
+    return this.axes.find((axis) => axis.name === this.kept[way]);
+  }
+
+  /** What is typed for an axis: a text, or what is chosen of its choices. */
+  #typed(axis) {
+    const { typed } = this.kept;
+    return (typed[axis.name] ??= firstOf(axis, this.#model, this.form.settings));
+  }
+
+  #changed(target) {
+    const way = target.closest("[data-way]")?.dataset.way;
+    if (!way) return;
+    this.#clear();
+    const axis = this.#axis(way);
+    if (target.name === way) {
+      this.kept[way] = target.value;
+      this.#fill(way);
+    } else if (axis.kind === "choices") {
+      this.kept.typed[axis.name] = this.#chosen(way, axis, target);
+    } else this.kept.typed[axis.name] = target.value;
+    keep(KEPT + this.#model.name, this.kept);
+    this.#count();
+  }
+
+  /** The choices whose boxes are checked; the box of all of them checks the others. */
+  #chosen(way, axis, target) {
+    const all = this.root.elements[`${way}-all`];
+    const boxes = [...this.root.querySelectorAll(`[name=${way}-values]`)];
+    if (target === all) for (const box of boxes) box.checked = all.checked;
+    showAll(all, boxes);
+    return axis.choices.filter((_, at) => boxes[at].checked);
+  }
+
+  #swap() {
+    const { across, down } = this.kept;
+    Object.assign(this.kept, { across: down, down: across });
+    keep(KEPT + this.#model.name, this.kept);
+    this.#clear();
+    this.#build();
+    this.#count();
+  }
+
+  #plan() {
+    const way = (name) => {
+      const axis = this.#axis(name);
+      return axis ? { axis, typed: this.#typed(axis) } : null;
+    };
+    const ways = { across: way("across"), down: way("down") };
+    return planOf(this.#model, this.form.settings, ways);
+  }
+
+  #start() {
+    this.#clear();
+    const { wrong, plan } = this.#plan();
+    for (const [name, words] of wrong) {
+      const place = this.root.querySelector(`#wrong-${name}`);
+      place.textContent = words;
+      place.hidden = false;
+      const inputs = this.root.querySelectorAll(`[name=${name}]`);
+      for (const input of inputs) input.setAttribute("aria-invalid", "true");
+    }
+    const [first] = wrong.keys();
+    const cost = this.root.querySelector("#sheet-cost");
+    if (first) {
+      cost.textContent = "";
+      this.root.querySelector(`[name=${first}]`).focus();
+    } else if (this.form.check()) this.dispatchEvent(new CustomEvent("start", { detail: plan }));
+    else cost.textContent = "One of the other settings is wrong.";
+  }
+
+  #clear() {
+    for (const each of this.root.querySelectorAll(".wrong")) each.hidden = true;
+    for (const each of this.root.querySelectorAll("[aria-invalid]")) {
+      each.removeAttribute("aria-invalid");
+    }
+  }
+
+  /** Say how much it would be. */
+  #count() {
+    const { wrong, plan } = this.#plan();
+    const [words = costInWords(this.#model, plan?.cells ?? [])] = wrong.values();
+    this.root.querySelector("#sheet-cost").textContent = words;
+  }
+}
