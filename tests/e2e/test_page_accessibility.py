@@ -79,6 +79,12 @@ def states(page: Page) -> Iterator[tuple[str, str]]:
     page.driver.execute_script("document.querySelector('#keys').showModal()")
     yield "the question for a key", "#keys"
     page.driver.execute_script(_CLOSE)
+    press(page, "[data-view=sheet]")
+    yield "the form of a contact sheet", "html"
+    page.type("steps", 3)
+    press(page, "#sheet-start")
+    wait_until(lambda: page.one("#sheet-progress").text == "9 of 9", 60)
+    yield "a contact sheet", "html"
     press(page, "[data-view=history]")
     wait_until(lambda: page.all("#album li"), 10)
     yield "the history", "html"

@@ -1,6 +1,8 @@
-"""The playground at a service that stops, starts again and is full."""
+"""The playground at a service that stops, starts again, is full and loads models."""
 
+import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from tests.e2e.live import draw, engine, free_port, serving, wait_until, web
 
 pytest.importorskip("selenium")
 from selenium.webdriver import Chrome
+from selenium.webdriver.support.select import Select
 
 from tests.e2e.browser import CHROMIUM, DRIVER
 from tests.e2e.playground import PICTURE, PRINT, Page, forget, kept
@@ -30,6 +33,7 @@ class Service:
     """A server with room for one job, which can be stopped and started at the same address."""
 
     model: Path
+    folder: Path  # of models that are loaded when they are asked for
     state: Path
     port: int = field(default_factory=free_port)
     _running: ExitStack = field(default_factory=ExitStack)
@@ -46,6 +50,7 @@ class Service:
         server = serving(
             port=self.port,
             models=self.model,
+            model_folders=self.folder,
             backend="eager",
             state_folder=self.state,
             drain_seconds=1,
@@ -59,7 +64,12 @@ class Service:
 
 @pytest.fixture(scope="module")
 def service(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    service = Service(tiny_folder, tmp_path_factory.mktemp("state"))
+    folder = tmp_path_factory.mktemp("folder")
+    for name in ("broken", "other"):
+        shutil.copytree(tiny_folder, folder / name)
+    config = folder / "broken/unet/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "in_channels": 7}))
+    service = Service(tiny_folder, folder, tmp_path_factory.mktemp("state"))
     service.start()
     yield service
     service.stop()
@@ -135,3 +145,22 @@ def test_a_full_service_is_asked_again(page: Page, service: Service) -> None:
     os.kill(worker, signal.SIGCONT)
     page.finished(2)
     assert_drawn_as_alone(page, 2)
+
+
+def test_a_model_is_loaded_when_it_is_chosen(page: Page) -> None:
+    chosen = Select(page.one("#field-model"))
+    assert [each.text for each in chosen.options] == [
+        "tiny",
+        "broken (not loaded)",
+        "other (not loaded)",
+    ]
+    chosen.select_by_value("broken")
+    wait_until(lambda: "broken does not load: " in page.one("#said").text, 20)
+    assert "in_channels" in page.one("#said").text
+    assert page.one("#field-model").get_attribute("value") == "tiny"
+    Select(page.one("#field-model")).select_by_value("other")
+    wait_until(lambda: page.one("#field-model").get_attribute("value") == "other", 20)
+    page.develop(steps=3)
+    page.finished(1)
+    assert_drawn_as_alone(page, 1)
+    assert kept(page)[0]["settings"]["model"] == "other"

@@ -73,7 +73,8 @@ export class Acts {
   }
 
   /** Fill the form with settings, which are sent by nobody but the user. */
-  apply(settings) {
+  async apply(settings) {
+    await this.loaded(settings.model);
     const known = this.form.restore(settings) || !settings.model;
     const missing = `The service has no model ${settings.model}; the other settings are here.`;
     this.say(known ? "These settings are in the form." : missing);

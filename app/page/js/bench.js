@@ -21,18 +21,18 @@ const LOCK = "M6.5 11h11v8.5h-11zM9 11V8a3 3 0 0 1 6 0v3";
  * The fields of a form.
  *
  * @param {object} model of the form.
- * @param {object[]} models to choose from.
+ * @param {[string, string][]} choices names of models to choose from, and what is shown of each.
  * @param {object} values of the fields, by name; what a model does not take is left out.
  * @param {boolean} locked whether the seed stays as it is.
  * @returns {HTMLElement[]}
  */
-export function fieldsOf(model, models, values, locked) {
+export function fieldsOf(model, choices, values, locked) {
   const { limits } = model;
   const steps = { min: 1, max: limits.steps, curve: 3 };
   const eta = { min: 0, max: 1, step: 0.05 };
   const samplers = model.samplers.map((each) => [each.name, each.title]);
   return [
-    ...(models.length > 1 ? [modelField(model, models)] : []),
+    ...(choices.length > 1 ? [modelField(model, choices)] : []),
     ...(model.prompts ? promptFields(model, values) : [classes(model, values.class, null)]),
     field("steps", "Steps", number("steps", values.steps, steps), WIDE),
     guidanceField(values.guidance_scale, limits.guidance_scale),
@@ -46,8 +46,7 @@ export function fieldsOf(model, models, values, locked) {
   ];
 }
 
-function modelField(model, models) {
-  const choices = models.map((each) => [each.name, each.name]);
+function modelField(model, choices) {
   return field("model", "Model", select("model", choices, model.name), WIDE);
 }
 

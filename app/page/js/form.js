@@ -11,10 +11,14 @@ const SEEDS = 2 ** 32; // of the dice; short enough to read aloud
 const NUMBERS = ["steps", "guidance_scale", "eta", "seed", "n", "width", "height", "clip_skip"];
 const ACROSS = ["prompt", "negative_prompt", "class", "seed", "n"]; // kept for another model
 
-/** Tells `develop` (detail: settings) when pictures are wanted, and `input` when it changes. */
+/**
+ * Tells `develop` (detail: settings) when pictures are wanted, `input` when it changes, and `load`
+ * (detail: a name) when a model is chosen that was never loaded.
+ */
 export class Form extends EventTarget {
   #model;
   #models = [];
+  #others = []; // names of models that were never loaded
   #extra = {}; // settings without a field of their own, such as guidance_interval
 
   /**
@@ -43,9 +47,15 @@ export class Form extends EventTarget {
     });
   }
 
-  /** Show the fields of these models, as they were typed last. */
-  show(models) {
+  /**
+   * Show the fields of these models, as they were typed last.
+   *
+   * @param {object[]} models
+   * @param {string[]} others names of models that were never loaded.
+   */
+  show(models, others) {
     this.#models = models;
+    this.#others = others;
     const wanted = models.find((each) => each.name === this.kept.model);
     this.#build(wanted ?? models[0], this.kept.values[(wanted ?? models[0]).name] ?? {});
     for (const button of this.root.querySelectorAll("button")) button.disabled = false;
@@ -87,6 +97,20 @@ export class Form extends EventTarget {
     if (seed !== undefined) this.lock(true);
     this.#changed();
     return Boolean(known);
+  }
+
+  /** Go over to another model, which is loaded first if it never was. */
+  choose(name) {
+    const model = this.#models.find((each) => each.name === name);
+    if (!model) {
+      this.#input("model").value = this.#model.name; // until then
+      return this.#dispatch("load", name);
+    }
+    const values = this.#values();
+    const taken = ACROSS.filter((each) => values[each] !== undefined).map((k) => [k, values[k]]);
+    this.#build(model, { ...this.kept.values[name], ...Object.fromEntries(taken) });
+    this.#changed();
+    this.#input("model").focus();
   }
 
   /** Use a seed again. */
@@ -165,7 +189,7 @@ export class Form extends EventTarget {
     if (!model.prompts && !model.classes.includes(values.class)) {
       values.class = defaultsOf(model).class;
     }
-    this.fields.replaceChildren(...fieldsOf(model, this.#models, values, this.kept.locked));
+    this.fields.replaceChildren(...fieldsOf(model, this.#choices(), values, this.kept.locked));
     this.#adapt(values.spacing);
     this.#cost();
     if (!model.prompts) this.#showSheet(model);
@@ -197,7 +221,7 @@ export class Form extends EventTarget {
   #changed(target) {
     if (!this.#model) return;
     if (target?.name === "model" && target.value !== this.#model.name) {
-      return this.#choose(target.value);
+      return this.choose(target.value);
     }
     if (target?.name === "sampler") this.#adapt(this.#input("spacing").value);
     target?.removeAttribute("aria-invalid");
@@ -208,13 +232,9 @@ export class Form extends EventTarget {
     this.#dispatch("input", this.settings);
   }
 
-  #choose(name) {
-    const model = this.#models.find((each) => each.name === name);
-    const values = this.#values();
-    const taken = ACROSS.filter((each) => values[each] !== undefined).map((k) => [k, values[k]]);
-    this.#build(model, { ...this.kept.values[name], ...Object.fromEntries(taken) });
-    this.#changed();
-    this.#input("model").focus();
+  #choices() {
+    const known = this.#models.map(({ name }) => [name, name]);
+    return [...known, ...this.#others.map((name) => [name, `${name} (not loaded)`])];
   }
 
   #cost() {

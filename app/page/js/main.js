@@ -11,7 +11,7 @@ import { listen } from "./hotkeys.js";
 import { Jobs } from "./jobs.js";
 import { KeyRing } from "./key.js";
 import { settingsOf } from "./link.js";
-import { loadModels, subjectOf } from "./models.js";
+import { loadModel, loadModels, subjectOf } from "./models.js";
 import { endOf, showTitle, startNotifications, Voice } from "./notices.js";
 import { Prints } from "./prints.js";
 import { Programs } from "./programs.js";
@@ -34,6 +34,7 @@ const say = (text) => {
   viewer.note(text); // what lies behind a dialog is not seen
 };
 let models = [];
+let others = []; // names of models that were never loaded
 
 const history = await History.open();
 const form = new Form(at("form"), sheetOf);
@@ -59,7 +60,7 @@ async function sheetOf(model) {
 
 const sheet = new Sheet(jobs, history, modelOf);
 const views = { form, prints, viewer, comparison, album, programs };
-const acts = new Acts({ api, jobs, history, sheet, ...views, say });
+const acts = new Acts({ api, jobs, history, sheet, ...views, say, loaded });
 const remember = (print) => acts.remember(print);
 const sheetView = new SheetView(at("view-sheet"), sheet, { form, api, remember, say });
 
@@ -69,6 +70,11 @@ form.addEventListener("develop", ({ detail: settings }) => {
   prints.add(jobs.submit(settings));
   at("line").scrollTo({ left: 0, behavior: "smooth" });
   say(`Developing ${subjectOf(settings)}.`);
+});
+
+form.addEventListener("load", async ({ detail: name }) => {
+  await loaded(name);
+  if (modelOf(name)) form.choose(name);
 });
 
 jobs.addEventListener("change", ({ detail: job }) => {
@@ -150,10 +156,19 @@ function restoreLink() {
 
 /** Learn the models, and make the form anew if they changed. */
 async function showModels() {
-  const before = JSON.stringify(models.map(({ name, sha256 }) => [name, sha256]));
-  models = await loadModels(api, (error) => say(error.message));
-  const now = JSON.stringify(models.map(({ name, sha256 }) => [name, sha256]));
-  if (now !== before) form.show(models);
+  const known = () => JSON.stringify([models.map(({ name, sha256 }) => [name, sha256]), others]);
+  const before = known();
+  ({ models, others } = await loadModels(api, (error) => say(error.message)));
+  if (known() !== before) form.show(models, others);
+}
+
+/** Wait until the service has loaded a model, if it never did: then it says what the model takes. */
+async function loaded(name) {
+  if (!others.includes(name)) return;
+  say(`Loading ${name}. This can take a minute.`);
+  const reason = await loadModel(api, name);
+  await showModels();
+  say(reason ? `${name} does not load: ${reason}` : `${name} is loaded.`);
 }
 
 const busy = () => jobs.open.length > 0;

@@ -3,22 +3,43 @@
 import { pause } from "./stream.js";
 
 /**
- * The models of the service; asks again until it has some. Those that were never loaded are left
- * out: it does not know yet what they take.
+ * The models of the service; asks again until it knows what one of them takes.
  *
  * @param {import("./api.js").Api} api
  * @param {(error: Error) => void} failed is told of each failure.
- * @returns {Promise<object[]>} models, the default one first.
+ * @returns {Promise<{models: object[], others: string[]}>} models, the default one first, and the
+ *   names of those that were never loaded: what they take is not known.
  */
 export async function loadModels(api, failed) {
   for (let wait = 1000; ; wait = Math.min(2 * wait, 8000)) {
     try {
-      const models = (await api.json("models")).models.filter((each) => each.defaults);
-      if (models.length) return models.sort((a, b) => b.default - a.default);
+      const all = (await api.json("models")).models;
+      const models = all.filter((each) => each.defaults);
+      const others = all.filter((each) => !each.defaults).map((each) => each.name);
+      models.sort((a, b) => b.default - a.default);
+      if (models.length) return { models, others };
     } catch (error) {
       failed(error);
     }
     await pause(wait);
+  }
+}
+
+/**
+ * Have a model loaded, by asking for a picture of it without its pixels.
+ *
+ * @param {import("./api.js").Api} api
+ * @param {string} name
+ * @returns {Promise<string|null>} why it does not load; null if it did.
+ */
+export async function loadModel(api, name) {
+  const query = new URLSearchParams({ model: name });
+  try {
+    await api.request(`generate?${query}`, { method: "HEAD" });
+    return null;
+  } catch (error) {
+    const { failed } = await api.json("models").catch(() => ({ failed: [] }));
+    return failed.find((each) => each.name === name)?.reason ?? error.message;
   }
 }
 
