@@ -146,10 +146,11 @@ export class SheetForm extends EventTarget {
     }
   }
 
-  /** Say how much it would be. */
+  /** Say how much it would be, or what is wrong, unless that is said beside a field. */
   #count() {
     const { wrong, plan } = this.#plan();
     const [words = costInWords(this.#model, plan?.cells ?? [])] = wrong.values();
-    this.root.querySelector("#sheet-cost").textContent = words;
+    const said = this.root.querySelector(".wrong:not([hidden])");
+    this.root.querySelector("#sheet-cost").textContent = said ? "" : words;
   }
 }
