@@ -162,7 +162,7 @@ async function showModels() {
   if (known() !== before) form.show(models, others);
 }
 
-/** Wait until the service has loaded a model, if it never did: then it says what the model takes. */
+/** Wait until a model is loaded, if it never was: then the service says what it takes. */
 async function loaded(name) {
   if (!others.includes(name)) return;
   say(`Loading ${name}. This can take a minute.`);
