@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+import httpx
+import websocket  # which selenium needs
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 LONG = 50.0  # ms; what browsers call a long task
 _PATIENCE = 120  # seconds for a script
 _PARTS_SHOWN = 3  # of a task
-_CATEGORIES = "devtools.timeline,disabled-by-default-devtools.timeline"
+_CATEGORIES = ["devtools.timeline", "disabled-by-default-devtools.timeline"]
 _TASKS = {"RunTask", "ThreadControllerImpl::RunTask"}
 _OPTIONS = (
     "--headless",
@@ -134,6 +136,12 @@ class Browser:
         found: dict[str, Any] = self.driver.execute_cdp_cmd(command, parameters)
         return found
 
+    def go(self, url: str, ready: str) -> float:
+        """Milliseconds from the start of a navigation until `ready`, JavaScript, holds."""
+        self.driver.get(url)
+        self.until("", ready)
+        return float(self.driver.execute_script("return performance.now()"))
+
     def run(self, script: str, *arguments: object) -> Any:
         """What an asynchronous function gives, run in the page.
 
@@ -163,21 +171,48 @@ class Browser:
         self.driver.get_log("performance")
         self.driver.execute_script("if (window.seen) seen.tasks.length = 0")
         began = time.perf_counter()
-        yield step
-        step.seconds = step.seconds or time.perf_counter() - began
-        self.run("() => new Promise(resolve => setTimeout(resolve, 100))")  # the observer is late
+        with self._traced() as events:
+            yield step
+            step.seconds = step.seconds or time.perf_counter() - began
+            # the observer is late
+            self.run("() => new Promise(resolve => setTimeout(resolve, 100))")
+        step.tasks = tasks_of(events)
         step.long = self.driver.execute_script("return seen.tasks.map(each => each.duration)")
-        messages = [
-            json.loads(each["message"])["message"] for each in self.driver.get_log("performance")
-        ]
         by_method = defaultdict(list)
-        for message in messages:
+        for entry in self.driver.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
             by_method[message["method"]].append(message["params"])
-        step.tasks = tasks_of(by_method["Tracing.dataCollected"])
         step.requests = [each["request"]["url"] for each in by_method["Network.requestWillBeSent"]]
         step.received = sum(
             int(each["encodedDataLength"]) for each in by_method["Network.loadingFinished"]
         )
+
+    @contextmanager
+    def _traced(self) -> Iterator[list[dict[str, Any]]]:
+        """The events of a trace of the whole browser, once it has ended.
+
+        The driver's own traces are of one page, and lose what comes after a navigation.
+        """
+        address = self.driver.capabilities["goog:chromeOptions"]["debuggerAddress"]
+        told = httpx.get(f"http://{address}/json/version").json()
+        socket = websocket.create_connection(
+            told["webSocketDebuggerUrl"], suppress_origin=True, timeout=_PATIENCE
+        )
+
+        def send(number: int, method: str, **parameters: object) -> None:
+            socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+
+        events: list[dict[str, Any]] = []
+        try:
+            send(1, "Tracing.start", traceConfig={"includedCategories": _CATEGORIES})
+            while json.loads(socket.recv()).get("id") != 1:
+                pass
+            yield events
+            send(2, "Tracing.end")
+            while (message := json.loads(socket.recv())).get("method") != "Tracing.tracingComplete":
+                events += message.get("params", {}).get("value", [])
+        finally:
+            socket.close()
 
     def memory(self) -> Memory:
         """What is held now."""
@@ -205,7 +240,6 @@ def chromium(profile: Path) -> Iterator[Browser]:
     for option in (*_OPTIONS, f"--user-data-dir={profile}"):
         options.add_argument(option)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    options.add_experimental_option("perfLoggingPrefs", {"traceCategories": _CATEGORIES})
     driver = webdriver.Chrome(options=options, service=Service(service))
     try:
         yield Browser(driver)

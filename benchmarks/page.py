@@ -39,10 +39,9 @@ _STEP_HEADS = (
     f"CPU over {LONG:g} ms", "CPU of all tasks, s", "the longest CPU is mostly, ms",
 )  # fmt: skip
 _READY = "document.querySelector('#develop:enabled')"
-_TIMES = """async () => [
-  performance.getEntriesByName("first-contentful-paint")[0].startTime,
-  performance.now(),
-]"""
+_HUNG = "document.querySelectorAll('#line > [data-state=finished]').length >= 24"
+_PAINTED = """async () =>
+  performance.getEntriesByName("first-contentful-paint")[0].startTime"""
 # Entries as finished pictures leave them. The shipped model's pictures are enlarged and get grain,
 # so that thumbnails are as large as those of Stable Diffusion.
 _FILL = """async (count) => {
@@ -145,15 +144,10 @@ class Page:
 
     browser: Browser
     url: str
-    key: str | None
 
-    def open(self) -> None:
-        """Until the form can be used."""
-        if self.key:
-            self.browser.driver.get(f"{self.url}/docs")
-            self.browser.run("async key => sessionStorage.setItem('darkroom.key', key)", self.key)
-        self.browser.driver.get(f"{self.url}/")
-        self.browser.until("", _READY)
+    def open(self, ready: str = _READY) -> float:
+        """Milliseconds until `ready` holds: the form can be used, if nothing else is said."""
+        return self.browser.go(f"{self.url}/", ready)
 
     def fill(self, name: str, value: int) -> None:
         """Put a number into a field of the form."""
@@ -179,7 +173,10 @@ def _page(key: str | None) -> Iterator[Page]:
             chromium(Path(folder) / "profile") as browser,
         ):
             server.wait(server.server.ready)
-            yield Page(browser, server.url, key)
+            if key:
+                browser.driver.get(f"{server.url}/livez")
+                browser.run("async key => sessionStorage.setItem('darkroom.key', key)", key)
+            yield Page(browser, server.url)
 
 
 def _introduction(chromium_version: str) -> list[str]:
@@ -208,8 +205,8 @@ def _paint(page: Page) -> list[str]:
                 page.browser.cdp("Network.clearBrowserCache")
             page.browser.driver.get("about:blank")
             with page.browser.step(name) as step:
-                page.open()
-                times.append(page.browser.run(_TIMES))
+                usable = page.open()
+                times.append((page.browser.run(_PAINTED), usable))
             steps.append(step)
         painted, usable = (statistics.median(each) for each in zip(*times, strict=True))
         received = statistics.median(step.received for step in steps)
@@ -240,8 +237,7 @@ def _history(page: Page, entries: int) -> list[str]:
     thumbnail_bytes = browser.run(_FILL, entries)
     browser.driver.get("about:blank")
     with browser.step("open the page; 24 prints hang") as step:
-        page.open()
-        browser.until("", "document.querySelectorAll('#line > [data-state=finished]').length > 23")
+        step.seconds = page.open(_HUNG) / 1000
     steps.append(step)
 
     def do(name: str, act: str, ready: str) -> None:
