@@ -70,3 +70,44 @@ def test_the_line_keeps_the_newest_prints_and_no_picture_of_others(page: Chrome)
     assert found["held"]
     assert found["counts"][100] == found["counts"][-1]
     assert found["ids"] == [f"job-{k}-0" for k in range(149, 149 - len(found["ids"]), -1)]
+
+
+def test_a_change_of_the_history_leaves_other_items_in_place(page: Chrome) -> None:
+    script = """const { History } = await import('/js/history.js');
+    const history = await History.open({ name: 'bounds' });
+    const entry = seed => ({ id: `e${seed}`, created: seed, image: 0, thumbnail: null,
+        settings: { ...args[0], seed }, starred: false });
+    for (let seed = 1000; seed < 1130; seed += 1) await history.put(entry(seed));
+    const root = document.querySelector('#view-history');
+    const list = document.querySelector('#album');
+    const album = new it.Album(root, history);
+    const until = async (done) => {
+        while (!done()) await new Promise(resolve => setTimeout(resolve, 5));
+    };
+    root.hidden = false;
+    await album.show();
+    document.querySelector('#history-more').click();
+    await until(() => list.children.length === 120);
+    const before = [...list.children];
+    const moved = [];
+    const observer = new MutationObserver(list => moved.push(...list));
+    observer.observe(list, { childList: true });
+    let searches = 0;
+    const search = history.search;
+    history.search = (...given) => (searches += 1, search.apply(history, given));
+    await history.put(entry(1130));
+    await history.delete('e1100');
+    await history.star('e1050', true);
+    for (let times = 0; times < 5; times += 1) album.refresh();
+    await until(() => list.textContent.includes('1130') && !list.textContent.includes('1100'));
+    const kept = new Set(before);
+    return { searches, texts: [...list.children].map(each => each.textContent),
+        kept: [...list.children].filter(each => kept.has(each)).length,
+        moved: moved.length };"""
+    found = calling(page, "album.js", script, SETTINGS)
+    seeds = [seed for seed in range(1130, 1000, -1) if seed != 1100][:120]
+    expected = [f"{'★ ' if seed == 1050 else ''}7 · {seed}" for seed in seeds]
+    assert found["texts"] == expected
+    assert found["kept"] == 119, "one item is new"
+    assert found["moved"] == 2, "one came and one went"
+    assert found["searches"] == 1, "once for all changes"

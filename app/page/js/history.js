@@ -9,7 +9,9 @@ import { IndexedStore, MemoryStore } from "./stores.js";
 
 const NAME = "darkroom";
 const MOST = { count: 2000, bytes: 64 * 1024 * 1024 }; // entries, and bytes of thumbnails and texts
-const PAGE = 60;
+
+/** Entries of a page, if nothing else is said. */
+export const PAGE = 60;
 
 /** All entries of this browser, newest first. */
 export class History {
