@@ -27,17 +27,20 @@ PARTS = {
     "history": "A long history",
     "drawing": "Drawing",
     "keyed": "Drawing with an API key",
+    "sheet": "A contact sheet",
 }
 _MOST_MS, _MOST_GROWTH = 200, 1.5  # of a task; of memory between the two counts of pictures
 _VISITS = 5
 _PAGE = 60  # entries of the history
 _FEW, _AT_ONCE, _STEPS = 50, 16, 4  # pictures, pictures per request, and their steps
+_SIDE = 10  # pictures, of a contact sheet
 _KEY = f"dk_page_{'0123456789' * 4}"
 _RESULTS = Path(__file__).parent / "results"
 _STEP_HEADS = (
     "", "seconds", "longest task, ms", f"tasks over {LONG:g} ms", "longest CPU, ms",
     f"CPU over {LONG:g} ms", "CPU of all tasks, s", "the longest CPU is mostly, ms",
 )  # fmt: skip
+_MEMORY_HEADS = ("heap, MB", "DOM nodes", "blob addresses")
 _READY = "document.querySelector('#develop:enabled')"
 _HUNG = "document.querySelectorAll('#line > [data-state=finished]').length >= 24"
 _PAINTED = """async () =>
@@ -126,6 +129,7 @@ def main(only: tuple[str, ...], entries: int, pictures: int, out: Path) -> None:
         "history": lambda page: _history(page, entries),
         "drawing": lambda page: _drawing(page, pictures),
         "keyed": lambda page: _drawing(page, pictures),
+        "sheet": _sheet,
     }
     lines: list[str] = []
     for part in only or PARTS:
@@ -149,16 +153,18 @@ class Page:
         """Milliseconds until `ready` holds: the form can be used, if nothing else is said."""
         return self.browser.go(f"{self.url}/", ready)
 
-    def fill(self, name: str, value: int) -> None:
-        """Put a number into a field of the form."""
+    def fill(self, name: str, value: object) -> None:
+        """Put a value into a field."""
         self.browser.run(
             """async (name, value) => {
               const field = document.querySelector(`#field-${name}`);
               field.value = value;
-              field.dispatchEvent(new Event("input", { bubbles: true }));
+              for (const type of ["input", "change"]) {
+                field.dispatchEvent(new Event(type, { bubbles: true }));
+              }
             }""",
             name,
-            value,
+            str(value),
         )
 
 
@@ -315,7 +321,6 @@ def _drawing(page: Page, pictures: int) -> list[str]:
     few, many = map(astuple, memory.values())
     ratios = (f"{b / a:.2f}" if a else "-" for a, b in zip(few, many, strict=True))
     rows.append(("ratio", *ratios))
-    head = ("pictures", "heap, MB", "DOM nodes", "blob addresses")
     return [
         f"{_AT_ONCE} pictures at a time, {_STEPS} steps each.",
         "",
@@ -324,7 +329,40 @@ def _drawing(page: Page, pictures: int) -> list[str]:
         f"Requests for the stream of events: {streams} (goal 1). Previews: {came} came, {shown} "
         f"were shown. After garbage was collected (goal: a ratio of at most {_MOST_GROWTH}):",
         "",
-        *table(head, rows),
+        *table(("pictures", *_MEMORY_HEADS), rows),
+    ]
+
+
+def _sheet(page: Page) -> list[str]:
+    """Fill a sheet of ten guidances and ten seeds."""
+    browser = page.browser
+    page.open()
+    page.fill("steps", _STEPS)
+    browser.until("document.querySelector('[data-view=sheet]').click()", "true")
+    for way, axis, values in (
+        ("across", "guidance_scale", [1 + number / 2 for number in range(_SIDE)]),
+        ("down", "seed", range(_SIDE)),
+    ):
+        page.fill(way, axis)
+        page.fill(f"{way}-values", ", ".join(map(str, values)))
+    before = browser.memory()
+    states = "[...document.querySelectorAll('#sheet-film .frame')].map(each => each.dataset.state)"
+    finished = f"states.length === {_SIDE**2} && states.every(each => each === 'finished')"
+    with browser.step(f"fill {_SIDE} x {_SIDE}") as step:
+        step.seconds = browser.until(
+            "document.querySelector('#sheet-start').click()",
+            f"(states => {finished})({states})",
+        )
+    rows = [
+        (name, f"{each.heap / 1e6:.2f}", str(each.nodes), str(each.blobs))
+        for name, each in {"empty": before, "filled": browser.memory()}.items()
+    ]
+    return [
+        f"{_STEPS} steps each.",
+        "",
+        *_table_of([step]),
+        "",
+        *table(("sheet", *_MEMORY_HEADS), rows),
     ]
 
 
