@@ -37,7 +37,7 @@ _PROBE = """
 const seen = { tasks: [], blobs: 0, came: 0, shown: 0 };
 window.seen = seen;
 seen.observer = new PerformanceObserver(list => seen.tasks.push(...list.getEntries()));
-seen.observer.observe({ type: "longtask" });
+seen.observer.observe({ type: "longtask", buffered: true });
 const { createObjectURL, revokeObjectURL } = URL;
 URL.createObjectURL = what => (seen.blobs += 1, createObjectURL.call(URL, what));
 URL.revokeObjectURL = url => (seen.blobs -= 1, revokeObjectURL.call(URL, url));

@@ -33,6 +33,7 @@ _MOST_MS, _MOST_GROWTH = 200, 1.5  # of a task; of memory between the two counts
 _VISITS = 5
 _PAGE = 60  # entries of the history
 _FEW, _AT_ONCE, _STEPS = 50, 16, 4  # pictures, pictures per request, and their steps
+_LONG_STEPS = 300
 _SIDE = 10  # pictures, of a contact sheet
 _KEY = f"dk_page_{'0123456789' * 4}"
 _RESULTS = Path(__file__).parent / "results"
@@ -107,6 +108,7 @@ _TO_THE_END = """
     await frame();
   }
 """
+_A_MOMENT = "new Promise(resolve => setTimeout(() => resolve(true), 500))"
 _KEPT = """new Promise(resolve => {
   const opening = indexedDB.open("darkroom");
   opening.onsuccess = () => {
@@ -279,6 +281,14 @@ def _history(page: Page, entries: int) -> list[str]:
         "export",
         "viewer.close(); document.querySelector('#history-export').click()",
         "document.querySelector('#history-note').textContent.startsWith('Exported')",
+    )
+    page.fill("n", _AT_ONCE)
+    page.fill("steps", _LONG_STEPS)
+    click = "document.querySelector('{}').click();".format
+    do(
+        f"draw {_AT_ONCE}, scroll to the end meanwhile",
+        click("#develop") + click("[data-view=history]") + _TO_THE_END,
+        f"(await {_KEPT}) === {entries - 1 + _AT_ONCE} && {_A_MOMENT}",
     )
     return [
         f"{entries:,} entries with thumbnails of {thumbnail_bytes / 1000:.1f} kB. Seconds are from "
