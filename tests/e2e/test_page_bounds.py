@@ -101,9 +101,11 @@ def test_a_change_of_the_history_leaves_other_items_in_place(page: Chrome) -> No
     for (let times = 0; times < 5; times += 1) album.refresh();
     await until(() => list.textContent.includes('1130') && !list.textContent.includes('1100'));
     const kept = new Set(before);
-    return { searches, texts: [...list.children].map(each => each.textContent),
+    const looked = searches;
+    const file = JSON.parse(await (await history.export()).text());
+    return { searches: looked, texts: [...list.children].map(each => each.textContent),
         kept: [...list.children].filter(each => kept.has(each)).length,
-        moved: moved.length };"""
+        moved: moved.length, exported: file.entries.map(each => each.created) };"""
     found = calling(page, "album.js", script, SETTINGS)
     seeds = [seed for seed in range(1130, 1000, -1) if seed != 1100][:120]
     expected = [f"{'★ ' if seed == 1050 else ''}7 · {seed}" for seed in seeds]
@@ -111,3 +113,4 @@ def test_a_change_of_the_history_leaves_other_items_in_place(page: Chrome) -> No
     assert found["kept"] == 119, "one item is new"
     assert found["moved"] == 2, "one came and one went"
     assert found["searches"] == 1, "once for all changes"
+    assert found["exported"] == [seed for seed in range(1130, 999, -1) if seed != 1100]

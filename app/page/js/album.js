@@ -99,7 +99,7 @@ export class Album extends EventTarget {
   }
 
   async #export() {
-    save(new Blob([await this.history.export()], { type: "application/json" }), "darkroom.json");
+    save(await this.history.export(), "darkroom.json");
     this.#note("Exported: settings, thumbnails and addresses of all pictures.");
   }
 

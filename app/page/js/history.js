@@ -110,11 +110,10 @@ export class History {
   }
 
   /**
-   * @returns {Promise<string>} All entries as JSON, which `import` reads.
+   * @returns {Promise<Blob>} All entries as JSON, which `import` reads.
    */
   async export() {
-    const { entries } = await this.search({}, { limit: this.#most.count });
-    return fileOf(entries);
+    return fileOf(this.#pages());
   }
 
   /**
@@ -133,6 +132,15 @@ export class History {
       added += 1;
     }
     return { added, skipped: entries.length - added };
+  }
+
+  async *#pages() {
+    let after = null;
+    do {
+      const { entries, next } = await this.search({}, { after });
+      if (entries.length) yield entries;
+      after = next;
+    } while (after);
   }
 
   async #trying(action) {
