@@ -356,12 +356,13 @@ def _sheet(page: Page) -> list[str]:
         page.fill(way, axis)
         page.fill(f"{way}-values", ", ".join(map(str, values)))
     before = browser.memory()
-    states = "[...document.querySelectorAll('#sheet-film .frame')].map(each => each.dataset.state)"
-    finished = f"states.length === {_SIDE**2} && states.every(each => each === 'finished')"
+    finished = (
+        f"document.querySelector('#sheet-progress').textContent === '{_SIDE**2} of {_SIDE**2}'"
+    )
     with browser.step(f"fill {_SIDE} x {_SIDE}") as step:
         step.seconds = browser.until(
             "document.querySelector('#sheet-start').click()",
-            f"(states => {finished})({states})",
+            f"{progress} === '{_SIDE**2} of {_SIDE**2}' && (await {_KEPT}) === {_SIDE**2}",
         )
     rows = [
         (name, f"{each.heap / 1e6:.2f}", str(each.nodes), str(each.blobs))
