@@ -356,9 +356,7 @@ def _sheet(page: Page) -> list[str]:
         page.fill(way, axis)
         page.fill(f"{way}-values", ", ".join(map(str, values)))
     before = browser.memory()
-    finished = (
-        f"document.querySelector('#sheet-progress').textContent === '{_SIDE**2} of {_SIDE**2}'"
-    )
+    progress = "document.querySelector('#sheet-progress').textContent"
     with browser.step(f"fill {_SIDE} x {_SIDE}") as step:
         step.seconds = browser.until(
             "document.querySelector('#sheet-start').click()",
