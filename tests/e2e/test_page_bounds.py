@@ -33,7 +33,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 
 def test_the_line_keeps_the_newest_prints_and_no_picture_of_others(page: Chrome) -> None:
-    script = """const { Job } = await import('/js/jobs.js');
+    script = """const { Job } = await import('/js/job.js');
     const canvas = new OffscreenCanvas(8, 8);
     canvas.getContext('2d');
     const picture = await canvas.convertToBlob();
