@@ -151,7 +151,7 @@ def test_the_oldest_entries_without_a_star_make_room(page: Chrome, refused: bool
 def test_an_export_is_read_again_and_a_stranger_is_not_trusted(page: Chrome, refused: bool) -> None:
     script = """const blob = new Blob(['abc'], {type: 'image/png'});
     if (!args[2]) await history.put({...args[0][0], thumbnail: blob});
-    const text = await history.export();
+    const text = await (await history.export()).text();
     const {History} = it;
     const other = await History.open({name: name + 'b', ...(args[2] && {factory: refusing})});
     await other.put({...args[0][1], seconds: 9});

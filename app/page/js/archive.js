@@ -13,12 +13,18 @@ const STATUSES = ["succeeded", "failed", "canceled"];
 export class UnreadableHistory extends Error {}
 
 /**
- * @param {object[]} entries - Of the history; thumbnails may be blobs.
- * @returns {Promise<string>} A file of them, as JSON.
+ * @param {AsyncIterable<object[]>} pages - Entries of the history; thumbnails may be blobs.
+ * @returns {Promise<Blob>} A file of them, as JSON. It is written page by page, because all of it at
+ *   once may take a second in which the page does nothing else.
  */
-export async function fileOf(entries) {
-  const written = await Promise.all(entries.map(portable));
-  return JSON.stringify({ format: FORMAT, version: 1, entries: written });
+export async function fileOf(pages) {
+  const parts = [`{"format":"${FORMAT}","version":1,"entries":[`];
+  for await (const entries of pages) {
+    const written = JSON.stringify(await Promise.all(entries.map(portable)));
+    if (parts.length > 1) parts.push(",");
+    parts.push(new Blob([written.slice(1, -1)]));
+  }
+  return new Blob([...parts, "]}"], { type: "application/json" });
 }
 
 /**

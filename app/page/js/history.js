@@ -9,7 +9,9 @@ import { IndexedStore, MemoryStore } from "./stores.js";
 
 const NAME = "darkroom";
 const MOST = { count: 2000, bytes: 64 * 1024 * 1024 }; // entries, and bytes of thumbnails and texts
-const PAGE = 60;
+
+/** Entries of a page, if nothing else is said. */
+export const PAGE = 60;
 
 /** All entries of this browser, newest first. */
 export class History {
@@ -108,11 +110,10 @@ export class History {
   }
 
   /**
-   * @returns {Promise<string>} All entries as JSON, which `import` reads.
+   * @returns {Promise<Blob>} All entries as JSON, which `import` reads.
    */
   async export() {
-    const { entries } = await this.search({}, { limit: this.#most.count });
-    return fileOf(entries);
+    return fileOf(this.#pages());
   }
 
   /**
@@ -131,6 +132,15 @@ export class History {
       added += 1;
     }
     return { added, skipped: entries.length - added };
+  }
+
+  async *#pages() {
+    let after = null;
+    do {
+      const { entries, next } = await this.search({}, { after });
+      if (entries.length) yield entries;
+      after = next;
+    } while (after);
   }
 
   async #trying(action) {

@@ -3,7 +3,7 @@
 import { entryOf, isSame } from "./pictures.js";
 import { Print } from "./print.js";
 
-const LONGEST = 120; // prints on the line; older ones are in the history
+const LONGEST = 64; // prints on the line; older ones are in the history
 
 /**
  * Tells `act` (detail: name of the button, the print), and `finished` (detail: the print).
