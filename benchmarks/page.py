@@ -44,13 +44,19 @@ _STEP_HEADS = (
 _MEMORY_HEADS = ("heap, MB", "DOM nodes", "blob addresses")
 _READY = "document.querySelector('#develop:enabled')"
 _HUNG = "document.querySelectorAll('#line > [data-state=finished]').length >= 24"
-_PAINTED = """async () =>
-  performance.getEntriesByName("first-contentful-paint")[0].startTime"""
+# When, and how many bytes had been received completely until then, with their heads.
+_PAINTED = """async () => {
+  const at = performance.getEntriesByName("first-contentful-paint")[0].startTime;
+  const all = ["navigation", "resource"].flatMap((type) => performance.getEntriesByType(type));
+  const before = all.filter((each) => each.responseEnd <= at);
+  return [at, before.reduce((sum, each) => sum + each.transferSize, 0)];
+}"""
 # Entries as finished pictures leave them. The shipped model's pictures are enlarged and get grain,
 # so that thumbnails are as large as those of Stable Diffusion.
 _FILL = """async (count) => {
-  const { History } = await import("/static/page/js/history.js");
-  const { thumbnail } = await import("/static/page/js/pictures.js");
+  const main = document.querySelector("script[type=module]").src;
+  const { History } = await import(new URL("history.js", main));
+  const { thumbnail } = await import(new URL("pictures.js", main));
   const history = await History.open();
   const thumbnails = [];
   for (let seed = 0; seed < 50; seed += 1) {
@@ -214,23 +220,25 @@ def _paint(page: Page) -> list[str]:
             page.browser.driver.get("about:blank")
             with page.browser.step(name) as step:
                 usable = page.open()
-                times.append((page.browser.run(_PAINTED), usable))
+                times.append((*page.browser.run(_PAINTED), usable))
             steps.append(step)
-        painted, usable = (statistics.median(each) for each in zip(*times, strict=True))
+        painted, before, usable = (statistics.median(each) for each in zip(*times, strict=True))
         received = statistics.median(step.received for step in steps)
         rows.append(
             (
                 name,
                 str(len(steps[-1].requests)),
                 f"{received / 1000:.1f}",
+                f"{before / 1000:.1f}",
                 f"{painted:.0f}",
                 f"{usable:.0f}",
                 f"{max(step.longest for step in steps):.0f}",
                 f"{max(step.hardest.cpu for step in steps):.0f}",
             )
         )
-    head = ("", "requests", "kB received", "first contentful paint, ms", "form usable, ms",
-            "longest task, ms", "longest CPU, ms")  # fmt: skip
+    head = ("", "requests", "kB received", "kB before the first paint",
+            "first contentful paint, ms", "form usable, ms", "longest task, ms",
+            "longest CPU, ms")  # fmt: skip
     return [
         f"Medians of {_VISITS} visits; the longest task is that of all.",
         "",

@@ -25,13 +25,18 @@ _POLICY = (
     " worker-src blob:; script-src 'self' {scripts}"
 )
 _PLAYGROUND = Path(__file__).parents[1] / "page"
-_PLAYGROUND_HEADERS = {
+_HOME_HEADERS = {
     "Cache-Control": "no-cache",  # ask again, and get 304 if nothing changed
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:;"
         " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+_FILE_HEADERS = {
+    "Cache-Control": "public, max-age=31536000, immutable",  # its address changes when it does
+    "Content-Security-Policy": "default-src 'none'",  # of a file that is opened by itself
     "X-Content-Type-Options": "nosniff",
 }
 
@@ -67,7 +72,7 @@ def install(app: FastAPI) -> None:
 
 
 class _PlaygroundFiles(StaticFiles):
-    """The files of the playground, each with a policy that needs nothing inline."""
+    """The files of the playground, which browsers keep."""
 
     def file_response(
         self,
@@ -78,7 +83,7 @@ class _PlaygroundFiles(StaticFiles):
     ) -> Response:
         """A file, or 304 if the client already has it."""
         response = super().file_response(full_path, stat_result, scope, status_code)
-        response.headers.update(_PLAYGROUND_HEADERS)
+        response.headers.update(_FILE_HEADERS)
         return response
 
 
@@ -95,15 +100,34 @@ class _Compressed:
 
 
 def _add_playground(app: FastAPI) -> None:
-    """Serve `index.html` at `/`, and what it names below `/static`, which needs no key."""
-    files = _PlaygroundFiles(directory=_PLAYGROUND)
+    """Serve `index.html` at `/`, and what it names below `/static`, which needs no key.
+
+    The addresses of the files have a digest of them all, so none is mixed with another version's.
+    """
+    version = _digest(_PLAYGROUND)
+    folder = f"{_FILES}/page"
+    html = (_PLAYGROUND / "index.html").read_text(encoding="utf-8")
+    html = html.replace(f'"{folder}/', f'"{folder}/{version}/')
+    headers = _HOME_HEADERS | {"ETag": f'"{version}"'}
 
     async def home(request: Request) -> Response:
-        return await files.get_response("index.html", request.scope)
+        if version in request.headers.get("If-None-Match", ""):
+            return Response(status_code=304, headers=headers)
+        return HTMLResponse(html, headers=headers)
 
     compressed = [Middleware(_Compressed)]
     app.router.routes.append(Route("/", home, include_in_schema=False, middleware=compressed))
-    app.mount(f"/{_FILES}/page", _Compressed(files))
+    files = _PlaygroundFiles(directory=_PLAYGROUND)
+    app.mount(f"/{folder}/{version}", _Compressed(files))
+
+
+def _digest(folder: Path) -> str:
+    """A name for all files of a folder together."""
+    digest = hashlib.sha256()
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        digest.update(f"{path.relative_to(folder)}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 def _add(app: FastAPI, path: str, page: HTMLResponse) -> None:

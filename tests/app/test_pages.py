@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+import shutil
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -12,6 +13,10 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import Settings
 
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:;"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 PAGE = Path(__file__).parents[2] / "app" / "page"
 
 
@@ -66,24 +71,23 @@ def test_the_documentation_is_found_with_a_slash_as_well(client: TestClient) -> 
 
 
 def test_all_that_the_playground_names_is_here(client: TestClient) -> None:
-    """Its scripts and styles, and what these import; each with a policy that allows no others."""
+    """Its scripts and styles, and what these import; the page may have no others."""
     names, seen = ["/"], set[str]()
     while names:
         seen.add(name := names.pop())
         answer = client.get(name)
         assert answer.status_code == 200, name
-        assert answer.headers["content-security-policy"] == (
-            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:;"
-            " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        )
-        assert answer.headers["cache-control"] == "no-cache"
+        policy, kept = answer.headers["content-security-policy"], answer.headers["cache-control"]
+        assert policy == (POLICY if name == "/" else "default-src 'none'")
+        assert kept == ("no-cache" if name == "/" else "public, max-age=31536000, immutable")
         code = re.sub(r"/\*.*?\*/|http://www\.w3\.org/2000/svg", "", answer.text, flags=re.DOTALL)
         assert "://" not in code, name
         found = re.findall(r'(?:src=|href=|from |import\()"(\./[^"]+|static/[^"]+)"', answer.text)
         named = {urljoin(name, each) for each in found}
         names += named - seen - set(names)
-    files = {f"/static/page/{each.relative_to(PAGE).as_posix()}" for each in PAGE.rglob("*.*")}
-    assert seen - {"/"} == files - {"/static/page/index.html"}, "no file is left over"
+    files = {each.relative_to(PAGE).as_posix() for each in PAGE.rglob("*.*")} - {"index.html"}
+    named = {re.sub(r"^/static/page/[0-9a-f]{16}/", "", each) for each in seen - {"/"}}
+    assert named == files, "no file is left over"
 
 
 def test_the_playground_has_nothing_inline(client: TestClient) -> None:
@@ -95,7 +99,7 @@ def test_the_playground_has_nothing_inline(client: TestClient) -> None:
 
 
 def test_a_browser_fetches_the_playground_once(client: TestClient) -> None:
-    for path in ("/", "/static/page/js/main.js"):
+    for path in ("/", script_of(client, "/")):
         answer = client.get(path, headers={"accept-encoding": "gzip"})
         assert answer.headers["content-encoding"] == "gzip"
         again = client.get(path, headers={"if-none-match": answer.headers["etag"]})
@@ -114,4 +118,29 @@ def test_the_playground_is_below_a_prefix() -> None:
     page = client.get("/draw")
     assert page.url.path == "/draw/"
     assert not re.search(r'(?:src|href)="/', page.text)
-    assert client.get("/draw/static/page/js/main.js").status_code == 200
+    assert client.get(script_of(client, "/draw/")).status_code == 200
+
+
+def test_the_playground_s_files_have_other_addresses_when_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a browser, which keeps them for a year, has those of one version or none."""
+
+    def addresses() -> tuple[str, str]:
+        client = TestClient(create_app(Settings()), base_url="http://localhost")
+        return client.get("/").headers["etag"], script_of(client, "/")
+
+    shutil.copytree(PAGE, tmp_path / "page")
+    monkeypatch.setattr("app.http.pages._PLAYGROUND", tmp_path / "page")
+    before = addresses()
+    assert addresses() == before
+    with (tmp_path / "page/js/theme.js").open("a") as file:
+        file.write("\n")
+    assert all(one != other for one, other in zip(before, addresses(), strict=True))
+
+
+def script_of(client: TestClient, page: str) -> str:
+    """The address of the script that the page names."""
+    found = re.search(r'src="(static/page/[^"]+)"', client.get(page).text)
+    assert found
+    return urljoin(page, found[1])
