@@ -1,6 +1,7 @@
 """Imports run downward only, as docs/architecture.md has it."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -108,6 +109,16 @@ def test_imports_run_in_no_circle() -> None:
 def room(module: str) -> str:
     """The folder below app/ or models/ that a file is in; a file that is in none is its own."""
     return ".".join(module.split(".")[:2])
+
+
+def test_the_page_s_modules_import_one_another_in_no_circle() -> None:
+    named = re.compile(r'from "\./([^"]+)"|import\("\./([^"]+)"')
+    graph = {
+        path.name: {first or second for first, second in named.findall(path.read_text("utf-8"))}
+        for path in (ROOT / "app/page/js").iterdir()
+    }
+    assert graph["main.js"]
+    TopologicalSorter(graph).prepare()
 
 
 def test_openvino_reports_to_nobody() -> None:
