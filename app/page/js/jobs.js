@@ -31,9 +31,11 @@ export class Jobs extends EventTarget {
 
   /** Begin to follow, and join what was open when the page was left. */
   start() {
-    follow(this.api, (name, data) => this.#told(name, data), new AbortController().signal);
+    const joined = recall(OPEN, []).map((kept) => this.join(kept));
+    const busy = () => this.open.length > 0;
+    follow(this.api, (name, data) => this.#told(name, data), busy);
     setInterval(() => this.#askForSilent(), SILENCE / 4);
-    return recall(OPEN, []).map((kept) => this.join(kept));
+    return joined;
   }
 
   /**
