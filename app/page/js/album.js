@@ -5,6 +5,7 @@ import { persist } from "./history.js";
 import { describe, subjectOf } from "./models.js";
 import { save, settingsOf } from "./pictures.js";
 
+const PAGE = 60; // entries, to begin with and for each "Show more"
 const PAUSE = 200; // ms after the last letter of a search
 
 /** Tells `open` (detail: the entries that are shown, and which of them) on a click. */
@@ -43,30 +44,38 @@ export class Album extends EventTarget {
 
   /** Show the newest entries that match what is searched for. */
   async show() {
-    this.#entries = [];
-    this.#next = null;
     await this.#page(true);
   }
 
-  /** Show what changed, if the view is shown. */
+  /** Show what changed, if the view is shown: as many entries as before, or more. */
   async refresh() {
-    if (!this.root.hidden) await this.show();
+    if (!this.root.hidden) await this.#page(true, this.#entries.length);
   }
 
-  async #page(fresh = false) {
+  async #page(fresh = false, least = 0) {
     const search = ++this.#search;
     const starred = this.at("history-starred").checked || undefined;
     const wanted = { words: this.at("history-words").value, starred };
-    const { entries, next } = await this.history.search(wanted, { after: this.#next });
+    const range = { after: fresh ? null : this.#next, limit: Math.max(least, PAGE) };
+    const { entries, next } = await this.history.search(wanted, range);
     if (search !== this.#search) return;
+    const focused = this.#focused;
     this.#next = next;
-    this.#entries = [...this.#entries, ...entries];
+    this.#entries = fresh ? entries : [...this.#entries, ...entries];
     const items = entries.map(itemOf);
     if (fresh) this.at("album").replaceChildren(...items);
     else this.at("album").append(...items);
+    const again = this.#entries.findIndex((entry) => entry.id === focused?.id);
+    if (again >= 0) this.at("album").children[again].querySelector("button").focus();
     this.at("history-more").hidden = next === null;
     const none = wanted.words || starred ? "Nothing matches." : "Nothing was drawn yet.";
     this.#note(this.history.reason ?? (this.#entries.length ? "" : none));
+  }
+
+  /** The entry whose button has the focus. */
+  get #focused() {
+    const item = document.activeElement.closest("#album > li");
+    return item && this.#entries[[...item.parentElement.children].indexOf(item)];
   }
 
   async #export() {

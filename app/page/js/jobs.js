@@ -78,6 +78,12 @@ export class Jobs extends EventTarget {
     }
   }
 
+  /** Forget a job that has ended. Until then, one with prints is joined again after a reload. */
+  release(job) {
+    this.#jobs.delete(job.key);
+    this.#save();
+  }
+
   async #send(job) {
     const headers = { Prefer: "respond-async", "Idempotency-Key": `"${job.key}"` };
     const body = { ...job.settings, previews: PREVIEWS };
@@ -171,8 +177,7 @@ export class Jobs extends EventTarget {
 
   #end(job, status, note = "") {
     this.#change(job, { status, note });
-    this.#jobs.delete(job.key);
-    this.#save();
+    if (status !== "succeeded" || job.sheet) this.release(job);
     this.open.find((each) => each.pause)?.pause.abort(); // there may be room for it now
   }
 
@@ -188,10 +193,10 @@ export class Jobs extends EventTarget {
     return job;
   }
 
-  /** Keep the open jobs, and those of other tabs as they are. */
+  /** Keep the jobs, and those of other tabs as they are. */
   #save() {
     const others = recall(OPEN, []).filter((each) => !this.#keys.has(each.key));
-    const own = this.open.map(({ key, id, settings, created, sheet }) => {
+    const own = [...this.#jobs.values()].map(({ key, id, settings, created, sheet }) => {
       return { key, id, settings, created, sheet };
     });
     keep(OPEN, [...others, ...own]);

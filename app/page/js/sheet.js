@@ -119,6 +119,7 @@ export class Sheet extends EventTarget {
 
   /** The picture of a cell is not there, or not any more: it `failed`, or was `deleted`. */
   lose(cell, status, note = "") {
+    if (this.cells[cell.index] !== cell) return; // of a sheet before this one
     Object.assign(cell, { status, note, entry: null, key: null, id: null });
     this.#save();
     this.#tell(cell);
@@ -192,7 +193,7 @@ export class Sheet extends EventTarget {
     const { key, id, settings } = cell;
     if (!key || cell.job || cell.entry) return;
     const entry = await this.history.get(`${key}-0`);
-    if (cell.key !== key || cell.job) return; // told meanwhile
+    if (this.cells[cell.index] !== cell || cell.key !== key || cell.job) return; // told meanwhile
     const job = this.jobs.open.find((each) => each.key === key);
     if (entry) this.#finish(cell, entry);
     else if (job) this.#follow(job);
