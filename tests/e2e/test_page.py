@@ -1,6 +1,5 @@
 """The playground in a real browser, as a newcomer uses it."""
 
-import json
 import re
 import subprocess
 import sys
@@ -314,28 +313,6 @@ def test_a_key_is_asked_for(driver: Chrome, keyed_url: str) -> None:
     page.open()
     assert not page.one("#keys").is_displayed(), "the tab keeps it"
     assert KEY not in str(requested(driver))
-
-
-def test_the_history_stays_where_it_was_while_pictures_are_added(
-    page: Page, tmp_path: Path
-) -> None:
-    broken = {"settings": {"steps": 1}, "thumbnail": "data:image/png;base64,AAAA"}
-    entries = [{"id": f"{k}", "created": k, **broken} for k in range(70)]
-    file = tmp_path / "history.json"
-    file.write_text(json.dumps({"format": "darkroom-history", "entries": entries}))
-    page.develop(steps=500)
-    page.one("[data-view=history]").click()
-    page.one("#history-file").send_keys(str(file))
-    wait_until(lambda: page.one("#history-note").text.startswith("Imported 70"), 20)
-    page.one("#history-more").send_keys(Keys.ENTER)
-    wait_until(lambda: len(page.all("#album > li")) >= 70, 10)
-    oldest = page.all("#album button")[-1].text
-    page.driver.execute_script("document.querySelector('#album > li:last-child button').focus()")
-    wait_until(lambda: len(page.all("#album > li")) == 71, 60)
-    assert page.driver.switch_to.active_element.text == oldest
-    page.open()
-    wait_until(lambda: page.states() == ["finished"] + ["failed"] * 23, 10)
-    assert page.one(f"{PRINT}:last-child [data-act=delete]").is_displayed()
 
 
 _REFUSE = """for (const name of ['localStorage', 'sessionStorage', 'indexedDB']) {

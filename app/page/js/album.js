@@ -47,7 +47,7 @@ export class Album extends EventTarget {
     await this.#page(true);
   }
 
-  /** Show what changed, if the view is shown: as many entries as before, or more. */
+  /** Show what changed, if the view is shown, with as many pages as before. */
   async refresh() {
     if (!this.root.hidden) await this.#page(true, this.#entries.length);
   }
@@ -56,7 +56,8 @@ export class Album extends EventTarget {
     const search = ++this.#search;
     const starred = this.at("history-starred").checked || undefined;
     const wanted = { words: this.at("history-words").value, starred };
-    const range = { after: fresh ? null : this.#next, limit: Math.max(least, PAGE) };
+    const pages = Math.max(1, Math.ceil(least / PAGE));
+    const range = { after: fresh ? null : this.#next, limit: pages * PAGE };
     const { entries, next } = await this.history.search(wanted, range);
     if (search !== this.#search) return;
     const focused = this.#focused;
