@@ -301,6 +301,8 @@ def test_a_key_is_asked_for(driver: Chrome, keyed_url: str) -> None:
     page = Page(driver, keyed_url)
     driver.get(f"{keyed_url}/")
     wait_until(lambda: page.one("#keys").is_displayed(), 20)
+    page.one("#keys [name=key]").send_keys(f"{KEY}\N{ZERO WIDTH SPACE}" + Keys.ENTER)
+    page.one("#keys [name=key]").clear()  # no header can hold it, so it was not taken
     page.one("#keys [name=key]").send_keys("dk_" + "wrong" * 8 + Keys.ENTER)
     wait_until(lambda: page.one("#keys [data-role=detail]").text, 10)
     page.one("#keys [name=key]").send_keys(KEY + Keys.ENTER)
@@ -311,6 +313,24 @@ def test_a_key_is_asked_for(driver: Chrome, keyed_url: str) -> None:
     page.open()
     assert not page.one("#keys").is_displayed(), "the tab keeps it"
     assert KEY not in str(requested(driver))
+
+
+_REFUSE = """for (const name of ['localStorage', 'sessionStorage', 'indexedDB']) {
+    const get = () => { throw new DOMException('not here', 'SecurityError'); };
+    Object.defineProperty(window, name, {get});
+}"""
+
+
+def test_it_draws_where_the_browser_keeps_nothing(page: Page) -> None:
+    driver = page.driver
+    evaluate = "Page.addScriptToEvaluateOnNewDocument"
+    refusal = driver.execute_cdp_cmd(evaluate, {"source": _REFUSE})
+    try:
+        page.open()
+        page.develop(steps=2)
+        page.finished(1)
+    finally:
+        driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", refusal)
 
 
 def test_the_first_paint_is_light(url: str) -> None:

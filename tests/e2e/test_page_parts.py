@@ -64,6 +64,53 @@ def test_the_models_are_asked_for_again_when_all_are_loaded(page: Chrome) -> Non
     assert calling(page, "status.js", script) == 0
 
 
+def test_a_hidden_page_holds_no_connection_while_nothing_is_under_way(page: Chrome) -> None:
+    script = """let [hidden, busy, open] = [true, false, 0];
+    Object.defineProperty(document, 'hidden', {get: () => hidden, configurable: true});
+    let comment;
+    const request = async () => {
+        open += 1;
+        const start = (stream) => {
+            comment = () => stream.enqueue(new TextEncoder().encode(': here\\n\\n'));
+        };
+        return {body: new ReadableStream({start, cancel: () => { open -= 1; }})};
+    };
+    const soon = () => new Promise(done => setTimeout(done, 20));
+    const found = [];
+    const look = async () => { comment?.(); await soon(); found.push(open); };
+    it.follow({request}, () => {}, () => busy);
+    await look();
+    hidden = false;
+    document.dispatchEvent(new Event('visibilitychange'));
+    await soon();
+    await look();
+    [hidden, busy] = [true, true];
+    await look();
+    busy = false;
+    await look();
+    delete document.hidden;
+    return found;"""
+    assert calling(page, "stream.js", script) == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("kept", "found"),
+    [
+        ('{"list": [1], "own": {"text": "b"}, "more": 2}', {"own": {"text": "b"}, "more": 2}),
+        ('{"list": [1]}', {}),
+        *((text, None) for text in ("{", "5", "null", "[]", '{"list": 1}', '{"own": {"text": 1}}')),
+    ],
+)
+def test_what_another_version_kept_is_forgotten(
+    page: Chrome, kept: str, found: dict[str, Any] | None
+) -> None:
+    script = """localStorage.setItem('darkroom.test', args[0]);
+    return it.recall('test', args[1]);"""
+    otherwise: dict[str, Any] = {"list": [], "own": {"text": "a"}}
+    expected = otherwise if found is None else otherwise | {"list": [1]} | found
+    assert calling(page, "memory.js", script, kept, otherwise) == expected
+
+
 def test_a_query_means_to_the_service_what_the_settings_do(page: Chrome) -> None:
     queries = calling(page, "link.js", "return args[0].map(it.queryOf)", SETTINGS)
     for settings, query in zip(SETTINGS, queries, strict=True):

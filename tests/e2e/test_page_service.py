@@ -135,6 +135,33 @@ def test_pictures_outlive_a_stop_of_the_service(page: Page, service: Service) ->
     assert_drawn_as_alone(page, 2)
 
 
+def test_a_picture_that_does_not_arrive_is_asked_for_again(page: Page) -> None:
+    """At the end of its job, after a reload, and in the viewer, which shows the small copy."""
+
+    def block(*addresses: str) -> None:
+        page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": addresses})
+
+    page.driver.execute_cdp_cmd("Network.enable", {})
+    block("*/images/*")
+    page.develop(steps=2)
+    newest = f"{page.url}/jobs?limit=1"
+    wait_until(lambda: web.get(newest).json()["jobs"][0]["status"] == "succeeded", 20)
+    wait_until(lambda: not page.one(f"{PRINT} [data-act=cancel]").is_displayed(), 20)
+    assert page.states() == ["developing"]
+    page.open()
+    block()
+    page.finished(1)
+    assert_drawn_as_alone(page, 1)
+    page.open()
+    page.finished(1)
+    block("*/images/*")
+    page.one(f"{PRINT} .paper").click()
+    wait_until(lambda: page.one("#viewer-note").text == "The service does not answer.", 10)
+    small = page.one("#viewer-picture").get_attribute("src")
+    assert small == kept(page)[0]["thumbnail"]
+    block()
+
+
 def test_a_full_service_is_asked_again(page: Page, service: Service) -> None:
     worker = service.worker
     held(page, worker)

@@ -252,6 +252,22 @@ def test_a_file_that_is_too_large_is_refused_and_another_scale_offered(page: Pag
     assert int(smaller) < 8
 
 
+def test_long_labels_are_cut_between_letters_and_measured_a_few_times(parts: Chrome) -> None:
+    script = """let measured = 0;
+    const { prototype } = CanvasRenderingContext2D;
+    const { measureText } = prototype;
+    prototype.measureText = function (text) { measured += 1; return measureText.call(this, text) };
+    const [columns, rows] = [['\\u{1f43b}'.repeat(2000)], ['\\u719a'.repeat(4000)]];
+    const sizes = {title: '', caption: '', width: 64, height: 64, notes: ['']};
+    const layout = it.layoutOf({...sizes, columns, rows}, 1);
+    prototype.measureText = measureText;
+    return [layout.columns[0].join(), layout.rows[0].join(), measured];"""
+    bears, characters, measured = calling(parts, "sheet_file.js", script)
+    assert set(bears) == {"\N{BEAR FACE}", "\N{HORIZONTAL ELLIPSIS}"}
+    assert set(characters) == {"\u719a", "\N{HORIZONTAL ELLIPSIS}"}
+    assert measured < 40
+
+
 @pytest.mark.parametrize(
     ("name", "typed", "values"),
     [

@@ -1,5 +1,7 @@
 /** Requests to the service: every answer is JSON, a picture or a `Problem`. */
 
+import { pause } from "./stream.js";
+
 /** What the service refused, as RFC 9457 tells it. */
 export class Problem extends Error {
   /**
@@ -32,6 +34,7 @@ export class Unreachable extends Error {
   constructor(cause) {
     super("The service does not answer.", { cause });
     this.name = "Unreachable";
+    this.passes = true;
   }
 }
 
@@ -87,9 +90,47 @@ export class Api {
     return this.keys.key ? URL.createObjectURL(await this.file(path)) : path;
   }
 
+  /**
+   * Show a picture. An `<img>` does not say why it shows nothing: then the file is asked for.
+   *
+   * @param {string} path relative to the page.
+   * @param {(address: string) => Promise<void>} show fails where the address shows no picture.
+   * @returns {Promise<string>} the address that is shown; a blob's is for the caller to revoke.
+   * @throws {DOMException} it is no picture; otherwise as `request` does.
+   */
+  async show(path, show) {
+    const address = await this.picture(path);
+    try {
+      await show(address);
+      return address;
+    } catch (error) {
+      if (!address.startsWith("blob:")) return this.#showFile(path, show);
+      URL.revokeObjectURL(address);
+      throw error;
+    }
+  }
+
+  /** Show a picture as `show` does; a service that is away or full is asked again. */
+  async showAtLast(path, show) {
+    for (let wait = 1000; ; wait = Math.min(2 * wait, 8000)) {
+      try {
+        return await this.show(path, show);
+      } catch (error) {
+        if (!error.passes) throw error;
+      }
+      await pause(wait);
+    }
+  }
+
   /** A file as a blob; throws as `request` does. */
   async file(path) {
     return (await this.request(path, { headers: { Accept: "image/png" } })).blob();
+  }
+
+  async #showFile(path, show) {
+    const file = URL.createObjectURL(await this.file(path));
+    await show(file);
+    return file;
   }
 
   async #fetch(path, options) {

@@ -5,6 +5,8 @@ import { checked, LARGEST_SEED } from "./fields.js";
 const FORMAT = "darkroom-history";
 const LONGEST_FILE = 128 * 1024 * 1024; // characters
 const LONGEST_ID = 200;
+const LONGEST_SIDE = 16384; // pixels
+const MOST_IMAGES = 1000; // of a request
 const PICTURE = /^(?!\/\/)[\w\-./~%]*(?:images|jobs)\/[\w\-./~%]+$/; // no scheme, no host
 const THUMBNAIL = /^data:image\/(?:png|webp|jpeg);base64,[A-Za-z0-9+/]+=*$/;
 const STATUSES = ["succeeded", "failed", "canceled"];
@@ -62,8 +64,10 @@ function checkedEntry(given) {
     throw new UnreadableHistory(`This page can use seeds up to ${LARGEST_SEED}: one is larger.`);
   }
   const entry = { id, created, settings: checked(settings).settings };
-  for (const name of ["image", "seconds", "width", "height"]) {
-    if (isNumber(given[name])) entry[name] = given[name];
+  if (isNumber(given.seconds)) entry.seconds = given.seconds;
+  if (isWithin(image, 0, MOST_IMAGES)) entry.image = image;
+  for (const side of ["width", "height"]) {
+    if (isWithin(given[side], 1, LONGEST_SIDE)) entry[side] = given[side];
   }
   entry.starred = given.starred === true;
   entry.url = typeof url === "string" && PICTURE.test(url) && !url.includes("..") ? url : null;
@@ -71,6 +75,10 @@ function checkedEntry(given) {
   entry.status = STATUSES.includes(status) ? status : "succeeded";
   entry.error = typeof error === "string" ? error.slice(0, 1000) : null;
   return entry;
+}
+
+function isWithin(value, least, most) {
+  return Number.isInteger(value) && value >= least && value <= most;
 }
 
 function isNumber(value) {

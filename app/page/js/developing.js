@@ -67,7 +67,8 @@ function nextFrame() {
   });
 }
 
-async function decoded(url) {
+/** A picture that the browser has read; throws a DOMException if it is none. */
+export async function decoded(url) {
   const image = new Image();
   image.src = url;
   await image.decode();

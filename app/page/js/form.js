@@ -31,7 +31,7 @@ export class Form extends EventTarget {
     this.root = root;
     this.sheetOf = sheetOf;
     this.fields = root.querySelector("#fields");
-    this.kept = { values: {}, locked: false, ...recall(KEPT, {}) };
+    this.kept = recall(KEPT, { model: "", values: {}, locked: false });
     root.addEventListener("submit", (event) => {
       event.preventDefault();
       this.develop();

@@ -31,9 +31,11 @@ export class Jobs extends EventTarget {
 
   /** Begin to follow, and join what was open when the page was left. */
   start() {
-    follow(this.api, (name, data) => this.#told(name, data), new AbortController().signal);
+    const joined = recall(OPEN, []).map((kept) => this.join(kept));
+    const busy = () => this.open.length > 0;
+    follow(this.api, (name, data) => this.#told(name, data), busy);
     setInterval(() => this.#askForSilent(), SILENCE / 4);
-    return recall(OPEN, []).map((kept) => this.join(kept));
+    return joined;
   }
 
   /**
@@ -74,6 +76,12 @@ export class Jobs extends EventTarget {
       if (error.status === 404) this.#end(job, "canceled");
       else this.#change(job, { note: error.message });
     }
+  }
+
+  /** Forget a job that has ended. Until then, one with prints is joined again after a reload. */
+  release(job) {
+    this.#jobs.delete(job.key);
+    this.#save();
   }
 
   async #send(job) {
@@ -169,8 +177,7 @@ export class Jobs extends EventTarget {
 
   #end(job, status, note = "") {
     this.#change(job, { status, note });
-    this.#jobs.delete(job.key);
-    this.#save();
+    if (status !== "succeeded" || job.sheet) this.release(job);
     this.open.find((each) => each.pause)?.pause.abort(); // there may be room for it now
   }
 
@@ -186,10 +193,10 @@ export class Jobs extends EventTarget {
     return job;
   }
 
-  /** Keep the open jobs, and those of other tabs as they are. */
+  /** Keep the jobs, and those of other tabs as they are. */
   #save() {
     const others = recall(OPEN, []).filter((each) => !this.#keys.has(each.key));
-    const own = this.open.map(({ key, id, settings, created, sheet }) => {
+    const own = [...this.#jobs.values()].map(({ key, id, settings, created, sheet }) => {
       return { key, id, settings, created, sheet };
     });
     keep(OPEN, [...others, ...own]);

@@ -1,6 +1,8 @@
 /** The API key: kept for this tab, or in this browser if the user says so. */
 
-const NAME = "darkroom.key";
+import { keep, recall } from "./memory.js";
+
+const KEPT = "key";
 
 /** Knows the key, and asks for one in a dialog where the service wants one. */
 export class KeyRing {
@@ -11,7 +13,7 @@ export class KeyRing {
   constructor(dialog) {
     this.dialog = dialog;
     this.form = dialog.querySelector("form");
-    this.key = sessionStorage.getItem(NAME) ?? localStorage.getItem(NAME);
+    this.key = recall(KEPT, "", "sessionStorage") || recall(KEPT, "");
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#keep(this.form.elements.key.value.trim(), this.form.elements.remember.checked);
@@ -27,7 +29,7 @@ export class KeyRing {
   /**
    * Ask for a key.
    *
-   * @param {string|null} tried the key that the service refused; null if none was sent.
+   * @param {string} tried the key that the service refused; "" if none was sent.
    * @param {string} [detail] why it was refused.
    * @returns {Promise<boolean>} whether there is another key now.
    */
@@ -55,8 +57,7 @@ export class KeyRing {
 
   #keep(key, remember) {
     this.key = key;
-    sessionStorage.setItem(NAME, key);
-    if (remember) localStorage.setItem(NAME, key);
-    else localStorage.removeItem(NAME);
+    keep(KEPT, key, "sessionStorage");
+    keep(KEPT, remember ? key : "");
   }
 }

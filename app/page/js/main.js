@@ -39,7 +39,8 @@ let others = []; // names of models that were never loaded
 const history = await History.open();
 const form = new Form(at("form"), sheetOf);
 const modelOf = (name) => models.find((each) => each.name === name);
-const prints = new Prints(at("line"), at("empty"), api, modelOf);
+const remember = (print) => acts.remember(print);
+const prints = new Prints(at("line"), at("empty"), api, modelOf, remember);
 const viewer = new Viewer(at("viewer"), api);
 const comparison = new Compare(at("compare"), api);
 const album = new Album(at("view-history"), history);
@@ -61,7 +62,6 @@ async function sheetOf(model) {
 const sheet = new Sheet(jobs, history, modelOf);
 const views = { form, prints, viewer, comparison, album, programs };
 const acts = new Acts({ api, jobs, history, sheet, ...views, say, loaded });
-const remember = (print) => acts.remember(print);
 const sheetView = new SheetView(at("view-sheet"), sheet, { form, api, remember, say });
 
 form.addEventListener("develop", ({ detail: settings }) => {
@@ -90,7 +90,7 @@ jobs.addEventListener("change", ({ detail: job }) => {
 jobs.addEventListener("preview", ({ detail }) => prints.preview(detail));
 
 prints.addEventListener("act", ({ detail: { act, print } }) => acts[act](print.entry));
-prints.addEventListener("finished", ({ detail: print }) => remember(print));
+prints.addEventListener("kept", ({ detail: job }) => jobs.release(job));
 viewer.addEventListener("act", ({ detail: { act, entry } }) => acts[act](entry));
 comparison.addEventListener("restore", ({ detail: entry }) => acts.restore(entry));
 for (const view of [album, sheetView]) {

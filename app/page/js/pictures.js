@@ -66,7 +66,7 @@ const noises = new Map();
 /** What a picture is made of: noise of about its shape, as a data URL. */
 export function noise(width, height) {
   const scale = Math.min(1, 48 / Math.max(width, height));
-  const [columns, rows] = [Math.round(width * scale), Math.round(height * scale)];
+  const [columns, rows] = [width, height].map((side) => Math.max(1, Math.round(side * scale)));
   const name = `${columns}x${rows}`;
   if (!noises.has(name)) {
     const canvas = document.createElement("canvas");

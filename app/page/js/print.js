@@ -84,6 +84,14 @@ export class Print {
     this.star();
   }
 
+  /** Say why there is no picture. */
+  lose(words) {
+    this.element.classList.add("ended");
+    this.#text(".state", words);
+    this.name("failed");
+    this.#offer(["delete", "restore"]);
+  }
+
   /** Show whether the entry has a star. */
   star() {
     const button = this.element.querySelector("[data-act=star]");

@@ -6,7 +6,8 @@ import { Print } from "./print.js";
 const LONGEST = 64; // prints on the line; older ones are in the history
 
 /**
- * Tells `act` (detail: name of the button, the print), and `finished` (detail: the print).
+ * Tells `act` (detail: name of the button, the print), and `kept` (detail: a job that succeeded)
+ * when all its pictures are remembered, or cannot be had.
  */
 export class Prints extends EventTarget {
   #prints = new Map(); // id of the entry -> print
@@ -17,10 +18,11 @@ export class Prints extends EventTarget {
    * @param {HTMLElement} empty is shown while there are none.
    * @param {import("./api.js").Api} api
    * @param {(name: string) => object|undefined} modelOf
+   * @param {(print: Print) => Promise<void>} remember keeps a picture.
    */
-  constructor(list, empty, api, modelOf) {
+  constructor(list, empty, api, modelOf, remember) {
     super();
-    Object.assign(this, { list, empty, api, modelOf });
+    Object.assign(this, { list, empty, api, modelOf, remember });
     list.addEventListener("click", (event) => {
       const button = event.target.closest("[data-act]");
       if (!button) return;
@@ -33,7 +35,7 @@ export class Prints extends EventTarget {
   get finished() {
     return [...this.list.children]
       .map((each) => this.#prints.get(each.dataset.id))
-      .filter((each) => each.entry.url);
+      .filter((each) => each.element.dataset.state === "finished");
   }
 
   /** The print of an entry; undefined if it does not hang here. */
@@ -58,7 +60,10 @@ export class Prints extends EventTarget {
       .filter((each) => each.thumbnail && !this.#prints.has(each.id))
       .map((entry) => new Print(entry, this.modelOf(entry.settings.model)));
     this.#hang(prints, true);
-    await Promise.all(prints.map((print) => print.finish(print.entry.thumbnail)));
+    const shown = prints.map((print) => {
+      return print.finish(print.entry.thumbnail).catch((error) => print.lose(error.message));
+    });
+    await Promise.all(shown);
   }
 
   /** Show how far a job is, and its pictures at the end. */
@@ -68,12 +73,7 @@ export class Prints extends EventTarget {
     if (job.status === "refused") prints.forEach((print) => this.remove(print));
     else prints.forEach((print) => print.follow(job));
     if (job.over) this.#ofJobs.delete(job);
-    if (job.status !== "succeeded") return;
-    for (const print of prints) {
-      print.entry.seconds = job.seconds;
-      print.imageId = job.result?.images[print.entry.image].id ?? null;
-      this.#finish(print, `jobs/${job.id}/images/${print.entry.image}`);
-    }
+    if (job.status === "succeeded") this.#finishAll(job, prints);
   }
 
   /** Show a preview of a job's picture. */
@@ -97,19 +97,26 @@ export class Prints extends EventTarget {
     this.empty.hidden = this.list.children.length > 0;
   }
 
+  async #finishAll(job, prints) {
+    const finished = prints.map((print) => {
+      print.entry.seconds = job.seconds;
+      print.imageId = job.result?.images[print.entry.image].id ?? null;
+      return this.#finish(print, `jobs/${job.id}/images/${print.entry.image}`);
+    });
+    await Promise.all(finished);
+    this.#dispatch("kept", job);
+  }
+
   async #finish(print, path) {
     try {
-      const address = await this.api.picture(path);
+      const address = await this.api.showAtLast(path, (url) => print.finish(url));
       if (address.startsWith("blob:")) print.address = address;
       print.entry.url = path;
-      await print.finish(address);
-      this.#dispatch("finished", print);
     } catch (error) {
-      const gone = error.status === 410 || error.status === 404 || error.name === "EncodingError";
-      print.element.querySelector(".state").textContent = gone
-        ? "The service no longer has this picture."
-        : error.message;
+      const gone = error.status === 410 || error.status === 404;
+      return print.lose(gone ? "The service no longer has this picture." : error.message);
     }
+    return this.remember(print);
   }
 
   #hang(prints, atEnd = false) {

@@ -8,6 +8,7 @@ import { OPEN } from "./sheet_plan.js";
 
 const KEPT = "sheet"; // its axes and settings
 const ASKED = "sheet.jobs"; // the key and the id of each cell's job; it changes often
+const NONE = { id: "", cells: [] }; // no sheet
 const LEFT = new Set(["waiting", "failed", "canceled", "deleted"]); // what "Go on" draws
 
 /**
@@ -110,14 +111,15 @@ export class Sheet extends EventTarget {
 
   /** Find the sheet of the last visit: its pictures in the history, and its open jobs. */
   async restore() {
-    const plan = recall(KEPT, null);
-    if (!plan) return;
+    const plan = recall(KEPT, NONE);
+    if (!plan.cells.length) return;
     this.#take(plan, asked(plan.id));
     await Promise.all(this.cells.map((cell) => this.#find(cell)));
   }
 
   /** The picture of a cell is not there, or not any more: it `failed`, or was `deleted`. */
   lose(cell, status, note = "") {
+    if (this.cells[cell.index] !== cell) return; // of a sheet before this one
     Object.assign(cell, { status, note, entry: null, key: null, id: null });
     this.#save();
     this.#tell(cell);
@@ -191,7 +193,7 @@ export class Sheet extends EventTarget {
     const { key, id, settings } = cell;
     if (!key || cell.job || cell.entry) return;
     const entry = await this.history.get(`${key}-0`);
-    if (cell.key !== key || cell.job) return; // told meanwhile
+    if (this.cells[cell.index] !== cell || cell.key !== key || cell.job) return; // told meanwhile
     const job = this.jobs.open.find((each) => each.key === key);
     if (entry) this.#finish(cell, entry);
     else if (job) this.#follow(job);
@@ -206,8 +208,8 @@ export class Sheet extends EventTarget {
 
   /** Another tab went on with the sheet, or began one: it runs there. */
   #adopt() {
-    const plan = recall(KEPT, null);
-    if (!plan) return;
+    const plan = recall(KEPT, NONE);
+    if (!plan.cells.length) return;
     this.running = false;
     if (plan.id !== this.id) this.#take(plan, []);
     asked(plan.id).forEach(([key, id], at) => {
@@ -231,6 +233,6 @@ export class Sheet extends EventTarget {
 
 /** The key and the id of the job of each cell of a sheet, as far as they are kept. */
 function asked(id) {
-  const { sheet, jobs } = recall(ASKED, {});
+  const { sheet, jobs } = recall(ASKED, { sheet: "", jobs: [] });
   return sheet === id ? jobs : [];
 }

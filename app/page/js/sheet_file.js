@@ -14,6 +14,7 @@ const COLOURS = {
   faint: "#6b5a51",
 };
 const AT_ONCE = 8; // files that are read
+const LONGEST = 500; // characters of a label; no label has room for more
 const FONT = "system-ui, sans-serif";
 
 /**
@@ -69,13 +70,16 @@ export function layoutOf(contents, scale) {
   const margin = 2 * text;
   const pen = document.createElement("canvas").getContext("2d");
   pen.font = `${text}px ${FONT}`;
-  const wide = Math.max(0, ...contents.rows.map((each) => pen.measureText(each).width));
+  const [ups, sides] = [contents.columns, contents.rows].map((labels) =>
+    labels.map((each) => each.slice(0, LONGEST)),
+  );
+  const wide = Math.max(0, ...sides.map((each) => pen.measureText(each).width));
   const side = wide ? Math.ceil(Math.min(wide, Math.max(frame[0], 8 * text))) + text : 0;
   const left = margin + side;
   const film = contents.columns.length * (frame[0] + gap) + gap;
   const width = Math.max(left + film + margin, 2 * margin + 16 * text);
-  const columns = contents.columns.map((each) => wrapped(pen, each, frame[0], 4));
-  const rows = contents.rows.map((each) => wrapped(pen, each, Math.max(side - text, 1), 4));
+  const columns = ups.map((each) => wrapped(pen, each, frame[0], 4));
+  const rows = sides.map((each) => wrapped(pen, each, Math.max(side - text, 1), 4));
   const caption = wrapped(pen, contents.caption, width - 2 * margin, 6);
   const above = Math.max(...columns.map((each) => each.length)) * line;
   const first = margin + 2 * line + caption.length * line + above + gap;
@@ -194,9 +198,15 @@ function wrapped(pen, text, width, most) {
 }
 
 function cut(pen, text, width) {
-  let shown = text;
-  while (shown.length > 1 && pen.measureText(shown).width > width) {
-    shown = `${shown.replace(/…$/, "").slice(0, -1)}…`;
+  const fits = (line) => pen.measureText(line).width <= width;
+  if (fits(text)) return text;
+  const letters = Array.from(new Intl.Segmenter().segment(text), ({ segment }) => segment);
+  const beginning = (count) => `${letters.slice(0, count).join("")}…`;
+  let [least, most] = [1, letters.length];
+  while (least < most) {
+    const middle = Math.ceil((least + most) / 2);
+    if (fits(beginning(middle))) least = middle;
+    else most = middle - 1;
   }
-  return shown;
+  return beginning(least);
 }

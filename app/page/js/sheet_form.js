@@ -42,7 +42,7 @@ export class SheetForm extends EventTarget {
     if (model !== this.#model) {
       this.#model = model;
       this.axes = axesOf(model);
-      this.kept = { ...structuredClone(FIRST), ...recall(KEPT + model.name, {}) };
+      this.kept = recall(KEPT + model.name, structuredClone(FIRST));
       this.#build();
     }
     this.#count();

@@ -1,7 +1,7 @@
 /** The table of a contact sheet: labels, and a frame for each cell. */
 
 import { element } from "./controls.js";
-import { Developing } from "./developing.js";
+import { Developing, decoded } from "./developing.js";
 import { describe, sizeOf } from "./models.js";
 import { addressOf } from "./pictures.js";
 import { differenceOf, labelOf } from "./sheet_labels.js";
@@ -94,19 +94,23 @@ export class SheetTable extends EventTarget {
 
   async #finish(frame, cell) {
     const { entry } = cell;
+    const isShown = () => frame.entry === entry; // not deleted meanwhile
+    const show = async (url) => {
+      await decoded(url);
+      if (isShown()) await frame.developing.finish(url);
+    };
     let address = "";
     try {
-      address = entry.thumbnail ?? (await this.api.picture(addressOf(entry)));
-      await frame.developing.finish(address);
-      if (entry.thumbnail) return;
+      if (entry.thumbnail) return await show(entry.thumbnail);
+      address = await this.api.showAtLast(addressOf(entry), show);
+      if (!isShown()) return;
       const imageId = cell.job?.result?.images[0].id ?? null;
       await this.remember({ entry, image: frame.image, imageId });
       frame.image.src = entry.thumbnail; // a hundred large pictures would take much memory
     } catch (error) {
-      if (cell.entry !== entry) return;
-      const broken = error.name === "EncodingError";
-      const words = broken ? "The service no longer has this picture." : error.message;
-      this.sheet.lose(cell, "failed", words);
+      const gone = error.status === 404 || error.status === 410;
+      const words = gone ? "The service no longer has this picture." : error.message;
+      if (isShown()) this.sheet.lose(cell, "failed", words);
     } finally {
       if (address.startsWith("blob:")) URL.revokeObjectURL(address);
     }

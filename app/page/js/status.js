@@ -1,7 +1,7 @@
 /** The quiet corner: whether the service is ready, its queue and its pace, from `GET /engine`. */
 
 import { element } from "./controls.js";
-import { pause } from "./stream.js";
+import { pause, visible } from "./stream.js";
 
 const INTERVAL = 2000; // ms
 const RESTS = 4; // intervals between two questions while nothing is under way
@@ -71,15 +71,4 @@ function tell(corner, away, error) {
     ? "The service asks for an API key. Press Develop to enter one."
     : "The service does not answer. Nothing is lost: this page goes on by itself when it is back.";
   away.hidden = false;
-}
-
-function visible() {
-  return new Promise((resolve) => {
-    const seen = () => {
-      if (document.hidden) return;
-      document.removeEventListener("visibilitychange", seen);
-      resolve();
-    };
-    document.addEventListener("visibilitychange", seen);
-  });
 }

@@ -7,7 +7,7 @@ const KEPT = "theme";
 /** Apply what was chosen before; a click on the button, or `toggle`, chooses the other. */
 export function startTheme(button) {
   const root = document.documentElement;
-  const chosen = recall(KEPT, null);
+  const chosen = recall(KEPT, "");
   if (chosen) root.dataset.theme = chosen;
   const toggle = () => {
     const system = matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark";

@@ -1,5 +1,6 @@
 /** One picture, large, with its parameters. */
 
+import { decoded } from "./developing.js";
 import { factsOf, listed } from "./facts.js";
 import { describe, subjectOf } from "./models.js";
 import { addressOf, copy, fileOf, isSame, nameOf, save, scaleOf } from "./pictures.js";
@@ -114,14 +115,16 @@ export class Viewer extends EventTarget {
     this.picture.alt = describe(entry.settings, entry.image, "finished");
     this.#enlarge(entry);
     if (entry.thumbnail) this.picture.src = entry.thumbnail;
-    await this.#try(async () => {
-      const address = entry.file
-        ? URL.createObjectURL(entry.file)
-        : await this.api.picture(addressOf(entry));
+    const show = async (address) => {
+      await decoded(address);
       if (this.entry !== entry) return;
       this.#release();
       this.#address = address.startsWith("blob:") ? address : null;
       this.picture.src = address;
+    };
+    await this.#try(() => {
+      if (entry.file) return show(URL.createObjectURL(entry.file));
+      return this.api.show(addressOf(entry), show);
     }, "");
   }
 
