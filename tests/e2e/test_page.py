@@ -33,6 +33,7 @@ _CLIPBOARD = ["clipboardReadWrite", "clipboardSanitizedWrite"]
 def test_a_picture_develops_from_noise(page: Page) -> None:
     page.choose("7")
     page.type("steps", 400)
+    seed = page.seed
     page.one("#develop").click()
     page.driver.execute_script(_WATCH, PICTURE)
     page.finished(1)
@@ -40,7 +41,6 @@ def test_a_picture_develops_from_noise(page: Page) -> None:
     assert len(set(previews)) >= 3
     assert all(each.startswith("data:image/jpeg;base64,") for each in previews)
     assert last.startswith(f"{page.url}/jobs/")
-    seed = page.one("#field-seed").get_attribute("value")
     assert page.one(PICTURE).get_attribute("alt") == (
         f"class 7, by digits, seed {seed}, 400 steps, guidance 1.1"
     )
@@ -49,9 +49,9 @@ def test_a_picture_develops_from_noise(page: Page) -> None:
 
 def test_the_picture_is_that_of_the_same_request(page: Page) -> None:
     page.choose("3")
+    seed = page.seed
     page.develop(steps=5)
     page.finished(1)
-    seed = int(page.one("#field-seed").get_attribute("value"))
     asked = {"class": "3", "steps": 5, "seed": seed}
     file = web.post(f"{page.url}/generate", json=asked).content
     assert web.get(page.one(PICTURE).get_attribute("src")).content == file
@@ -67,6 +67,26 @@ def test_a_locked_seed_gives_the_same_picture_and_a_free_one_another(page: Page)
     page.develop()
     page.finished(3)
     assert page.pixels(1) != page.pixels(2)
+
+
+def test_the_seed_that_is_shown_is_drawn(page: Page) -> None:
+    """A typed one for all next pictures; a rolled one, and then the next is shown."""
+    page.develop(steps=2, seed=42, n=2)
+    page.develop(n=1)
+    page.finished(3)
+    page.one("[data-act=lock]").click()
+    page.one("[data-act=dice]").click()
+    rolled = page.seed
+    page.develop()
+    page.finished(4)
+    following = page.seed
+    page.open()
+    assert page.seed == following
+    page.develop()
+    page.finished(5)
+    asked = [job["request"]["seed"] for job in web.get(f"{page.url}/jobs?limit=4").json()["jobs"]]
+    assert asked == [following, rolled, 42, 42]
+    assert len({*asked, page.seed}) == 4
 
 
 def test_several_at_once_and_one_of_them_cancelled(page: Page) -> None:
@@ -136,9 +156,9 @@ def test_by_keyboard_alone(page: Page) -> None:
 
 def test_a_picture_is_opened_large_starred_reused_and_deleted(page: Page) -> None:
     page.choose("2")
+    seed = page.seed
     page.develop(steps=6, n=2)
     page.finished(2)
-    seed = int(page.one("#field-seed").get_attribute("value"))
     page.choose("5")
     page.one(f"{PRINT}:nth-child(2) [data-act=open]").click()
     large = page.one("#viewer-picture")
@@ -148,7 +168,7 @@ def test_a_picture_is_opened_large_starred_reused_and_deleted(page: Page) -> Non
     assert act("star").get_attribute("aria-pressed") == "true"
     act("restore").click()
     assert page.one("input[name=class][value='2']").is_selected()
-    assert page.one("#field-seed").get_attribute("value") == str(seed + 1)
+    assert page.seed == seed + 1
     assert page.one("[data-act=lock]").get_attribute("aria-pressed") == "true"
     page.one(f"{PRINT} [data-act=delete]").click()
     assert page.states() == ["finished"]
@@ -208,7 +228,7 @@ def test_a_picture_from_outside_brings_its_settings(page: Page, way: str) -> Non
 def test_seeds_that_a_browser_rounds_are_refused(page: Page) -> None:
     """Whichever way they come, the page says up to which seed it can go."""
     most, larger = str(2**53 - 1), 2**63 - 1
-    before = page.one("#field-seed").get_attribute("value")
+    before = page.seed
     png = web.post(f"{page.url}/generate", json={"class": "6", "steps": 3, "seed": larger}).content
     page.bring(png)
     wait_until(lambda: most in page.one("#found-note").text, 10)
@@ -218,8 +238,7 @@ def test_seeds_that_a_browser_rounds_are_refused(page: Page) -> None:
     page.driver.get(f"{page.url}/?class=9&seed={larger}")
     wait_until(lambda: most in page.one("#said").text, 20)
     assert page.one("input[name=class][value='9']").is_selected()
-    assert page.one("#field-seed").get_attribute("value") == before
-    page.one("[data-act=lock]").click()
+    assert page.seed == before
     for seed, n in ((larger, 1), (most, 2)):
         page.type("n", n)
         page.type("seed", seed)

@@ -126,20 +126,24 @@ export class Form extends EventTarget {
     this.#changed();
   }
 
-  /** Keep the seed for the next pictures, or not. */
+  /** Keep the seed for all next pictures, or have another for each click. */
   lock(locked) {
     if (!this.#model) return;
     this.kept.locked = locked;
     const button = this.fields.querySelector("[data-act=lock]");
     button.setAttribute("aria-pressed", locked);
-    this.#changed();
+    if (locked) this.#changed();
+    else this.roll();
   }
 
-  /** Ask for pictures of these settings, unless a field is wrong. */
+  /**
+   * Ask for pictures of these settings, unless a field is wrong. The seed that is shown is drawn;
+   * then the next one is shown, unless it is locked.
+   */
   develop() {
-    if (!this.#model) return;
+    if (!this.#model || !this.check()) return;
+    this.#dispatch("develop", this.settings);
     if (!this.kept.locked) this.roll();
-    if (this.check()) this.#dispatch("develop", this.settings);
   }
 
   /** Whether every field is right. If not, it is said beside the field, which gets the focus. */
@@ -225,6 +229,7 @@ export class Form extends EventTarget {
     }
     if (target?.name === "sampler") this.#adapt(this.#input("spacing").value);
     target?.removeAttribute("aria-invalid");
+    if (target?.name === "seed" && !this.kept.locked) return this.lock(true); // typed to be drawn
     this.kept.model = this.#model.name;
     this.kept.values[this.#model.name] = { ...this.#values(), ...this.#extra };
     keep(KEPT, this.kept);
