@@ -74,14 +74,19 @@ def test_the_seed_that_is_shown_is_drawn(page: Page) -> None:
     page.develop(steps=2, seed=42, n=2)
     page.develop(n=1)
     page.finished(3)
+    lock = lambda: page.one("[data-act=lock]").get_attribute("aria-pressed")  # noqa: E731
+    assert lock() == "true"
+    page.open()
+    assert (page.seed, lock()) == (42, "true")
     page.one("[data-act=lock]").click()
+    assert lock() == "false"
     page.one("[data-act=dice]").click()
     rolled = page.seed
     page.develop()
     page.finished(4)
     following = page.seed
     page.open()
-    assert page.seed == following
+    assert (page.seed, lock()) == (following, "false")
     page.develop()
     page.finished(5)
     asked = [job["request"]["seed"] for job in web.get(f"{page.url}/jobs?limit=4").json()["jobs"]]
