@@ -44,7 +44,8 @@ def test_a_picture_develops_from_noise(page: Page) -> None:
     assert page.one(PICTURE).get_attribute("alt") == (
         f"class 7, by digits, seed {seed}, 400 steps, guidance 1.1"
     )
-    wait_until(lambda: re.search(r"Previews: \d+, .+, no evaluations", page.one("#said").text), 10)
+    end = r"Class 7 is done\. \d+ previews came: .+ no evaluations"
+    wait_until(lambda: re.match(end, page.one("#said").text), 10)
 
 
 def test_the_picture_is_that_of_the_same_request(page: Page) -> None:
@@ -92,6 +93,25 @@ def test_the_seed_that_is_shown_is_drawn(page: Page) -> None:
     asked = [job["request"]["seed"] for job in web.get(f"{page.url}/jobs?limit=4").json()["jobs"]]
     assert asked == [following, rolled, 42, 42]
     assert len({*asked, page.seed}) == 4
+
+
+def test_without_a_class_there_is_no_guidance(page: Page) -> None:
+    """The form says so, and a print tells what was used."""
+    how = lambda: page.one(f"{PRINT} .how").text  # noqa: E731
+    page.choose("7")
+    page.develop(steps=2, guidance_scale=3)
+    page.finished(1)
+    assert how().startswith("2 steps · guidance 3 · ")
+    page.choose("")
+    assert "needs a class" in page.one("[data-field=guidance_scale]").text
+    assert page.one("#field-guidance_scale").get_attribute("readonly")
+    page.develop()
+    page.finished(2)
+    assert how().startswith("2 steps · guidance 1 · ")
+    assert ", guidance 1" in page.one(PICTURE).get_attribute("alt")
+    page.choose("7")
+    assert not page.one("#field-guidance_scale").get_attribute("readonly")
+    assert page.one("#field-guidance_scale").get_attribute("value") == "3"
 
 
 def test_several_at_once_and_one_of_them_cancelled(page: Page) -> None:
@@ -271,6 +291,7 @@ def test_a_link_fills_the_form_and_draws_nothing(page: Page) -> None:
     assert page.one("#field-steps").get_attribute("value") == "21"
     assert page.one("input[name=class][value='9']").is_selected()
     assert page.driver.current_url == f"{page.url}/"
+    assert "linked picture" in page.one("#form-note").text
     assert not page.all(PRINT)
     assert web.get(f"{page.url}/engine").json()["rows"] == before
 
@@ -325,10 +346,14 @@ def test_a_key_is_asked_for(driver: Chrome, keyed_url: str) -> None:
     page = Page(driver, keyed_url)
     driver.get(f"{keyed_url}/")
     wait_until(lambda: page.one("#keys").is_displayed(), 20)
+    assert page.one("#loading").is_displayed()
+    assert not page.one("#empty").is_displayed()
     page.one("#keys [name=key]").send_keys("dk_" + "wrong" * 8 + Keys.ENTER)
     wait_until(lambda: page.one("#keys [data-role=detail]").text, 10)
     page.one("#keys [name=key]").send_keys(KEY + Keys.ENTER)
     wait_until(lambda: page.one("#develop").is_enabled(), 10)
+    wait_until(lambda: page.one("#empty").is_displayed(), 10)
+    assert not page.one("#loading").is_displayed()
     page.develop(steps=3)
     page.finished(1)
     assert page.one(PICTURE).get_attribute("src").startswith(f"blob:{keyed_url}")
