@@ -123,7 +123,7 @@ listen(
     { key: "l", words: "Lock the seed, or let it change", act: () => form.lock(!form.locked) },
     { key: "c", words: "Cancel what was asked for last", act: () => cancelLast() },
     { key: "o", words: "Open the newest picture", act: () => openNewest() },
-    { key: "← →", words: "Previous or next picture, while one is open" },
+    { key: "Arrows", words: "Previous or next picture, while one is open" },
     { key: "Escape", words: "Let go of the held picture", act: () => acts.letGo() },
     { key: "p", words: "Prints", act: () => showView("prints") },
     { key: "s", words: "Contact sheet", act: () => showView("sheet") },
