@@ -78,6 +78,11 @@ class Page:
         field.clear()
         field.send_keys(str(value))
 
+    @property
+    def seed(self) -> int:
+        """The seed that is shown: that of the next pictures."""
+        return int(self.one("#field-seed").get_attribute("value"))
+
     def choose(self, name: str) -> None:
         self.one(f"input[name=class][value='{name}']").click()
 

@@ -33,6 +33,7 @@ _CLIPBOARD = ["clipboardReadWrite", "clipboardSanitizedWrite"]
 def test_a_picture_develops_from_noise(page: Page) -> None:
     page.choose("7")
     page.type("steps", 400)
+    seed = page.seed
     page.one("#develop").click()
     page.driver.execute_script(_WATCH, PICTURE)
     page.finished(1)
@@ -40,18 +41,18 @@ def test_a_picture_develops_from_noise(page: Page) -> None:
     assert len(set(previews)) >= 3
     assert all(each.startswith("data:image/jpeg;base64,") for each in previews)
     assert last.startswith(f"{page.url}/jobs/")
-    seed = page.one("#field-seed").get_attribute("value")
     assert page.one(PICTURE).get_attribute("alt") == (
         f"class 7, by digits, seed {seed}, 400 steps, guidance 1.1"
     )
-    wait_until(lambda: re.search(r"Previews: \d+, .+, no evaluations", page.one("#said").text), 10)
+    end = r"Class 7 is done\. \d+ previews came: .+ no evaluations"
+    wait_until(lambda: re.match(end, page.one("#said").text), 10)
 
 
 def test_the_picture_is_that_of_the_same_request(page: Page) -> None:
     page.choose("3")
+    seed = page.seed
     page.develop(steps=5)
     page.finished(1)
-    seed = int(page.one("#field-seed").get_attribute("value"))
     asked = {"class": "3", "steps": 5, "seed": seed}
     file = web.post(f"{page.url}/generate", json=asked).content
     assert web.get(page.one(PICTURE).get_attribute("src")).content == file
@@ -67,6 +68,50 @@ def test_a_locked_seed_gives_the_same_picture_and_a_free_one_another(page: Page)
     page.develop()
     page.finished(3)
     assert page.pixels(1) != page.pixels(2)
+
+
+def test_the_seed_that_is_shown_is_drawn(page: Page) -> None:
+    """A typed one for all next pictures; a rolled one, and then the next is shown."""
+    page.develop(steps=2, seed=42, n=2)
+    page.develop(n=1)
+    page.finished(3)
+    lock = lambda: page.one("[data-act=lock]").get_attribute("aria-pressed")  # noqa: E731
+    assert lock() == "true"
+    page.open()
+    assert (page.seed, lock()) == (42, "true")
+    page.one("[data-act=lock]").click()
+    assert lock() == "false"
+    page.one("[data-act=dice]").click()
+    rolled = page.seed
+    page.develop()
+    page.finished(4)
+    following = page.seed
+    page.open()
+    assert (page.seed, lock()) == (following, "false")
+    page.develop()
+    page.finished(5)
+    asked = [job["request"]["seed"] for job in web.get(f"{page.url}/jobs?limit=4").json()["jobs"]]
+    assert asked == [following, rolled, 42, 42]
+    assert len({*asked, page.seed}) == 4
+
+
+def test_without_a_class_there_is_no_guidance(page: Page) -> None:
+    """The form says so, and a print tells what was used."""
+    how = lambda: page.one(f"{PRINT} .how").text  # noqa: E731
+    page.choose("7")
+    page.develop(steps=2, guidance_scale=3)
+    page.finished(1)
+    assert how().startswith("2 steps · guidance 3 · ")
+    page.choose("")
+    assert "needs a class" in page.one("[data-field=guidance_scale]").text
+    assert page.one("#field-guidance_scale").get_attribute("readonly")
+    page.develop()
+    page.finished(2)
+    assert how().startswith("2 steps · guidance 1 · ")
+    assert ", guidance 1" in page.one(PICTURE).get_attribute("alt")
+    page.choose("7")
+    assert not page.one("#field-guidance_scale").get_attribute("readonly")
+    assert page.one("#field-guidance_scale").get_attribute("value") == "3"
 
 
 def test_several_at_once_and_one_of_them_cancelled(page: Page) -> None:
@@ -136,9 +181,9 @@ def test_by_keyboard_alone(page: Page) -> None:
 
 def test_a_picture_is_opened_large_starred_reused_and_deleted(page: Page) -> None:
     page.choose("2")
+    seed = page.seed
     page.develop(steps=6, n=2)
     page.finished(2)
-    seed = int(page.one("#field-seed").get_attribute("value"))
     page.choose("5")
     page.one(f"{PRINT}:nth-child(2) [data-act=open]").click()
     large = page.one("#viewer-picture")
@@ -148,7 +193,7 @@ def test_a_picture_is_opened_large_starred_reused_and_deleted(page: Page) -> Non
     assert act("star").get_attribute("aria-pressed") == "true"
     act("restore").click()
     assert page.one("input[name=class][value='2']").is_selected()
-    assert page.one("#field-seed").get_attribute("value") == str(seed + 1)
+    assert page.seed == seed + 1
     assert page.one("[data-act=lock]").get_attribute("aria-pressed") == "true"
     page.one(f"{PRINT} [data-act=delete]").click()
     assert page.states() == ["finished"]
@@ -208,7 +253,7 @@ def test_a_picture_from_outside_brings_its_settings(page: Page, way: str) -> Non
 def test_seeds_that_a_browser_rounds_are_refused(page: Page) -> None:
     """Whichever way they come, the page says up to which seed it can go."""
     most, larger = str(2**53 - 1), 2**63 - 1
-    before = page.one("#field-seed").get_attribute("value")
+    before = page.seed
     png = web.post(f"{page.url}/generate", json={"class": "6", "steps": 3, "seed": larger}).content
     page.bring(png)
     wait_until(lambda: most in page.one("#found-note").text, 10)
@@ -218,8 +263,7 @@ def test_seeds_that_a_browser_rounds_are_refused(page: Page) -> None:
     page.driver.get(f"{page.url}/?class=9&seed={larger}")
     wait_until(lambda: most in page.one("#said").text, 20)
     assert page.one("input[name=class][value='9']").is_selected()
-    assert page.one("#field-seed").get_attribute("value") == before
-    page.one("[data-act=lock]").click()
+    assert page.seed == before
     for seed, n in ((larger, 1), (most, 2)):
         page.type("n", n)
         page.type("seed", seed)
@@ -247,6 +291,7 @@ def test_a_link_fills_the_form_and_draws_nothing(page: Page) -> None:
     assert page.one("#field-steps").get_attribute("value") == "21"
     assert page.one("input[name=class][value='9']").is_selected()
     assert page.driver.current_url == f"{page.url}/"
+    assert "linked picture" in page.one("#form-note").text
     assert not page.all(PRINT)
     assert web.get(f"{page.url}/engine").json()["rows"] == before
 
@@ -301,12 +346,16 @@ def test_a_key_is_asked_for(driver: Chrome, keyed_url: str) -> None:
     page = Page(driver, keyed_url)
     driver.get(f"{keyed_url}/")
     wait_until(lambda: page.one("#keys").is_displayed(), 20)
+    assert page.one("#loading").is_displayed()
+    assert not page.one("#empty").is_displayed()
     page.one("#keys [name=key]").send_keys(f"{KEY}\N{ZERO WIDTH SPACE}" + Keys.ENTER)
     page.one("#keys [name=key]").clear()  # no header can hold it, so it was not taken
     page.one("#keys [name=key]").send_keys("dk_" + "wrong" * 8 + Keys.ENTER)
     wait_until(lambda: page.one("#keys [data-role=detail]").text, 10)
     page.one("#keys [name=key]").send_keys(KEY + Keys.ENTER)
     wait_until(lambda: page.one("#develop").is_enabled(), 10)
+    wait_until(lambda: page.one("#empty").is_displayed(), 10)
+    assert not page.one("#loading").is_displayed()
     page.develop(steps=3)
     page.finished(1)
     assert page.one(PICTURE).get_attribute("src").startswith(f"blob:{keyed_url}")

@@ -58,8 +58,9 @@ def test_the_models_are_asked_for_again_when_all_are_loaded(page: Chrome) -> Non
     script = """const [corner, away] = [document.createElement('p'), document.createElement('p')];
     const answers = [{ready: false, rows: 0}, {ready: true, rows: 0}];
     const json = async () => answers.shift() ?? new Promise(() => {});
+    const jobs = Object.assign(new EventTarget(), {open: [{}]});
     return new Promise(done => {
-        it.watch({json}, {corner, away}, () => true, () => done(answers.length));
+        it.watch({json}, {corner, away}, jobs, () => done(answers.length));
     });"""
     assert calling(page, "status.js", script) == 0
 

@@ -3,7 +3,7 @@
 import { element } from "./controls.js";
 import { PAGE, persist } from "./history.js";
 import { describe, subjectOf } from "./models.js";
-import { save, settingsOf } from "./pictures.js";
+import { drawnWith, save, settingsOf } from "./pictures.js";
 
 const PAUSE = 200; // ms after the last letter of a search, and between two looks at what changed
 
@@ -119,8 +119,8 @@ export class Album extends EventTarget {
   async #persist() {
     this.#note(
       (await persist())
-        ? "The browser will not clear this history by itself."
-        : "The browser makes no promise. Export it now and then.",
+        ? "The browser agreed: it will not clear this history by itself."
+        : "The browser declined, and may clear this history. Export it now and then.",
     );
   }
 
@@ -130,7 +130,7 @@ export class Album extends EventTarget {
 }
 
 function itemOf(entry) {
-  const image = element("img", { alt: describe(entry.settings, entry.image, "finished") });
+  const image = element("img", { alt: describe(drawnWith(entry), entry.image, "finished") });
   image.loading = "lazy";
   if (entry.thumbnail) image.src = entry.thumbnail;
   return element("li", {}, element("button", { type: "button" }, image, element("span")));

@@ -23,7 +23,8 @@ export function valuesField(way, axis, typed) {
   input.spellcheck = false;
   const made = field(name, "Values", input);
   const hint = element("p", { class: "hint", id: `hint-${name}` });
-  hint.append(`${allowedOf(axis)} Ranges: 1-9; 10-50 (+10), by tens; 10-50 [5], five values.`);
+  const allowed = axis.name === "seed" ? "Whole numbers." : allowedOf(axis);
+  hint.append(`${allowed} Ranges: 1-9; 10-50 (+10), by tens; 10-50 [5], five values.`);
   input.setAttribute("aria-describedby", `hint-${name} wrong-${name}`);
   made.querySelector(".wrong").before(hint);
   return made;

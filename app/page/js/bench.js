@@ -32,7 +32,7 @@ export function fieldsOf(model, choices, values, locked) {
   const eta = { min: 0, max: 1, step: 0.05 };
   const samplers = model.samplers.map((each) => [each.name, each.title]);
   return [
-    ...(choices.length > 1 ? [modelField(model, choices)] : []),
+    choices.length > 1 ? modelField(model, choices) : onlyModel(model),
     ...(model.prompts ? promptFields(model, values) : [classes(model, values.class, null)]),
     field("steps", "Steps", number("steps", values.steps, steps), WIDE),
     guidanceField(values.guidance_scale, limits.guidance_scale),
@@ -50,9 +50,13 @@ function modelField(model, choices) {
   return field("model", "Model", select("model", choices, model.name), WIDE);
 }
 
+function onlyModel({ name }) {
+  return element("p", { class: "field wide only" }, "Model", element("b", {}, name));
+}
+
 function guidanceField(value, max) {
   const control = number("guidance_scale", value, { min: 0, max, step: 0.1, curve: 2 });
-  return field("guidance_scale", "Guidance", control, WIDE);
+  return field("guidance_scale", "Guidance", control, { wide: true, hint: "needs a class" });
 }
 
 function promptFields(model, values) {
@@ -62,7 +66,7 @@ function promptFields(model, values) {
   const skip = () => number("clip_skip", values.clip_skip, { min: 0, max: layers });
   return [
     field("prompt", "Prompt", prompt, WIDE),
-    field("negative_prompt", "Without", negative, WIDE),
+    field("negative_prompt", "Negative prompt", negative, WIDE),
     ...(layers ? [field("clip_skip", "Clip skip", skip(), WIDE)] : []),
   ];
 }

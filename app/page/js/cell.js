@@ -1,7 +1,7 @@
 /** One picture of a contact sheet. */
 
 import { sizeOf } from "./models.js";
-import { entryOf } from "./pictures.js";
+import { entryOf, usedOf } from "./pictures.js";
 
 /**
  * A cell of a sheet.
@@ -27,10 +27,7 @@ export class Cell {
 /** The entry of a cell that a job has drawn: it says which settings were used otherwise. */
 export function drawnBy(job, model) {
   const entry = { ...entryOf(job, 0), sheet: job.sheet, seconds: job.seconds };
-  const used = Object.entries(job.result?.parameters ?? {}).filter(
-    ([name, value]) => name in job.settings && `${value}` !== `${job.settings[name]}`,
-  );
-  entry.used = Object.fromEntries(used);
+  entry.used = usedOf(job);
   entry.url = `jobs/${job.id}/images/0`;
   [entry.width, entry.height] = sizeOf(model, entry);
   return entry;

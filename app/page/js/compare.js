@@ -4,7 +4,7 @@ import { element } from "./controls.js";
 import { differenceOfPixels, differenceOfSettings, pixelsOf } from "./difference.js";
 import { settingsFacts } from "./facts.js";
 import { describe, sizeOf, subjectOf } from "./models.js";
-import { fileOf, scaleOf, settingsOf } from "./pictures.js";
+import { drawnWith, fileOf, scaleOf, settingsOf } from "./pictures.js";
 
 const SIDES = ["left", "right"];
 const WORDS = ["Left", "Right"];
@@ -191,12 +191,12 @@ export class Compare extends EventTarget {
 }
 
 /** What is written below a picture, and what is told to those who do not see it. */
-function namesOf({ file, settings, image }) {
+function namesOf({ file, settings, image, used }) {
   if (file) return { caption: file.name, alt: `the file ${file.name}` };
   const { seed } = settingsOf({ settings, image });
   return {
     caption: `${subjectOf(settings)} · ${seed ?? "no seed"}`,
-    alt: describe(settings, image, "finished"),
+    alt: describe(drawnWith({ settings, used }), image, "finished"),
   };
 }
 

@@ -1,11 +1,15 @@
 /** Controls of a form: elements with a label, and a place for what is wrong with them. */
 
-/** An element with attributes and children; text is never read as HTML. */
+/**
+ * An element with attributes and children; text is never read as HTML.
+ *
+ * `true` and `false` say whether an attribute is there; of `aria-*` they are written out.
+ */
 export function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
-    if (value === false || value == null) continue;
-    made.setAttribute(key, value === true ? "" : value);
+    if (key.startsWith("aria-") && value != null) made.setAttribute(key, value);
+    else if (value !== false && value != null) made.setAttribute(key, value === true ? "" : value);
   }
   made.append(...children.filter((each) => each != null));
   return made;

@@ -2,22 +2,23 @@
 
 import { element } from "./controls.js";
 import { inSeconds } from "./models.js";
-import { settingsOf } from "./pictures.js";
+import { drawnWith, settingsOf } from "./pictures.js";
 
 /**
- * The settings that made a picture.
+ * The settings that made a picture, as they were used.
  *
  * @param {object} entry of the history.
  * @returns {[string, string|number][]} name and value; those that it does not have are left out.
  */
 export function settingsFacts(entry) {
-  const { settings, width, height } = entry;
+  const { width, height } = entry;
+  const settings = drawnWith(entry);
   const [start, end] = settings.guidance_interval ?? [];
   return present([
     ["Model", settings.model],
     ["Class", settings.class === null ? "any" : settings.class],
     ["Prompt", settings.prompt],
-    ["Without", settings.negative_prompt],
+    ["Negative prompt", settings.negative_prompt],
     ["Clip skip", settings.clip_skip || null],
     ["Steps", settings.steps],
     ["Sampler", settings.sampler],

@@ -126,20 +126,25 @@ export class Form extends EventTarget {
     this.#changed();
   }
 
-  /** Keep the seed for the next pictures, or not. */
+  /** Keep the seed for all next pictures, or have another for each click. */
   lock(locked) {
     if (!this.#model) return;
     this.kept.locked = locked;
     const button = this.fields.querySelector("[data-act=lock]");
     button.setAttribute("aria-pressed", locked);
-    this.#changed();
+    if (locked) this.#changed();
+    else this.roll();
   }
 
-  /** Ask for pictures of these settings, unless a field is wrong. */
+  /**
+   * Ask for pictures of these settings, unless a field is wrong. The seed that is shown is drawn;
+   * then the next one is shown, unless it is locked.
+   */
   develop() {
-    if (!this.#model) return;
+    if (!this.#model || !this.check()) return;
+    this.note("");
+    this.#dispatch("develop", this.settings);
     if (!this.kept.locked) this.roll();
-    if (this.check()) this.#dispatch("develop", this.settings);
   }
 
   /** Whether every field is right. If not, it is said beside the field, which gets the focus. */
@@ -169,6 +174,11 @@ export class Form extends EventTarget {
     if (placed.length) this.#input(placed[0][0])?.focus();
   }
 
+  /** Say a text above the button, until a setting changes or Develop is pressed. */
+  note(text) {
+    this.root.querySelector("#form-note").textContent = text;
+  }
+
   /** Nothing is wrong any more. */
   clear() {
     for (const each of this.root.querySelectorAll(".wrong")) each.hidden = true;
@@ -191,6 +201,7 @@ export class Form extends EventTarget {
     }
     this.fields.replaceChildren(...fieldsOf(model, this.#choices(), values, this.kept.locked));
     this.#adapt(values.spacing);
+    this.#guide();
     this.#cost();
     if (!model.prompts) this.#showSheet(model);
   }
@@ -218,13 +229,26 @@ export class Form extends EventTarget {
     this.#input("sampler").closest(".field").classList.toggle("wide", alone);
   }
 
+  /** Without a class there is nothing to guide to. What is typed stays, for when there is one. */
+  #guide() {
+    const none = this.#values().class === "";
+    const field = this.fields.querySelector("[data-field=guidance_scale]");
+    field.classList.toggle("unused", none);
+    field.querySelector(".hint").hidden = !none;
+    field.querySelector("[type=number]").readOnly = none;
+    field.querySelector("[type=range]").disabled = none;
+  }
+
   #changed(target) {
     if (!this.#model) return;
     if (target?.name === "model" && target.value !== this.#model.name) {
       return this.choose(target.value);
     }
     if (target?.name === "sampler") this.#adapt(this.#input("spacing").value);
+    if (target?.name === "class") this.#guide();
     target?.removeAttribute("aria-invalid");
+    if (target?.name === "seed" && !this.kept.locked) return this.lock(true); // typed to be drawn
+    this.note("");
     this.kept.model = this.#model.name;
     this.kept.values[this.#model.name] = { ...this.#values(), ...this.#extra };
     keep(KEPT, this.kept);
@@ -239,10 +263,10 @@ export class Form extends EventTarget {
 
   #cost() {
     const { evaluations, seconds } = costOf(this.#model, this.settings);
-    if (!Number.isFinite(evaluations)) return;
     const words = evaluations === 1 ? "evaluation" : "evaluations";
     const time = seconds === null ? "" : `, about ${inSeconds(seconds)}`;
-    this.root.querySelector("#cost").textContent = `${evaluations} ${words}${time}`;
+    const cost = this.root.querySelector("#cost");
+    cost.textContent = evaluations > 0 ? `${evaluations} ${words}${time}` : "";
   }
 
   #values() {

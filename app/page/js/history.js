@@ -1,7 +1,7 @@
 /**
  * The entries of pictures that were drawn, kept in this browser:
  * `{id, settings, image, url, created, seconds, starred, thumbnail, width, height, status, error}`.
- * Those of a contact sheet have its id as `sheet`, and `used`: settings that came out otherwise.
+ * `used` has the settings that came out otherwise. Those of a contact sheet have its id as `sheet`.
  */
 
 import { entriesOf, fileOf } from "./archive.js";

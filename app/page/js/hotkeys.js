@@ -7,9 +7,9 @@ const TYPING = "input:not([type=radio]):not([type=checkbox]), textarea, select, 
 /**
  * Listen for keys.
  *
- * @param {{key: string, words: string, act: () => void, always?: boolean}[]} keys `key` as in
+ * @param {{key: string, words: string, act?: () => void, always?: boolean}[]} keys `key` as in
  *   `KeyboardEvent.key`, with `Mod+` for Ctrl or Cmd. Those that are `always` heard are heard in
- *   text fields, too.
+ *   text fields, too. Those without `act` are only listed: a view hears them itself.
  * @param {HTMLElement} list is filled with them.
  */
 export function listen(keys, list) {
@@ -21,7 +21,7 @@ export function listen(keys, list) {
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.altKey || event.isComposing) return;
     const pressed = `${event.ctrlKey || event.metaKey ? "Mod+" : ""}${event.key}`;
-    const found = keys.find((each) => each.key.toLowerCase() === pressed.toLowerCase());
+    const found = keys.find(({ act, key }) => act && key.toLowerCase() === pressed.toLowerCase());
     if (!found || (!found.always && event.target.closest?.(TYPING))) return;
     if (!found.always && document.querySelector("dialog[open]")) return;
     event.preventDefault();

@@ -11,7 +11,7 @@ import { listen } from "./hotkeys.js";
 import { Jobs } from "./jobs.js";
 import { KeyRing } from "./key.js";
 import { settingsOf } from "./link.js";
-import { loadModel, loadModels, subjectOf } from "./models.js";
+import { loadModel, loadModels, orderOf } from "./models.js";
 import { endOf, showTitle, startNotifications, Voice } from "./notices.js";
 import { Prints } from "./prints.js";
 import { Programs } from "./programs.js";
@@ -29,8 +29,8 @@ const keys = new KeyRing(at("keys"));
 const api = new Api(keys);
 const jobs = new Jobs(api);
 const voice = new Voice(at("said"));
-const say = (text) => {
-  voice.say(text);
+const say = (text, options) => {
+  voice.say(text, options);
   viewer.note(text); // what lies behind a dialog is not seen
 };
 let models = [];
@@ -69,7 +69,7 @@ form.addEventListener("develop", ({ detail: settings }) => {
   showView("prints");
   prints.add(jobs.submit(settings));
   at("line").scrollTo({ left: 0, behavior: "smooth" });
-  say(`Developing ${subjectOf(settings)}.`);
+  say(`Developing ${orderOf(settings)}.`);
 });
 
 form.addEventListener("load", async ({ detail: name }) => {
@@ -123,6 +123,7 @@ listen(
     { key: "l", words: "Lock the seed, or let it change", act: () => form.lock(!form.locked) },
     { key: "c", words: "Cancel what was asked for last", act: () => cancelLast() },
     { key: "o", words: "Open the newest picture", act: () => openNewest() },
+    { key: "Arrows", words: "Previous or next picture, while one is open" },
     { key: "Escape", words: "Let go of the held picture", act: () => acts.letGo() },
     { key: "p", words: "Prints", act: () => showView("prints") },
     { key: "s", words: "Contact sheet", act: () => showView("sheet") },
@@ -145,11 +146,14 @@ function openNewest() {
 }
 
 /** Fill the form with what the address says; the address is short again then. */
-function restoreLink() {
+async function restoreLink() {
   const { settings, wrong } = settingsOf(location.search);
   if (!location.search) return;
   window.history.replaceState(null, "", location.pathname);
-  if (Object.keys(settings).length) acts.apply(settings);
+  if (Object.keys(settings).length) {
+    await acts.apply(settings);
+    form.note("Press Develop to draw the linked picture.");
+  }
   const told = Object.entries(wrong).map(([name, why]) => `${name} ${why}`);
   if (told.length) say(`The link is not quite right: ${told.join("; ")}.`);
 }
@@ -165,16 +169,17 @@ async function showModels() {
 /** Wait until a model is loaded, if it never was: then the service says what it takes. */
 async function loaded(name) {
   if (!others.includes(name)) return;
-  say(`Loading ${name}. This can take a minute.`);
+  say(`Loading ${name}. This can take a minute.`, { stays: true });
   const reason = await loadModel(api, name);
   await showModels();
   say(reason ? `${name} does not load: ${reason}` : `${name} is loaded.`);
 }
 
-const busy = () => jobs.open.length > 0;
 const back = () => models.length && showModels();
-watch(api, { corner: at("service"), away: at("away") }, busy, back);
+watch(api, { corner: at("service"), away: at("away") }, jobs, back);
 await showModels();
+at("loading").hidden = true;
+at("empty").hidden = false;
 restoreLink();
 for (const job of jobs.start()) if (!job.sheet) prints.add(job);
 sheet.restore();

@@ -72,6 +72,13 @@ export function subjectOf(settings) {
   return settings.class == null ? "any class" : `${settings.class}`;
 }
 
+/** What a request draws, such as "class 7", or "8 pictures of class 7". */
+export function orderOf(settings) {
+  const subject = subjectOf(settings);
+  const named = settings.class == null ? subject : `class ${subject}`;
+  return settings.n > 1 ? `${settings.n} pictures of ${named}` : named;
+}
+
 /**
  * A text for those who do not see the picture, made of its parameters.
  *

@@ -1,9 +1,11 @@
 /** What is told beside the pictures: a status line, the title, and a notification when away. */
 
 import { keep, recall } from "./memory.js";
-import { subjectOf } from "./models.js";
+import { orderOf, sentence } from "./models.js";
 
 const PAUSE = 1500; // ms between two texts, so that a screen reader can keep up
+const SHOWN = 8000; // ms that a text stays, and for each of its characters
+const SHOWN_EACH = 50;
 const KEPT = "notify";
 
 /**
@@ -12,29 +14,45 @@ const KEPT = "notify";
  * @returns {{end: string, previews: string}} `previews` says what they cost; "" if there were none.
  */
 export function endOf({ settings, status, note, previews: { count, bytes } }) {
-  const ends = { succeeded: "is done", failed: `failed: ${note}`, canceled: "was cancelled" };
+  const many = settings.n > 1;
+  const ends = {
+    succeeded: many ? "are done" : "is done",
+    failed: `failed: ${note}`,
+    canceled: many ? "were cancelled" : "was cancelled",
+  };
   const size = bytes < 1024 ? `${bytes} B` : `${Math.round(bytes / 1024)} KB`;
-  const previews = count ? `Previews: ${count}, ${size}, no evaluations.` : "";
-  return { end: `${subjectOf(settings)} ${ends[status]}.`, previews };
+  const came = count === 1 ? "1 preview came" : `${count} previews came`;
+  const previews = count ? `${came}: ${size}, and no evaluations of the network.` : "";
+  return { end: sentence(`${orderOf(settings)} ${ends[status]}`), previews };
 }
 
-/** A polite status line: of what is said in quick succession, the last counts. */
+/** A polite status line: of what is said in quick succession, the last counts. It goes later. */
 export class Voice {
   #last = 0;
   #timer;
+  #end; // the timer after which nothing is said
 
   /** @param {HTMLElement} place an element with `aria-live`. */
   constructor(place) {
     this.place = place;
   }
 
-  /** Say a text, soon. */
-  say(text) {
+  /**
+   * Say a text, soon.
+   *
+   * @param {string} text
+   * @param {{stays?: boolean}} [options] whether it stays until another is said.
+   */
+  say(text, { stays = false } = {}) {
     clearTimeout(this.#timer);
     const wait = Math.max(0, this.#last + PAUSE - performance.now());
     this.#timer = setTimeout(() => {
       this.#last = performance.now();
       this.place.textContent = text;
+      clearTimeout(this.#end);
+      if (stays) return;
+      const time = SHOWN + SHOWN_EACH * text.length;
+      this.#end = setTimeout(() => (this.place.textContent = ""), time);
     }, wait);
   }
 }

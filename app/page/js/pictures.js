@@ -8,6 +8,19 @@ export function settingsOf({ settings, image }) {
   return { ...settings, n: 1, ...(seed === undefined ? {} : { seed: seed + (image ?? 0) }) };
 }
 
+/** What the service used otherwise than a job asked: without a class, guidance is 1. */
+export function usedOf({ settings, result }) {
+  const used = Object.entries(result?.parameters ?? {}).filter(
+    ([name, value]) => name in settings && `${value}` !== `${settings[name]}`,
+  );
+  return Object.fromEntries(used);
+}
+
+/** The settings of an entry as they were used, which are those that were asked for or `used`. */
+export function drawnWith({ settings, used }) {
+  return { ...settings, ...used };
+}
+
 /** The entry of a picture that a job will draw: which one, from 0. */
 export function entryOf(job, image) {
   const { key, settings, created, status } = job;

@@ -2,7 +2,7 @@
 
 import { Developing } from "./developing.js";
 import { describe, inSeconds, sizeOf, subjectOf } from "./models.js";
-import { noise, settingsOf } from "./pictures.js";
+import { drawnWith, noise, settingsOf } from "./pictures.js";
 
 const template = document.querySelector("#print");
 const ENDED = { failed: "Failed", canceled: "Cancelled", refused: "Refused" };
@@ -26,8 +26,7 @@ export class Print {
     this.element.dataset.id = entry.id;
     const { settings } = entry;
     this.#text(".what", subjectOf(settings));
-    const { steps, guidance_scale: guidance, sampler } = settings;
-    this.#text(".how", `${steps} steps · ${guidance} · ${sampler}`);
+    this.#tellHow();
     this.element.querySelector(".what").title = subjectOf(settings);
     this.image.src = noise(entry.width, entry.height);
     this.name("waiting");
@@ -78,6 +77,7 @@ export class Print {
     element.querySelector("[data-act=cancel]").hidden = true;
     element.querySelector(".paper").disabled = false;
     const time = entry.seconds ? ` · ${inSeconds(entry.seconds)}` : "";
+    this.#tellHow();
     this.#text(".state", `seed ${settingsOf(entry).seed ?? "unknown"}${time}`);
     this.name("finished");
     this.#offer(["star", "restore", "compare", "download", "delete"]);
@@ -106,9 +106,13 @@ export class Print {
 
   /** Say what the picture is to those who do not see it. */
   name(state) {
-    const { settings, image } = this.entry;
-    this.image.alt = describe(settings, image, state);
+    this.image.alt = describe(drawnWith(this.entry), this.entry.image, state);
     this.element.dataset.state = state;
+  }
+
+  #tellHow() {
+    const { steps, guidance_scale: guidance, sampler } = drawnWith(this.entry);
+    this.#text(".how", `${steps} steps · guidance ${guidance} · ${sampler}`);
   }
 
   #offer(acts) {

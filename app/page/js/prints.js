@@ -1,6 +1,6 @@
 /** The line: all prints, the newest first. */
 
-import { entryOf, isSame } from "./pictures.js";
+import { entryOf, isSame, usedOf } from "./pictures.js";
 import { Print } from "./print.js";
 
 const LONGEST = 64; // prints on the line; older ones are in the history
@@ -100,6 +100,7 @@ export class Prints extends EventTarget {
   async #finishAll(job, prints) {
     const finished = prints.map((print) => {
       print.entry.seconds = job.seconds;
+      print.entry.used = usedOf(job);
       print.imageId = job.result?.images[print.entry.image].id ?? null;
       return this.#finish(print, `jobs/${job.id}/images/${print.entry.image}`);
     });

@@ -5,19 +5,26 @@ import { pause, visible } from "./stream.js";
 
 const INTERVAL = 2000; // ms
 const RESTS = 4; // intervals between two questions while nothing is under way
+const ROWS =
+  "Rows of all batches in a second: one step of one picture is a row, and two with guidance";
+const EFFICIENT = "The part of the batches that was pictures; the rest filled them up";
 
 /**
  * Look after the service for as long as the page is open.
  *
  * @param {import("./api.js").Api} api
  * @param {{corner: HTMLElement, away: HTMLElement}} places
- * @param {() => boolean} busy whether pictures are being made.
+ * @param {import("./jobs.js").Jobs} jobs of this page; it is asked again when the last one ends.
  * @param {() => void} back is called when the service is there again, and when it is ready again.
  */
-export async function watch(api, { corner, away }, busy, back) {
+export async function watch(api, { corner, away }, jobs, back) {
+  const busy = () => jobs.open.length > 0;
+  let rest;
+  jobs.addEventListener("change", () => busy() || rest.abort());
   let before = null;
   let gone = false;
   for (;;) {
+    rest = new AbortController();
     try {
       const now = { ...(await api.json("engine")), at: performance.now() };
       show(corner, now, paceOf(before, now));
@@ -31,8 +38,8 @@ export async function watch(api, { corner, away }, busy, back) {
       tell(corner, away, error);
     }
     for (let rests = 0; rests < RESTS; rests += 1) {
-      await pause(INTERVAL);
-      if (gone || busy()) break;
+      await pause(INTERVAL, rest.signal);
+      if (gone || busy() || rest.signal.aborted) break;
     }
     if (document.hidden && !busy()) await visible();
   }
@@ -57,8 +64,9 @@ function show(corner, engine, pace) {
     element("span", {}, engine.jobs ? queue : "queue empty"),
   ];
   if (pace) {
-    parts.push(element("span", {}, `${Math.round(pace.rows)} rows/s`));
-    parts.push(element("span", {}, `${Math.round(100 * pace.efficiency)} % efficient`));
+    const [rows, efficiency] = [pace.rows, 100 * pace.efficiency].map(Math.round);
+    parts.push(element("span", { title: ROWS }, `${rows} rows/s`));
+    parts.push(element("span", { title: EFFICIENT }, `${efficiency} % efficient`));
   }
   corner.replaceChildren(...parts);
 }

@@ -3,7 +3,7 @@
 import { decoded } from "./developing.js";
 import { factsOf, listed } from "./facts.js";
 import { describe, subjectOf } from "./models.js";
-import { addressOf, copy, fileOf, isSame, nameOf, save, scaleOf } from "./pictures.js";
+import { addressOf, copy, drawnWith, fileOf, isSame, nameOf, save, scaleOf } from "./pictures.js";
 
 const BORDER = 28; // of both sides of a picture, in CSS pixels
 
@@ -112,7 +112,7 @@ export class Viewer extends EventTarget {
     this.#button("seed").hidden = entry.settings.seed === undefined;
     this.star();
     this.hold(this.#held);
-    this.picture.alt = describe(entry.settings, entry.image, "finished");
+    this.picture.alt = describe(drawnWith(entry), entry.image, "finished");
     this.#enlarge(entry);
     if (entry.thumbnail) this.picture.src = entry.thumbnail;
     const show = async (address) => {
