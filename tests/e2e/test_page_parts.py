@@ -161,6 +161,9 @@ def test_programs_quote_every_text(page: Chrome, tmp_path: Path, keyed: bool) ->
         assert asked["prompt"] == settings.get("prompt", settings.get("class", ""))
         assert asked["extra_body"].get("negative_prompt") == settings.get("negative_prompt")
         assert {"base_url": f"{base}v1", "api_key": "YOUR_KEY" if keyed else "none"} in calls
+        for name in ("curl", "Python", "JavaScript"):
+            lines = {line.strip().split(":")[0] for line in told[name].splitlines()}
+            assert lines >= {f'"{field}"' for field in settings}, "each field has a line"
         scripts.append(told["JavaScript"])
         assert all(character.isprintable() or character == "\n" for character in "".join(words))
     if not shutil.which("node"):
