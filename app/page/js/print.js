@@ -1,6 +1,7 @@
 /** One print on the line: noise, then previews, then the picture. */
 
 import { Developing } from "./developing.js";
+import { refocus } from "./focus.js";
 import { describe, inSeconds, sizeOf, subjectOf } from "./models.js";
 import { noise, settingsOf } from "./pictures.js";
 
@@ -52,6 +53,7 @@ export class Print {
       this.name(ENDED[job.status].toLowerCase());
       this.#offer(["delete", "restore"]);
     } else if (!job.over) this.name("developing");
+    refocus(element);
   }
 
   /**
@@ -82,6 +84,7 @@ export class Print {
     this.name("finished");
     this.#offer(["star", "restore", "compare", "download", "delete"]);
     this.star();
+    refocus(element);
   }
 
   /** Show whether the entry has a star. */

@@ -1,5 +1,6 @@
 /** The line: all prints, the newest first. */
 
+import { removeFrom } from "./focus.js";
 import { entryOf, isSame } from "./pictures.js";
 import { Print } from "./print.js";
 
@@ -88,12 +89,9 @@ export class Prints extends EventTarget {
 
   /** Take a print from the line. */
   remove(print) {
-    const next = print.element.nextElementSibling ?? print.element.previousElementSibling;
-    const focused = print.element.contains(document.activeElement);
-    print.element.remove();
+    removeFrom(this.list, print.element);
     this.#prints.delete(print.entry.id);
     if (print.address) URL.revokeObjectURL(print.address);
-    if (focused) next?.querySelector("button:enabled:not([hidden])")?.focus();
     this.empty.hidden = this.list.children.length > 0;
   }
 
