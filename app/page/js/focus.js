@@ -3,15 +3,17 @@
 const CONTROLS = "button, input, select, textarea, a[href]";
 
 /**
- * Keep the focus in a part of the page where a change just hid or disabled the element that has
- * it. To be called before the browser paints: then it would give the focus to nobody.
+ * Make a change that may hide or disable the element that has the focus: it stays in the part.
  *
  * @param {HTMLElement} part gets the focus itself if nothing in it can be used.
+ * @param {() => void} change
  */
-export function refocus(part) {
-  const { activeElement } = document;
-  if (!part.contains(activeElement) || (activeElement !== part && isUsable(activeElement))) return;
-  focusFirst(part);
+export function keepFocus(part, change) {
+  const had = part.contains(document.activeElement);
+  change();
+  const { activeElement: now, body } = document;
+  const lost = now === body || now === part || !isUsable(now);
+  if (had && lost) focusFirst(part);
 }
 
 /** Remove an element of a list; if the focus is in it, it goes to the next one. */

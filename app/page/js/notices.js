@@ -1,10 +1,18 @@
 /** What is told beside the pictures: a status line, the title, and a notification when away. */
 
 import { keep, recall } from "./memory.js";
-import { subjectOf } from "./models.js";
+import { sentence } from "./models.js";
 
 const PAUSE = 1500; // ms between two texts, so that a screen reader can keep up
 const KEPT = "notify";
+
+/** Which pictures settings ask for, such as `8 pictures of class 7`. */
+export function picturesOf({ n, prompt, class: name }) {
+  const count = n === 1 ? "1 picture" : `${n} pictures`;
+  if (prompt) return `${count} of “${prompt}”`;
+  if (prompt === "") return `${count} without a prompt`;
+  return `${count} of ${name == null ? "any class" : `class ${name}`}`;
+}
 
 /**
  * How a job ended, in words.
@@ -12,10 +20,15 @@ const KEPT = "notify";
  * @returns {{end: string, previews: string}} `previews` says what they cost; "" if there were none.
  */
 export function endOf({ settings, status, note, previews: { count, bytes } }) {
-  const ends = { succeeded: "is done", failed: `failed: ${note}`, canceled: "was cancelled" };
+  const one = settings.n === 1;
+  const ends = {
+    succeeded: one ? "is done" : "are done",
+    failed: `failed: ${note}`,
+    canceled: one ? "was cancelled" : "were cancelled",
+  };
   const size = bytes < 1024 ? `${bytes} B` : `${Math.round(bytes / 1024)} KB`;
   const previews = count ? `Previews: ${count}, ${size}, no evaluations.` : "";
-  return { end: `${subjectOf(settings)} ${ends[status]}.`, previews };
+  return { end: sentence(`${picturesOf(settings)} ${ends[status]}`), previews };
 }
 
 /** A polite status line: of what is said in quick succession, the last counts. */

@@ -1,7 +1,7 @@
 /** One print on the line: noise, then previews, then the picture. */
 
 import { Developing } from "./developing.js";
-import { refocus } from "./focus.js";
+import { keepFocus } from "./focus.js";
 import { describe, inSeconds, sizeOf, subjectOf } from "./models.js";
 import { noise, settingsOf } from "./pictures.js";
 
@@ -11,6 +11,7 @@ const ENDED = { failed: "Failed", canceled: "Cancelled", refused: "Refused" };
 /** A picture of a job, or an entry of the history. */
 export class Print {
   #developing;
+  job = null; // that draws it, if it does not come from the history
   imageId = null; // by which the service draws the picture again, if it has one
 
   /**
@@ -37,6 +38,7 @@ export class Print {
   /** Show how far the job is. */
   follow(job) {
     const { element, entry } = this;
+    this.job = job;
     entry.status = job.status;
     const progress = element.querySelector("progress");
     element.classList.toggle("developing", !job.over);
@@ -44,16 +46,18 @@ export class Print {
     element.style.setProperty("--progress", job.progress);
     progress.hidden = job.over;
     if (job.total) progress.value = job.progress;
-    const cancel = element.querySelector("[data-act=cancel]");
-    cancel.hidden = job.over;
-    cancel.textContent = job.settings.n > 1 ? `Cancel all ${job.settings.n}` : "Cancel";
+    const all = job.settings.n > 1 ? ` all ${job.settings.n}` : "";
+    this.#text("[data-act=cancel]", `Cancel${all}`);
+    this.#text("[data-act=clear]", `Remove${all}`);
     element.querySelector(".paper").disabled = true;
     this.#text(".state", stateOf(job));
     if (job.status in ENDED) {
       this.name(ENDED[job.status].toLowerCase());
-      this.#offer(["delete", "restore"]);
-    } else if (!job.over) this.name("developing");
-    refocus(element);
+      this.#offer(["restore", "clear"]);
+    } else {
+      this.#offer(job.over ? [] : ["cancel"]);
+      if (!job.over) this.name("developing");
+    }
   }
 
   /**
@@ -77,14 +81,18 @@ export class Print {
     await this.#developing.finish(url);
     element.classList.remove("developing", "ended");
     element.querySelector("progress").hidden = true;
-    element.querySelector("[data-act=cancel]").hidden = true;
     element.querySelector(".paper").disabled = false;
     const time = entry.seconds ? ` · ${inSeconds(entry.seconds)}` : "";
     this.#text(".state", `seed ${settingsOf(entry).seed ?? "unknown"}${time}`);
     this.name("finished");
     this.#offer(["star", "restore", "compare", "download", "delete"]);
     this.star();
-    refocus(element);
+  }
+
+  /** Say why there is no picture, though it was drawn. */
+  miss(why) {
+    this.#text(".state", why);
+    this.#offer(["restore", "delete"]);
   }
 
   /** Show whether the entry has a star. */
@@ -96,7 +104,10 @@ export class Print {
   /** Show whether the picture waits for another to be compared with. */
   hold(held) {
     this.element.classList.toggle("held", held);
-    this.element.querySelector("[data-act=compare]").setAttribute("aria-pressed", held);
+    const button = this.element.querySelector("[data-act=compare]");
+    button.setAttribute("aria-pressed", held);
+    button.title = held ? "Let go" : "Compare";
+    button.setAttribute("aria-label", button.title);
   }
 
   /** Say what the picture is to those who do not see it. */
@@ -107,9 +118,11 @@ export class Print {
   }
 
   #offer(acts) {
-    for (const button of this.element.querySelectorAll(".acts .icon")) {
-      button.hidden = !acts.includes(button.dataset.act);
-    }
+    keepFocus(this.element, () => {
+      for (const button of this.element.querySelectorAll(".acts [data-act]")) {
+        button.hidden = !acts.includes(button.dataset.act);
+      }
+    });
   }
 
   #text(selector, text) {

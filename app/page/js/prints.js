@@ -87,6 +87,22 @@ export class Prints extends EventTarget {
     for (const print of this.#prints.values()) print.hold(isSame(held, print.entry));
   }
 
+  /** Take all prints of the job of one of them from the line. */
+  clear({ job }) {
+    for (const print of [...this.#prints.values()]) if (print.job === job) this.remove(print);
+  }
+
+  /** Hang a print again that was taken from the line, where it hung. */
+  putBack(print) {
+    const older = [...this.list.children].find((each) => {
+      return this.#prints.get(each.dataset.id).entry.created < print.entry.created;
+    });
+    this.#prints.set(print.entry.id, print);
+    this.list.insertBefore(print.element, older ?? null);
+    this.empty.hidden = true;
+    print.element.querySelector(".paper").focus();
+  }
+
   /** Take a print from the line. */
   remove(print) {
     removeFrom(this.list, print.element);
@@ -104,9 +120,7 @@ export class Prints extends EventTarget {
       this.#dispatch("finished", print);
     } catch (error) {
       const gone = error.status === 410 || error.status === 404 || error.name === "EncodingError";
-      print.element.querySelector(".state").textContent = gone
-        ? "The service no longer has this picture."
-        : error.message;
+      print.miss(gone ? "The service no longer has this picture." : error.message);
     }
   }
 
