@@ -49,7 +49,7 @@ def test_models_that_are_not_loaded_yet_are_waited_for(page: Chrome) -> None:
         {name: 'never loaded', default: false, defaults: null},
         {name: 'loading', default: true, defaults: asked++ ? {} : null},
     ];
-    const found = await it.loadModels({json: async () => ({models: models()})}, () => {});
+    const {models: found} = await it.loadModels({json: async () => ({models: models()})}, () => {});
     return [found.map(({name}) => name), asked];"""
     assert calling(page, "models.js", script) == [["loading"], 2]
 
