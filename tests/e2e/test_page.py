@@ -199,6 +199,45 @@ def test_a_picture_is_opened_large_starred_reused_and_deleted(page: Page) -> Non
     assert page.states() == ["finished"]
 
 
+def test_what_was_cancelled_leaves_at_once_and_the_focus_stays(page: Page) -> None:
+    focused = partial(page.driver.execute_script, "return document.activeElement.dataset.act")
+    page.develop(steps=3)
+    page.finished(1)
+    page.develop(steps=1000, n=3)
+    page.one(f"{PRINT} [data-act=cancel]").send_keys(Keys.ENTER)
+    wait_until(lambda: page.states() == [*["cancelled"] * 3, "finished"], 20)
+    wait_until(lambda: page.one("#said").text.startswith("3 pictures of any class were"), 10)
+    assert focused() == "restore"
+    page.one(f"{PRINT} [data-act=clear]").send_keys(Keys.ENTER)
+    assert page.states() == ["finished"]
+    assert focused() == "open"
+
+
+def test_a_deleted_picture_comes_back_where_it_was(page: Page) -> None:
+    undo = "[data-undo]:not([hidden])"
+    page.develop(steps=3, n=3)
+    page.finished(3)
+    page.one(f"{PRINT}:nth-child(2) [data-act=star]").click()
+    wait_until(lambda: len(kept(page)) == 3 and kept(page)[1]["starred"], 10)
+    before, seen = kept(page), [page.pixels(nth) for nth in (1, 2, 3)]
+    page.one(f"{PRINT}:nth-child(2) [data-act=delete]").send_keys(Keys.ENTER)
+    wait_until(lambda: len(kept(page)) == 2 and page.all(f".corner {undo}"), 10)
+    page.one(f".corner {undo}").send_keys(Keys.ENTER)
+    wait_until(lambda: kept(page) == before, 10)
+    assert [page.pixels(nth) for nth in (1, 2, 3)] == seen
+    page.one(f"{PRINT}:nth-child(2) [data-act=open]").click()
+    facts = page.one("#viewer-facts").text
+    page.one("#viewer [data-act=delete]").send_keys(Keys.ENTER)
+    wait_until(lambda: page.all(f"#viewer {undo}"), 10)
+    assert page.one("#viewer-facts").text != facts
+    page.one(f"#viewer {undo}").send_keys(Keys.ENTER)
+    wait_until(lambda: page.one("#viewer-facts").text == facts, 10)
+    assert page.one("#viewer [data-act=star]").get_attribute("aria-pressed") == "true"
+    wait_until(lambda: kept(page) == before, 10)
+    assert not page.all(undo)
+    assert len(page.states()) == 3
+
+
 def test_the_history_is_there_after_a_reload(page: Page) -> None:
     page.choose("2")
     page.develop(steps=6, n=2)

@@ -49,7 +49,7 @@ def test_models_that_are_not_loaded_yet_are_waited_for(page: Chrome) -> None:
         {name: 'never loaded', default: false, defaults: null},
         {name: 'loading', default: true, defaults: asked++ ? {} : null},
     ];
-    const found = await it.loadModels({json: async () => ({models: models()})}, () => {});
+    const {models: found} = await it.loadModels({json: async () => ({models: models()})}, () => {});
     return [found.map(({name}) => name), asked];"""
     assert calling(page, "models.js", script) == [["loading"], 2]
 
@@ -209,6 +209,9 @@ def test_programs_quote_every_text(page: Chrome, tmp_path: Path, keyed: bool) ->
         assert asked["prompt"] == settings.get("prompt", settings.get("class", ""))
         assert asked["extra_body"].get("negative_prompt") == settings.get("negative_prompt")
         assert {"base_url": f"{base}v1", "api_key": "YOUR_KEY" if keyed else "none"} in calls
+        for name in ("curl", "Python", "JavaScript"):
+            lines = {line.strip().split(":")[0] for line in told[name].splitlines()}
+            assert lines >= {f'"{field}"' for field in settings}, "each field has a line"
         scripts.append(told["JavaScript"])
         assert all(character.isprintable() or character == "\n" for character in "".join(words))
     if not shutil.which("node"):

@@ -34,16 +34,30 @@ export class Acts {
     await this.album.refresh();
   }
 
-  /** Take it from the line and from the history. */
+  /** Take the pictures of a job that ended without them from the line. */
+  clear(entry) {
+    this.prints.clear(this.prints.of(entry));
+  }
+
+  /** Take it from wherever it is shown and from the history, and offer to undo that. */
   async delete(entry) {
     const print = this.prints.of(entry);
     if (isSame(this.#held, entry)) this.#hold(null);
-    if (this.viewer.entry) this.viewer.remove(entry);
+    const undoInViewer = this.viewer.entry && this.viewer.remove(entry);
     if (print) this.prints.remove(print);
-    this.sheet.forget(entry);
+    const undoInSheet = this.sheet.forget(entry);
+    const kept = await this.history.get(entry.id);
     await this.history.delete(entry.id);
-    await this.album.refresh();
+    this.album.refresh();
     this.say("Deleted.");
+    this.undo.offer(async () => {
+      if (kept) await this.history.put(kept);
+      if (print) this.prints.putBack(print);
+      undoInSheet?.();
+      undoInViewer?.();
+      this.album.refresh();
+      this.say("It is here again.");
+    });
   }
 
   /** Hold it for a comparison, let it go, or compare it with the one that is held. */
@@ -75,6 +89,7 @@ export class Acts {
   /** Fill the form with settings, which are sent by nobody but the user. */
   async apply(settings) {
     await this.loaded(settings.model);
+    if (!this.form.root.offsetParent) this.showView("prints"); // a phone hides it in the history
     const known = this.form.restore(settings) || !settings.model;
     const missing = `The service has no model ${settings.model}; the other settings are here.`;
     this.say(known ? "These settings are in the form." : missing);

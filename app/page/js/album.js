@@ -1,6 +1,7 @@
 /** The view of the history: search, stars, export and import. */
 
 import { element } from "./controls.js";
+import { removeFrom } from "./focus.js";
 import { PAGE, persist } from "./history.js";
 import { describe, subjectOf } from "./models.js";
 import { drawnWith, save, settingsOf } from "./pictures.js";
@@ -62,8 +63,10 @@ export class Album extends EventTarget {
   }
 
   async #more() {
+    const { length } = this.#entries;
     this.#limit += PAGE;
     await this.#look(this.#entries, this.#next);
+    if (this.at("history-more").hidden) this.at("album").children[length]?.firstChild.focus();
   }
 
   /** Show these entries, and those that follow them. */
@@ -90,7 +93,7 @@ export class Album extends EventTarget {
       this.#entries.map((entry) => [entry.id, before.get(entry.id) ?? itemOf(entry)]),
     );
     for (const entry of this.#entries) name(this.#items.get(entry.id), entry);
-    for (const [id, item] of before) if (!this.#items.has(id)) item.remove();
+    for (const [id, item] of before) if (!this.#items.has(id)) removeFrom(list, item);
     let next = list.firstElementChild;
     for (const item of this.#items.values()) {
       if (item === next) next = next.nextElementSibling;

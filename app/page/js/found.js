@@ -69,11 +69,13 @@ export class Found extends EventTarget {
     at("picture").alt = file.name ? `The file ${file.name}` : "The picture";
     at("facts").replaceChildren(...(told ? listed(factsOf(this.#entry)) : []));
     at("note").textContent = notes.map(sentence).join(" ");
-    this.dialog.querySelector("[data-act=apply]").disabled = !told;
-    if (!this.dialog.open) this.dialog.showModal();
+    this.dialog.querySelector("[data-act=apply]").hidden = !told;
     await at("picture").decode().catch(() => {});
     const { naturalWidth: width, naturalHeight: height } = at("picture");
     Object.assign(this.#entry, { width, height });
-    this.dialog.querySelector("[data-act=look]").disabled = !width;
+    at("picture").hidden = !width;
+    this.dialog.querySelector("[data-act=look]").hidden = !width;
+    this.dialog.querySelector("[data-close]").textContent = told || width ? "Cancel" : "Close";
+    if (!this.dialog.open) this.dialog.showModal();
   }
 }

@@ -19,6 +19,7 @@ import { Sheet } from "./sheet.js";
 import { SheetView } from "./sheet_view.js";
 import { watch } from "./status.js";
 import { startTheme } from "./theme.js";
+import { Undo } from "./undo.js";
 import { Viewer } from "./viewer.js";
 import { startViews } from "./views.js";
 
@@ -29,7 +30,9 @@ const keys = new KeyRing(at("keys"));
 const api = new Api(keys);
 const jobs = new Jobs(api);
 const voice = new Voice(at("said"));
+const undo = new Undo(document.querySelectorAll("[data-undo]"));
 const say = (text, options) => {
+  undo.end();
   voice.say(text, options);
   viewer.note(text); // what lies behind a dialog is not seen
 };
@@ -61,14 +64,16 @@ async function sheetOf(model) {
 
 const sheet = new Sheet(jobs, history, modelOf);
 const views = { form, prints, viewer, comparison, album, programs };
-const acts = new Acts({ api, jobs, history, sheet, ...views, say, loaded });
+const acts = new Acts({ api, jobs, history, sheet, ...views, showView, say, undo, loaded });
 const sheetView = new SheetView(at("view-sheet"), sheet, { form, api, remember, say });
 
 form.addEventListener("develop", ({ detail: settings }) => {
   keys.allow();
   showView("prints");
   prints.add(jobs.submit(settings));
-  at("line").scrollTo({ left: 0, behavior: "smooth" });
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const behavior = still ? "auto" : "smooth";
+  at("line").firstElementChild.scrollIntoView({ block: "nearest", inline: "start", behavior });
   say(`Developing ${orderOf(settings)}.`);
 });
 

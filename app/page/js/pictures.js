@@ -113,6 +113,7 @@ export function save(blob, name) {
  */
 export async function copyText(text) {
   if (navigator.clipboard?.writeText) return navigator.clipboard.writeText(text);
+  const focused = document.activeElement;
   const field = document.createElement("textarea"); // pages of plain http have no other way
   field.value = text;
   const place = document.querySelector("dialog[open]") ?? document.body;
@@ -120,6 +121,7 @@ export async function copyText(text) {
   field.select();
   const copied = document.execCommand("copy");
   field.remove();
+  focused?.focus();
   if (!copied) throw new Error("This browser does not let this page copy.");
 }
 

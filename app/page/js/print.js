@@ -1,6 +1,7 @@
 /** One print on the line: noise, then previews, then the picture. */
 
 import { Developing } from "./developing.js";
+import { keepFocus } from "./focus.js";
 import { describe, inSeconds, sizeOf, subjectOf } from "./models.js";
 import { drawnWith, noise, settingsOf } from "./pictures.js";
 
@@ -10,6 +11,7 @@ const ENDED = { failed: "Failed", canceled: "Cancelled", refused: "Refused" };
 /** A picture of a job, or an entry of the history. */
 export class Print {
   #developing;
+  job = null; // that draws it, if it does not come from the history
   imageId = null; // by which the service draws the picture again, if it has one
 
   /**
@@ -35,6 +37,7 @@ export class Print {
   /** Show how far the job is. */
   follow(job) {
     const { element, entry } = this;
+    this.job = job;
     entry.status = job.status;
     const progress = element.querySelector("progress");
     element.classList.toggle("developing", !job.over);
@@ -42,15 +45,18 @@ export class Print {
     element.style.setProperty("--progress", job.progress);
     progress.hidden = job.over;
     if (job.total) progress.value = job.progress;
-    const cancel = element.querySelector("[data-act=cancel]");
-    cancel.hidden = job.over;
-    cancel.textContent = job.settings.n > 1 ? `Cancel all ${job.settings.n}` : "Cancel";
+    const all = job.settings.n > 1 ? ` all ${job.settings.n}` : "";
+    this.#text("[data-act=cancel]", `Cancel${all}`);
+    this.#text("[data-act=clear]", `Remove${all}`);
     element.querySelector(".paper").disabled = true;
     this.#text(".state", stateOf(job));
     if (job.status in ENDED) {
       this.name(ENDED[job.status].toLowerCase());
-      this.#offer(["delete", "restore"]);
-    } else if (!job.over) this.name("developing");
+      this.#offer(["restore", "clear"]);
+    } else {
+      this.#offer(job.over ? [] : ["cancel"]);
+      if (!job.over) this.name("developing");
+    }
   }
 
   /**
@@ -74,7 +80,6 @@ export class Print {
     await this.#developing.finish(url);
     element.classList.remove("developing", "ended");
     element.querySelector("progress").hidden = true;
-    element.querySelector("[data-act=cancel]").hidden = true;
     element.querySelector(".paper").disabled = false;
     const time = entry.seconds ? ` · ${inSeconds(entry.seconds)}` : "";
     this.#tellHow();
@@ -101,7 +106,10 @@ export class Print {
   /** Show whether the picture waits for another to be compared with. */
   hold(held) {
     this.element.classList.toggle("held", held);
-    this.element.querySelector("[data-act=compare]").setAttribute("aria-pressed", held);
+    const button = this.element.querySelector("[data-act=compare]");
+    button.setAttribute("aria-pressed", held);
+    button.title = held ? "Let go" : "Compare";
+    button.setAttribute("aria-label", button.title);
   }
 
   /** Say what the picture is to those who do not see it. */
@@ -116,9 +124,11 @@ export class Print {
   }
 
   #offer(acts) {
-    for (const button of this.element.querySelectorAll(".acts .icon")) {
-      button.hidden = !acts.includes(button.dataset.act);
-    }
+    keepFocus(this.element, () => {
+      for (const button of this.element.querySelectorAll(".acts [data-act]")) {
+        button.hidden = !acts.includes(button.dataset.act);
+      }
+    });
   }
 
   #text(selector, text) {

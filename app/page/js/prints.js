@@ -1,5 +1,6 @@
 /** The line: all prints, the newest first. */
 
+import { removeFrom } from "./focus.js";
 import { entryOf, isSame, usedOf } from "./pictures.js";
 import { Print } from "./print.js";
 
@@ -86,14 +87,27 @@ export class Prints extends EventTarget {
     for (const print of this.#prints.values()) print.hold(isSame(held, print.entry));
   }
 
+  /** Take all prints of the job of one of them from the line. */
+  clear({ job }) {
+    for (const print of [...this.#prints.values()]) if (print.job === job) this.remove(print);
+  }
+
+  /** Hang a print again that was taken from the line, where it hung. */
+  putBack(print) {
+    const older = [...this.list.children].find((each) => {
+      return this.#prints.get(each.dataset.id).entry.created < print.entry.created;
+    });
+    this.#prints.set(print.entry.id, print);
+    this.list.insertBefore(print.element, older ?? null);
+    this.empty.hidden = true;
+    print.element.querySelector(".paper").focus();
+  }
+
   /** Take a print from the line. */
   remove(print) {
-    const next = print.element.nextElementSibling ?? print.element.previousElementSibling;
-    const focused = print.element.contains(document.activeElement);
-    print.element.remove();
+    removeFrom(this.list, print.element);
     this.#prints.delete(print.entry.id);
     if (print.address) URL.revokeObjectURL(print.address);
-    if (focused) next?.querySelector("button:enabled:not([hidden])")?.focus();
     this.empty.hidden = this.list.children.length > 0;
   }
 

@@ -125,10 +125,22 @@ export class Sheet extends EventTarget {
     this.#tell(cell);
   }
 
-  /** Lose the picture of an entry that was deleted. */
+  /**
+   * Lose the picture of an entry that was deleted.
+   *
+   * @returns {(() => void)|undefined} brings it back, unless the cell is drawn anew.
+   */
   forget(entry) {
     const cell = this.cells.find((each) => each.entry?.id === entry.id);
-    if (cell) this.lose(cell, "deleted");
+    if (!cell) return undefined;
+    const { entry: drawn, key, id } = cell;
+    this.lose(cell, "deleted");
+    return () => {
+      if (cell.status !== "deleted" || !this.cells.includes(cell)) return;
+      Object.assign(cell, { key, id });
+      this.#save();
+      this.#finish(cell, drawn);
+    };
   }
 
   #of(key) {

@@ -1,6 +1,7 @@
 /** The view of the contact sheet: its controls, its table, how far it is, and its file. */
 
 import { element } from "./controls.js";
+import { keepFocus } from "./focus.js";
 import { inSeconds, sizeOf } from "./models.js";
 import { addressOf, save } from "./pictures.js";
 import { MOST, draw, fits, layoutOf, scaleInWords, scalesOf } from "./sheet_file.js";
@@ -90,8 +91,10 @@ export class SheetView extends EventTarget {
       : `${this.#howFar()}${time}`;
     this.at("bar").hidden = !active;
     this.at("bar").value = possible.length ? finished.length / possible.length : 0;
-    this.at("cancel").hidden = !active;
-    this.at("go-on").hidden = running || !left.length;
+    keepFocus(this.at("cancel").parentElement, () => {
+      this.at("cancel").hidden = !active;
+      this.at("go-on").hidden = running || !left.length;
+    });
     this.at("download").disabled = !finished.length;
   }
 

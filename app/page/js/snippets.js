@@ -75,6 +75,19 @@ export function pythonLiteral(value) {
   return json(value);
 }
 
+/**
+ * An object with a line for each member.
+ *
+ * @param {object} object - What JSON can say.
+ * @param {(value: *) => string} written - A value as an expression of the language.
+ * @param {string} indent - Before the last line; members are indented twice as far.
+ * @returns {string} The lines; a member takes one.
+ */
+function block(object, written, indent) {
+  const lines = members(object, written).map((member) => `\n${indent}${indent}${member}`);
+  return lines.length ? `{${lines.join(",")}\n${indent}}` : "{}";
+}
+
 function members(value, written) {
   return Object.entries(value)
     .filter(([, member]) => member !== undefined)
@@ -99,19 +112,20 @@ function curl(asked) {
   return [
     `curl -f ${shellQuoted(asked.url)}`,
     ...headers.map((header) => `  -H ${shellQuoted(header)}`),
-    `  -d ${shellQuoted(json(asked.body))}`,
+    `  -d ${shellQuoted(block(asked.body, json, "  "))}`,
     `  -o ${file(asked)}`,
   ].join(" \\\n");
 }
 
 function python(asked) {
   const headers = { Accept: accepted(asked), ...(asked.keyed ? { "X-API-Key": KEY } : {}) };
-  return `import httpx
+  return `# pip install httpx
+import httpx
 
 answer = httpx.post(
     ${pythonLiteral(asked.url)},
     headers=${pythonLiteral(headers)},
-    json=${pythonLiteral(asked.body)},
+    json=${block(asked.body, pythonLiteral, "    ")},
     timeout=300,
 )
 answer.raise_for_status()
@@ -130,7 +144,7 @@ function javascript(asked) {
 const answer = await fetch(${json(asked.url)}, {
   method: "POST",
   headers: ${json(headers)},
-  body: JSON.stringify(${json(asked.body)}),
+  body: JSON.stringify(${block(asked.body, json, "  ")}),
 });
 if (!answer.ok) throw new Error((await answer.json()).detail);
 await writeFile("${file(asked)}", Buffer.from(await answer.arrayBuffer()));`;
@@ -152,7 +166,8 @@ function openai(settings, url, keyed) {
   if (sized) told.size = `${settings.width}x${settings.height}`;
   const words = Object.entries(told).map(([name, value]) => `    ${name}=${pythonLiteral(value)},`);
   const key = keyed ? KEY : "none";
-  const text = `import base64
+  const text = `# pip install openai
+import base64
 
 from openai import OpenAI
 
@@ -160,7 +175,7 @@ client = OpenAI(base_url=${pythonLiteral(url)}, api_key="${key}")
 answer = client.images.generate(
 ${words.join("\n")}
     response_format="b64_json",
-    extra_body=${pythonLiteral(extra)},
+    extra_body=${block(extra, pythonLiteral, "    ")},
 )
 ${saving(told.n > 1)}`;
   return { text, missing };

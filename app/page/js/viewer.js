@@ -52,11 +52,20 @@ export class Viewer extends EventTarget {
     this.#show(Math.max(at, 0));
   }
 
-  /** Show the next entry instead of one that is gone. */
+  /**
+   * Show the next entry instead of one that is gone.
+   *
+   * @returns {() => void} brings it back, if its neighbours are still shown.
+   */
   remove(entry) {
-    this.#entries = this.#entries.filter((each) => each !== entry);
-    if (!this.#entries.length) return this.dialog.close();
-    return this.#show(this.#at % this.#entries.length);
+    const before = this.#entries;
+    const after = before.filter((each) => each !== entry);
+    this.#entries = after;
+    if (after.length) this.#show(this.#at % after.length);
+    else this.dialog.close();
+    return () => {
+      if (this.dialog.open && this.#entries === after) this.open(before, before.indexOf(entry));
+    };
   }
 
   /** Say a text beside the picture. */
@@ -77,7 +86,7 @@ export class Viewer extends EventTarget {
     const button = this.#button("compare");
     const own = isSame(held, this.entry);
     button.setAttribute("aria-pressed", own);
-    button.textContent = held && !own ? "Compare with held" : "Compare";
+    button.textContent = own ? "Let go" : held ? "Compare with held" : "Compare";
   }
 
   async #act(act) {
@@ -93,7 +102,7 @@ export class Viewer extends EventTarget {
   async #try(act, done) {
     try {
       await act();
-      this.note(done);
+      if (done) this.note(done);
     } catch (error) {
       this.note(error.message);
     }
@@ -103,6 +112,7 @@ export class Viewer extends EventTarget {
   async #show(at) {
     this.#at = (at + this.#entries.length) % this.#entries.length;
     const { entry } = this;
+    this.note("");
     this.dialog.querySelector("#viewer-name").textContent = subjectOf(entry.settings);
     const inHeading = ["Class", "Prompt"];
     const facts = factsOf(entry).filter(([name]) => !inHeading.includes(name));
