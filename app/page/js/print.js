@@ -1,7 +1,7 @@
 /** One print on the line: noise, then previews, then the picture. */
 
 import { Developing } from "./developing.js";
-import { describe, inSeconds, sizeOf, subjectOf } from "./models.js";
+import { describe, inSeconds, sizeOf, subjectOf, titleOf } from "./models.js";
 import { noise, settingsOf } from "./pictures.js";
 
 const template = document.querySelector("#print");
@@ -14,7 +14,7 @@ export class Print {
 
   /**
    * @param {object} entry as in the history; `url` is null until the picture is there.
-   * @param {object|undefined} model of the entry, for its size.
+   * @param {object|undefined} model of the entry, for its size and its words.
    */
   constructor(entry, model) {
     this.entry = entry;
@@ -27,7 +27,7 @@ export class Print {
     const { settings } = entry;
     this.#text(".what", subjectOf(settings));
     const { steps, guidance_scale: guidance, sampler } = settings;
-    this.#text(".how", `${steps} steps · ${guidance} · ${sampler}`);
+    this.#text(".how", `${steps} steps · ${guidance} · ${titleOf(model, sampler)}`);
     this.element.querySelector(".what").title = subjectOf(settings);
     this.image.src = noise(entry.width, entry.height);
     this.name("waiting");
