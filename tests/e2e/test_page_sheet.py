@@ -34,8 +34,8 @@ MODEL = {
     "classes": ["0", "1", "2"],
     "prompts": None,
     "samplers": [
-        {"name": "ddim", "spacings": ["default"], "eta": True},
-        {"name": "euler", "spacings": ["default", "karras"], "eta": False},
+        {"name": "ddim", "title": "DDIM", "spacings": ["default"], "eta": True},
+        {"name": "euler", "title": "Euler", "spacings": ["default", "karras"], "eta": False},
     ],
 }
 
@@ -224,7 +224,7 @@ def test_what_is_wrong_is_said_and_nothing_is_sent(page: Page) -> None:
     for across, down, field, words in (
         (("steps", "1001"), nothing, "across-values", "from 1 to 1000"),
         (("steps", "5, 5"), nothing, "across-values", "5 is there twice"),
-        (("steps", "5"), ("steps", "6"), "down", "The columns vary the same"),
+        (("steps", "5"), ("steps", "6"), "down", "Columns and rows both vary Steps"),
         (nothing, ("seed", " , "), "down-values", "There is no value"),
         (nothing, nothing, "across", "Choose what varies"),
         (("steps", "1-11"), ("seed", "1-10"), "across-values", f"11 {TIMES} 10 are 110 pictures"),
@@ -308,8 +308,8 @@ def test_values_of_an_axis(parts: Chrome, name: str, typed: object, values: obje
         ({"sampler": "euler"}, "", {"eta"}),
         ({"sampler": "ddim"}, "", {"spacing"}),
         ({"sampler": "euler", "eta": 0}, "", {"eta"}),
-        ({"sampler": "euler", "eta": 0.5}, "euler has no eta 0.5", {"eta"}),
-        ({"sampler": "ddim", "spacing": "karras"}, "ddim has no spacing karras", {"spacing"}),
+        ({"sampler": "euler", "eta": 0.5}, "Euler has no eta 0.5", {"eta"}),
+        ({"sampler": "ddim", "spacing": "karras"}, "DDIM has no spacing karras", {"spacing"}),
     ],
 )
 def test_a_cell_asks_for_what_its_sampler_takes(

@@ -1,5 +1,7 @@
 /** What can vary along an axis of a contact sheet. */
 
+import { titleOf } from "./models.js";
+
 /**
  * What can vary, by what a model takes.
  *
@@ -28,12 +30,13 @@ export function axesOf(model) {
  * What is in an axis when it is first chosen, as it would be typed.
  *
  * @param {object} axis of `axesOf`.
+ * @param {number} room for so many values.
  * @param {object} model of `GET /models`.
  * @param {object} settings of the form.
  * @returns {string|string[]}
  */
-export function firstOf(axis, { limits, defaults }, settings) {
-  if (axis.kind === "choices") return axis.choices.slice(0, 10);
+export function firstOf(axis, room, { limits, defaults }, settings) {
+  if (axis.kind === "choices") return axis.choices.slice(0, room);
   const typed = (values) => [...new Set(values.filter((each) => each <= axis.most))].join(", ");
   const { seed, prompt } = settings;
   const most = Math.min(50, limits.steps);
@@ -55,8 +58,9 @@ export function allowedOf({ kind, label, least, most, whole, characters }) {
   return `${label}: ${whole ? "whole numbers" : "numbers"} from ${least} to ${most}.`;
 }
 
-/** A value of an axis, in words. */
-export function wordsOf(value) {
+/** A value of a setting, in words. */
+export function wordsOf(name, value, model) {
+  if (name === "sampler") return titleOf(model, value);
   return value === null ? "any" : value === "" ? "no prompt" : `${value}`;
 }
 

@@ -1,6 +1,6 @@
 /** Controls for the values of an axis of a contact sheet. */
 
-import { allowedOf } from "./axes.js";
+import { allowedOf, wordsOf } from "./axes.js";
 import { element, field, finder, textarea, wrong } from "./controls.js";
 
 const MANY = 24; // choices that need a search
@@ -11,11 +11,12 @@ const MANY = 24; // choices that need a search
  * @param {string} way the axis is for: the names of the controls begin with it.
  * @param {object} axis of `axesOf`.
  * @param {string|string[]} typed a text, or what is chosen of the choices.
+ * @param {object} model of `GET /models`.
  * @returns {HTMLElement}
  */
-export function valuesField(way, axis, typed) {
+export function valuesField(way, axis, typed, model) {
   const name = `${way}-values`;
-  if (axis.kind === "choices") return choicesField(way, axis, typed);
+  if (axis.kind === "choices") return choicesField(way, axis, typed, model);
   if (axis.kind === "lines") {
     return field(name, "Prompts, one a line", textarea(name, typed, { rows: 4 }));
   }
@@ -31,7 +32,7 @@ export function valuesField(way, axis, typed) {
 }
 
 /** A box for each choice, and one for all of them. */
-function choicesField(way, axis, chosen) {
+function choicesField(way, axis, chosen, model) {
   const name = `${way}-values`;
   const boxes = axis.choices.map((value) => {
     const attributes = { type: "checkbox", name, checked: chosen.includes(value) };
@@ -39,17 +40,19 @@ function choicesField(way, axis, chosen) {
   });
   const all = element("input", { type: "checkbox", name: `${way}-all` });
   showAll(all, boxes);
-  const labels = boxes.map((box, at) =>
-    element("label", { class: "choice" }, box, element("span", {}, axis.choices[at])),
-  );
+  const labels = boxes.map((box, at) => {
+    const words = wordsOf(axis.name, axis.choices[at], model);
+    return element("label", { class: "choice" }, box, element("span", {}, words));
+  });
   const list = element("div", { class: "choices" }, ...labels);
   return element(
     "fieldset",
-    { class: "field", "aria-describedby": `wrong-${name}` },
+    { class: "field", "aria-describedby": `hint-${name} wrong-${name}` },
     element("legend", {}, axis.label),
     element("label", { class: "choice" }, all, element("span", {}, "All")),
     labels.length > MANY ? finder(list) : null,
     list,
+    element("p", { class: "hint", id: `hint-${name}` }),
     wrong(name),
   );
 }

@@ -20,10 +20,11 @@ export class Compare extends EventTarget {
   /**
    * @param {HTMLDialogElement} dialog
    * @param {import("./api.js").Api} api
+   * @param {(name: string) => object|undefined} modelOf
    */
-  constructor(dialog, api) {
+  constructor(dialog, api, modelOf) {
     super();
-    Object.assign(this, { dialog, api });
+    Object.assign(this, { dialog, api, modelOf });
     this.at = (name) => dialog.querySelector(`#compare-${name}`);
     this.frame = this.at("frame");
     this.slider = this.at("split");
@@ -110,7 +111,8 @@ export class Compare extends EventTarget {
   #tell() {
     const facts = this.#sides.map((side) => {
       const [width, height] = measured(side);
-      return settingsFacts({ ...side.entry, width, height });
+      const { entry } = side;
+      return settingsFacts({ ...entry, width, height }, this.modelOf(entry.settings.model));
     });
     const { differing, same } = differenceOfSettings(...facts);
     const rows = differing.map(([name, ...values]) => {

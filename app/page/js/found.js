@@ -67,7 +67,8 @@ export class Found extends EventTarget {
     this.#address = URL.createObjectURL(file);
     at("picture").src = this.#address;
     at("picture").alt = file.name ? `The file ${file.name}` : "The picture";
-    at("facts").replaceChildren(...(told ? listed(factsOf(this.#entry)) : []));
+    const model = this.models().find(({ name }) => name === this.#entry.settings.model);
+    at("facts").replaceChildren(...(told ? listed(factsOf(this.#entry, model)) : []));
     at("note").textContent = notes.map(sentence).join(" ");
     this.dialog.querySelector("[data-act=apply]").hidden = !told;
     await at("picture").decode().catch(() => {});

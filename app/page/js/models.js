@@ -59,6 +59,11 @@ export function samplerOf(model, settings) {
   return model.samplers.find((each) => each.name === name) ?? model.samplers[0];
 }
 
+/** What people call a sampler; its name where no model tells, such as one that is gone. */
+export function titleOf(model, sampler) {
+  return model?.samplers.find((each) => each.name === sampler)?.title ?? sampler;
+}
+
 /** The size of a picture, in pixels: [width, height]. */
 export function sizeOf(model, entry) {
   const side = (name) => entry[name] ?? entry.settings[name] ?? model?.[name] ?? 32;

@@ -2,7 +2,7 @@
 
 import { Developing } from "./developing.js";
 import { keepFocus } from "./focus.js";
-import { describe, inSeconds, sizeOf, subjectOf } from "./models.js";
+import { describe, inSeconds, sizeOf, subjectOf, titleOf } from "./models.js";
 import { drawnWith, noise, settingsOf } from "./pictures.js";
 
 const template = document.querySelector("#print");
@@ -16,10 +16,10 @@ export class Print {
 
   /**
    * @param {object} entry as in the history; `url` is null until the picture is there.
-   * @param {object|undefined} model of the entry, for its size.
+   * @param {object|undefined} model of the entry, for its size and its words.
    */
   constructor(entry, model) {
-    this.entry = entry;
+    Object.assign(this, { entry, model });
     this.element = template.content.firstElementChild.cloneNode(true);
     this.image = this.element.querySelector("img");
     this.#developing = new Developing(this.image);
@@ -120,7 +120,8 @@ export class Print {
 
   #tellHow() {
     const { steps, guidance_scale: guidance, sampler } = drawnWith(this.entry);
-    this.#text(".how", `${steps} steps · guidance ${guidance} · ${sampler}`);
+    const title = titleOf(this.model, sampler);
+    this.#text(".how", `${steps} steps · guidance ${guidance} · ${title}`);
   }
 
   #offer(acts) {

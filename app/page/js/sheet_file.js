@@ -9,7 +9,7 @@ const COLOURS = {
   paper: "#f7f2e8",
   film: "#14100e",
   hole: "#f7f2e8",
-  number: "#d9a65c",
+  note: "#d9a65c",
   pencil: "#4a3a33",
   faint: "#6b5a51",
 };
@@ -161,7 +161,7 @@ function drawWords(pen, contents, layout) {
   pen.textAlign = "left";
 }
 
-/** A strip of film: holes at both edges, and numbers between the lower ones and the pictures. */
+/** A strip of film: holes at both edges, and notes between the lower ones and the pictures. */
 function drawStrip(pen, contents, layout, row) {
   const { left, first, film, strip, apart, edge, text, gap, frame } = layout;
   const top = first + row * apart;
@@ -174,13 +174,12 @@ function drawStrip(pen, contents, layout, row) {
     pen.fillRect(x, top + away, hole.width, hole.height);
     pen.fillRect(x, top + strip - away - hole.height, hole.width, hole.height);
   }
-  pen.fillStyle = COLOURS.number;
+  pen.fillStyle = COLOURS.note;
   pen.font = `600 ${Math.round(0.62 * text)}px ${FONT}`;
   contents.columns.forEach((_, column) => {
-    const index = row * contents.columns.length + column;
+    const note = contents.notes[row * contents.columns.length + column];
     const [x, y] = layout.at(row, column);
-    const words = [`${index + 1}`, contents.notes[index]].filter(Boolean).join("  ");
-    pen.fillText(words, x + gap / 2, y + frame[1] + 0.12 * text, frame[0]);
+    pen.fillText(note, x + gap / 2, y + frame[1] + 0.12 * text, frame[0]);
   });
 }
 

@@ -4,7 +4,8 @@ import { axesOf, firstOf } from "./axes.js";
 import { showAll, valuesField } from "./axis_fields.js";
 import { element, field, select } from "./controls.js";
 import { keep, recall } from "./memory.js";
-import { costInWords, planOf } from "./sheet_plan.js";
+import { costInWords, planOf, roomBeside } from "./sheet_plan.js";
+import { MOST } from "./values.js";
 
 const KEPT = "sheet.form."; // and the name of a model
 const FIRST = { across: "guidance_scale", down: "steps", typed: {} };
@@ -64,7 +65,7 @@ export class SheetForm extends EventTarget {
   #fill(way) {
     const axis = this.#axis(way);
     const place = this.root.querySelector(`[data-values=${way}]`);
-    place.replaceChildren(...(axis ? [valuesField(way, axis, this.#typed(axis))] : []));
+    place.replaceChildren(...(axis ? [valuesField(way, axis, this.#typed(way, axis), this.#model)] : []));
   }
 
   /** What varies; undefined if nothing does. */
@@ -73,9 +74,23 @@ export class SheetForm extends EventTarget {
   }
 
   /** What is typed for an axis: a text, or what is chosen of its choices. */
-  #typed(axis) {
+  #typed(way, axis) {
     const { typed } = this.kept;
-    return (typed[axis.name] ??= firstOf(axis, this.#model, this.form.settings));
+    const first = () => firstOf(axis, this.#room(way), this.#model, this.form.settings);
+    return (typed[axis.name] ??= first());
+  }
+
+  /** For how many values a way has room, beside those that the other one has by now. */
+  #room(way) {
+    const axis = this.#axis(way === "down" ? "across" : "down");
+    const typed = this.kept.typed[axis?.name];
+    return roomBeside(typed === undefined ? null : { axis, typed });
+  }
+
+  /** What varies along a way, and what is typed for it; null if nothing does. */
+  #asked(way) {
+    const axis = this.#axis(way);
+    return axis ? { axis, typed: this.#typed(way, axis) } : null;
   }
 
   #changed(target) {
@@ -111,12 +126,19 @@ export class SheetForm extends EventTarget {
     this.#count();
   }
 
+  /** Say how many choices are checked, and how many can be. */
+  #hint(way) {
+    const axis = this.#axis(way);
+    if (axis?.kind !== "choices") return;
+    const all = axis.choices.length;
+    const room = this.#room(way);
+    const bound = room < all ? ` At most ${room} fit, as a sheet has at most ${MOST} pictures.` : "";
+    const words = `${this.#typed(way, axis).length} of ${all} are chosen.${bound}`;
+    this.root.querySelector(`#hint-${way}-values`).textContent = words;
+  }
+
   #plan() {
-    const way = (name) => {
-      const axis = this.#axis(name);
-      return axis ? { axis, typed: this.#typed(axis) } : null;
-    };
-    const ways = { across: way("across"), down: way("down") };
+    const ways = { across: this.#asked("across"), down: this.#asked("down") };
     return planOf(this.#model, this.form.settings, ways);
   }
 
@@ -150,6 +172,7 @@ export class SheetForm extends EventTarget {
   #count() {
     const { wrong, plan } = this.#plan();
     const [words = costInWords(this.#model, plan?.cells ?? [])] = wrong.values();
+    for (const way of Object.keys(WAYS)) this.#hint(way);
     const said = this.root.querySelector(".wrong:not([hidden])");
     this.root.querySelector("#sheet-cost").textContent = said ? "" : words;
   }

@@ -27,37 +27,45 @@ const SHARED = {
 export function labelOf(sheet, way, at) {
   const axis = sheet[way];
   if (!axis) return { words: "", asked: "" };
-  const asked = wordsOf(axis.values[at]);
+  const model = modelOf(sheet);
+  const asked = wordsOf(axis.name, axis.values[at], model);
   const line = sheet.finished.filter((cell) => sheet.placeOf(cell)[way] === at);
-  const [words = asked, ...others] = new Set(line.map((cell) => usedBy(cell, axis, at)));
+  const [words = asked, ...others] = new Set(line.map((cell) => usedBy(cell, axis, at, model)));
   return others.length || words === asked ? { words: asked, asked: "" } : { words, asked };
 }
 
 /** What a finished cell really used, where the labels of its row and column say otherwise. */
 export function differenceOf(sheet, cell) {
   if (!cell.entry) return "";
+  const model = modelOf(sheet);
   const told = Object.entries(sheet.placeOf(cell)).map(([way, at]) => {
     const axis = sheet[way];
-    const words = axis && usedBy(cell, axis, at);
+    const words = axis && usedBy(cell, axis, at, model);
     return axis && labelOf(sheet, way, at).words !== words ? `${axis.label} ${words}` : "";
   });
   return told.filter(Boolean).join(", ");
 }
 
 /** The settings that all pictures share, in words; as they were used, once some are finished. */
-export function captionOf({ finished, possible, across, down }) {
+export function captionOf(sheet) {
+  const { finished, possible, across, down } = sheet;
   const cells = finished.length ? finished : possible;
   const settings = cells.map((cell) => ({ ...cell.settings, ...cell.entry?.used }));
   const varies = [across?.name, down?.name];
   const same = (name) => new Set(settings.map((each) => `${each[name]}`)).size === 1;
   const [first = {}] = settings;
+  const model = modelOf(sheet);
   return Object.entries(SHARED)
     .filter(([name]) => !varies.includes(name) && same(name))
     .filter(([name]) => first[name] !== undefined && first[name] !== "")
-    .map(([name, words]) => `${words} ${wordsOf(first[name])}`.trim())
+    .map(([name, words]) => `${words} ${wordsOf(name, first[name], model)}`.trim())
     .join(" · ");
 }
 
-function usedBy({ entry }, { name, values }, at) {
-  return wordsOf(name in (entry.used ?? {}) ? entry.used[name] : values[at]);
+function usedBy({ entry }, { name, values }, at, model) {
+  return wordsOf(name, name in (entry.used ?? {}) ? entry.used[name] : values[at], model);
+}
+
+function modelOf({ cells, modelOf: byName }) {
+  return byName(cells[0]?.settings.model);
 }

@@ -22,7 +22,7 @@ export function planOf(model, settings, { across, down }) {
   const axes = { across: axisOf("across", across, wrong), down: axisOf("down", down, wrong) };
   if (!across && !down) wrong.set("across", "Choose what varies.");
   else if (across?.axis.name === down?.axis.name) {
-    wrong.set("down", "The columns vary the same. Choose something else.");
+    wrong.set("down", `Columns and rows both vary ${across.axis.label}. Choose another.`);
   }
   const columns = axes.across?.values ?? [null];
   const rows = axes.down?.values ?? [null];
@@ -40,6 +40,16 @@ export function planOf(model, settings, { across, down }) {
     }),
   );
   return { wrong, plan: { ...axes, cells } };
+}
+
+/**
+ * For how many values an axis has room on a sheet, at least one.
+ *
+ * @param {object|null} beside the other axis, as for `planOf`.
+ */
+export function roomBeside(beside) {
+  const values = axisOf("", beside, new Map())?.values;
+  return Math.max(1, Math.floor(MOST / Math.max(1, values?.length ?? 1)));
 }
 
 /** How many pictures and evaluations the cells are, and about how long they take. */
@@ -76,7 +86,7 @@ export function cellOf(model, settings, varied) {
     if (takes) continue;
     const none = name === "eta" ? 0 : sampler.spacings[0];
     if (name in varied && varied[name] !== none) {
-      impossible = `${sampler.name} has no ${name} ${varied[name]}`;
+      impossible = `${sampler.title} has no ${name} ${varied[name]}`;
     }
     delete cell[name];
   }

@@ -16,6 +16,7 @@ const STATES = {
   impossible: "None",
 };
 const LOST = new Set(["failed", "canceled", "deleted"]);
+const MOST_PIXELS = 16e6; // of whole pictures; beyond them, small copies are shown
 const SMALL = 96; // pixels; smaller pictures are enlarged by whole numbers
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -41,6 +42,7 @@ export class SheetTable extends EventTarget {
       this.dispatchEvent(new CustomEvent("open", { detail: sheet.cells[at] }));
     });
     box.addEventListener("keydown", (event) => this.#walk(event));
+    new ResizeObserver(() => this.#scroll()).observe(box);
     sheet.addEventListener("new", () => this.#build());
     sheet.addEventListener("cell", ({ detail: cell }) => this.#update(cell));
     sheet.addEventListener("preview", ({ detail: { cell, step, url } }) => {
@@ -51,7 +53,7 @@ export class SheetTable extends EventTarget {
   #build() {
     const { sheet } = this;
     const { cells, columns } = sheet;
-    this.#frames = cells.map((cell) => new Frame(cell));
+    this.#frames = cells.map((cell) => new Frame());
     const heads = (way, scope) =>
       (sheet[way]?.values ?? [""]).map(() => element("th", { scope }, ""));
     this.#heads = { across: heads("across", "col"), down: heads("down", "row") };
@@ -69,11 +71,27 @@ export class SheetTable extends EventTarget {
     const [width, height] = sizeOf(sheet.modelOf(settings.model), { settings });
     table.style.setProperty("--columns", columns);
     table.style.setProperty("--rows", rows.length);
+    table.style.setProperty("--letters", this.#letters());
     table.style.setProperty("--ratio", `${width} / ${height}`);
     table.style.setProperty("--whole", width < SMALL ? `${width}px` : "1px");
+    table.classList.toggle("enlarged", width < SMALL);
     for (const way of ["across", "down"]) this.#heads[way].forEach((_, at) => this.#label(way, at));
     this.box.replaceChildren(table);
+    this.#scroll();
     for (const cell of cells) this.#update(cell);
+  }
+
+  /** Characters of the longest label of a row. */
+  #letters() {
+    const labels = this.#heads.down.map((_, at) => labelOf(this.sheet, "down", at).words);
+    return Math.max(...labels.map((each) => each.length));
+  }
+
+  /** Let the box scroll where the table is wider; labels of columns stay in sight elsewhere. */
+  #scroll() {
+    const { box } = this;
+    const [table] = box.children;
+    if (table) box.classList.toggle("scrolls", table.offsetWidth > box.clientWidth);
   }
 
   #update(cell) {
@@ -106,7 +124,7 @@ export class SheetTable extends EventTarget {
       if (!isShown()) return;
       const imageId = cell.job?.result?.images[0].id ?? null;
       await this.remember({ entry, image: frame.image, imageId });
-      frame.image.src = entry.thumbnail; // a hundred large pictures would take much memory
+      if (!this.#few(entry)) frame.image.src = entry.thumbnail;
     } catch (error) {
       const gone = error.status === 404 || error.status === 410;
       const words = gone ? "The service no longer has this picture." : error.message;
@@ -114,6 +132,11 @@ export class SheetTable extends EventTarget {
     } finally {
       if (address.startsWith("blob:")) URL.revokeObjectURL(address);
     }
+  }
+
+  /** Whether pictures of this size, one for each frame, take little memory. */
+  #few({ width, height }) {
+    return this.#frames.length * width * height <= MOST_PIXELS;
   }
 
   /** Show what a column or a row really is. */
@@ -154,16 +177,14 @@ class Frame {
   entry = null; // whose picture it shows
   #key; // of the job that it shows
 
-  constructor(cell) {
+  constructor() {
     this.image = element("img", { alt: "", draggable: "false", hidden: true });
     this.words = element("span", { class: "words" });
     const bath = element("span", { class: "bath", "aria-hidden": "true" });
     this.button = element("button", { type: "button", class: "cell", disabled: true });
     this.button.append(this.image, bath, this.words);
-    const hidden = { class: "nth", "aria-hidden": "true" };
-    const number = element("span", hidden, `${cell.index + 1}`);
     this.used = element("span", { class: "used" });
-    this.parts = [this.button, number, this.used];
+    this.parts = [this.button, this.used];
     this.image.addEventListener("load", () => (this.image.hidden = false));
   }
 

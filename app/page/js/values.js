@@ -26,7 +26,7 @@ export function valuesOf(axis, typed) {
     throw new WrongValue(`${none} ${allowedOf(axis)}`);
   }
   const twice = values.findIndex((each, index) => values.indexOf(each) !== index);
-  if (twice >= 0) throw new WrongValue(`${wordsOf(values[twice])} is there twice.`);
+  if (twice >= 0) throw new WrongValue(`${wordsOf(axis.name, values[twice])} is there twice.`);
   return bounded(values.length, values);
 }
 

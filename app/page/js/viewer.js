@@ -17,11 +17,11 @@ export class Viewer extends EventTarget {
   /**
    * @param {HTMLDialogElement} dialog
    * @param {import("./api.js").Api} api
+   * @param {(name: string) => object|undefined} modelOf
    */
-  constructor(dialog, api) {
+  constructor(dialog, api, modelOf) {
     super();
-    this.dialog = dialog;
-    this.api = api;
+    Object.assign(this, { dialog, api, modelOf });
     this.picture = dialog.querySelector("#viewer-picture");
     dialog.addEventListener("click", (event) => {
       if (event.target === dialog) return dialog.close();
@@ -115,7 +115,8 @@ export class Viewer extends EventTarget {
     this.note("");
     this.dialog.querySelector("#viewer-name").textContent = subjectOf(entry.settings);
     const inHeading = ["Class", "Prompt"];
-    const facts = factsOf(entry).filter(([name]) => !inHeading.includes(name));
+    const model = this.modelOf(entry.settings.model);
+    const facts = factsOf(entry, model).filter(([name]) => !inHeading.includes(name));
     this.dialog.querySelector("#viewer-facts").replaceChildren(...listed(facts));
     this.#button("previous").hidden = this.#button("next").hidden = this.#entries.length === 1;
     for (const act of ["star", "delete"]) this.#button(act).hidden = Boolean(entry.file);
