@@ -65,6 +65,7 @@ const remember = (print) => acts.remember(print);
 const sheetView = new SheetView(at("view-sheet"), sheet, { form, api, remember, say });
 
 form.addEventListener("develop", ({ detail: settings }) => {
+  if (document.body.dataset.shown === "sheet") return sheetView.draw();
   keys.allow();
   showView("prints");
   prints.add(jobs.submit(settings));

@@ -24,7 +24,7 @@ export class SheetForm extends EventTarget {
     Object.assign(this, { root, form });
     root.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#start();
+      this.start();
     });
     root.addEventListener("change", (event) => this.#changed(event.target));
     root.addEventListener("input", ({ target }) => {
@@ -47,6 +47,12 @@ export class SheetForm extends EventTarget {
       this.#build();
     }
     this.#count();
+  }
+
+  /** Let the form show which of its fields the sheet does not use. */
+  #mark() {
+    const { across, down } = this.kept;
+    this.form.root.dataset.varies = `${across} ${down}`.trim();
   }
 
   #build() {
@@ -142,7 +148,8 @@ export class SheetForm extends EventTarget {
     return planOf(this.#model, this.form.settings, ways);
   }
 
-  #start() {
+  /** Tell `start`, or say what is wrong beside the fields. */
+  start() {
     this.#clear();
     const { wrong, plan } = this.#plan();
     for (const [name, words] of wrong) {
@@ -173,6 +180,7 @@ export class SheetForm extends EventTarget {
     const { wrong, plan } = this.#plan();
     const [words = costInWords(this.#model, plan?.cells ?? [])] = wrong.values();
     for (const way of Object.keys(WAYS)) this.#hint(way);
+    this.#mark();
     const said = this.root.querySelector(".wrong:not([hidden])");
     this.root.querySelector("#sheet-cost").textContent = said ? "" : words;
   }
