@@ -71,7 +71,8 @@ export class SheetForm extends EventTarget {
   #fill(way) {
     const axis = this.#axis(way);
     const place = this.root.querySelector(`[data-values=${way}]`);
-    place.replaceChildren(...(axis ? [valuesField(way, axis, this.#typed(way, axis), this.#model)] : []));
+    const fields = axis ? [valuesField(way, axis, this.#typed(way, axis), this.#model)] : [];
+    place.replaceChildren(...fields);
   }
 
   /** What varies; undefined if nothing does. */
@@ -138,9 +139,9 @@ export class SheetForm extends EventTarget {
     if (axis?.kind !== "choices") return;
     const all = axis.choices.length;
     const room = this.#room(way);
-    const bound = room < all ? ` At most ${room} fit, as a sheet has at most ${MOST} pictures.` : "";
-    const words = `${this.#typed(way, axis).length} of ${all} are chosen.${bound}`;
-    this.root.querySelector(`#hint-${way}-values`).textContent = words;
+    const bound = ` At most ${room} fit, as a sheet has at most ${MOST} pictures.`;
+    const words = `${this.#typed(way, axis).length} of ${all} are chosen.`;
+    this.root.querySelector(`#hint-${way}-values`).textContent = room < all ? words + bound : words;
   }
 
   #plan() {
