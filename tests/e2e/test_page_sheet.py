@@ -51,7 +51,7 @@ def fill(page: Page, **axes: tuple[str, str]) -> None:
     page.one("[data-view=sheet]").click()
     for way, (name, values) in axes.items():
         Select(page.one(f"#field-{way}")).select_by_value(name)
-        if name:
+        if values:
             page.type(f"{way}-values", values)
 
 
@@ -146,6 +146,51 @@ def test_a_picture_opens_among_the_others_and_restores_its_settings(page: Page) 
     assert states(page) == ["deleted", "finished"]
     page.one("#sheet-go-on").click()
     finished(page, 2)
+
+
+def test_people_read_titles_of_samplers(page: Page) -> None:
+    samplers = web.get(f"{page.url}/models").json()["models"][0]["samplers"]
+    titles = [each["title"] for each in samplers]
+    page.one("[data-view=sheet]").click()
+    Select(page.one("#field-down")).select_by_value("")
+    Select(page.one("#field-across")).select_by_value("sampler")
+    assert page.driver.execute_script(LABELS, "#sheet-form .choices label") == titles
+    page.type("steps", 2)
+    start(page)
+    finished(page, len(titles))
+    labels = page.driver.execute_script(LABELS, "#sheet-film th[scope=col]")
+    assert labels == [f"Sampler {title}" for title in titles]
+    page.all(FRAME)[-1].click()
+    assert titles[-1] in page.one("#viewer-facts").text.splitlines()
+
+
+def test_the_form_beside_draws_the_sheet_and_says_what_varies(page: Page) -> None:
+    fill(page, across=("steps", "2, 3"), down=("", ""))
+    assert not page.one("#develop").is_displayed()
+    assert not page.one("#field-n").is_displayed()
+    word = "return getComputedStyle(document.querySelector(arguments[0]), '::after').content"
+    said = [page.driver.execute_script(word, f"[for=field-{name}]") for name in ("steps", "eta")]
+    assert said == ['"varies"', "none"]
+    page.one("#field-seed").send_keys(Keys.ENTER)
+    finished(page, 2)
+    page.one("[data-view=prints]").click()
+    assert page.one("#develop").is_displayed()
+    assert not page.all(PRINT)
+
+
+def test_ten_columns_fit_beside_long_seeds(page: Page) -> None:
+    size = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        page.type("steps", 1)
+        fill(page, across=("class", ""), down=("seed", "4294967295"))
+        start(page)
+        finished(page, 10)
+        wide = """const box = document.querySelector("#sheet-film");
+            return box.scrollWidth - box.clientWidth"""
+        assert page.driver.execute_script(wide) == 0
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_the_file_has_every_picture_where_it_belongs(page: Page, tmp_path: Path) -> None:

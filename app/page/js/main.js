@@ -68,6 +68,7 @@ const acts = new Acts({ api, jobs, history, sheet, ...views, showView, say, undo
 const sheetView = new SheetView(at("view-sheet"), sheet, { form, api, remember, say });
 
 form.addEventListener("develop", ({ detail: settings }) => {
+  if (document.body.dataset.shown === "sheet") return sheetView.draw();
   keys.allow();
   showView("prints");
   prints.add(jobs.submit(settings));

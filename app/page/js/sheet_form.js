@@ -24,7 +24,7 @@ export class SheetForm extends EventTarget {
     Object.assign(this, { root, form });
     root.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#start();
+      this.start();
     });
     root.addEventListener("change", (event) => this.#changed(event.target));
     root.addEventListener("input", ({ target }) => {
@@ -49,6 +49,12 @@ export class SheetForm extends EventTarget {
     this.#count();
   }
 
+  /** Let the form show which of its fields the sheet does not use. */
+  #mark() {
+    const { across, down } = this.kept;
+    this.form.root.dataset.varies = `${across} ${down}`.trim();
+  }
+
   #build() {
     for (const way of Object.keys(WAYS)) {
       if (!this.#axis(way)) this.kept[way] = "";
@@ -65,7 +71,8 @@ export class SheetForm extends EventTarget {
   #fill(way) {
     const axis = this.#axis(way);
     const place = this.root.querySelector(`[data-values=${way}]`);
-    place.replaceChildren(...(axis ? [valuesField(way, axis, this.#typed(way, axis), this.#model)] : []));
+    const fields = axis ? [valuesField(way, axis, this.#typed(way, axis), this.#model)] : [];
+    place.replaceChildren(...fields);
   }
 
   /** What varies; undefined if nothing does. */
@@ -132,9 +139,9 @@ export class SheetForm extends EventTarget {
     if (axis?.kind !== "choices") return;
     const all = axis.choices.length;
     const room = this.#room(way);
-    const bound = room < all ? ` At most ${room} fit, as a sheet has at most ${MOST} pictures.` : "";
-    const words = `${this.#typed(way, axis).length} of ${all} are chosen.${bound}`;
-    this.root.querySelector(`#hint-${way}-values`).textContent = words;
+    const bound = ` At most ${room} fit, as a sheet has at most ${MOST} pictures.`;
+    const words = `${this.#typed(way, axis).length} of ${all} are chosen.`;
+    this.root.querySelector(`#hint-${way}-values`).textContent = room < all ? words + bound : words;
   }
 
   #plan() {
@@ -142,7 +149,8 @@ export class SheetForm extends EventTarget {
     return planOf(this.#model, this.form.settings, ways);
   }
 
-  #start() {
+  /** Tell `start`, or say what is wrong beside the fields. */
+  start() {
     this.#clear();
     const { wrong, plan } = this.#plan();
     for (const [name, words] of wrong) {
@@ -173,6 +181,7 @@ export class SheetForm extends EventTarget {
     const { wrong, plan } = this.#plan();
     const [words = costInWords(this.#model, plan?.cells ?? [])] = wrong.values();
     for (const way of Object.keys(WAYS)) this.#hint(way);
+    this.#mark();
     const said = this.root.querySelector(".wrong:not([hidden])");
     this.root.querySelector("#sheet-cost").textContent = said ? "" : words;
   }

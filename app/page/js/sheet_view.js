@@ -41,6 +41,11 @@ export class SheetView extends EventTarget {
     this.#progress();
   }
 
+  /** Draw a sheet of what is typed, unless something is wrong. */
+  draw() {
+    this.form.start();
+  }
+
   #start(plan) {
     const replaced = this.sheet.running;
     this.sheet.start(plan);

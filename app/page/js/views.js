@@ -1,7 +1,7 @@
 /** The views of the wall, of which one is shown. */
 
 /**
- * Let buttons with `data-view` show the element `view-NAME`.
+ * Let buttons with `data-view` show the element `view-NAME`; styles find its name as `data-shown`.
  *
  * @param {HTMLElement} nav
  * @param {Object<string, () => void>} shown is called by name when a view is shown.
@@ -16,6 +16,7 @@ export function startViews(nav, shown) {
       if (current) button.setAttribute("aria-current", "page");
       else button.removeAttribute("aria-current");
     }
+    document.body.dataset.shown = name;
     shown[name]?.();
   };
   nav.addEventListener("click", (event) => {
