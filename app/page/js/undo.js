@@ -2,7 +2,7 @@
 
 import { keepFocus } from "./focus.js";
 
-const OFFERED = 12000; // ms; longer while the button has the focus or the pointer
+const OFFERED = 9000; // ms, about as its words; longer while it has the focus or the pointer
 
 /** Buttons that undo what was done last: of the page, and of a dialog that covers the page. */
 export class Undo {
