@@ -39,22 +39,24 @@ def test_the_line_keeps_the_newest_prints_and_no_picture_of_others(page: Chrome)
     const picture = await canvas.convertToBlob();
     const alive = new Set();
     const api = {
-        picture: async () => {
+        showAtLast: async (_, show) => {
             const address = URL.createObjectURL(picture);
             alive.add(address);
+            await show(address);
             return address;
         },
     };
     const revoke = URL.revokeObjectURL;
     URL.revokeObjectURL = address => (alive.delete(address), revoke.call(URL, address));
     const line = document.querySelector('#line');
-    const prints = new it.Prints(line, document.querySelector('#empty'), api, () => undefined);
+    const empty = document.querySelector('#empty');
+    const prints = new it.Prints(line, empty, api, () => undefined, () => undefined);
     const counts = [];
     for (let k = 0; k < 150; k += 1) {
         const job = new Job({ key: `job-${k}`, settings: { ...args[0], seed: k }, created: k });
         prints.add(job);
         const finished = new Promise(resolve => {
-            prints.addEventListener('finished', resolve, { once: true });
+            prints.addEventListener('kept', resolve, { once: true });
         });
         Object.assign(job, { status: 'succeeded', id: k, result: { images: [{ id: 'x' }] } });
         prints.follow(job);
@@ -89,6 +91,8 @@ def test_a_change_of_the_history_leaves_other_items_in_place(page: Chrome) -> No
     document.querySelector('#history-more').click();
     await until(() => list.children.length === 120);
     const before = [...list.children];
+    const button = before.at(-1).querySelector('button');
+    button.focus();
     const moved = [];
     const observer = new MutationObserver(list => moved.push(...list));
     observer.observe(list, { childList: true });
@@ -105,12 +109,14 @@ def test_a_change_of_the_history_leaves_other_items_in_place(page: Chrome) -> No
     const file = JSON.parse(await (await history.export()).text());
     return { searches: looked, texts: [...list.children].map(each => each.textContent),
         kept: [...list.children].filter(each => kept.has(each)).length,
-        moved: moved.length, exported: file.entries.map(each => each.created) };"""
+        moved: moved.length, focused: document.activeElement === button,
+        exported: file.entries.map(each => each.created) };"""
     found = calling(page, "album.js", script, SETTINGS)
     seeds = [seed for seed in range(1130, 1000, -1) if seed != 1100][:120]
     expected = [f"{'★ ' if seed == 1050 else ''}7 · {seed}" for seed in seeds]
     assert found["texts"] == expected
     assert found["kept"] == 119, "one item is new"
     assert found["moved"] == 2, "one came and one went"
+    assert found["focused"]
     assert found["searches"] == 1, "once for all changes"
     assert found["exported"] == [seed for seed in range(1130, 999, -1) if seed != 1100]

@@ -227,31 +227,3 @@ def test_a_history_outlives_the_page_and_its_own_loss(page: Chrome) -> None:
     assert found == ENTRIES[:1]
     assert "keeps no history" in reason
     assert isinstance(promised, bool)
-
-
-def test_the_view_stays_where_it_was_while_entries_are_added(page: Chrome) -> None:
-    script = """const { Album } = await import('/js/album.js');
-    const root = document.createElement('div');
-    const ids = ['history-words', 'history-starred', 'history-more', 'history-export',
-        'history-import', 'history-file', 'history-persist', 'history-note', 'album'];
-    root.append(...ids.map(id => Object.assign(document.createElement('input'), {id})));
-    root.lastChild.replaceWith(Object.assign(document.createElement('ol'), {id: 'album'}));
-    document.body.append(root);
-    const entry = created => ({id: `${created}`, created, image: 0, settings: {seed: created}});
-    const history = await it.History.open({factory: null});
-    for (let created = 0; created < 70; created += 1) await history.put(entry(created));
-    const album = new Album(root, history);
-    await album.show();
-    const more = new Promise(done => new MutationObserver(done).observe(
-        root.querySelector('#album'), {childList: true}));
-    root.querySelector('#history-more').click();
-    await more;
-    root.querySelector('#album > li:last-child button').focus();
-    await history.put(entry(70));
-    await album.refresh();
-    const found = [root.querySelectorAll('#album > li').length, document.activeElement.innerText];
-    root.remove();
-    return found;"""
-    count, focused = calling(page, "history.js", script)
-    assert count == 71
-    assert focused.endswith(" 0"), "the oldest still has the focus"
