@@ -23,7 +23,7 @@ export function listen(keys, list) {
     const pressed = `${event.ctrlKey || event.metaKey ? "Mod+" : ""}${event.key}`;
     const found = keys.find(({ act, key }) => act && key.toLowerCase() === pressed.toLowerCase());
     if (!found || (!found.always && event.target.closest?.(TYPING))) return;
-    if (!found.always && document.querySelector("dialog[open]")) return;
+    if (document.querySelector("dialog[open]")) return;
     event.preventDefault();
     found.act();
   });

@@ -31,7 +31,8 @@ export class Jobs extends EventTarget {
 
   /** Begin to follow, and join what was open when the page was left. */
   start() {
-    const joined = recall(OPEN, []).map((kept) => this.join(kept));
+    const kept = recall(OPEN, []).filter((each) => each?.key && each.settings);
+    const joined = kept.map((each) => this.join(each));
     const busy = () => this.open.length > 0;
     follow(this.api, (name, data) => this.#told(name, data), busy);
     setInterval(() => this.#askForSilent(), SILENCE / 4);
