@@ -32,9 +32,9 @@ _CLIPBOARD = ["clipboardReadWrite", "clipboardSanitizedWrite"]
 
 def test_a_picture_develops_from_noise(page: Page) -> None:
     page.choose("7")
-    page.type("steps", 400)
+    page.type("steps", 250)
     seed = page.seed
-    page.one("#develop").click()
+    page.one("#develop").send_keys(Keys.ENTER)
     page.driver.execute_script(_WATCH, PICTURE)
     page.finished(1)
     *previews, last = page.driver.execute_script("return shown")
@@ -42,7 +42,7 @@ def test_a_picture_develops_from_noise(page: Page) -> None:
     assert all(each.startswith("data:image/jpeg;base64,") for each in previews)
     assert last.startswith(f"{page.url}/jobs/")
     assert page.one(PICTURE).get_attribute("alt") == (
-        f"class 7, by digits, seed {seed}, 400 steps, guidance 1.1"
+        f"class 7, by digits, seed {seed}, 250 steps, guidance 1.1"
     )
     end = r"Class 7 is done\. \d+ previews came: .+ no evaluations"
     wait_until(lambda: re.match(end, page.one("#said").text), 10)
@@ -101,13 +101,13 @@ def test_without_a_class_there_is_no_guidance(page: Page) -> None:
     page.choose("7")
     page.develop(steps=2, guidance_scale=3)
     page.finished(1)
-    assert how().startswith("2 steps · guidance 3 · ")
+    assert how() == "2 steps · DDIM\nguidance 3"
     page.choose("")
     assert "needs a class" in page.one("[data-field=guidance_scale]").text
     assert page.one("#field-guidance_scale").get_attribute("readonly")
     page.develop()
     page.finished(2)
-    assert how().startswith("2 steps · guidance 1 · ")
+    assert how() == "2 steps · DDIM\nguidance 1"
     assert ", guidance 1" in page.one(PICTURE).get_attribute("alt")
     page.choose("7")
     assert not page.one("#field-guidance_scale").get_attribute("readonly")
@@ -128,7 +128,7 @@ def test_several_at_once_and_one_of_them_cancelled(page: Page) -> None:
 
 def test_a_reload_loses_nothing(page: Page) -> None:
     page.choose("4")
-    page.develop(steps=400, n=2)
+    page.develop(steps=250, n=2)
     wait_until(lambda: "Step" in page.one(".state").text, 20)
     page.type("steps", 77)
     page.open()
@@ -136,8 +136,8 @@ def test_a_reload_loses_nothing(page: Page) -> None:
     assert page.one("input[name=class][value='4']").is_selected()
     assert page.states() == ["developing"] * 2
     page.finished(2)
-    assert "400 steps" in page.one(".how").text
-    assert web.get(f"{page.url}/jobs?limit=1").json()["jobs"][0]["request"]["steps"] == 400
+    assert "250 steps" in page.one(".how").text
+    assert web.get(f"{page.url}/jobs?limit=1").json()["jobs"][0]["request"]["steps"] == 250
 
 
 def test_what_is_wrong_is_said_beside_the_field(page: Page) -> None:
@@ -145,7 +145,7 @@ def test_what_is_wrong_is_said_beside_the_field(page: Page) -> None:
     assert page.one("#wrong-n").is_displayed()
     assert page.driver.switch_to.active_element.get_attribute("id") == "field-n"
     page.driver.execute_script("document.querySelector('#field-n').max = 99")
-    page.one("#develop").click()
+    page.one("#develop").send_keys(Keys.ENTER)
     wait_until(lambda: "from 1 to 16" in page.one("#wrong-n").text, 10)
     assert not page.all(PRINT)
     page.driver.get_log("browser")  # Chromium tells of every answer of 422
@@ -284,7 +284,8 @@ def test_a_picture_from_outside_brings_its_settings(page: Page, way: str) -> Non
     page.bring(png, way)
     wait_until(lambda: page.one("#found").is_displayed(), 10)
     page.one("#found [data-act=apply]").click()
-    page.one("#develop").click()
+    wait_until(lambda: page.one("#field-steps").get_attribute("value") == "9", 10)
+    page.develop()
     page.finished(1)
     assert web.get(page.one(PICTURE).get_attribute("src")).content == png
 

@@ -121,7 +121,7 @@ export class Print {
   #tellHow() {
     const { steps, guidance_scale: guidance, sampler } = drawnWith(this.entry);
     const title = titleOf(this.model, sampler);
-    this.#text(".how", `${steps} steps · guidance ${guidance} · ${title}`);
+    this.#text(".how", `${steps} steps · ${title}\nguidance ${guidance}`);
   }
 
   #offer(acts) {
