@@ -189,7 +189,9 @@ def _page(key: str | None) -> Iterator[Page]:
             server.wait(server.server.ready)
             if key:
                 browser.driver.get(f"{server.url}/livez")
-                browser.run("async key => sessionStorage.setItem('darkroom.key', key)", key)
+                browser.run(
+                    "async key => sessionStorage.setItem('darkroom.key', JSON.stringify(key))", key
+                )
             yield Page(browser, server.url)
 
 
