@@ -40,7 +40,7 @@ from tests.tiny import SCHEDULE, UNET, VAE
 
 CLASSES = ("cat", "dog", "3")
 _STATES = itertools.count()
-_SHARED = tempfile.mkdtemp(prefix="darkroom-")  # state of servers that several tests share
+_SHARED = tempfile.mkdtemp(prefix="darkroom-")  # state of applications that several tests share
 atexit.register(shutil.rmtree, _SHARED, ignore_errors=True)
 os.environ["DARKROOM_STATE_FOLDER"] = _SHARED
 
@@ -106,9 +106,10 @@ def opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tiny_folder: Path) -> Iterator[TestClient]:
+def server(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """The whole application over the tiny model, with its real engine: the plain loop's bits."""
-    settings = Settings(models=(str(tiny_folder),), slots=8, backend="eager")
+    state = tmp_path_factory.mktemp("state")  # servers of one folder draw each other's jobs
+    settings = Settings(models=(str(tiny_folder),), slots=8, backend="eager", state_folder=state)
     with serving(settings) as client:
         yield client
 

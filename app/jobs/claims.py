@@ -19,10 +19,13 @@ from app.jobs.store import JobStore
 from app.jobs.tables import JOBS, RESULTS
 
 _of = sql.bindparam
+_CHECKPOINT = sql.tuple_(JOBS.c.model, JOBS.c.digest)
+_OURS = _CHECKPOINT.in_(_of("ours", expanding=True))
 # Written once, as in `store`.
 _WAITING = (
     sql.select(JOBS.c.number, JOBS.c.images)
-    .where(JOBS.c.status == JobStatus.QUEUED, JOBS.c.model.in_(_of("models", expanding=True)))
+    .where(JOBS.c.status == JobStatus.QUEUED)
+    .where(sql.or_(_OURS, JOBS.c.model.in_(_of("unread", expanding=True))))
     .order_by(JOBS.c.rank, JOBS.c.turn, JOBS.c.number)
     .limit(_of("most"))
     .with_for_update(skip_locked=True)
@@ -39,6 +42,21 @@ _TAKE = (
     )
     .returning(*JOBS.c)
 )
+_OTHER = JOBS.alias()
+_REPLACED = (  # jobs of another checkpoint than the one here, which no server draws
+    sql.select(JOBS.c.number, JOBS.c.model)
+    .where(JOBS.c.status == JobStatus.QUEUED, JOBS.c.created < _of("before"))
+    .where(JOBS.c.model.in_(_of("models", expanding=True)), sql.not_(_OURS))
+    .where(
+        ~sql.exists().where(
+            _OTHER.c.status == JobStatus.RUNNING,
+            _OTHER.c.model == JOBS.c.model,
+            _OTHER.c.digest == JOBS.c.digest,
+        )
+    )
+    .limit(_of("most"))
+    .with_for_update(skip_locked=True)
+)
 _CHANGE = (  # what a claim that still holds makes of its job
     sql.update(JOBS)
     .where(
@@ -51,6 +69,7 @@ _CHANGE = (  # what a claim that still holds makes of its job
     .values(server=None, lease=None)
 )
 _AT_ONCE = 500  # jobs that end in one transaction
+_REPLACED_SECONDS = 30  # that a job waits for a server with the checkpoint it was accepted for
 _MOST_LOSSES = 10  # servers that ended while they drew one job: it may be the reason
 
 
@@ -90,9 +109,14 @@ class Claims:
     def __init__(self, store: JobStore, server: str, lease: float) -> None:
         self._store, self._server, self._lease = store, server, timedelta(seconds=lease)
 
-    async def claim(self, models: Sequence[str], images: int) -> list[Claim]:
-        """The next jobs of these models, with about so many images; others' locks are skipped."""
-        wanted = {"models": models, "most": images}
+    async def claim(self, models: Mapping[str, str | None], images: int) -> list[Claim]:
+        """The next jobs of these models, with about so many images; others' locks are skipped.
+
+        `models` are names -> digest of the checkpoint: jobs that were accepted for another one are
+        left to other servers. It is None for a model that is yet to be read.
+        """
+        unread = [name for name, digest in models.items() if digest is None]
+        wanted = {"ours": _read(models), "unread": unread, "most": images}
 
         def claimed(connection: Connection) -> list[Claim]:
             chosen, left = [], images
@@ -120,22 +144,36 @@ class Claims:
         models = waiting.group_by(table.model).order_by(sql.func.min(table.number))
         return await self._store.database.run(lambda c: c.execute(models).scalars().all())
 
-    async def lapse(self) -> None:
-        """End the jobs that wait beyond their deadlines."""
+    async def lapse(self, models: Mapping[str, str | None]) -> None:
+        """End the jobs that wait beyond their deadlines, or for a checkpoint that was replaced.
+
+        `models` are as for `claim`.
+        """
         table = JOBS.c
         waiting = table.status == JobStatus.QUEUED
+        ours = _read(models)
+        known = {"ours": ours, "models": [name for name, _ in ours], "most": _AT_ONCE}
 
         def lapsed(connection: Connection) -> None:
+            time = now(connection)
             late = sql.select(table.number, table.created, table.deadline)
-            late = late.where(waiting, table.deadline < now(connection))
+            late = late.where(waiting, table.deadline < time)
             late = late.limit(_AT_ONCE).with_for_update(skip_locked=True)
             for number, created, deadline in connection.execute(late).all():
                 told = f"not done within {(deadline - created).total_seconds():g} seconds"
-                change = {"status": JobStatus.FAILED, "error": told}
-                connection.execute(sql.update(JOBS).where(table.number == number).values(change))
-                self._store.end(connection, number)
+                self._fail(connection, number, told)
+            before = time - timedelta(seconds=_REPLACED_SECONDS)
+            for number, model in connection.execute(_REPLACED, known | {"before": before}).all():
+                told = f"model {model!r} is not the one that the job was accepted for"
+                self._fail(connection, number, told)
 
         await self._store.database.run(lapsed)
+
+    def _fail(self, connection: Connection, number: int, told: str) -> None:
+        """End a job that waits."""
+        change = {"status": JobStatus.FAILED, "error": told}
+        connection.execute(sql.update(JOBS).where(JOBS.c.number == number).values(change))
+        self._store.end(connection, number)
 
     async def beat(self, held: Mapping[int, int]) -> set[int]:
         """Extend the leases of claims, number -> fence; give the numbers that are no longer ours.
@@ -223,3 +261,8 @@ class Claims:
         """Which job a claim is of, as `_CHANGE` wants it."""
         job = claim.job
         return {"of": job.number, "id_": job.id, "by": self._server, "fence_": job.fence}
+
+
+def _read(models: Mapping[str, str | None]) -> list[tuple[str, str]]:
+    """The models whose checkpoints are known: names and digests."""
+    return [(name, digest) for name, digest in models.items() if digest is not None]

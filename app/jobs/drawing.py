@@ -13,7 +13,6 @@ from app.engine.errors import (
     EngineBusy,
     EngineError,
     EngineUnavailable,
-    GenerationFailed,
 )
 from app.engine.job import MAX_TIMEOUT
 from app.engine.model_info import ModelInfo
@@ -45,7 +44,7 @@ async def draw(engine: EngineClient, job: Job, watch: Watch) -> Drawn:
     """Draw a job. Cancel the task and its slots are free.
 
     Raises:
-        NotNow: its model was never loaded, or the engine stops.
+        NotNow: its model was never loaded, or is another one now; or the engine stops.
     """
     try:
         work = unpack(job.work)
@@ -72,14 +71,11 @@ def _model(engine: EngineClient, job: Job) -> ModelInfo:
     """The model of a job. It may be another one, or be gone, each time that something was awaited.
 
     Raises:
-        NotNow: it is not there.
-        GenerationFailed: it is not the one that the job was accepted for.
+        NotNow: the one that the job was accepted for is not there.
     """
     info = engine.models.get(job.model)
-    if info is None:
+    if info is None or info.digest != job.digest:
         raise NotNow
-    if info.digest != job.digest:
-        raise GenerationFailed(f"model {job.model!r} is not the one that the job was accepted for")
     return info
 
 

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -166,16 +166,17 @@ class JobExecutor:
         held = sum(held.claim.job.images for held in self._held.values())
         return max(slots + slots // 4 + 1 - held, 0)
 
-    def _models(self) -> Sequence[str]:
+    def _models(self) -> Mapping[str, str | None]:
         """The models whose jobs are claimed: the loaded ones, so that none waits for another.
 
         Where no more may be loaded, all, in the order of the queue: a model leaves for another once
-        it has nothing to do.
+        it has nothing to do. With the digest of its checkpoint, if it is loaded.
         """
-        fleet, most = self._engine.fleet, self._terms.loaded
+        fleet, most, known = self._engine.fleet, self._terms.loaded, self._engine.models
+        loaded = {k: info.digest for k, info in known.items() if fleet.state(k) is State.LOADED}
         if most is not None and len(fleet.workers) >= most:
-            return self._engine.names
-        return [name for name in self._engine.names if fleet.state(name) is State.LOADED]
+            return dict.fromkeys(self._engine.names) | loaded
+        return loaded
 
     async def _look_on(self) -> None:
         while True:
@@ -186,9 +187,9 @@ class JobExecutor:
 
     async def _look(self) -> None:
         """End what waits beyond its deadline, and load what is waited for."""
-        await self._claims.lapse()
+        here = self._models()
+        await self._claims.lapse(here)
         if self._ends == math.inf and self._engine.accepting:
-            here = self._models()
             awaited = await self._claims.awaited()
             self.waker.wake(name for name in awaited if name not in here)
 

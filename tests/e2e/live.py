@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,10 +39,12 @@ def serving(
     """A server that is ready, and its process; it is told to stop, and must, with its worker.
 
     `meanwhile` is called with its address while it starts, for which it has `within` seconds.
-    `headers` have a key, where the server needs one. Without a `port`, a free one is taken.
+    `headers` have a key, where the server needs one. Without a `port`, a free one is taken; without
+    a `state_folder`, it has one of its own: servers of one folder draw each other's jobs.
     """
     port = port or free_port()
-    settings = {"port": port, "drain_seconds": 2, **settings}
+    state = tempfile.TemporaryDirectory(prefix="darkroom-", ignore_cleanup_errors=True)
+    settings = {"port": port, "drain_seconds": 2, "state_folder": state.name, **settings}
     environment = {f"DARKROOM_{name.upper()}": str(value) for name, value in settings.items()}
     # It runs no kernel of Triton's, and starts sooner where it does not look for them.
     inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
@@ -59,6 +62,7 @@ def serving(
     finally:
         process.kill()
         process.wait()
+        state.cleanup()
 
 
 def free_port() -> int:
@@ -76,10 +80,13 @@ def ready(url: str, process: "subprocess.Popen[bytes]") -> bool:
         return False
 
 
-def wait_until(happens: Callable[[], object], seconds: float) -> None:
+def wait_until(
+    happens: Callable[[], object], seconds: float, seen: Callable[[], object] = lambda: ""
+) -> None:
+    """Wait for something; if it does not come, what is `seen` instead is told."""
     end = time.monotonic() + seconds
     while not happens():
-        assert time.monotonic() < end, f"it did not happen in {seconds} seconds"
+        assert time.monotonic() < end, f"it did not happen in {seconds} seconds {seen()}"
         time.sleep(0.05)
 
 

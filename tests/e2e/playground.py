@@ -99,7 +99,12 @@ class Page:
         return [each.get_attribute("data-state") for each in self.all(PRINT)]
 
     def finished(self, count: int) -> None:
-        wait_until(lambda: self.states() == ["finished"] * count, 60)
+        wait_until(lambda: self.states() == ["finished"] * count, 60, self.seen)
+
+    def seen(self) -> str:
+        """What the page says of its prints, and of itself."""
+        said = [each.text for each in self.all(f"{PRINT} .state, .wrong, #form-note, #said, #away")]
+        return f"{self.states()} {[each for each in said if each]}"
 
     def said_nothing(self) -> None:
         """Nothing is on the console, and no other origin was asked."""

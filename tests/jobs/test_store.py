@@ -44,6 +44,7 @@ NEW = NewJob(
     evaluations=10,
     priority=0,
 )
+TINY = {NEW.model: NEW.digest}
 KEYED = Keyed("me", "key", "f" * 64)
 OK = Answer(200, (("content-type", "image/png"),), b"\0png")
 FOREVER = Retention(jobs=3600, results=3600, answers=3600, bytes=1 << 30)
@@ -173,7 +174,7 @@ async def test_no_job_is_drawn_by_two_servers(database_url: str) -> None:
         drawn: list[tuple[int, str]] = []
 
         async def work(server: Server) -> None:
-            while claims := await server.claims.claim(["tiny"], 3):
+            while claims := await server.claims.claim(TINY, 3):
                 for claim in claims:
                     drawn.append((claim.fence, claim.job.id))
                     ended = await server.draw(claim)
@@ -197,7 +198,7 @@ async def test_jobs_are_claimed_in_turn_and_by_model(database_url: str) -> None:
         elsewhere = await one.accept(model="absent")
         assert await one.claims.awaited() == ["tiny", "absent"]
         claimed = []
-        while claims := await one.claims.claim(["tiny", "unknown"], 1):
+        while claims := await one.claims.claim(TINY | {"unknown": None}, 1):
             claimed += [claim.job.id for claim in claims]
         assert claimed == [job.id for job in (urgent, flood[0], other, *flood[1:])]
         assert await one.claims.awaited() == ["absent"]
@@ -209,10 +210,10 @@ async def test_a_claim_that_was_lost_ends_nothing(database_url: str) -> None:
     """A server that was asleep for longer than its lease finds its job with another."""
     async with servers(database_url) as (asleep, awake):
         job = await asleep.accept()
-        (old,) = await asleep.claims.claim(["tiny"], 1)
+        (old,) = await asleep.claims.claim(TINY, 1)
         await let_lapse(awake, JOBS, "lease")
         assert await awake.claims.beat({}) == set()
-        (new,) = await awake.claims.claim(["tiny"], 1)
+        (new,) = await awake.claims.claim(TINY, 1)
         assert (new.job.id, new.fence) == (job.id, 2)
         assert await asleep.claims.beat({job.number: old.fence}) == {job.number}
         assert await asleep.draw(old, b"old") is None
@@ -229,13 +230,13 @@ async def test_a_claim_that_was_lost_ends_nothing(database_url: str) -> None:
 async def test_a_lease_that_is_renewed_is_kept(database_url: str) -> None:
     async with servers(database_url) as (one, other):
         job = await one.accept()
-        (claim,) = await one.claims.claim(["tiny"], 1)
+        (claim,) = await one.claims.claim(TINY, 1)
         await let_lapse(one, JOBS, "lease")  # the database was gone for long
         assert await one.claims.beat({job.number: claim.fence}) == set()
         await other.claims.beat({})
-        assert await other.claims.claim(["tiny"], 1) == []
+        assert await other.claims.claim(TINY, 1) == []
         await one.claims.release([claim])
-        (again,) = await other.claims.claim(["tiny"], 1)
+        (again,) = await other.claims.claim(TINY, 1)
         assert again.fence == 2
         assert again.job.started == claim.job.started
 
@@ -245,10 +246,10 @@ async def test_a_job_at_which_servers_die_fails(database_url: str) -> None:
     async with servers(database_url) as (one, other):
         job = await one.accept()
         for _ in range(10):
-            assert len(await one.claims.claim(["tiny"], 1)) == 1
+            assert len(await one.claims.claim(TINY, 1)) == 1
             await let_lapse(one, JOBS, "lease")
             await other.claims.beat({})
-        assert await one.claims.claim(["tiny"], 1) == []
+        assert await one.claims.claim(TINY, 1) == []
         ended, _ = await one.store.get("me", job.id)
         assert (ended.status, ended.ended_no) == (JobStatus.FAILED, 1)
         assert ended.error == "10 servers ended while they drew it"
@@ -259,7 +260,7 @@ async def test_a_job_that_waits_beyond_its_deadline_fails(database_url: str) -> 
     async with servers(database_url) as (one, other):
         late, patient = await one.accept(timeout=2.5), await one.accept()
         soon = await one.accept(timeout=10_000)
-        await asyncio.gather(one.claims.lapse(), other.claims.lapse())
+        await asyncio.gather(one.claims.lapse(TINY), other.claims.lapse(TINY))
         assert await one.store.last_end() == 0
         shifted = {"created": JOBS.c.created, "deadline": late.created}
         await one.run(sql.update(JOBS).where(JOBS.c.id == late.id).values(shifted))
@@ -268,12 +269,38 @@ async def test_a_job_that_waits_beyond_its_deadline_fails(database_url: str) -> 
             .where(JOBS.c.id == late.id)
             .values(created=late.created - timedelta(seconds=2.5))
         )
-        await asyncio.gather(one.claims.lapse(), other.claims.lapse())
+        await asyncio.gather(one.claims.lapse(TINY), other.claims.lapse(TINY))
         ended, _ = await one.store.get("me", late.id)
         assert (ended.status, ended.ended_no) == (JobStatus.FAILED, 1)
         assert ended.error == "not done within 2.5 seconds"
-        left = [claim.job.id for claim in await one.claims.claim(["tiny"], 9)]
+        left = [claim.job.id for claim in await one.claims.claim(TINY, 9)]
         assert left == [patient.id, soon.id]
+
+
+@asynchronous
+async def test_a_job_is_left_to_the_servers_that_have_its_checkpoint(database_url: str) -> None:
+    """While one of them draws such jobs; then a server with another checkpoint ends it."""
+    async with servers(database_url) as (here, there):
+        other = {"tiny": "1" * 64}
+        running, waiting = await here.accept(), await here.accept()
+        (claim,) = await here.claims.claim(TINY, 1)
+        assert claim.job.id == running.id
+        await let_lapse(here, JOBS, "created")
+        assert await there.claims.claim(other, 9) == []
+        await there.claims.lapse(other)
+        assert await here.store.last_end() == 0
+        assert await here.draw(claim)
+        await there.claims.lapse({})
+        await there.claims.lapse({"tiny": None})
+        await there.claims.lapse(TINY)
+        assert await here.store.last_end() == 1
+        young = await here.accept()
+        await there.claims.lapse(other)
+        ended, _ = await here.store.get("me", waiting.id)
+        assert (ended.status, ended.ended_no) == (JobStatus.FAILED, 2)
+        assert ended.error == "model 'tiny' is not the one that the job was accepted for"
+        (left,) = await here.claims.claim({"tiny": None}, 9)
+        assert left.job.id == young.id
 
 
 @asynchronous
@@ -354,7 +381,7 @@ async def test_results_are_kept_for_a_time_and_in_so_many_bytes(database_url: st
     async with servers(database_url) as (one, other):
         results = Results(one.store, None)
         jobs = [await one.accept() for _ in range(5)]
-        for claim in await one.claims.claim(["tiny"], 5):
+        for claim in await one.claims.claim(TINY, 5):
             await one.draw(claim, b"x" * 100)
         picture, content = await results.read("me", jobs[0].id, 0)
         assert (picture.size, content) == (100, b"x" * 100)
@@ -396,7 +423,7 @@ async def test_what_another_server_removes_meanwhile_is_counted_once(postgres: P
         kept = replace(FOREVER, bytes=300)
         here, there = (Keeping(each.store, results, each.keys, kept) for each in (one, other))
         jobs = [await one.accept() for _ in range(5)]
-        for claim in await one.claims.claim(["tiny"], 5):
+        for claim in await one.claims.claim(TINY, 5):
             await one.draw(claim, b"x" * 100)
 
         def due(connection: sql.Connection) -> dict[int, tuple[str, bool]]:
@@ -425,7 +452,7 @@ async def test_a_webhook_is_noted_with_the_end_and_called_by_one_server(database
             server.store.noted = hooks.note
         job = await pair[0].accept(webhook=hook)
         await pair[0].accept(webhook=hook)
-        for claim in await pair[1].claims.claim(["tiny"], 1):
+        for claim in await pair[1].claims.claim(TINY, 1):
             await pair[1].draw(claim)
         due = [
             server.store.database.run(lambda c: outbox.claim(c, [], Bounds(), 60))
