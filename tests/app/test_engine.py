@@ -351,8 +351,8 @@ async def test_sizes_have_lanes_of_their_own() -> None:
         answers = await asyncio.gather(*(client.generate(Request(want)) for want in wants))
         lanes = [("fake", side, side) for side in (1, 2, 3)]
         await until(lambda: sorted(client.stats.lanes) == lanes)
+        await until(lambda: all(lane.ticks for lane in client.stats.lanes.values()))
         await until(lambda: client.stats.running == 0)
-        assert all(lane.ticks for lane in client.stats.lanes.values())
     assert [answer.images for answer in answers] == [(pixel(seed),) for seed in range(30)]
     assert sorted(runner.sizes) == [(2, 2), (3, 3)]
     assert {seed % 3 for batch in runner.batches for seed in batch} == {0}

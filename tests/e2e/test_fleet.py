@@ -70,7 +70,7 @@ def test_rounds_of_loading_and_unloading_grow_nothing(tiny_folder: Path, tmp_pat
 
         def round_() -> None:
             running = pool.submit(draw, url, long | twin, client)
-            wait_until(lambda: engine(url)["running"], 30)
+            wait_until(lambda: engine(url)["running"] or running.done(), 30)
             unloading = pool.submit(client.post, "/models/twin/unload")
             wait_until(lambda: state(url, "twin") == "unloaded", 30)
             late = pool.submit(draw, url, short | twin, client)
