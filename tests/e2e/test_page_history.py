@@ -36,6 +36,8 @@ ENTRIES: list[dict[str, Any]] = [
         "url": f"images/{k}.png",
         "thumbnail": "data:image/png;base64,AAAA",
         "starred": k % 5 == 0,
+        "used": {"steps": k} if k % 2 else {},
+        **({"sheet": "a sheet"} if k % 3 else {}),
     }
     for k in range(12)
 ]
@@ -184,6 +186,8 @@ def test_an_export_is_read_again_and_a_stranger_is_not_trusted(page: Chrome, ref
             "thumbnail": "data:text/html;base64,AAAA",
             "url": "/darkroom/images/abc_-.png",
             "more": {},
+            "used": {"steps": "many"},
+            "sheet": 7,
             "image": 1.5,
             "width": 0,
             "height": 1e9,
@@ -195,7 +199,8 @@ def test_an_export_is_read_again_and_a_stranger_is_not_trusted(page: Chrome, ref
     assert counts == {"added": 5, "skipped": 4}
     assert [entry["url"] for entry in found] == ["/darkroom/images/abc_-.png", *[None] * 4]
     assert not any(entry["settings"] or entry["thumbnail"] for entry in found)
-    assert not any({"more", "image", "width", "height"} & entry.keys() for entry in found)
+    strangers = {"more", "image", "sheet", "width", "height"}
+    assert not any(strangers & entry.keys() or entry.get("used") for entry in found)
     script = "try { await history.import(args[3]) } catch (error) { return error.message }"
     for other in ("", "{", "[]", "null", '{"format": "darkroom-history"}', '{"entries": []}'):
         told = calling(page, "history.js", _OPEN + script, [], MOST, refused, other)

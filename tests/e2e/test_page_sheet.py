@@ -247,6 +247,28 @@ def test_what_is_cancelled_goes_on_and_nothing_is_drawn_twice(page: Page) -> Non
     assert drawn(page, seeds) == sorted(product((2, 150), seeds))
 
 
+def test_cancelled_in_one_tab_it_sends_nothing_more_in_another(page: Page) -> None:
+    """Not even what the service has not taken yet, so that it cannot tell the other tab."""
+    driver, first = page.driver, page.driver.current_window_handle
+    cut = "window.fetch = () => Promise.reject(new TypeError('no network'))"
+    driver.switch_to.new_window("tab")
+    second = driver.current_window_handle
+    page.open()
+    driver.execute_script(cut)
+    driver.switch_to.window(first)
+    driver.execute_script(cut)
+    fill(page, across=("steps", "2, 3"), down=("", ""))
+    start(page)
+    driver.switch_to.window(second)
+    page.one("[data-view=sheet]").click()
+    wait_until(lambda: states(page) == ["open"] * 2, 10)
+    page.one("#sheet-cancel").send_keys(Keys.ENTER)
+    wait_until(lambda: states(page) == ["canceled"] * 2, 10)
+    driver.close()
+    driver.switch_to.window(first)
+    wait_until(lambda: states(page) == ["canceled"] * 2, 10)
+
+
 def test_a_reload_loses_nothing_of_a_sheet(page: Page) -> None:
     seeds = range(8001, 8010)
     fill(page, across=("steps", "2, 120"), down=("seed", "8001-8009"))

@@ -26,8 +26,11 @@ export class Acts {
 
   /** Give it a star, or take it away. */
   async star(entry) {
+    const starred = !entry.starred;
     const print = this.prints.of(entry);
-    for (const each of new Set([entry, print?.entry ?? entry])) each.starred = !each.starred;
+    for (const each of [entry, print?.entry, this.sheet.entryOf(entry)]) {
+      if (each) each.starred = starred;
+    }
     print?.star();
     this.viewer.star();
     await this.history.star(entry.id, entry.starred);

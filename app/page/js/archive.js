@@ -58,12 +58,14 @@ async function portable(entry) {
 
 function checkedEntry(given) {
   const { id, url, settings, image, thumbnail, created, status, error } = given ?? {};
-  if (typeof id !== "string" || !id || id.length > LONGEST_ID) return null;
+  if (!isId(id)) return null;
   if (!isNumber(created) || typeof settings !== "object" || !settings) return null;
   if (Number(settings.seed) + (image ?? 0) > LARGEST_SEED) {
     throw new UnreadableHistory(`This page can use seeds up to ${LARGEST_SEED}: one is larger.`);
   }
   const entry = { id, created, settings: checked(settings).settings };
+  if (typeof given.used === "object") entry.used = checked(given.used ?? {}).settings;
+  if (isId(given.sheet)) entry.sheet = given.sheet;
   if (isNumber(given.seconds)) entry.seconds = given.seconds;
   if (isWithin(image, 0, MOST_IMAGES)) entry.image = image;
   for (const side of ["width", "height"]) {
@@ -75,6 +77,10 @@ function checkedEntry(given) {
   entry.status = STATUSES.includes(status) ? status : "succeeded";
   entry.error = typeof error === "string" ? error.slice(0, 1000) : null;
   return entry;
+}
+
+function isId(value) {
+  return typeof value === "string" && value !== "" && value.length <= LONGEST_ID;
 }
 
 function isWithin(value, least, most) {

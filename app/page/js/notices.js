@@ -85,6 +85,14 @@ export function startNotifications(button, say) {
     show();
   });
   return (text) => {
-    if (on && document.hidden) new Notification("Darkroom", { body: text, tag: "darkroom" });
+    if (!on || !document.hidden) return;
+    try {
+      new Notification("Darkroom", { body: text, tag: "darkroom" });
+    } catch {
+      on = false; // Chrome of Android lets only service workers notify
+      keep(KEPT, on);
+      show();
+      say("This browser has no notifications for this page.");
+    }
   };
 }

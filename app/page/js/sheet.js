@@ -75,6 +75,11 @@ export class Sheet extends EventTarget {
     return this.cells.filter((cell) => cell.status === "open");
   }
 
+  /** Whether a cell is open or will be. */
+  get active() {
+    return this.running || this.open.length > 0;
+  }
+
   /** Seconds until the end, as it went since it began to run; null while that is not known. */
   get seconds() {
     return this.#pace.secondsLeft(this.possible);
@@ -82,7 +87,7 @@ export class Sheet extends EventTarget {
 
   /** Draw another sheet; one that runs is cancelled. */
   start({ across, down, cells }) {
-    this.cancel();
+    this.#stop();
     const plan = { id: newKey(), across, down, cells };
     keep(KEPT, plan);
     this.#take(plan, []);
@@ -101,8 +106,21 @@ export class Sheet extends EventTarget {
     this.#next();
   }
 
-  /** Cancel what is open, and ask for no more; finished cells stay. */
+  /** Whether it is being drawn, and just as this plan says. */
+  draws(plan) {
+    const told = ({ across, down, cells }) => {
+      return JSON.stringify([across, down, cells.map((cell) => cell.settings)]);
+    };
+    return this.active && told(plan) === told(this);
+  }
+
+  /** Cancel what is open, and ask for no more, in all tabs; finished cells stay. */
   cancel() {
+    this.#stop();
+    this.#save(true);
+  }
+
+  #stop() {
     this.running = false;
     const jobs = this.open.map((cell) => cell.job).filter(Boolean);
     for (const job of jobs) this.jobs.cancel(job);
@@ -113,7 +131,7 @@ export class Sheet extends EventTarget {
   async restore() {
     const plan = recall(KEPT, NONE);
     if (!plan.cells.length) return;
-    this.#take(plan, asked(plan.id));
+    this.#take(plan, asked(plan.id).jobs);
     await Promise.all(this.cells.map((cell) => this.#find(cell)));
   }
 
@@ -125,13 +143,18 @@ export class Sheet extends EventTarget {
     this.#tell(cell);
   }
 
+  /** The entry of the cell that has the same picture; undefined if none has. */
+  entryOf(entry) {
+    return this.#with(entry)?.entry;
+  }
+
   /**
    * Lose the picture of an entry that was deleted.
    *
    * @returns {(() => void)|undefined} brings it back, unless the cell is drawn anew.
    */
   forget(entry) {
-    const cell = this.cells.find((each) => each.entry?.id === entry.id);
+    const cell = this.#with(entry);
     if (!cell) return undefined;
     const { entry: drawn, key, id } = cell;
     this.lose(cell, "deleted");
@@ -141,6 +164,10 @@ export class Sheet extends EventTarget {
       this.#save();
       this.#finish(cell, drawn);
     };
+  }
+
+  #with({ id }) {
+    return this.cells.find((cell) => cell.entry?.id === id);
   }
 
   #of(key) {
@@ -218,13 +245,15 @@ export class Sheet extends EventTarget {
     }
   }
 
-  /** Another tab went on with the sheet, or began one: it runs there. */
+  /** Another tab went on with the sheet, began one or cancelled it: if it runs, it runs there. */
   #adopt() {
     const plan = recall(KEPT, NONE);
     if (!plan.cells.length) return;
+    const { jobs, canceled } = asked(plan.id);
+    if (canceled && plan.id === this.id) return this.#stop();
     this.running = false;
     if (plan.id !== this.id) this.#take(plan, []);
-    asked(plan.id).forEach(([key, id], at) => {
+    jobs.forEach(([key, id], at) => {
       const cell = this.cells[at];
       if (key === cell.key) return;
       Object.assign(cell, { key, id, job: null, entry: null, note: "" });
@@ -234,8 +263,9 @@ export class Sheet extends EventTarget {
     for (const cell of this.cells) this.#find(cell, true); // by its key, it is drawn once
   }
 
-  #save() {
-    keep(ASKED, { sheet: this.id, jobs: this.cells.map(({ key, id }) => [key, id]) });
+  #save(canceled = false) {
+    const jobs = this.cells.map(({ key, id }) => [key, id]);
+    keep(ASKED, { sheet: this.id, jobs, canceled });
   }
 
   #dispatch(name, detail) {
@@ -243,8 +273,9 @@ export class Sheet extends EventTarget {
   }
 }
 
-/** The key and the id of the job of each cell of a sheet, as far as they are kept. */
+/** What is kept of a sheet: `jobs`, the key and the id of each cell's, and whether it was `canceled`. */
 function asked(id) {
-  const { sheet, jobs } = recall(ASKED, { sheet: "", jobs: [] });
-  return sheet === id ? jobs : [];
+  const none = { sheet: id, jobs: [], canceled: false };
+  const kept = recall(ASKED, none);
+  return kept.sheet === id ? kept : none;
 }

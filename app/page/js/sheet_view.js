@@ -47,6 +47,7 @@ export class SheetView extends EventTarget {
   }
 
   #start(plan) {
+    if (this.sheet.draws(plan)) return this.say("This sheet is being drawn.");
     const replaced = this.sheet.running;
     this.sheet.start(plan);
     this.at("result").scrollIntoView({ block: "nearest" });
@@ -80,8 +81,7 @@ export class SheetView extends EventTarget {
   }
 
   #progress() {
-    const { running, open, left, finished, possible, seconds } = this.sheet;
-    const active = running || open.length > 0;
+    const { running, active, open, left, finished, possible, seconds } = this.sheet;
     this.at("start").textContent = active
       ? "Cancel this sheet, draw a new one"
       : this.sheet.cells.length
