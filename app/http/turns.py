@@ -1,8 +1,8 @@
 """Clients take turns at the event loop.
 
 Most requests are answered, or refused, in one go of a millisecond. A client with hundreds of
-requests ready at once would make all others wait. A client that is refused and asks again at once
-would keep the processor busy with nothing else.
+requests ready at once would make all others wait. A client that asks again at once, for what costs
+no device or is refused, would keep the processor busy with nothing else.
 """
 
 import asyncio
@@ -15,8 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.http.crowd import client_of
 
 _A_ROUND = 4  # requests begun each time around the event loop: a few milliseconds
-_REFUSALS_A_SECOND, _AT_ONCE = 100, 100  # of one client
-_MOST_CLIENTS = 4096  # clients whose refusals are counted
+_REFUSALS = 100  # a second, of one client, and as many at once
+_READS = 500  # answers to GET and its like; how much may be drawn is limited in other ways
+_MOST_CLIENTS = 4096  # clients whose answers are counted
 
 
 def network_of(scope: Scope) -> str:
@@ -61,13 +62,15 @@ class Turns:
             asyncio.get_running_loop().call_soon(self._next_round)
 
 
-class Refusals:
-    """When a client may be told of its next refusal: some at once, then so many a second.
+class Pace:
+    """When a client may have its next answer: some at once, then so many a second.
 
     The generic cell rate algorithm (ITU-T I.371, annex A).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rate: int) -> None:
+        """`rate` is the number of answers per second, and of those at once."""
+        self._rate = rate
         self._due: dict[str, float] = {}  # when the next would be due, were they evenly spaced
 
     def delay(self, client: str, now: float) -> float:
@@ -75,17 +78,17 @@ class Refusals:
         if len(self._due) > _MOST_CLIENTS:
             self._due = {client: due for client, due in self._due.items() if due > now}
         due = max(self._due.get(client, now), now)
-        self._due[client] = due + 1 / _REFUSALS_A_SECOND
-        return max(due - now - _AT_ONCE / _REFUSALS_A_SECOND, 0.0)
+        self._due[client] = due + 1 / self._rate
+        return max(due - now - 1, 0.0)
 
 
 class TakeTurns:
-    """Begin requests in turn, and refuse no faster than is bearable."""
+    """Begin requests in turn, and answer no faster than is bearable for the others."""
 
     def __init__(self, app: ASGIApp, client: Callable[[Scope], str] = network_of) -> None:
         """`client` names who asks."""
         self._app, self._client = app, client
-        self._turns, self._refusals = Turns(), Refusals()
+        self._turns, self._refusals, self._reads = Turns(), Pace(_REFUSALS), Pace(_READS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request when it is its client's turn."""
@@ -96,8 +99,11 @@ class TakeTurns:
         await self._turns.take(client)
 
         async def sent(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] >= 400:
-                await asyncio.sleep(self._refusals.delay(client, time.monotonic()))
+            if message["type"] == "http.response.start":
+                refused, read = message["status"] >= 400, scope["method"] != "POST"
+                pace = self._refusals if refused else self._reads if read else None
+                if pace and (delay := pace.delay(client, time.monotonic())):
+                    await asyncio.sleep(delay)
             await send(message)
 
         await self._app(scope, receive, sent)

@@ -1,4 +1,4 @@
-"""Who is a client, in whose turn requests begin, and how fast they are refused."""
+"""Who is a client, in whose turn requests begin, and how fast they are answered or refused."""
 
 import asyncio
 from collections import Counter
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
-from app.http.turns import Refusals, TakeTurns, Turns, client_of
+from app.http.turns import Pace, TakeTurns, Turns, client_of
 from tests.engine import asynchronous
 
 pytestmark = pytest.mark.slow  # refusals that are late
@@ -76,12 +76,12 @@ async def test_few_do_not_wait_and_who_leaves_is_passed_over() -> None:
 
 @given(st.lists(st.floats(0, 0.01), min_size=300, max_size=600))
 @settings(max_examples=20, deadline=None)
-def test_refusals_of_one_client_are_spread_over_time(gaps: list[float]) -> None:
-    refusals, now, told = Refusals(), 1000.0, []
+def test_answers_of_one_client_are_spread_over_time(gaps: list[float]) -> None:
+    pace, now, told = Pace(100), 1000.0, []
     for gap in gaps:
         now += gap
-        told.append(now + refusals.delay("a", now))
-        assert refusals.delay("b", now + 10**6 * len(told)) == 0, "it is refused once in a while"
+        told.append(now + pace.delay("a", now))
+        assert pace.delay("b", now + 10**6 * len(told)) == 0, "it asks once in a while"
     assert told[:100] == sorted(told[:100])
     for k in range(len(told) - 101):
         assert told[k + 100] - told[k] > -1e-6
@@ -89,18 +89,18 @@ def test_refusals_of_one_client_are_spread_over_time(gaps: list[float]) -> None:
         assert len(window) <= 200 + 100 + 1
 
 
-def test_those_who_were_refused_long_ago_are_forgotten() -> None:
-    refusals = Refusals()
+def test_those_who_asked_long_ago_are_forgotten() -> None:
+    pace = Pace(100)
     for k in range(10_000):
-        refusals.delay(f"c{k}", float(k))
-    assert len(refusals._due) <= 4097
+        pace.delay(f"c{k}", float(k))
+    assert len(pace._due) <= 4097
 
 
-async def status(app: Any, path: str, host: str) -> int:
-    """The status of a GET by a client at an address."""
+async def status(app: Any, path: str, host: str, method: str = "GET") -> int:
+    """The status of a request by a client at an address."""
     sent: list[Message] = []
     scope: Scope = {
-        "type": "http", "method": "GET", "path": path, "headers": [], "query_string": b"",
+        "type": "http", "method": method, "path": path, "headers": [], "query_string": b"",
         "client": (host, 1), "http_version": "1.1", "scheme": "http", "server": ("x", 80),
         "root_path": "",
     }  # fmt: skip
@@ -135,3 +135,23 @@ async def test_a_refusal_is_late_only_for_who_had_many() -> None:
     assert not all(task.done() for task in flood)
     assert await asyncio.gather(*flood) == [404] * 400
     assert loop.time() - began > 1.4, "three hundred, two hundred a second"
+
+
+@asynchronous
+async def test_reads_are_spread_beyond_five_hundred_a_second_and_what_draws_is_not() -> None:
+    inner = FastAPI(openapi_url=None)
+
+    @inner.api_route("/there", methods=["GET", "POST"])
+    async def there() -> int:
+        return 1
+
+    app, loop = TakeTurns(inner), asyncio.get_running_loop()
+    flood = [asyncio.create_task(status(app, "/there", "192.0.2.1")) for _ in range(1250)]
+    began = loop.time()
+    while sum(task.done() for task in flood) < 499:
+        await asyncio.sleep(0)
+    assert await status(app, "/there", "192.0.2.2") == 200
+    assert await status(app, "/there", "192.0.2.1", "POST") == 200
+    assert not all(task.done() for task in flood)
+    assert await asyncio.gather(*flood) == [200] * 1250
+    assert loop.time() - began > 1.4, "750, 500 a second"
