@@ -16,8 +16,10 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 Reporting = Generator[None, Report, Report]
 _SERVERS = {"url", "keyed_url", "stable_url"}  # fixtures
 HEAVY = {"server", "training", "slow"}  # what `make check` leaves out
-# A test that takes one of the fixtures, in the text of its file.
-_SHARING = re.compile(rf"^def test_\w+\([^)]*\b({'|'.join(sorted(_SERVERS))}): ", re.MULTILINE)
+# A test that takes one of these, or the page in the browser, in the text of its file.
+_SHARING = re.compile(
+    rf"^def test_\w+\([^)]*\b({'|'.join(sorted(_SERVERS))}|page(?=: Page)): ", re.MULTILINE
+)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -33,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @functools.cache
 def process_of(file: Path) -> str:
-    """The files that get the same text here run in one process: a shared server starts once."""
+    """Files that get the same text run in one process: a shared server or browser starts once."""
     shared = _SHARING.search(file.read_text(encoding="utf-8")) if file.is_file() else None
     return shared[1] if shared else str(file)
 

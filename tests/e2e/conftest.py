@@ -1,4 +1,4 @@
-"""The browser that tests of the playground share, file by file."""
+"""The browser that tests of the playground share."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.e2e.playground import Page
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Chrome"]:
     from tests.e2e import browser
 
@@ -31,5 +31,6 @@ def page(driver: "Chrome", url: str) -> Iterator["Page"]:
     page.open()
     yield page
     page.said_nothing()
+    driver.get("about:blank")  # a page that nobody looks at takes time from other tests
     for job in web.get(f"{url}/jobs?status=queued&status=running").json()["jobs"]:
         web.delete(f"{url}/jobs/{job['id']}")
