@@ -2,7 +2,7 @@
 
 import { ENDED, Job, newKey } from "./job.js";
 import { keep, recall } from "./memory.js";
-import { sentence } from "./models.js";
+import { sentence, whyNotLoaded } from "./models.js";
 import { follow, pause } from "./stream.js";
 
 const OPEN = "open";
@@ -165,10 +165,18 @@ export class Jobs extends EventTarget {
     job.heard = performance.now();
     try {
       const told = await this.api.json(`jobs/${job.id}`);
+      const why = told.status === "queued" && told.eta === null && (await this.#whyWaits(job));
       if (!job.over) this.#learn(job, told);
+      if (why && job.status === "queued") this.#change(job, { note: why });
     } catch (error) {
       if (error.status === 404) this.#end(job, "failed", "The service no longer knows this job.");
     }
+  }
+
+  /** In words, why a job waits whose model is not loaded; null if nothing is wrong. */
+  async #whyWaits({ settings: { model } }) {
+    const why = await whyNotLoaded(this.api, model);
+    return why && sentence(`it waits for ${model}, which does not load: ${why}`);
   }
 
   #askForSilent() {

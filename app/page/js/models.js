@@ -38,9 +38,23 @@ export async function loadModel(api, name) {
     await api.request(`generate?${query}`, { method: "HEAD" });
     return null;
   } catch (error) {
-    const { failed } = await api.json("models").catch(() => ({ failed: [] }));
-    return failed.find((each) => each.name === name)?.reason ?? error.message;
+    return (await whyNotLoaded(api, name).catch(() => null)) ?? error.message;
   }
+}
+
+/**
+ * Why a model is not loaded.
+ *
+ * @param {import("./api.js").Api} api
+ * @param {string} name
+ * @returns {Promise<string|null>} null if nothing is known against it.
+ * @throws as `Api.request` does.
+ */
+export async function whyNotLoaded(api, name) {
+  const { models, failed } = await api.json("models");
+  const reason = failed.find((each) => each.name === name)?.reason;
+  if (reason || models.some((each) => each.name === name)) return reason ?? null;
+  return "the service has it no longer";
 }
 
 /** The settings that a request of this model has if nothing is said. */
