@@ -149,15 +149,15 @@ export class Jobs extends EventTarget {
     this.#dispatch("preview", { job, image, step, steps, url });
   }
 
-  /** Take what `GET /jobs/{id}` says. */
-  #learn(job, told) {
+  /** Take what `GET /jobs/{id}` says; `why` it waits, if that is known. */
+  #learn(job, told, why) {
     if (ENDED.has(told.status)) {
       job.seconds = (Date.parse(told.ended_at) - Date.parse(told.started_at)) / 1000 || null;
       job.result = told.result;
       return this.#end(job, told.status, told.error ?? "");
     }
     const { status, queue_position: place, eta } = told;
-    return this.#change(job, { status, note: "", place: place ?? job.place, eta });
+    return this.#change(job, { status, note: why || "", place: place ?? job.place, eta });
   }
 
   /** Ask for a job by itself; what its stream says meanwhile counts more. */
@@ -165,18 +165,12 @@ export class Jobs extends EventTarget {
     job.heard = performance.now();
     try {
       const told = await this.api.json(`jobs/${job.id}`);
-      const why = told.status === "queued" && told.eta === null && (await this.#whyWaits(job));
-      if (!job.over) this.#learn(job, told);
-      if (why && job.status === "queued") this.#change(job, { note: why });
+      const waits = told.status === "queued" && told.eta === null;
+      const why = waits && (await whyNotLoaded(this.api, job.settings.model));
+      if (!job.over) this.#learn(job, told, why && sentence(`its model does not load: ${why}`));
     } catch (error) {
       if (error.status === 404) this.#end(job, "failed", "The service no longer knows this job.");
     }
-  }
-
-  /** In words, why a job waits whose model is not loaded; null if nothing is wrong. */
-  async #whyWaits({ settings: { model } }) {
-    const why = await whyNotLoaded(this.api, model);
-    return why && sentence(`it waits for ${model}, which does not load: ${why}`);
   }
 
   #askForSilent() {
