@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from importlib.resources import files
+from io import BytesIO
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.e2e.live import wait_until, web
 
@@ -102,9 +104,9 @@ def found(page: Page, part: str, rules: dict[str, Any]) -> Iterator[str]:
             yield f"    {node['html']}\n        {node['failureSummary']}"
 
 
-def show(page: Page, scheme: str) -> None:
+def show(page: Page, scheme: str, **wanted: str) -> None:
     """The page in the dark or by daylight, with nothing that moves."""
-    wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+    wanted |= {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
     features = [{"name": name, "value": value} for name, value in wanted.items()]
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
@@ -123,3 +125,54 @@ def test_axe_finds_nothing_wrong(page: Page, url: str) -> None:
     finally:
         page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     assert not wrong, "\n".join(wrong)
+
+
+def test_states_are_seen_in_colours_that_the_system_forces(page: Page) -> None:
+    """What is chosen or moved does not look as before, and what can be pressed has a shape."""
+    looks: dict[str, bytes] = {}
+
+    def changed(selector: str) -> bool:
+        before = looks.get(selector)
+        looks[selector] = page.one(selector).screenshot_as_png
+        return before != looks[selector]
+
+    chosen, slider = ".class:has([value='7'])", "[data-field=steps] [type=range]"
+    parts = (chosen, slider, "[data-act=lock]", "[data-view=history]", "#develop")
+    try:
+        for scheme in ("dark", "light"):
+            show(page, scheme, **{"forced-colors": "active"})
+            page.open()
+            page.type("steps", 1)
+            assert all(map(changed, parts))
+            page.choose("7")
+            page.type("steps", 900)
+            page.one("[data-act=lock]").click()
+            page.one("[data-view=history]").click()
+            page.driver.execute_script("document.querySelector('#develop').textContent = ''")
+            page.one("h1").click()
+            assert [part for part in parts if not changed(part)] == []
+            with Image.open(BytesIO(looks["#develop"])) as button:
+                assert len(button.convert("RGB").getcolors() or []) > 1
+            page.driver.execute_script("localStorage.clear()")
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_a_picture_is_seen_whole_and_first_where_the_page_is_enlarged(page: Page) -> None:
+    """A window of 1280 x 800 at 200 %."""
+    zoomed = {"width": 640, "height": 400, "deviceScaleFactor": 2, "mobile": False}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", zoomed)
+    try:
+        page.develop(steps=2)
+        page.finished(1)
+        press(page, f"{PRINT} [data-act=open]")
+        seen = "const {x, y, right, bottom} = arguments[0].getBoundingClientRect();"
+        seen += "return [x > 0, y > 0, right < innerWidth, bottom < innerHeight]"
+        picture = page.one("#viewer-picture")
+        assert page.driver.execute_script(seen, picture) == [True] * 4
+        assert picture.size["width"] == picture.size["height"]
+        page.driver.execute_script(_CLOSE)
+        press(page, "#help")
+        assert page.driver.execute_script(seen, page.one("#hotkeys h2")) == [True] * 4
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -54,6 +54,33 @@ def test_models_that_are_not_loaded_yet_are_waited_for(page: Chrome) -> None:
     assert calling(page, "models.js", script) == [["loading"], 2]
 
 
+def test_a_picture_says_why_it_waits_for_its_model(page: Chrome) -> None:
+    """One that does not load, one that is gone, and one that is only not loaded yet."""
+    script = """const listed = {
+        models: [{name: 'broken'}, {name: 'fine'}], failed: [{name: 'broken', reason: 'no file'}],
+    };
+    const job = {status: 'queued', queue_position: 0, eta: null};
+    const jobs = new it.Jobs({json: async path => path === 'models' ? listed : job});
+    return Promise.all(['broken', 'gone', 'fine'].map(model => new Promise(done => {
+        const asked = jobs.join({key: model, id: model, settings: {model}, created: 0});
+        jobs.addEventListener('change', ({detail}) => detail === asked && done(detail.note));
+    })));"""
+    assert calling(page, "jobs.js", script) == [
+        "Its model does not load: no file.",
+        "Its model does not load: the service has it no longer.",
+        "",
+    ]
+
+
+def test_of_a_long_prompt_the_beginning_is_said(page: Chrome) -> None:
+    said = "return args[0].map(prompt => it.orderOf({prompt, n: 2}))"
+    short, long = calling(page, "models.js", said, ["a cat", "🐈" * 4096])
+    assert short == "2 pictures of a cat"
+    assert long.startswith("2 pictures of 🐈🐈")
+    assert long.endswith("🐈…")
+    assert len(long) < 100
+
+
 def test_the_models_are_asked_for_again_when_all_are_loaded(page: Chrome) -> None:
     script = """const [corner, away] = [document.createElement('p'), document.createElement('p')];
     const answers = [{ready: false, rows: 0}, {ready: true, rows: 0}];

@@ -2,7 +2,7 @@
 
 import { ENDED, Job, newKey } from "./job.js";
 import { keep, recall } from "./memory.js";
-import { sentence } from "./models.js";
+import { sentence, whyNotLoaded } from "./models.js";
 import { follow, pause } from "./stream.js";
 
 const OPEN = "open";
@@ -149,15 +149,15 @@ export class Jobs extends EventTarget {
     this.#dispatch("preview", { job, image, step, steps, url });
   }
 
-  /** Take what `GET /jobs/{id}` says. */
-  #learn(job, told) {
+  /** Take what `GET /jobs/{id}` says; `why` it waits, if that is known. */
+  #learn(job, told, why) {
     if (ENDED.has(told.status)) {
       job.seconds = (Date.parse(told.ended_at) - Date.parse(told.started_at)) / 1000 || null;
       job.result = told.result;
       return this.#end(job, told.status, told.error ?? "");
     }
     const { status, queue_position: place, eta } = told;
-    return this.#change(job, { status, note: "", place: place ?? job.place, eta });
+    return this.#change(job, { status, note: why || "", place: place ?? job.place, eta });
   }
 
   /** Ask for a job by itself; what its stream says meanwhile counts more. */
@@ -165,7 +165,9 @@ export class Jobs extends EventTarget {
     job.heard = performance.now();
     try {
       const told = await this.api.json(`jobs/${job.id}`);
-      if (!job.over) this.#learn(job, told);
+      const waits = told.status === "queued" && told.eta === null;
+      const why = waits && (await whyNotLoaded(this.api, job.settings.model));
+      if (!job.over) this.#learn(job, told, why && sentence(`its model does not load: ${why}`));
     } catch (error) {
       if (error.status === 404) this.#end(job, "failed", "The service no longer knows this job.");
     }

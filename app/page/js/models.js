@@ -2,6 +2,8 @@
 
 import { pause } from "./stream.js";
 
+const LONGEST = 80; // characters of a prompt within a sentence
+
 /**
  * The models of the service; asks again until it knows what one of them takes.
  *
@@ -38,9 +40,16 @@ export async function loadModel(api, name) {
     await api.request(`generate?${query}`, { method: "HEAD" });
     return null;
   } catch (error) {
-    const { failed } = await api.json("models").catch(() => ({ failed: [] }));
-    return failed.find((each) => each.name === name)?.reason ?? error.message;
+    return (await whyNotLoaded(api, name)) || error.message;
   }
+}
+
+/** Why a model is not loaded, as far as the service says; "" if nothing is wrong with it. */
+export async function whyNotLoaded(api, name) {
+  const unknown = { models: [{ name }], failed: [] };
+  const { models, failed } = await api.json("models").catch(() => unknown);
+  const found = [...failed, ...models].find((each) => each.name === name);
+  return found ? (found.reason ?? "") : "the service has it no longer";
 }
 
 /** The settings that a request of this model has if nothing is said. */
@@ -77,9 +86,10 @@ export function subjectOf(settings) {
   return settings.class == null ? "any class" : `${settings.class}`;
 }
 
-/** What a request draws, such as "class 7", or "8 pictures of class 7". */
+/** What a request draws, such as "8 pictures of class 7"; of a long prompt, the beginning. */
 export function orderOf(settings) {
-  const subject = subjectOf(settings);
+  const letters = [...subjectOf(settings)];
+  const subject = letters.slice(0, LONGEST).join("") + (letters.length > LONGEST ? "…" : "");
   const named = settings.class == null ? subject : `class ${subject}`;
   return settings.n > 1 ? `${settings.n} pictures of ${named}` : named;
 }

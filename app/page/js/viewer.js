@@ -5,8 +5,6 @@ import { factsOf, listed } from "./facts.js";
 import { describe, subjectOf } from "./models.js";
 import { addressOf, copy, drawnWith, fileOf, isSame, nameOf, save, scaleOf } from "./pictures.js";
 
-const BORDER = 28; // of both sides of a picture, in CSS pixels
-
 /** Tells `act` (detail: name of the button, the entry) for what others do. */
 export class Viewer extends EventTarget {
   #entries = [];
@@ -33,6 +31,7 @@ export class Viewer extends EventTarget {
       if (event.key === "ArrowRight") this.#act("next");
     });
     dialog.addEventListener("close", () => this.#release());
+    window.addEventListener("resize", () => this.entry && this.#enlarge(this.entry));
   }
 
   /** The entry that is shown; undefined while there is none. */
@@ -141,8 +140,10 @@ export class Viewer extends EventTarget {
 
   /** A whole number of screen pixels for each pixel of the picture. */
   #enlarge({ width, height }) {
-    const scale = scaleOf([width, height], [0.55 * innerWidth, innerHeight - 140]);
-    this.picture.style.width = `${width * scale + BORDER}px`;
+    const { borderTopWidth, maxHeight } = getComputedStyle(this.picture);
+    const borders = 2 * Number.parseFloat(borderTopWidth);
+    const room = [0.55 * innerWidth, Number.parseFloat(maxHeight) - borders];
+    this.picture.style.width = `${width * scaleOf([width, height], room) + borders}px`;
   }
 
   #release() {
