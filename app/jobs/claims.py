@@ -26,6 +26,7 @@ _WAITING = (
     sql.select(JOBS.c.number, JOBS.c.images)
     .where(JOBS.c.status == JobStatus.QUEUED)
     .where(sql.or_(_OURS, JOBS.c.model.in_(_of("unread", expanding=True))))
+    .where(sql.or_(JOBS.c.deadline.is_(None), JOBS.c.deadline >= _of("time")))  # else see `lapse`
     .order_by(JOBS.c.rank, JOBS.c.turn, JOBS.c.number)
     .limit(_of("most"))
     .with_for_update(skip_locked=True)
@@ -125,14 +126,13 @@ class Claims:
         wanted = {"ours": ours, "unread": unread, "most": images}
 
         def claimed(connection: Connection) -> list[Claim]:
-            chosen, left = [], images
-            for number, count in connection.execute(_WAITING, wanted):
+            chosen, left, time = [], images, now(connection)
+            for number, count in connection.execute(_WAITING, wanted | {"time": time}):
                 if left > 0:
                     chosen.append(number)
                 left -= count
             if not chosen:
                 return []
-            time = now(connection)
             taken = {"time": time, "server": self._server, "lease": time + self._lease}
             jobs = fetch(connection, _TAKE, chosen=chosen, **taken)
             jobs.sort(key=lambda job: chosen.index(job.number))

@@ -14,19 +14,19 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from app.engine.client import EngineClient
 from app.engine.errors import EngineUnavailable
 from app.engine.fleet import State
-from app.engine.job import MAX_TIMEOUT
 from app.engine.results import Moved, Update
 from app.errors import StoreUnavailable
 from app.jobs import telling
 from app.jobs.claims import Checkpoint, Claim, Claims, Outcome
 from app.jobs.database import enduring
-from app.jobs.drawing import Drawn, NotNow, draw
+from app.jobs.drawing import Drawn, NotNow, draw, seconds_left
 from app.jobs.events import EventHub
 from app.jobs.job import Job
 from app.jobs.results import Results
 from app.jobs.store import JobStore
 from app.jobs.waiting import Waiting
 from app.jobs.waking import Waker
+from app.jobs.work import request_of
 
 log = logging.getLogger(__name__)
 
@@ -262,11 +262,13 @@ class JobExecutor:
             self.tell(ended)
 
     async def _opened(self, job: Job) -> None:
-        """Wait until a job's model was loaded once; not while the server stops."""
+        """Wait until a job's model was loaded once, while there is time; or the server stops."""
         if self._ends < math.inf and job.model not in self._engine.models:
             raise NotNow
+        request = request_of(job.work)
+        left = seconds_left(job, request.timeout if request else None)
         try:
-            await self._engine.described(job.model, MAX_TIMEOUT)
+            await self._engine.described(job.model, left)
         except EngineUnavailable as error:
             raise NotNow from error
 

@@ -180,6 +180,15 @@ def test_a_model_that_loads_for_long_holds_up_no_other(models: Shelf) -> None:
         assert_drawn(http, paths)
 
 
+def test_a_job_ends_in_time_though_its_model_still_loads(models: Shelf) -> None:
+    """It was claimed by then: no more models may be loaded."""
+    (path,) = models.accepted("one", timeout=3)
+    models.gate.clear()
+    with models.served(most=2) as http:
+        wait_until(lambda: http.get(path).json()["status"] == "failed", 10)
+        assert http.get(path).json()["error"] == "not done within 3 seconds"
+
+
 @pytest.mark.parametrize("why", ["broken", "gone"])
 def test_jobs_of_a_model_that_does_not_load_wait_and_do_not_spin(
     why: str, models: Shelf, monkeypatch: pytest.MonkeyPatch
