@@ -5,18 +5,18 @@ that lost its claim while it was asleep finds another fence, and its result is d
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
 from app.jobs.job import Job, JobStatus, Picture
 from app.jobs.rows import SELECT, fetch, now
-from app.jobs.store import JobStore
-from app.jobs.tables import JOBS, RESULTS
+from app.jobs.store import ACTIVE, JobStore
+from app.jobs.tables import CHECKPOINTS, JOBS, RESULTS
 
 _of = sql.bindparam
 _CHECKPOINT = sql.tuple_(JOBS.c.model, JOBS.c.digest)
@@ -26,6 +26,7 @@ _WAITING = (
     sql.select(JOBS.c.number, JOBS.c.images)
     .where(JOBS.c.status == JobStatus.QUEUED)
     .where(sql.or_(_OURS, JOBS.c.model.in_(_of("unread", expanding=True))))
+    .where(sql.or_(JOBS.c.deadline.is_(None), JOBS.c.deadline >= _of("time")))  # else see `lapse`
     .order_by(JOBS.c.rank, JOBS.c.turn, JOBS.c.number)
     .limit(_of("most"))
     .with_for_update(skip_locked=True)
@@ -42,21 +43,19 @@ _TAKE = (
     )
     .returning(*JOBS.c)
 )
-_OTHER = JOBS.alias()
-_REPLACED = (  # jobs of another checkpoint than the one here, which no server draws
+_HAD = (  # of some checkpoints, those that a server has
+    sql.select(CHECKPOINTS.c.model, CHECKPOINTS.c.digest)
+    .where(sql.tuple_(CHECKPOINTS.c.model, CHECKPOINTS.c.digest).in_(_of("of", expanding=True)))
+    .where(CHECKPOINTS.c.lease >= _of("time"))
+)
+_REPLACED = (
     sql.select(JOBS.c.number, JOBS.c.model)
     .where(JOBS.c.status == JobStatus.QUEUED, JOBS.c.created < _of("before"))
-    .where(JOBS.c.model.in_(_of("models", expanding=True)), sql.not_(_OURS))
-    .where(
-        ~sql.exists().where(
-            _OTHER.c.status == JobStatus.RUNNING,
-            _OTHER.c.model == JOBS.c.model,
-            _OTHER.c.digest == JOBS.c.digest,
-        )
-    )
+    .where(_CHECKPOINT.in_(_of("replaced", expanding=True)))
     .limit(_of("most"))
     .with_for_update(skip_locked=True)
 )
+_ANY_ACTIVE = sql.select(sql.exists().where(JOBS.c.status.in_(ACTIVE)))
 _CHANGE = (  # what a claim that still holds makes of its job
     sql.update(JOBS)
     .where(
@@ -69,8 +68,15 @@ _CHANGE = (  # what a claim that still holds makes of its job
     .values(server=None, lease=None)
 )
 _AT_ONCE = 500  # jobs that end in one transaction
-_REPLACED_SECONDS = 30  # that a job waits for a server with the checkpoint it was accepted for
+_REPLACED_SECONDS = 60  # that a job waits for a server with its checkpoint: one may start again
 _MOST_LOSSES = 10  # servers that ended while they drew one job: it may be the reason
+
+
+class Checkpoint(NamedTuple):
+    """What a job is to be drawn with: the name of a model, and the SHA-256 of its files."""
+
+    model: str
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -115,18 +121,18 @@ class Claims:
         `models` are names -> digest of the checkpoint: jobs that were accepted for another one are
         left to other servers. It is None for a model that is yet to be read.
         """
+        ours = [(name, digest) for name, digest in models.items() if digest is not None]
         unread = [name for name, digest in models.items() if digest is None]
-        wanted = {"ours": _read(models), "unread": unread, "most": images}
+        wanted = {"ours": ours, "unread": unread, "most": images}
 
         def claimed(connection: Connection) -> list[Claim]:
-            chosen, left = [], images
-            for number, count in connection.execute(_WAITING, wanted):
+            chosen, left, time = [], images, now(connection)
+            for number, count in connection.execute(_WAITING, wanted | {"time": time}):
                 if left > 0:
                     chosen.append(number)
                 left -= count
             if not chosen:
                 return []
-            time = now(connection)
             taken = {"time": time, "server": self._server, "lease": time + self._lease}
             jobs = fetch(connection, _TAKE, chosen=chosen, **taken)
             jobs.sort(key=lambda job: chosen.index(job.number))
@@ -137,22 +143,21 @@ class Claims:
 
         return await self._store.database.run(claimed)
 
-    async def awaited(self) -> Sequence[str]:
-        """The models that jobs wait for, in the order of the first job of each."""
+    async def awaited(self) -> Sequence[Checkpoint]:
+        """The checkpoints that jobs wait for, in the order of the first job of each."""
         table = JOBS.c
-        waiting = sql.select(table.model).where(table.status == JobStatus.QUEUED)
-        models = waiting.group_by(table.model).order_by(sql.func.min(table.number))
-        return await self._store.database.run(lambda c: c.execute(models).scalars().all())
+        waiting = sql.select(table.model, table.digest).where(table.status == JobStatus.QUEUED)
+        waiting = waiting.group_by(table.model, table.digest).order_by(sql.func.min(table.number))
+        rows = await self._store.database.run(lambda c: c.execute(waiting).all())
+        return [Checkpoint(*row) for row in rows]
 
-    async def lapse(self, models: Mapping[str, str | None]) -> None:
-        """End the jobs that wait beyond their deadlines, or for a checkpoint that was replaced.
+    async def lapse(self, replaced: Collection[Checkpoint]) -> None:
+        """End the jobs that wait beyond their deadlines, or for a checkpoint that nobody has.
 
-        `models` are as for `claim`.
+        That is one of those that were `replaced` here, and that no server had for a while.
         """
         table = JOBS.c
         waiting = table.status == JobStatus.QUEUED
-        ours = _read(models)
-        known = {"ours": ours, "models": [name for name, _ in ours], "most": _AT_ONCE}
 
         def lapsed(connection: Connection) -> None:
             time = now(connection)
@@ -162,8 +167,11 @@ class Claims:
             for number, created, deadline in connection.execute(late).all():
                 told = f"not done within {(deadline - created).total_seconds():g} seconds"
                 self._fail(connection, number, told)
+            had = connection.execute(_HAD, {"of": list(replaced), "time": time}).all()
+            gone = set(replaced).difference(Checkpoint(*row) for row in had)
             before = time - timedelta(seconds=_REPLACED_SECONDS)
-            for number, model in connection.execute(_REPLACED, known | {"before": before}).all():
+            lost = {"replaced": list(gone), "before": before, "most": _AT_ONCE}
+            for number, model in connection.execute(_REPLACED, lost).all() if gone else ():
                 told = f"model {model!r} is not the one that the job was accepted for"
                 self._fail(connection, number, told)
 
@@ -175,10 +183,11 @@ class Claims:
         connection.execute(sql.update(JOBS).where(JOBS.c.number == number).values(change))
         self._store.end(connection, number)
 
-    async def beat(self, held: Mapping[int, int]) -> set[int]:
+    async def beat(self, held: Mapping[int, int], had: Collection[Checkpoint] = ()) -> set[int]:
         """Extend the leases of claims, number -> fence; give the numbers that are no longer ours.
 
-        Jobs of servers that let theirs end wait again.
+        Jobs of servers that let theirs end wait again. Other servers are told of the checkpoints
+        that this one `had` until now.
         """
         table = JOBS.c
 
@@ -190,6 +199,7 @@ class Claims:
             connection.execute(sql.update(JOBS).where(own).values(extended))
             kept = dict(connection.execute(sql.select(table.number, table.fence).where(own)).all())
             self._take_back(connection)
+            self._announce(connection, had)
             return {number for number, fence in held.items() if kept.get(number) != fence}
 
         return await self._store.database.run(beaten)
@@ -212,6 +222,17 @@ class Claims:
             connection.execute(sql.update(JOBS).where(table.number == number).values(change))
             if change["status"] == JobStatus.FAILED:
                 self._store.end(connection, number)
+
+    def _announce(self, connection: Connection, had: Collection[Checkpoint]) -> None:
+        """Say which checkpoints this server has, if there are jobs that it matters to."""
+        if not had or not connection.execute(_ANY_ACTIVE).scalar():
+            return
+        table, time = CHECKPOINTS.c, now(connection)
+        own = sql.and_(table.server == self._server, sql.tuple_(table.model, table.digest).in_(had))
+        connection.execute(sql.delete(CHECKPOINTS).where(sql.or_(own, table.lease < time)))
+        lease = time + timedelta(seconds=_REPLACED_SECONDS)
+        rows = [{"server": self._server, "lease": lease, **one._asdict()} for one in had]
+        connection.execute(sql.insert(CHECKPOINTS), rows)
 
     async def release(self, claims: Sequence[Claim]) -> None:
         """Let jobs wait again that this server will not finish."""
@@ -261,8 +282,3 @@ class Claims:
         """Which job a claim is of, as `_CHANGE` wants it."""
         job = claim.job
         return {"of": job.number, "id_": job.id, "by": self._server, "fence_": job.fence}
-
-
-def _read(models: Mapping[str, str | None]) -> list[tuple[str, str]]:
-    """The models whose checkpoints are known: names and digests."""
-    return [(name, digest) for name, digest in models.items() if digest is not None]

@@ -67,6 +67,13 @@ def too_late(timeout: float) -> str:
     return f"not done within {timeout:g} seconds"
 
 
+def seconds_left(job: Job, timeout: float | None) -> float:
+    """Seconds within which a job is to be done that had `timeout` when it was accepted."""
+    if timeout is None:
+        return MAX_TIMEOUT
+    return timeout - (datetime.now(UTC) - job.created).total_seconds()
+
+
 def _model(engine: EngineClient, job: Job) -> ModelInfo:
     """The model of a job. It may be another one, or be gone, each time that something was awaited.
 
@@ -84,9 +91,7 @@ async def _result(generation: Generation, job: Job, watch: Watch) -> Result:
     timeout = generation.request.timeout
     late = DeadlineExceeded(too_late(timeout or MAX_TIMEOUT))
     while True:
-        left = MAX_TIMEOUT
-        if timeout is not None:
-            left = timeout - (datetime.now(UTC) - job.created).total_seconds()
+        left = seconds_left(job, timeout)
         if left <= 0:
             raise late
         request = replace(generation.request, timeout=left)

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -14,19 +14,19 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from app.engine.client import EngineClient
 from app.engine.errors import EngineUnavailable
 from app.engine.fleet import State
-from app.engine.job import MAX_TIMEOUT
 from app.engine.results import Moved, Update
 from app.errors import StoreUnavailable
 from app.jobs import telling
-from app.jobs.claims import Claim, Claims, Outcome
+from app.jobs.claims import Checkpoint, Claim, Claims, Outcome
 from app.jobs.database import enduring
-from app.jobs.drawing import Drawn, NotNow, draw
+from app.jobs.drawing import Drawn, NotNow, draw, seconds_left
 from app.jobs.events import EventHub
 from app.jobs.job import Job
 from app.jobs.results import Results
 from app.jobs.store import JobStore
 from app.jobs.waiting import Waiting
 from app.jobs.waking import Waker
+from app.jobs.work import request_of
 
 log = logging.getLogger(__name__)
 
@@ -170,13 +170,16 @@ class JobExecutor:
         """The models whose jobs are claimed: the loaded ones, so that none waits for another.
 
         Where no more may be loaded, all, in the order of the queue: a model leaves for another once
-        it has nothing to do. With the digest of its checkpoint, if it is loaded.
+        it has nothing to do. With the digests of their checkpoints, as far as they are known.
         """
-        fleet, most, known = self._engine.fleet, self._terms.loaded, self._engine.models
-        loaded = {k: info.digest for k, info in known.items() if fleet.state(k) is State.LOADED}
+        fleet, most, known = self._engine.fleet, self._terms.loaded, self._known()
         if most is not None and len(fleet.workers) >= most:
-            return dict.fromkeys(self._engine.names) | loaded
-        return loaded
+            return {name: known.get(name) for name in self._engine.names}
+        return {name: known[name] for name in known if fleet.state(name) is State.LOADED}
+
+    def _known(self) -> Mapping[str, str]:
+        """The digests of the models that were loaded; some may be unloaded by now."""
+        return {name: info.digest for name, info in self._engine.models.items()}
 
     async def _look_on(self) -> None:
         while True:
@@ -186,12 +189,22 @@ class JobExecutor:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _look(self) -> None:
-        """End what waits beyond its deadline, and load what is waited for."""
-        here = self._models()
-        await self._claims.lapse(here)
+        """End what waits beyond its deadline or in vain, and load what is waited for."""
+        fleet, awaited = self._engine.fleet, await self._claims.awaited()
+        replaced = self._replaced(awaited)
+        if any(fleet.state(one.model) is not State.LOADED for one in replaced):
+            await fleet.refresh()  # their files may be others again
+            replaced = self._replaced(awaited)
+        await self._claims.lapse(replaced)
         if self._ends == math.inf and self._engine.accepting:
-            awaited = await self._claims.awaited()
-            self.waker.wake(name for name in awaited if name not in here)
+            here = self._models()
+            able = (one.model for one in awaited if one not in replaced)
+            self.waker.wake(name for name in able if name not in here)
+
+    def _replaced(self, awaited: Iterable[Checkpoint]) -> Collection[Checkpoint]:
+        """Those of which this server has another under the model's name."""
+        known = self._known()
+        return [one for one in awaited if known.get(one.model, one.digest) != one.digest]
 
     async def _beat_on(self) -> None:
         while True:
@@ -202,7 +215,8 @@ class JobExecutor:
 
     async def _beat(self) -> None:
         fences = {number: held.claim.fence for number, held in self._held.items()}
-        for number in await self._claims.beat(fences):
+        had = [Checkpoint(*one) for one in self._known().items()]
+        for number in await self._claims.beat(fences, had):
             self.drop(number)  # cancelled, or taken by another server while this one was asleep
         self._news.set()
 
@@ -248,11 +262,13 @@ class JobExecutor:
             self.tell(ended)
 
     async def _opened(self, job: Job) -> None:
-        """Wait until a job's model was loaded once; not while the server stops."""
+        """Wait until a job's model was loaded once, while there is time; or the server stops."""
         if self._ends < math.inf and job.model not in self._engine.models:
             raise NotNow
+        request = request_of(job.work)
+        left = seconds_left(job, request.timeout if request else None)
         try:
-            await self._engine.described(job.model, MAX_TIMEOUT)
+            await self._engine.described(job.model, left)
         except EngineUnavailable as error:
             raise NotNow from error
 

@@ -16,7 +16,7 @@ from app.jobs.job import Job, JobStatus, Webhook
 from app.jobs.rows import ENDED, SELECT, fetch, next_end, now, owned
 from app.jobs.tables import COUNTERS, JOBS
 
-_ACTIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
+ACTIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
 _of = sql.bindparam
 # Written once: SQLAlchemy takes longer to build a statement than SQLite to run it.
 _INSERT = sql.insert(JOBS).returning(*JOBS.c)
@@ -34,7 +34,7 @@ _STANDING = sql.select(
     sql.func.sum(JOBS.c.evaluations),
     sql.func.min(JOBS.c.turn).filter(_WAITS),
     sql.func.max(JOBS.c.turn + JOBS.c.evaluations).filter(_WAITS, JOBS.c.owner == _of("owner")),
-).where(JOBS.c.status.in_(_ACTIVE))
+).where(JOBS.c.status.in_(ACTIVE))
 _BEFORE = sql.select(
     sql.func.count(), sql.func.coalesce(sql.func.sum(JOBS.c.evaluations), 0)
 ).where(
@@ -151,7 +151,7 @@ class JobStore:
             job = _one(connection, owner, job_id)
             ending = (
                 sql.update(JOBS)
-                .where(JOBS.c.number == job.number, JOBS.c.status.in_(_ACTIVE))
+                .where(JOBS.c.number == job.number, JOBS.c.status.in_(ACTIVE))
                 .values(status=JobStatus.CANCELED, server=None, lease=None)
             )
             if not connection.execute(ending).rowcount:

@@ -60,11 +60,19 @@ JOBS = sql.Table(
     sql.Index("ix_jobs_claim", "status", "rank", "turn", "number"),
     sql.Index("ix_jobs_active", "status", "owner", "turn", "evaluations"),
     sql.Index("ix_jobs_late", "status", "deadline"),
-    sql.Index("ix_jobs_models", "status", "model", "number"),
+    sql.Index("ix_jobs_checkpoints", "status", "model", "digest", "number"),
     sql.Index("ix_jobs_owner", "owner", "number"),
     sql.Index("ix_jobs_ended", "owner", "ended_no"),
     sql.Index("ix_jobs_ended_at", "ended"),
     sqlite_autoincrement=True,  # a number never comes again
+)
+CHECKPOINTS = sql.Table(  # what servers can draw with, while jobs wait or run
+    "checkpoints",
+    METADATA,
+    sql.Column("server", sql.String(32), primary_key=True),
+    sql.Column("model", sql.Text, primary_key=True),
+    sql.Column("digest", sql.String(64), primary_key=True),
+    sql.Column("lease", Utc, nullable=False),
 )
 RESULTS = sql.Table(
     "results",

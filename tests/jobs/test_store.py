@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 
 from app.errors import KeyInUse, KeyReused, ResultExpired, TooManyJobs, UnknownJob
 from app.http.addresses import Allowance
-from app.jobs.claims import Claim, Claims, Kept, Outcome
+from app.jobs.claims import Checkpoint, Claim, Claims, Kept, Outcome
 from app.jobs.database import Database
 from app.jobs.job import Job, JobStatus, Picture, Webhook
 from app.jobs.keeping import Keeping, Retention
@@ -23,7 +23,7 @@ from app.jobs.keys import Answer, Keyed, Keys
 from app.jobs.results import Results
 from app.jobs.rows import now
 from app.jobs.store import JobStore, NewJob, Place, Room
-from app.jobs.tables import JOBS, KEYS, METADATA, RESULTS
+from app.jobs.tables import CHECKPOINTS, JOBS, KEYS, METADATA, RESULTS
 from app.jobs.webhooks import outbox
 from app.jobs.webhooks.calling import Outcome as CallOutcome
 from app.jobs.webhooks.outbox import Bounds, DeliveryState
@@ -45,6 +45,7 @@ NEW = NewJob(
     priority=0,
 )
 TINY = {NEW.model: NEW.digest}
+OURS = Checkpoint(NEW.model, NEW.digest)
 KEYED = Keyed("me", "key", "f" * 64)
 OK = Answer(200, (("content-type", "image/png"),), b"\0png")
 FOREVER = Retention(jobs=3600, results=3600, answers=3600, bytes=1 << 30)
@@ -196,12 +197,13 @@ async def test_jobs_are_claimed_in_turn_and_by_model(database_url: str) -> None:
         other = await one.accept(owner="other")
         urgent = await one.accept(owner="flood", priority=1)
         elsewhere = await one.accept(model="absent")
-        assert await one.claims.awaited() == ["tiny", "absent"]
+        absent = Checkpoint("absent", NEW.digest)
+        assert await one.claims.awaited() == [OURS, absent]
         claimed = []
         while claims := await one.claims.claim(TINY | {"unknown": None}, 1):
             claimed += [claim.job.id for claim in claims]
         assert claimed == [job.id for job in (urgent, flood[0], other, *flood[1:])]
-        assert await one.claims.awaited() == ["absent"]
+        assert await one.claims.awaited() == [absent]
         assert (await one.store.get("me", elsewhere.id))[0].status == JobStatus.QUEUED
 
 
@@ -260,7 +262,7 @@ async def test_a_job_that_waits_beyond_its_deadline_fails(database_url: str) -> 
     async with servers(database_url) as (one, other):
         late, patient = await one.accept(timeout=2.5), await one.accept()
         soon = await one.accept(timeout=10_000)
-        await asyncio.gather(one.claims.lapse(TINY), other.claims.lapse(TINY))
+        await asyncio.gather(one.claims.lapse([]), other.claims.lapse([]))
         assert await one.store.last_end() == 0
         shifted = {"created": JOBS.c.created, "deadline": late.created}
         await one.run(sql.update(JOBS).where(JOBS.c.id == late.id).values(shifted))
@@ -269,38 +271,55 @@ async def test_a_job_that_waits_beyond_its_deadline_fails(database_url: str) -> 
             .where(JOBS.c.id == late.id)
             .values(created=late.created - timedelta(seconds=2.5))
         )
-        await asyncio.gather(one.claims.lapse(TINY), other.claims.lapse(TINY))
+        assert [claim.job.id for claim in await one.claims.claim(TINY, 1)] == [patient.id]
+        await asyncio.gather(one.claims.lapse([]), other.claims.lapse([]))
         ended, _ = await one.store.get("me", late.id)
         assert (ended.status, ended.ended_no) == (JobStatus.FAILED, 1)
         assert ended.error == "not done within 2.5 seconds"
         left = [claim.job.id for claim in await one.claims.claim(TINY, 9)]
-        assert left == [patient.id, soon.id]
+        assert left == [soon.id]
 
 
 @asynchronous
 async def test_a_job_is_left_to_the_servers_that_have_its_checkpoint(database_url: str) -> None:
-    """While one of them draws such jobs; then a server with another checkpoint ends it."""
+    """Though they draw others first, or start again; then one with another checkpoint ends it."""
     async with servers(database_url) as (here, there):
         other = {"tiny": "1" * 64}
-        running, waiting = await here.accept(), await here.accept()
-        (claim,) = await here.claims.claim(TINY, 1)
-        assert claim.job.id == running.id
+        job = await here.accept()
+        await here.claims.beat({}, [OURS, Checkpoint("busy", "2" * 64)])
         await let_lapse(here, JOBS, "created")
         assert await there.claims.claim(other, 9) == []
-        await there.claims.lapse(other)
+        await there.claims.lapse([OURS])
+        await there.claims.beat({}, [Checkpoint(*one) for one in other.items()])
         assert await here.store.last_end() == 0
-        assert await here.draw(claim)
-        await there.claims.lapse({})
-        await there.claims.lapse({"tiny": None})
-        await there.claims.lapse(TINY)
-        assert await here.store.last_end() == 1
+        await let_lapse(here, CHECKPOINTS, "lease")
         young = await here.accept()
-        await there.claims.lapse(other)
-        ended, _ = await here.store.get("me", waiting.id)
-        assert (ended.status, ended.ended_no) == (JobStatus.FAILED, 2)
+        await there.claims.lapse([])
+        assert await here.store.last_end() == 0
+        await there.claims.lapse([OURS])
+        ended, _ = await here.store.get("me", job.id)
+        assert (ended.status, ended.ended_no) == (JobStatus.FAILED, 1)
         assert ended.error == "model 'tiny' is not the one that the job was accepted for"
         (left,) = await here.claims.claim({"tiny": None}, 9)
         assert left.job.id == young.id
+
+
+@asynchronous
+async def test_servers_say_what_they_have_while_there_are_jobs(database_url: str) -> None:
+    async with servers(database_url) as (one, other):
+        told = sql.select(CHECKPOINTS.c.server, CHECKPOINTS.c.digest).order_by("server", "digest")
+        new = Checkpoint("tiny", "1" * 64)
+        await one.claims.beat({}, [OURS])
+        assert await one.run(told) == []
+        await one.accept()
+        await one.claims.claim(TINY, 1)  # one that runs may wait again
+        await asyncio.gather(one.claims.beat({}, [OURS]), other.claims.beat({}, [OURS]))
+        await one.claims.beat({}, [new])
+        both = [("server-0", OURS.digest), ("server-0", new.digest), ("server-1", OURS.digest)]
+        assert await one.run(told) == both
+        await let_lapse(one, CHECKPOINTS, "lease")
+        await one.claims.beat({}, [new])
+        assert await one.run(told) == both[1:2]
 
 
 @asynchronous

@@ -23,7 +23,7 @@ from app.engine.ledger import Limits
 from app.engine.model_info import ModelInfo, Models
 from app.engine.model_runner import ModelRunner
 from app.engine.wire import Load
-from app.jobs import drawing, waking
+from app.jobs import claims, drawing, waking
 from app.jobs.drawing import NotNow, draw
 from app.jobs.job import Job, JobStatus
 from app.jobs.work import Work
@@ -46,6 +46,7 @@ class Shelf:
         self.folder.mkdir()
         self.loads: list[str] = []
         self.broken: set[str] = set()
+        self.digests: dict[str, str] = {}  # of the files that were replaced
         self.gate = threading.Event()  # before which the models of the folder do not load
         self.gate.set()
         for name in ("one", "two", "three"):
@@ -64,7 +65,8 @@ class Shelf:
             assert self.gate.wait(20)
         if name in self.broken:
             raise ValueError(f"{name} is broken")
-        return [FakeRunner(dataclasses.replace(INFO, name=name))]
+        digest = self.digests.get(name, INFO.digest)
+        return [FakeRunner(dataclasses.replace(INFO, name=name, digest=digest))]
 
     @contextmanager
     def served(self, most: int | None = None) -> Iterator[TestClient]:
@@ -151,6 +153,21 @@ def test_jobs_of_several_models_share_the_place_of_one(models: Shelf) -> None:
         assert_drawn(http, paths)
 
 
+def test_jobs_of_replaced_files_end_though_models_share_a_place(
+    models: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are claimed until the new files were read, and keep the model from leaving no longer."""
+    monkeypatch.setattr(claims, "_REPLACED_SECONDS", 3)
+    paths = models.accepted("one", "two", "one", "two")
+    models.digests["one"] = "1" * 64
+    with models.served(most=2) as http:
+        ends = [finished(http, path) for path in paths]
+        assert [job["status"] for job in ends] == ["failed", "succeeded"] * 2
+        error = "model 'one' is not the one that the job was accepted for"
+        assert ends[0]["error"] == ends[2]["error"] == error
+        assert models.claims() <= len(paths)
+
+
 def test_a_model_that_loads_for_long_holds_up_no_other(models: Shelf) -> None:
     paths = models.accepted(*["one"] * 20, *["fake"] * 5)
     models.gate.clear()
@@ -161,6 +178,15 @@ def test_a_model_that_loads_for_long_holds_up_no_other(models: Shelf) -> None:
         assert {http.get(path).json()["status"] for path in paths[:20]} == {"queued"}
         models.gate.set()
         assert_drawn(http, paths)
+
+
+def test_a_job_ends_in_time_though_its_model_still_loads(models: Shelf) -> None:
+    """It was claimed by then: no more models may be loaded."""
+    (path,) = models.accepted("one", timeout=3)
+    models.gate.clear()
+    with models.served(most=2) as http:
+        wait_until(lambda: http.get(path).json()["status"] == "failed", 10)
+        assert http.get(path).json()["error"] == "not done within 3 seconds"
 
 
 @pytest.mark.parametrize("why", ["broken", "gone"])

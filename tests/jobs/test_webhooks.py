@@ -52,6 +52,18 @@ async def test_without_a_secret_there_is_no_signature(tmp_path: Path) -> None:
 
 
 @asynchronous
+async def test_a_server_without_a_secret_leaves_calls_to_others(tmp_path: Path) -> None:
+    async with receiving() as receiver:
+        async with desk(tmp_path, replace(QUICK, secrets=())) as at:
+            await at.note(job_of(receiver.url))
+            await asyncio.sleep(0.1)
+            assert (await at.state()).attempts == 0
+        async with desk(tmp_path) as at:
+            assert (await at.ends()).attempts == 1
+        assert "webhook-signature" in receiver.received[0].headers
+
+
+@asynchronous
 async def test_three_failures_and_then_success_are_four_attempts_of_one_message(
     tmp_path: Path,
 ) -> None:
