@@ -146,5 +146,5 @@ def serving(settings: Settings) -> Iterator[TestClient]:
     with TestClient(
         create_app(settings), base_url="http://localhost", raise_server_exceptions=False
     ) as client:
-        live.wait_until(lambda: client.get("/readyz").status_code == 200, 240)
+        live.wait_until(lambda: client.get("/readyz").status_code == 200)
         yield client

@@ -48,7 +48,7 @@ class Postgres:
         command = [*self._as, str(self._binaries / "postgres"), "-D", str(self._data), *options]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, cwd="/", stdout=log, stderr=log)
-        wait_until(self._answers, 30)
+        wait_until(self._answers)
 
     def stop(self) -> None:
         """End it and every connection."""

@@ -308,7 +308,7 @@ def test_equal_requests_are_one(server: TestClient) -> None:
         contents = {answer.result().content for answer in answers}
     assert len(contents) == 1
     # The worker reports its rows after the answer.
-    live.wait_until(lambda: server.get("/engine").json()["rows"] - before["rows"] == 600, 10)
+    live.wait_until(lambda: server.get("/engine").json()["rows"] - before["rows"] == 600)
     assert server.get("/engine").json()["shared"] - before["shared"] == 3
 
 

@@ -388,7 +388,7 @@ def test_a_full_queue_is_a_rate_limit() -> None:
     with ThreadPoolExecutor(1) as pool, full as (client, engine):
         runner.gate.hold()
         running = pool.submit(client.post, CREATE, json=wanted)
-        wait_until(lambda: engine.jobs, 10)
+        wait_until(lambda: engine.jobs)
         for other in ({"prompt": "b"}, {"prompt": "b", "stream": True}):
             answer = client.post(CREATE, json=other)
             assert_error(answer, 429, "rate_limit_error")

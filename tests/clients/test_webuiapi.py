@@ -37,11 +37,11 @@ def test_txt2img_is_the_native_picture(api: Any, url: str) -> None:
 def test_progress_is_told_and_interrupted(api: Any) -> None:
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(api.txt2img, prompt="7", steps=1000, batch_size=16)
-        wait_until(lambda: api.get_progress()["progress"] > 0.02, 20)
+        wait_until(lambda: api.get_progress()["progress"] > 0.02)
         first = api.get_progress()
         assert first["state"]["job_count"] == 1
-        wait_until(lambda: api.get_progress()["progress"] > first["progress"], 20)
-        wait_until(lambda: api.get_progress()["current_image"], 20)
+        wait_until(lambda: api.get_progress()["progress"] > first["progress"])
+        wait_until(lambda: api.get_progress()["current_image"])
         api.interrupt()
         assert running.result().images == []
     api.util_wait_for_ready(check_interval=0.1)

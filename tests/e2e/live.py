@@ -58,7 +58,7 @@ def serving(
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
         if worker:
-            wait_until(lambda: not alive(worker), 5)
+            wait_until(lambda: not alive(worker))
     finally:
         process.kill()
         process.wait()
@@ -81,12 +81,14 @@ def ready(url: str, process: "subprocess.Popen[bytes]") -> bool:
 
 
 def wait_until(
-    happens: Callable[[], object], seconds: float, seen: Callable[[], object] = lambda: ""
+    happens: Callable[[], object],
+    seconds: float = 120,
+    seen: Callable[[], object] = lambda: "nothing",
 ) -> None:
-    """Wait for something; if it does not come, what is `seen` instead is told."""
+    """Wait for something, long enough for any machine; or tell what is `seen` instead."""
     end = time.monotonic() + seconds
     while not happens():
-        assert time.monotonic() < end, f"it did not happen in {seconds} seconds {seen()}"
+        assert time.monotonic() < end, f"not in {seconds} seconds: {seen()}"
         time.sleep(0.05)
 
 

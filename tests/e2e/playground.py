@@ -65,7 +65,7 @@ class Page:
 
     def open(self) -> None:
         self.driver.get(f"{self.url}/")
-        wait_until(lambda: self.one("#develop").is_enabled(), 20)
+        wait_until(lambda: self.one("#develop").is_enabled())
 
     def one(self, selector: str) -> Any:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
@@ -99,7 +99,7 @@ class Page:
         return [each.get_attribute("data-state") for each in self.all(PRINT)]
 
     def finished(self, count: int) -> None:
-        wait_until(lambda: self.states() == ["finished"] * count, 60, self.seen)
+        wait_until(lambda: self.states() == ["finished"] * count, seen=self.seen)
 
     def seen(self) -> str:
         """What the page says of its prints, and of itself."""

@@ -130,7 +130,7 @@ def port() -> Iterator[int]:
 
 def drawn(url: str) -> int:
     """UNet rows so far, once nothing is under way."""
-    wait_until(lambda: engine(url)["jobs"] == 0, 30)
+    wait_until(lambda: engine(url)["jobs"] == 0)
     return engine(url)["rows"]
 
 
@@ -179,7 +179,7 @@ def test_a_foreign_link_or_window_draws_nothing(driver: Chrome, port: int, url: 
         assert draws_nothing(url, before)
     driver.get(f"http://{FOREIGN}:{port}/")
     driver.execute_script("location.href = arguments[0]", f"{url}/docs")
-    wait_until(lambda: driver.title == "Darkroom - Swagger UI", 10)
+    wait_until(lambda: driver.title == "Darkroom - Swagger UI")
 
 
 @pytest.mark.parametrize("path", READS)
@@ -199,7 +199,7 @@ def test_a_foreign_page_interrupts_nobody(driver: Chrome, port: int, url: str) -
         for name, ends in ((FOREIGN, False), ("localhost", True)):
             driver.get(f"http://{name}:{port}/")
             drawing = pool.submit(web.post, f"{url}/sdapi/v1/txt2img", json=wanted, timeout=300)
-            wait_until(lambda: state()["sampling_steps"], 30)
+            wait_until(lambda: state()["sampling_steps"])
             run(driver, _FORM, url, "/sdapi/v1/interrupt", FORMS[0])
             run(driver, "async (url) => fetch(url, {method: 'POST'})", f"{url}/sdapi/v1/skip")
             if ends:
@@ -234,7 +234,7 @@ def test_the_documentation_asks_nobody_else(
     for log in ("browser", "performance"):
         driver.get_log(log)
     driver.get(url + path)
-    wait_until(lambda: driver.find_elements(By.CSS_SELECTOR, shows), 30)
+    wait_until(lambda: driver.find_elements(By.CSS_SELECTOR, shows))
     time.sleep(1)  # for what comes after
     assert not driver.get_log("browser"), "the policy lets it run"
     asked = requested(driver)
@@ -252,11 +252,11 @@ def test_a_page_of_the_service_draws(driver: Chrome, url: str) -> None:
     operation = "#operations-generate-generateByQuery"
     for press in (".opblock-summary-control", ".try-out__btn", ".execute"):
         button = (By.CSS_SELECTOR, f"{operation} {press}")
-        wait_until(partial(driver.find_elements, *button), 30)
+        wait_until(partial(driver.find_elements, *button))
         driver.execute_script("arguments[0].click()", driver.find_element(*button))
     picture = f"{operation} .live-responses-table img"
     width = f"const image = document.querySelector('{picture}'); return image && image.naturalWidth"
-    wait_until(lambda: driver.execute_script(width), 30)
+    wait_until(lambda: driver.execute_script(width))
     assert draws(url, before)
 
 

@@ -84,10 +84,12 @@ def test_errors_say_what_the_server_said(url: str) -> None:
 
 
 def test_leaving_a_stream_ends_the_request(url: str) -> None:
+    before = engine(url)["cancelled"]
     with Client(url) as client:
         with closing(client.follow(class_="7", steps=1000, n=16, timeout=600)) as events:
             for _ in itertools.takewhile(lambda e: not isinstance(e, ProgressEvent), events):
                 pass
             assert engine(url)["running"] == 16
-        wait_until(lambda: engine(url)["running"] == 0, 10)
+        wait_until(lambda: engine(url)["running"] == 0)
+    assert engine(url)["cancelled"] == before + 1
     assert engine(url)["cancel_ticks"] <= 1

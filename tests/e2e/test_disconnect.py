@@ -43,8 +43,8 @@ def hang_up(url: str, request: bytes) -> None:
     before = engine(url)
     assert before["running"] == 0
     with send(url, request):
-        wait_until(lambda: engine(url)["running"] > 0, 10)
-    wait_until(lambda: engine(url)["running"] == 0, 10)
+        wait_until(lambda: engine(url)["running"] > 0)
+    wait_until(lambda: engine(url)["running"] == 0)
     after = engine(url)
     assert after["cancelled"] == before["cancelled"] + 1
     assert after["jobs"] == 0
@@ -70,12 +70,12 @@ def test_a_prediction_goes_on_without_its_client(url: str) -> None:
     head = "POST /v1/models/x/digits/predictions HTTP/1.1\r\nHost: localhost\r\nPrefer: wait\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     with send(url, head.encode() + content):
-        wait_until(lambda: engine(url)["running"] > 0, 10)
+        wait_until(lambda: engine(url)["running"] > 0)
 
     def newest() -> dict[str, object]:
         found: dict[str, object] = httpx.get(f"{url}/v1/predictions").json()["results"][0]
         return found
 
     assert newest()["input"] == body["input"]
-    wait_until(lambda: newest()["status"] not in ("starting", "processing"), 30)
+    wait_until(lambda: newest()["status"] not in ("starting", "processing"))
     assert newest()["status"] == "succeeded"

@@ -51,11 +51,11 @@ def test_a_worker_killed_three_times_under_load_is_not_noticed(little: dict[str,
 
         def kill() -> None:
             for _ in range(3):
-                wait_until(lambda: engine(url)["ready"] and engine(url)["running"], 60)
+                wait_until(lambda: engine(url)["ready"] and engine(url)["running"])
                 time.sleep(0.3)
                 killed.append(pid := engine(url)["worker_pid"])
                 os.kill(pid, signal.SIGKILL)
-                wait_until(lambda pid=pid: engine(url)["worker_pid"] not in (None, pid), 60)
+                wait_until(lambda pid=pid: engine(url)["worker_pid"] not in (None, pid))
             over.set()
 
         def keep_busy(k: int) -> None:
@@ -74,7 +74,7 @@ def test_a_worker_killed_three_times_under_load_is_not_noticed(little: dict[str,
         assert len(set(killed)) == 3
         assert stats["restarts"] == 3
         assert stats["jobs"] == 0
-        wait_until(lambda: engine(url)["running"] == 0, 5)
+        wait_until(lambda: engine(url)["running"] == 0)
         for body, png in list(zip(wanted, made, strict=True))[::8]:
             assert draw(url, body, client) == png
         assert not any(alive(pid) for pid in killed)
@@ -106,17 +106,17 @@ def test_a_worker_that_hangs_is_replaced_and_nobody_notices(little: dict[str, ob
         ThreadPoolExecutor(40) as pool,
     ):
         under_load = [pool.submit(draw, url, body, client) for body in wanted]
-        wait_until(lambda: engine(url)["running"], 30)
+        wait_until(lambda: engine(url)["running"])
         first = engine(url)["worker_pid"]
         os.kill(first, signal.SIGSTOP)
-        wait_until(lambda: not ready(url, process), 10)
+        wait_until(lambda: not ready(url, process))
         made = [each.result() for each in under_load]
         second = engine(url)["worker_pid"]
         assert second != first
         assert not alive(first)
 
         long = [pool.submit(draw, url, {"class": "cat", "steps": 700, "seed": k}) for k in range(4)]
-        wait_until(lambda: engine(url)["running"], 30)
+        wait_until(lambda: engine(url)["running"])
         process.send_signal(signal.SIGSTOP)
         time.sleep(3)
         process.send_signal(signal.SIGCONT)
@@ -127,9 +127,9 @@ def test_a_worker_that_hangs_is_replaced_and_nobody_notices(little: dict[str, ob
         time.sleep(2.5)
         assert ready(url, process), "nobody wants anything of it"
         others = [pool.submit(draw, url, body, client) for body in wanted]
-        wait_until(lambda: engine(url)["worker_pid"] not in (None, second), 30)
+        wait_until(lambda: engine(url)["worker_pid"] not in (None, second))
         os.kill(third := engine(url)["worker_pid"], signal.SIGSTOP)
-        wait_until(lambda: engine(url)["worker_pid"] not in (None, third), 30)
+        wait_until(lambda: engine(url)["worker_pid"] not in (None, third))
         again = [each.result() for each in others]
         assert engine(url)["restarts"] == 3
         assert made == again
@@ -147,7 +147,7 @@ def test_a_first_worker_that_hangs_and_a_bad_model_do_not_keep_a_server_from_sta
             with contextlib.suppress(httpx.TransportError):
                 return engine(url)["worker_pid"]
 
-        wait_until(found, 30)
+        wait_until(found)
         os.kill(engine(url)["worker_pid"], signal.SIGSTOP)
 
     models = f"{tmp_path / 'bad'},{tiny_folder}"
@@ -176,10 +176,10 @@ def test_no_worker_outlives_its_server(little: dict[str, object]) -> None:
         with ThreadPoolExecutor(1) as pool:
             long = {"class": "cat", "steps": 1000, "n": 16}
             busy = pool.submit(web.post, f"{url}/generate", json=long, timeout=60)
-            wait_until(lambda: engine(url)["running"], 10)
+            wait_until(lambda: engine(url)["running"])
             process.kill()
             assert isinstance(busy.exception(), httpx.TransportError)
-        wait_until(lambda: not alive(worker), 5)
+        wait_until(lambda: not alive(worker))
         process.wait()
         process.send_signal = lambda _: None  # type: ignore[method-assign]
         process.returncode = 0  # as `serving` expects

@@ -70,9 +70,9 @@ def test_rounds_of_loading_and_unloading_grow_nothing(tiny_folder: Path, tmp_pat
 
         def round_() -> None:
             running = pool.submit(draw, url, long | twin, client)
-            wait_until(lambda: engine(url)["running"] or running.done(), 30)
+            wait_until(lambda: engine(url)["running"] or running.done())
             unloading = pool.submit(client.post, "/models/twin/unload")
-            wait_until(lambda: state(url, "twin") == "unloaded", 30)
+            wait_until(lambda: state(url, "twin") == "unloaded")
             late = pool.submit(draw, url, short | twin, client)
             beside = pool.submit(draw, url, short, client)
             assert (running.result(), late.result()) == expected
@@ -114,7 +114,7 @@ def test_a_busy_model_goes_on_while_another_s_worker_hangs_or_dies(
         for number in (signal.SIGKILL, signal.SIGSTOP):
             workers = {each["model"]: each for each in web.get(f"{url}/engine").json()["workers"]}
             waiting = pool.submit(draw, url, long, client)
-            wait_until(lambda: engine(url)["running"], 30)
+            wait_until(lambda: engine(url)["running"])
             os.kill(workers["twin"]["pid"], number)
             assert (draw(url, asked, client), waiting.result()) == expected
         stats = {each["model"]: each for each in web.get(f"{url}/engine").json()["workers"]}

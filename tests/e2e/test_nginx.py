@@ -55,7 +55,7 @@ def proxied(keyed_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     nginx = subprocess.Popen(["nginx", "-c", file, "-e", folder / "error.log"])
     url = f"http://127.0.0.1:{port}/darkroom"
     try:
-        wait_until(lambda: answers(url, nginx), 10)
+        wait_until(lambda: answers(url, nginx))
         yield url, keyed_url
     finally:
         nginx.terminate()
@@ -99,7 +99,7 @@ def test_events_come_as_they_happen(proxied: tuple[str, str]) -> None:
         while next(lines) != "event: progress":
             pass
         assert web.get(f"{upstream}/engine", headers=HEADERS).json()["jobs"] == 1
-    wait_until(lambda: not web.get(f"{upstream}/engine", headers=HEADERS).json()["jobs"], 20)
+    wait_until(lambda: not web.get(f"{upstream}/engine", headers=HEADERS).json()["jobs"])
 
 
 def test_a_body_that_is_too_large_is_refused_by_nginx_already(proxied: tuple[str, str]) -> None:

@@ -45,7 +45,7 @@ def test_a_picture_develops_from_noise(page: Page) -> None:
         f"class 7, by digits, seed {seed}, 250 steps, guidance 1.1"
     )
     end = r"Class 7 is done\. \d+ previews came: .+ no evaluations"
-    wait_until(lambda: re.match(end, page.one("#said").text), 10)
+    wait_until(lambda: re.match(end, page.one("#said").text))
 
 
 def test_the_picture_is_that_of_the_same_request(page: Page) -> None:
@@ -117,10 +117,10 @@ def test_without_a_class_there_is_no_guidance(page: Page) -> None:
 def test_several_at_once_and_one_of_them_cancelled(page: Page) -> None:
     page.develop(steps=1000, n=4)
     page.develop(steps=10, n=2)
-    wait_until(lambda: page.states()[:2] == ["finished"] * 2, 60)
+    wait_until(lambda: page.states()[:2] == ["finished"] * 2)
     assert page.states()[2:] == ["developing"] * 4
     page.all("[data-act=cancel]:not([hidden])")[-1].click()
-    wait_until(lambda: page.states()[2:] == ["cancelled"] * 4, 20)
+    wait_until(lambda: page.states()[2:] == ["cancelled"] * 4)
     statuses = [job["status"] for job in web.get(f"{page.url}/jobs?limit=2").json()["jobs"]]
     assert statuses == ["succeeded", "canceled"]
     assert len([each for each in requested(page.driver) if each.endswith("/jobs/events")]) == 1
@@ -129,7 +129,7 @@ def test_several_at_once_and_one_of_them_cancelled(page: Page) -> None:
 def test_a_reload_loses_nothing(page: Page) -> None:
     page.choose("4")
     page.develop(steps=250, n=2)
-    wait_until(lambda: "Step" in page.one(".state").text, 20)
+    wait_until(lambda: "Step" in page.one(".state").text)
     page.type("steps", 77)
     page.open()
     assert page.one("#field-steps").get_attribute("value") == "77"
@@ -146,7 +146,7 @@ def test_what_is_wrong_is_said_beside_the_field(page: Page) -> None:
     assert page.driver.switch_to.active_element.get_attribute("id") == "field-n"
     page.driver.execute_script("document.querySelector('#field-n').max = 99")
     page.one("#develop").send_keys(Keys.ENTER)
-    wait_until(lambda: "from 1 to 16" in page.one("#wrong-n").text, 10)
+    wait_until(lambda: "from 1 to 16" in page.one("#wrong-n").text)
     assert not page.all(PRINT)
     page.driver.get_log("browser")  # Chromium tells of every answer of 422
     page.develop(n=1, steps=3)
@@ -187,7 +187,7 @@ def test_a_picture_is_opened_large_starred_reused_and_deleted(page: Page) -> Non
     page.choose("5")
     page.one(f"{PRINT}:nth-child(2) [data-act=open]").click()
     large = page.one("#viewer-picture")
-    wait_until(lambda: large.size["width"] % 32 == 28, 5)  # 14 of border on each side
+    wait_until(lambda: large.size["width"] % 32 == 28)  # 14 of border on each side
     act = lambda name: page.one(f"#viewer [data-act={name}]")  # noqa: E731
     act("star").click()
     assert act("star").get_attribute("aria-pressed") == "true"
@@ -205,8 +205,8 @@ def test_what_was_cancelled_leaves_at_once_and_the_focus_stays(page: Page) -> No
     page.finished(1)
     page.develop(steps=1000, n=3)
     page.one(f"{PRINT} [data-act=cancel]").send_keys(Keys.ENTER)
-    wait_until(lambda: page.states() == [*["cancelled"] * 3, "finished"], 20)
-    wait_until(lambda: page.one("#said").text.startswith("3 pictures of any class were"), 10)
+    wait_until(lambda: page.states() == [*["cancelled"] * 3, "finished"])
+    wait_until(lambda: page.one("#said").text.startswith("3 pictures of any class were"))
     assert focused() == "restore"
     page.one(f"{PRINT} [data-act=clear]").send_keys(Keys.ENTER)
     assert page.states() == ["finished"]
@@ -218,22 +218,22 @@ def test_a_deleted_picture_comes_back_where_it_was(page: Page) -> None:
     page.develop(steps=3, n=3)
     page.finished(3)
     page.one(f"{PRINT}:nth-child(2) [data-act=star]").click()
-    wait_until(lambda: len(kept(page)) == 3 and kept(page)[1]["starred"], 10)
+    wait_until(lambda: len(kept(page)) == 3 and kept(page)[1]["starred"])
     before, seen = kept(page), [page.pixels(nth) for nth in (1, 2, 3)]
     page.one(f"{PRINT}:nth-child(2) [data-act=delete]").send_keys(Keys.ENTER)
-    wait_until(lambda: len(kept(page)) == 2 and page.all(f".corner {undo}"), 10)
+    wait_until(lambda: len(kept(page)) == 2 and page.all(f".corner {undo}"))
     page.one(f".corner {undo}").send_keys(Keys.ENTER)
-    wait_until(lambda: kept(page) == before, 10)
+    wait_until(lambda: kept(page) == before)
     assert [page.pixels(nth) for nth in (1, 2, 3)] == seen
     page.one(f"{PRINT}:nth-child(2) [data-act=open]").click()
     facts = page.one("#viewer-facts").text
     page.one("#viewer [data-act=delete]").send_keys(Keys.ENTER)
-    wait_until(lambda: page.all(f"#viewer {undo}"), 10)
+    wait_until(lambda: page.all(f"#viewer {undo}"))
     assert page.one("#viewer-facts").text != facts
     page.one(f"#viewer {undo}").send_keys(Keys.ENTER)
-    wait_until(lambda: page.one("#viewer-facts").text == facts, 10)
+    wait_until(lambda: page.one("#viewer-facts").text == facts)
     assert page.one("#viewer [data-act=star]").get_attribute("aria-pressed") == "true"
-    wait_until(lambda: kept(page) == before, 10)
+    wait_until(lambda: kept(page) == before)
     assert not page.all(undo)
     assert len(page.states()) == 3
 
@@ -247,27 +247,27 @@ def test_the_history_is_there_after_a_reload(page: Page) -> None:
     page.finished(3)
     seen = [page.pixels(nth) for nth in (1, 2, 3)]
     page.one(f"{PRINT} [data-act=star]").click()
-    wait_until(lambda: len(kept(page)) == 3 and kept(page)[0]["starred"], 10)
+    wait_until(lambda: len(kept(page)) == 3 and kept(page)[0]["starred"])
     page.open()
     page.finished(3)
     assert [page.pixels(nth) for nth in (1, 2, 3)] == seen
     page.one("[data-view=history]").click()
     texts = "return [...document.querySelectorAll('#album li')].map(each => each.textContent)"
     names = partial(page.driver.execute_script, texts)
-    wait_until(lambda: len(names()) == 3, 10)
+    wait_until(lambda: len(names()) == 3)
     assert names()[0].startswith("★ 5")
     seed = kept(page)[2]["settings"]["seed"]
     page.one("#history-words").send_keys(str(seed))
-    wait_until(lambda: names() == [f"2 · {seed}"], 10)
+    wait_until(lambda: names() == [f"2 · {seed}"])
     page.one("#history-words").send_keys(Keys.BACKSPACE * 20)
     page.one("#history-starred").click()
-    wait_until(lambda: [name[0] for name in names()] == ["★"], 10)
+    wait_until(lambda: [name[0] for name in names()] == ["★"])
     page.driver.execute_script("document.querySelector('#album button').click()")
     picture = web.get(f"{page.url}/{kept(page)[0]['url']}")
     assert picture.headers["content-type"] == "image/png"
     assert "/images/" in page.one("#viewer-picture").get_attribute("src")
     page.one("#viewer [data-act=delete]").click()
-    wait_until(lambda: not names(), 10)
+    wait_until(lambda: not names())
     assert len(kept(page)) == 2
 
 
@@ -276,15 +276,15 @@ def test_a_picture_from_outside_brings_its_settings(page: Page, way: str) -> Non
     asked = {"class": "6", "steps": 9, "seed": 123, "guidance_scale": 2.5, "sampler": "heun"}
     png = web.post(f"{page.url}/generate", json=asked).content
     page.bring(png, way)
-    wait_until(lambda: page.one("#found").is_displayed(), 10)
+    wait_until(lambda: page.one("#found").is_displayed())
     page.one("#found [data-act=look]").click()
     assert page.one("#viewer").is_displayed()
     page.one("#viewer [data-act=close]").click()
     assert page.one("#field-steps").get_attribute("value") == "50", "only looked at"
     page.bring(png, way)
-    wait_until(lambda: page.one("#found").is_displayed(), 10)
+    wait_until(lambda: page.one("#found").is_displayed())
     page.one("#found [data-act=apply]").click()
-    wait_until(lambda: page.one("#field-steps").get_attribute("value") == "9", 10)
+    wait_until(lambda: page.one("#field-steps").get_attribute("value") == "9")
     page.develop()
     page.finished(1)
     assert web.get(page.one(PICTURE).get_attribute("src")).content == png
@@ -296,12 +296,12 @@ def test_seeds_that_a_browser_rounds_are_refused(page: Page) -> None:
     before = page.seed
     png = web.post(f"{page.url}/generate", json={"class": "6", "steps": 3, "seed": larger}).content
     page.bring(png)
-    wait_until(lambda: most in page.one("#found-note").text, 10)
+    wait_until(lambda: most in page.one("#found-note").text)
     assert "Seed" not in page.one("#found-facts").text
     page.one("#found [data-act=apply]").click()
     assert page.one("input[name=class][value='6']").is_selected()
     page.driver.get(f"{page.url}/?class=9&seed={larger}")
-    wait_until(lambda: most in page.one("#said").text, 20)
+    wait_until(lambda: most in page.one("#said").text)
     assert page.one("input[name=class][value='9']").is_selected()
     assert page.seed == before
     for seed, n in ((larger, 1), (most, 2)):
@@ -322,12 +322,12 @@ def test_a_link_fills_the_form_and_draws_nothing(page: Page) -> None:
     page.type("steps", 21)
     page.driver.execute_cdp_cmd("Browser.grantPermissions", {"permissions": _CLIPBOARD})
     page.one("#link").click()
-    wait_until(lambda: "copied" in page.one("#said").text, 10)
+    wait_until(lambda: "copied" in page.one("#said").text)
     link = run(page.driver, "async () => navigator.clipboard.readText()")
     before = web.get(f"{page.url}/engine").json()["rows"]
     page.type("steps", 22)
     page.driver.get(link)
-    wait_until(lambda: page.one("#develop").is_enabled(), 20)
+    wait_until(lambda: page.one("#develop").is_enabled())
     assert page.one("#field-steps").get_attribute("value") == "21"
     assert page.one("input[name=class][value='9']").is_selected()
     assert page.driver.current_url == f"{page.url}/"
@@ -385,16 +385,16 @@ def test_a_key_is_asked_for(driver: Chrome, keyed_url: str) -> None:
     forget(driver, keyed_url)
     page = Page(driver, keyed_url)
     driver.get(f"{keyed_url}/")
-    wait_until(lambda: page.one("#keys").is_displayed(), 20)
+    wait_until(lambda: page.one("#keys").is_displayed())
     assert page.one("#loading").is_displayed()
     assert not page.one("#empty").is_displayed()
     page.one("#keys [name=key]").send_keys(f"{KEY}\N{ZERO WIDTH SPACE}" + Keys.ENTER)
     page.one("#keys [name=key]").clear()  # no header can hold it, so it was not taken
     page.one("#keys [name=key]").send_keys("dk_" + "wrong" * 8 + Keys.ENTER)
-    wait_until(lambda: page.one("#keys [data-role=detail]").text, 10)
+    wait_until(lambda: page.one("#keys [data-role=detail]").text)
     page.one("#keys [name=key]").send_keys(KEY + Keys.ENTER)
-    wait_until(lambda: page.one("#develop").is_enabled(), 10)
-    wait_until(lambda: page.one("#empty").is_displayed(), 10)
+    wait_until(lambda: page.one("#develop").is_enabled())
+    wait_until(lambda: page.one("#empty").is_displayed())
     assert not page.one("#loading").is_displayed()
     page.develop(steps=3)
     page.finished(1)

@@ -54,13 +54,13 @@ def states(page: Page) -> Iterator[tuple[str, str]]:
     page.finished(2)
     press(page, f"{PRINT} [data-act=compare]")
     page.develop(n=1, steps=1000)
-    wait_until(lambda: "Step" in page.one(".state").text, 20)
+    wait_until(lambda: "Step" in page.one(".state").text)
     yield "prints, of which one develops and one is held for a comparison", "html"
     press(page, f"{PRINT} [data-act=cancel]")
-    wait_until(lambda: page.states()[0] == "cancelled", 20)
+    wait_until(lambda: page.states()[0] == "cancelled")
     yield "a cancelled print", "#line"
     press(page, f"{PRINT}:nth-child(3) [data-act=compare]")
-    wait_until(lambda: "pixels" in page.one("#compare-pixels").text, 10)
+    wait_until(lambda: "pixels" in page.one("#compare-pixels").text)
     yield "a comparison", "#compare"
     page.driver.execute_script(_CLOSE)
     press(page, f"{PRINT}:nth-child(2) [data-act=open]")
@@ -75,7 +75,7 @@ def states(page: Page) -> Iterator[tuple[str, str]]:
     asked = {"class": "6", "steps": 3, "seed": 2**63 - 1}
     png = web.post(f"{page.url}/generate", json=asked).content
     page.bring(png)
-    wait_until(lambda: page.one("#found-note").text, 10)
+    wait_until(lambda: page.one("#found-note").text)
     yield "a picture from outside", "#found"
     page.driver.execute_script(_CLOSE)
     page.driver.execute_script("document.querySelector('#keys').showModal()")
@@ -85,10 +85,10 @@ def states(page: Page) -> Iterator[tuple[str, str]]:
     yield "the form of a contact sheet", "html"
     page.type("steps", 3)
     press(page, "#sheet-start")
-    wait_until(lambda: page.one("#sheet-progress").text == "9 of 9", 60)
+    wait_until(lambda: page.one("#sheet-progress").text == "9 of 9")
     yield "a contact sheet", "html"
     press(page, "[data-view=history]")
-    wait_until(lambda: page.all("#album li"), 10)
+    wait_until(lambda: page.all("#album li"))
     yield "the history", "html"
 
 

@@ -65,7 +65,7 @@ def rows(page: Page) -> list[list[str]]:
 def measured(page: Page) -> str:
     """What is said of the pixels."""
     said = page.one("#compare-pixels")
-    wait_until(lambda: said.text and "Loading" not in said.text, 10)
+    wait_until(lambda: said.text and "Loading" not in said.text)
     return str(said.text)
 
 
@@ -89,7 +89,7 @@ def test_two_prints_are_compared_by_mouse(page: Page) -> None:
     first.click()
     assert first.get_attribute("aria-pressed") == "true"
     assert page.one(f"{PRINT} .tag").is_displayed()
-    wait_until(lambda: page.one("#said").text.startswith("Held. Choose another picture"), 5)
+    wait_until(lambda: page.one("#said").text.startswith("Held. Choose another picture"))
     second.click()
     assert first.get_attribute("aria-pressed") == "false"
     assert measured(page) == in_words(left, right)
@@ -174,7 +174,7 @@ def test_the_same_request_twice_has_the_same_pixels(page: Page) -> None:
     assert not page.one("#compare-table").is_displayed()
     assert len(page.driver.execute_script("return [...blobs]")) == 2
     page.one("#compare [data-act=close]").click()
-    wait_until(lambda: page.driver.execute_script("return blobs.size") == 0, 5)
+    wait_until(lambda: page.driver.execute_script("return blobs.size") == 0)
     assert page.driver.switch_to.active_element == act("compare")
 
 
@@ -189,7 +189,7 @@ def test_on_a_phone_pictures_of_other_sizes_share_a_box(page: Page, tmp_path: Pa
         [drawn] = pictures(page)
         page.one(f"{PRINT} [data-act=compare]").send_keys(Keys.ENTER)
         page.one("#file").send_keys(str(file))
-        wait_until(lambda: page.one("#found [data-act=look]").is_enabled(), 10)
+        wait_until(lambda: page.one("#found [data-act=look]").is_enabled())
         page.one("#found [data-act=look]").click()
         page.one("#viewer [data-act=compare]").send_keys(Keys.ENTER)
         assert "The sizes differ" in measured(page)

@@ -104,7 +104,7 @@ def held(page: Page, worker: int) -> None:
 
     os.kill(worker, signal.SIGSTOP)
     page.develop(steps=60)
-    wait_until(begun, 20)
+    wait_until(begun)
     assert web.get(f"{page.url}/jobs").json()["jobs"][0]["status"] == "running"
 
 
@@ -116,22 +116,22 @@ def assert_drawn_as_alone(page: Page, count: int) -> None:
     for job, address in zip(jobs, shown, strict=True):
         assert address == f"{page.url}/jobs/{job['id']}/images/0"
         assert web.get(address).content == draw(page.url, job["result"]["parameters"])
-    wait_until(lambda: len(kept(page)) == count, 10)
+    wait_until(lambda: len(kept(page)) == count)
 
 
 def test_pictures_outlive_a_stop_of_the_service(page: Page, service: Service) -> None:
     """One that was being drawn, and one that was asked for while the service was away."""
     held(page, service.worker)
     service.stop()
-    wait_until(lambda: page.one("#away").is_displayed(), 20)
+    wait_until(lambda: page.one("#away").is_displayed())
     assert "goes on by itself" in page.one("#away").text
     assert page.one("#service").text == "Away"
     page.develop(steps=3)
-    wait_until(lambda: "Asking again" in state(page, 1), 20)
+    wait_until(lambda: "Asking again" in state(page, 1))
     assert page.states() == ["developing"] * 2
     service.start()
     page.finished(2)
-    wait_until(lambda: page.one("#service").text.startswith("Ready"), 20)
+    wait_until(lambda: page.one("#service").text.startswith("Ready"))
     assert not page.one("#away").is_displayed()
     assert_drawn_as_alone(page, 2)
 
@@ -146,8 +146,8 @@ def test_a_picture_that_does_not_arrive_is_asked_for_again(page: Page) -> None:
     block("*/images/*")
     page.develop(steps=2)
     newest = f"{page.url}/jobs?limit=1"
-    wait_until(lambda: web.get(newest).json()["jobs"][0]["status"] == "succeeded", 20)
-    wait_until(lambda: not page.one(f"{PRINT} [data-act=cancel]").is_displayed(), 20)
+    wait_until(lambda: web.get(newest).json()["jobs"][0]["status"] == "succeeded")
+    wait_until(lambda: not page.one(f"{PRINT} [data-act=cancel]").is_displayed())
     assert page.states() == ["developing"]
     page.open()
     block()
@@ -157,7 +157,7 @@ def test_a_picture_that_does_not_arrive_is_asked_for_again(page: Page) -> None:
     page.finished(1)
     block("*/images/*")
     page.one(f"{PRINT} .paper").click()
-    wait_until(lambda: page.one("#viewer-note").text == "The service does not answer.", 10)
+    wait_until(lambda: page.one("#viewer-note").text == "The service does not answer.")
     small = page.one("#viewer-picture").get_attribute("src")
     assert small == kept(page)[0]["thumbnail"]
     block()
@@ -167,7 +167,7 @@ def test_a_full_service_is_asked_again(page: Page, service: Service) -> None:
     worker = service.worker
     held(page, worker)
     page.develop(steps=3)
-    wait_until(lambda: "Asking again" in state(page, 1), 20)
+    wait_until(lambda: "Asking again" in state(page, 1))
     assert state(page, 1).startswith("The service takes no more just now.")
     assert not page.one("#away").is_displayed()
     os.kill(worker, signal.SIGCONT)
@@ -183,12 +183,12 @@ def test_a_model_is_loaded_when_it_is_chosen(page: Page) -> None:
         "other (not loaded)",
     ]
     chosen.select_by_value("broken")
-    wait_until(lambda: "broken does not load: " in page.one("#said").text, 20)
+    wait_until(lambda: "broken does not load: " in page.one("#said").text)
     assert "in_channels" in page.one("#said").text
     model = partial(page.driver.execute_script, "return document.forms.form.elements.model.value")
     assert model() == "tiny"
     Select(page.one("#field-model")).select_by_value("other")
-    wait_until(lambda: model() == "other", 20)  # the form is made anew
+    wait_until(lambda: model() == "other")  # the form is made anew
     page.develop(steps=3)
     page.finished(1)
     assert_drawn_as_alone(page, 1)

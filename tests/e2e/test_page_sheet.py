@@ -70,7 +70,7 @@ def told(page: Page) -> str:
 
 
 def finished(page: Page, count: int) -> None:
-    wait_until(lambda: states(page) == ["finished"] * count, 60)
+    wait_until(lambda: states(page) == ["finished"] * count)
 
 
 def drawn(page: Page, seeds: range) -> list[tuple[int, int]]:
@@ -106,7 +106,7 @@ def test_each_picture_is_that_of_its_request(page: Page) -> None:
         assert pixels == ",".join(map(str, expected)), asked
         name = page.one(f"{cell} .cell").get_attribute("aria-label")
         assert name == f"class 3, by digits, seed 11, {steps} steps, guidance {scale}"
-    wait_until(lambda: len(kept(page)) == 9, 10)
+    wait_until(lambda: len(kept(page)) == 9)
     page.one("[data-view=prints]").click()
     assert not page.all(PRINT)
     page.open()
@@ -132,7 +132,7 @@ def test_a_picture_opens_among_the_others_and_restores_its_settings(page: Page) 
     start(page)
     finished(page, 2)
     page.choose("6")
-    wait_until(lambda: len(kept(page)) == 2, 10)
+    wait_until(lambda: len(kept(page)) == 2)
     page.all(FRAME)[0].click()
     assert page.one("#viewer").is_displayed()
     page.one("#viewer [data-act=next]").click()
@@ -204,7 +204,7 @@ def test_the_file_has_every_picture_where_it_belongs(page: Page, tmp_path: Path)
     Select(page.one("#sheet-scale")).select_by_value("2")
     page.one("#sheet-download").click()
     path = tmp_path / "contact-sheet-digits.png"
-    wait_until(path.exists, 10)
+    wait_until(path.exists)
     sheet = Image.open(path).convert("L")
     width, height = (f"{side:,}" for side in sheet.size)
     assert page.one("#sheet-note").text == f"Saved: {width} {TIMES} {height} pixels."
@@ -237,10 +237,10 @@ def test_what_is_cancelled_goes_on_and_nothing_is_drawn_twice(page: Page) -> Non
     seeds = range(7001, 7005)
     fill(page, across=("steps", "2, 150"), down=("seed", "7001-7004"))
     start(page)
-    wait_until(lambda: states(page) == ["finished", "open"] * 4, 30)
+    wait_until(lambda: states(page) == ["finished", "open"] * 4)
     page.one("#sheet-cancel").click()
-    wait_until(lambda: states(page) == ["finished", "canceled"] * 4, 10)
-    wait_until(lambda: told(page) == "4 of 8, 4 cancelled", 10)
+    wait_until(lambda: states(page) == ["finished", "canceled"] * 4)
+    wait_until(lambda: told(page) == "4 of 8, 4 cancelled")
     page.one("#sheet-go-on").click()
     finished(page, 8)
     assert not page.one("#sheet-go-on").is_displayed()
@@ -261,27 +261,27 @@ def test_cancelled_in_one_tab_it_sends_nothing_more_in_another(page: Page) -> No
     start(page)
     driver.switch_to.window(second)
     page.one("[data-view=sheet]").click()
-    wait_until(lambda: states(page) == ["open"] * 2, 10)
+    wait_until(lambda: states(page) == ["open"] * 2)
     page.one("#sheet-cancel").send_keys(Keys.ENTER)
-    wait_until(lambda: states(page) == ["canceled"] * 2, 10)
+    wait_until(lambda: states(page) == ["canceled"] * 2)
     driver.close()
     driver.switch_to.window(first)
-    wait_until(lambda: states(page) == ["canceled"] * 2, 10)
+    wait_until(lambda: states(page) == ["canceled"] * 2)
 
 
 def test_a_reload_loses_nothing_of_a_sheet(page: Page) -> None:
     seeds = range(8001, 8010)
     fill(page, across=("steps", "2, 120"), down=("seed", "8001-8009"))
     start(page)
-    wait_until(lambda: states(page) == ["finished", "open"] * 8 + ["waiting"] * 2, 30)
+    wait_until(lambda: states(page) == ["finished", "open"] * 8 + ["waiting"] * 2)
     page.open()
     page.one("[data-view=sheet]").click()
-    wait_until(lambda: states(page) == ["finished"] * 16 + ["waiting"] * 2, 30)
+    wait_until(lambda: states(page) == ["finished"] * 16 + ["waiting"] * 2)
     assert told(page) == "16 of 18"
     page.one("#sheet-go-on").click()
     finished(page, 18)
     assert drawn(page, seeds) == sorted(product((2, 120), seeds))
-    wait_until(lambda: len(kept(page)) == 18, 10)
+    wait_until(lambda: len(kept(page)) == 18)
 
 
 def test_what_is_wrong_is_said_and_nothing_is_sent(page: Page) -> None:
@@ -308,7 +308,7 @@ def test_a_file_that_is_too_large_is_refused_and_another_scale_offered(page: Pag
     page.type("steps", 1)
     fill(page, across=("", ""), down=("seed", "1-100"))
     start(page)
-    wait_until(lambda: "finished" in states(page), 20)
+    wait_until(lambda: "finished" in states(page))
     page.one("#sheet-cancel").click()
     Select(page.one("#sheet-scale")).select_by_value("8")
     page.one("#sheet-download").click()

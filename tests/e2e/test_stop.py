@@ -35,10 +35,10 @@ def test_it_ends_with_status_0_and_answers_everybody(
             pool.submit(web.post, f"{url}/generate", json=LONG | {"seed": k}, timeout=60)
             for k in range(8)
         ]
-        wait_until(lambda: engine(url)["jobs"] == 8, 10)
+        wait_until(lambda: engine(url)["jobs"] == 8)
         wanted = {"class": "cat", "steps": 20, "seed": 1}
         short = pool.submit(web.post, f"{url}/generate", json=wanted, timeout=60)
-        wait_until(lambda: engine(url)["jobs"] == 9, 10)
+        wait_until(lambda: engine(url)["jobs"] == 9)
         half = socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0))
         half.sendall(b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
         time.sleep(0.2)
@@ -67,7 +67,7 @@ def test_a_second_signal_ends_it_at_once(tiny_folder: Path) -> None:
     ):
         worker = engine(url)["worker_pid"]
         busy = pool.submit(web.post, f"{url}/generate", json=LONG, timeout=60)
-        wait_until(lambda: engine(url)["running"], 10)
+        wait_until(lambda: engine(url)["running"])
         os.kill(worker, signal.SIGSTOP)  # nor does it need the worker's consent
         process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
@@ -75,7 +75,7 @@ def test_a_second_signal_ends_it_at_once(tiny_folder: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(5) == 128 + signal.SIGTERM
         assert isinstance(busy.exception(), httpx.TransportError)
-        wait_until(lambda: not alive(worker), 5)
+        wait_until(lambda: not alive(worker))
         process.returncode = 0  # what `serving` expects
 
 

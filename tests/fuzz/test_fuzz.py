@@ -17,7 +17,7 @@ def test_nothing_that_is_nearly_right_is_a_fault_of_the_server(url: str) -> None
     assert found.statuses[422]
     assert found.statuses[400]
     assert not found.faults, found.faults[0]
-    live.wait_until(lambda: not live.engine(url)["jobs"], 30)
+    live.wait_until(lambda: not live.engine(url)["jobs"])
     assert live.engine(url)["worker_pid"] == worker
     assert resident(worker) < found.before[worker] + (100 << 20)
     assert web.get(f"{url}/readyz").status_code == 200

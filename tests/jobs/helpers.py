@@ -26,5 +26,5 @@ def finished(http: TestClient, path: str) -> dict[str, Any]:
         told.update(http.get(path).json())
         return told["status"] not in ("queued", "running")
 
-    wait_until(ended, 30)
+    wait_until(ended)
     return told

@@ -48,7 +48,7 @@ def test_a_job_s_webhook_is_told_what_asking_for_the_job_tells() -> None:
         answer = http.post("/generate", json=asked, headers=ASYNC)
         assert answer.status_code == 202, answer.text
         path = answer.headers["location"]
-        wait_until(lambda: [c["state"] for c in calls(http, path)] == ["delivered"], 20)
+        wait_until(lambda: [c["state"] for c in calls(http, path)] == ["delivered"])
         ((headers, body),) = received
         told = Webhook(SECRETS[1]).verify(body, headers)
         shown = http.get(path).json()

@@ -61,13 +61,13 @@ def test_a_job_draws_what_a_request_does(http: TestClient) -> None:
 def test_a_job_is_cancelled_at_once_and_stays_so(http: TestClient, runner: FakeRunner) -> None:
     runner.gate.hold()
     path = accept(http, seed=1).headers["location"]
-    wait_until(lambda: runner.started, 30)
+    wait_until(lambda: runner.started)
     assert http.get(path).json()["status"] == "running"
     cancelled = http.delete(path)
     assert (cancelled.status_code, cancelled.json()["status"]) == (200, "canceled")
     assert http.delete(path).json() == http.get(path).json() == cancelled.json()
     runner.gate.open()
-    wait_until(lambda: http.get("/engine").json()["cancelled"] == 1, 30)
+    wait_until(lambda: http.get("/engine").json()["cancelled"] == 1)
     done = accept(http, seed=2).headers["location"]
     assert finished(http, done)["status"] == "succeeded"
     assert http.delete(done).json()["status"] == "succeeded"
@@ -209,7 +209,7 @@ def test_places_count_what_comes_before(runner: FakeRunner) -> None:
     runner.gate.hold()
     with served(runner, slots=1, max_priority=1) as (http, _):
         first = accept(http, n=4).headers["location"]
-        wait_until(lambda: http.get(first).json()["status"] == "running", 30)
+        wait_until(lambda: http.get(first).json()["status"] == "running")
         waiting = [accept(http).json() for _ in range(3)]
         assert [job["queue_position"] for job in waiting] == [0, 1, 2]
         assert waiting[0]["eta"] < waiting[2]["eta"]

@@ -86,5 +86,5 @@ def test_a_job_that_was_accepted_is_counted_and_begun(
     if path != "/generate":
         body = {"input": {"prompt": "a", "num_inference_steps": 3}}  # type: ignore[dict-item]
     held.asked(http, "POST", path, HEADERS | key, json.dumps(body).encode())
-    wait_until(lambda: len(http.get("/jobs").json()["jobs"]) == 1, 30)
+    wait_until(lambda: len(http.get("/jobs").json()["jobs"]) == 1)
     assert left(http) == '"default";r=97'

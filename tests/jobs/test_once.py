@@ -58,7 +58,7 @@ def test_a_key_repeats_the_answer(
 ) -> None:
     """The same status, headers and bytes, though the server chose the seed; nothing is drawn."""
     first = post(http, **how)
-    wait_until(lambda: len(runner.started) == 1, 30)
+    wait_until(lambda: len(runner.started) == 1)
     turned = {"idempotency-key": '"k"', **how}
     again = http.post("/generate", json=dict(reversed(BODY.items())), headers=turned)
     assert again.status_code == first.status_code < 300
@@ -107,9 +107,9 @@ def test_while_a_request_is_answered_its_key_is_in_use(
     runner.gate.hold()
     with served(runner, jobs_lease_seconds=1) as (http, _), ThreadPoolExecutor(2) as pool:
         first = pool.submit(post, http, **how)
-        wait_until(lambda: runner.started, 30)
+        wait_until(lambda: runner.started)
         ends = [post(http, **how) for _ in range(2)]
-        wait_until(lambda: _in_use_for(http, how, 1.5), 30)
+        wait_until(lambda: _in_use_for(http, how, 1.5))
         runner.gate.open()
         assert first.result().status_code == 200
         for refused in ends:
@@ -162,9 +162,7 @@ def test_a_key_may_be_used_anew_when_its_answer_is_not_kept_any_more() -> None:
         for how in ({}, ASYNC):
             first = post(http, "e", **how)
             assert post(http, "e", **how).content == first.content
-            wait_until(
-                lambda how=how, first=first: post(http, "e", **how).content != first.content, 10
-            )
+            wait_until(lambda how=how, first=first: post(http, "e", **how).content != first.content)
 
 
 @pytest.mark.parametrize("until", ["taken", "answer", "head", "middle"])

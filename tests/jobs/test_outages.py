@@ -123,7 +123,7 @@ def test_while_the_database_cannot_be_used_jobs_wait(
         done = finished(http, accept(http, seed=1).headers["location"])
         runner.gate.hold()
         drawn = accept(http, seed=2).headers["location"]
-        wait_until(lambda: http.get(drawn).json()["status"] == "running", 30)
+        wait_until(lambda: http.get(drawn).json()["status"] == "running")
         trouble = Trouble(http, runner, file)
         caplog.set_level(logging.INFO)
         with getattr(trouble, cause)():
@@ -139,7 +139,7 @@ def test_while_the_database_cannot_be_used_jobs_wait(
         told_once = [r for r in caplog.records if "jobs cannot be stored" in r.getMessage()]
         assert len(told_once) == 1
         assert told_once[0].levelno == logging.ERROR
-        wait_until(lambda: http.get(drawn).status_code == 200, 30)
+        wait_until(lambda: http.get(drawn).status_code == 200)
         assert finished(http, drawn)["status"] == "succeeded"
         assert http.get(done["result"]["images"][0]["url"]).status_code == 200
         assert finished(http, accept(http, seed=3).headers["location"])["status"] == "succeeded"
@@ -302,7 +302,7 @@ def test_jobs_go_on_when_postgresql_is_back(caplog: pytest.LogCaptureFixture) ->
         with served(runner, database=database) as (http, _):
             runner.gate.hold()
             jobs = [accept(http, seed=k, n=4).headers["location"] for k in range(3)]
-            wait_until(lambda: http.get(jobs[0]).json()["status"] == "running", 30)
+            wait_until(lambda: http.get(jobs[0]).json()["status"] == "running")
             server.stop()
             runner.gate.open()
             told = assert_refused(http.post("/generate", json={"class": "a"}, headers=ASYNC))
@@ -311,7 +311,7 @@ def test_jobs_go_on_when_postgresql_is_back(caplog: pytest.LogCaptureFixture) ->
             assert_refused(http.get(jobs[0]))
             assert_the_rest_is_served(http)
             server.start()
-            wait_until(lambda: http.get(jobs[0]).status_code == 200, 30)
+            wait_until(lambda: http.get(jobs[0]).status_code == 200)
             for job in jobs:
                 assert finished(http, job)["status"] == "succeeded"
         told_once = [r for r in caplog.records if "jobs cannot be stored" in r.getMessage()]

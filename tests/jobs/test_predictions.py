@@ -48,7 +48,7 @@ def ended(http: TestClient, answer: httpx.Response) -> dict[str, Any]:
         told.update(http.get(answer.json()["urls"]["get"]).json())
         return told["status"] in ENDED
 
-    wait_until(over, 20)
+    wait_until(over)
     return told
 
 
@@ -83,7 +83,7 @@ def test_who_does_not_wait_polls(
     assert answer.headers["x-seed"] == "5"
     assert (told["status"], told["output"], told["error"]) == ("starting", None, None)
     assert (told["started_at"], told["completed_at"], told["metrics"]) == (None, None, {})
-    wait_until(lambda: http.get(told["urls"]["get"]).json()["status"] == "processing", 10)
+    wait_until(lambda: http.get(told["urls"]["get"]).json()["status"] == "processing")
     runner.gate.open()
     assert files(ended(http, answer)) == [native(http), native(http, seed=6)]
 
@@ -128,7 +128,7 @@ def test_it_is_cancelled_at_once_and_stays_so(http: TestClient, runner: FakeRunn
     runner.gate.hold()
     with ThreadPoolExecutor(1) as pool:
         waits = pool.submit(create, http, "wait")
-        wait_until(lambda: runner.started, 10)
+        wait_until(lambda: runner.started)
         (running,) = http.get("/v1/predictions").json()["results"]
         cancelled = http.post(running["urls"]["cancel"])
         assert (cancelled.status_code, cancelled.json()["status"]) == (200, "canceled")
@@ -254,9 +254,9 @@ def test_whoever_waits_for_what_a_stopping_server_does_not_draw_is_answered(
     runner.gate.hold()
     with ThreadPoolExecutor(2) as pool, served(runner, slots=1) as (http, _):
         running = pool.submit(create, http, "wait", input={"num_outputs": 4})
-        wait_until(lambda: runner.started, 10)
+        wait_until(lambda: runner.started)
         queued = pool.submit(create, http, "wait")
-        wait_until(lambda: len(http.get("/v1/predictions").json()["results"]) == 2, 10)
+        wait_until(lambda: len(http.get("/v1/predictions").json()["results"]) == 2)
         http.portal.call(http.app.state.jobs.drain, 60)  # type: ignore[union-attr]
         assert queued.result(10).json()["status"] == "starting"
         runner.gate.open()
@@ -317,7 +317,7 @@ def test_a_webhook_is_told_what_asking_tells(monkeypatch: pytest.MonkeyPatch, la
         asked = {"webhook": url, "webhook_events_filter": ["start", "completed"]}
         answer = create(http, **asked)
         told = ended(http, answer)
-        wait_until(lambda: calls(http, told["id"]) == ["delivered"] * 2, 20)
+        wait_until(lambda: calls(http, told["id"]) == ["delivered"] * 2)
         bodies = [Webhook(SECRETS[1]).verify(body, headers) for headers, body in received]
         start, completed = sorted(bodies, key=lambda body: body["status"])
         assert (start["status"], start["output"], start["urls"]) == (
@@ -357,7 +357,7 @@ def test_an_end_on_another_server_is_found(runner: FakeRunner) -> None:
     runner.gate.hold()
     with ThreadPoolExecutor(1) as pool, served(runner, slots=1) as (http, _):
         create(http, input={"num_outputs": 4})
-        wait_until(lambda: runner.started, 10)
+        wait_until(lambda: runner.started)
         waits = pool.submit(create, http, "wait")
         other = FakeRunner()
         with served(other) as (there, _):

@@ -118,8 +118,8 @@ def test_files_go_when_they_are_too_old(place: Any) -> None:
     with served(FakeRunner(), results=place.url, results_seconds=1) as (http, _):
         path, job = drawn(http, n=2)
         address = job["result"]["images"][0]["url"]
-        wait_until(lambda: http.get(address).status_code == 410, 30)
-        wait_until(place.empty, 30)
+        wait_until(lambda: http.get(address).status_code == 410)
+        wait_until(place.empty)
         told = http.get(path).json()
         assert (told["status"], told["result"], told["expired"]) == ("succeeded", None, True)
 
@@ -127,10 +127,10 @@ def test_files_go_when_they_are_too_old(place: Any) -> None:
 def test_the_oldest_go_when_there_are_too_many(place: Any) -> None:
     with served(FakeRunner(), results=place.url, results_bytes=1, results_seconds=60) as (http, _):
         first, _ = drawn(http)
-        wait_until(lambda: http.get(first).json()["expired"], 30)
+        wait_until(lambda: http.get(first).json()["expired"])
         second, _ = drawn(http)
-        wait_until(lambda: http.get(second).json()["expired"], 30)
-        wait_until(place.empty, 30)
+        wait_until(lambda: http.get(second).json()["expired"])
+        wait_until(place.empty)
 
 
 def test_signed_addresses_are_of_the_bucket(bucket: Bucket, s3: str) -> None:
@@ -154,7 +154,7 @@ def test_a_place_that_cannot_be_written_delays_jobs(
     (tmp_path / "results").write_bytes(b"no folder")
     with served(FakeRunner(), results=f"file://{tmp_path / 'results'}") as (http, _):
         path = accept(http, seed=3).headers["location"]
-        wait_until(lambda: "cannot be reached" in caplog.text, 30)
+        wait_until(lambda: "cannot be reached" in caplog.text)
         assert http.get(path).json()["status"] == "running"
         (tmp_path / "results").unlink()
         assert finished(http, path)["status"] == "succeeded"
@@ -171,11 +171,11 @@ def test_what_was_written_for_a_cancelled_job_is_removed(
     runner = FakeRunner()
     with served(runner, results=place.url) as (http, _):
         path = accept(http, seed=3).headers["location"]
-        wait_until(lambda: "cannot be reached" in caplog.text, 30)
+        wait_until(lambda: "cannot be reached" in caplog.text)
         assert http.delete(path).json()["status"] == "canceled"
         (tmp_path / "results").unlink()
         _, job = drawn(http)
-        wait_until(lambda: [name[:22] for name in place.files()] == [job["id"]], 30)
+        wait_until(lambda: [name[:22] for name in place.files()] == [job["id"]])
         assert http.get(path).json()["status"] == "canceled"
 
 
@@ -190,4 +190,4 @@ def test_results_are_found_where_they_were_put(tmp_path: Path) -> None:
         assert elsewhere.status_code == 503
         assert "DARKROOM_RESULTS" in elsewhere.json()["detail"]
     with served(FakeRunner(), database=database, results_seconds=1) as (http, _):
-        wait_until(lambda: http.get(f"{path}/images/0").status_code == 410, 30)
+        wait_until(lambda: http.get(f"{path}/images/0").status_code == 410)

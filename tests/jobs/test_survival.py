@@ -53,7 +53,7 @@ def kill(server: "subprocess.Popen[bytes]", worker: int) -> None:
     os.kill(worker, signal.SIGKILL)
     server.wait()
     server.returncode = 0  # what `serving` expects
-    wait_until(lambda: not alive(worker), 30)
+    wait_until(lambda: not alive(worker))
 
 
 def jobs_of(url: str) -> dict[str, dict[str, Any]]:
@@ -67,7 +67,7 @@ def succeeded(url: str) -> dict[str, dict[str, Any]]:
 
 def assert_all_drawn(url: str, ids: Sequence[str], numbers: Sequence[int], **more: object) -> None:
     """Each has the bytes of the same request drawn at once."""
-    wait_until(lambda: all(job["ended_at"] for job in jobs_of(url).values()), 120)
+    wait_until(lambda: all(job["ended_at"] for job in jobs_of(url).values()))
     jobs = jobs_of(url)
     assert list(jobs) == list(ids)
     with httpx.Client(base_url=url, timeout=120) as client, ThreadPoolExecutor(8) as pool:
@@ -122,15 +122,15 @@ def test_all_jobs_are_finished_after_kill_9(tiny_folder: Path, tmp_path: Path) -
     with ThreadPoolExecutor(1) as pool, serving(**settings) as (url, server):
         worker = engine(url)["worker_pid"]
         ids = accept(url, range(6))
-        wait_until(lambda: len(succeeded(url)) >= 3, 60)
+        wait_until(lambda: len(succeeded(url)) >= 3)
         os.kill(worker, signal.SIGSTOP)  # nothing is drawn from here on
         ids += accept(url, range(6, 50))
         before = succeeded(url)
         claimed = sum(job["status"] == "running" for job in jobs_of(url).values())
         assert claimed
-        wait_until(lambda: engine(url)["jobs"] == claimed, 30)
+        wait_until(lambda: engine(url)["jobs"] == claimed)
         cut: Future[httpx.Response] = pool.submit(keyed, url)
-        wait_until(lambda: engine(url)["jobs"] == claimed + 1, 30)
+        wait_until(lambda: engine(url)["jobs"] == claimed + 1)
         assert keyed(url).status_code == 409
         kill(server, worker)
         assert isinstance(cut.exception(10), httpx.TransportError)

@@ -84,7 +84,7 @@ class Shelf:
         )
         app = create_app(settings, engine)
         with TestClient(app, base_url="http://localhost") as http:
-            wait_until(lambda: engine.ready, 30)
+            wait_until(lambda: engine.ready)
             yield http
             self.gate.set()
 
@@ -174,7 +174,7 @@ def test_a_model_that_loads_for_long_holds_up_no_other(models: Shelf) -> None:
     with models.served() as http:
         for path in paths[20:]:
             assert finished(http, path)["status"] == "succeeded"
-        wait_until(lambda: "one" in models.loads, 30)
+        wait_until(lambda: "one" in models.loads)
         assert {http.get(path).json()["status"] for path in paths[:20]} == {"queued"}
         models.gate.set()
         assert_drawn(http, paths)
@@ -185,7 +185,7 @@ def test_a_job_ends_in_time_though_its_model_still_loads(models: Shelf) -> None:
     (path,) = models.accepted("one", timeout=3)
     models.gate.clear()
     with models.served(most=2) as http:
-        wait_until(lambda: http.get(path).json()["status"] == "failed", 10)
+        wait_until(lambda: http.get(path).json()["status"] == "failed")
         assert http.get(path).json()["error"] == "not done within 3 seconds"
 
 
@@ -204,7 +204,7 @@ def test_jobs_of_a_model_that_does_not_load_wait_and_do_not_spin(
             assert finished(http, path)["status"] == "succeeded"
         told = finished(http, paths[25])
         assert (told["status"], told["error"]) == ("failed", "not done within 1 seconds")
-        wait_until(lambda: http.app.state.jobs._executor.waker._due, 10)  # type: ignore[attr-defined]
+        wait_until(lambda: http.app.state.jobs._executor.waker._due)  # type: ignore[attr-defined]
         time.sleep(1.5)
         assert models.claims() == 0
         assert models.loads.count("one") == (1 if why == "broken" else 0)
@@ -223,7 +223,7 @@ def test_a_model_that_comes_back_is_loaded_by_the_same_server(
     paths = models.accepted("one")
     models.path("one").unlink()
     with models.served() as http:
-        wait_until(lambda: http.app.state.jobs._executor.waker._due, 10)  # type: ignore[attr-defined]
+        wait_until(lambda: http.app.state.jobs._executor.waker._due)  # type: ignore[attr-defined]
         assert http.get(paths[0]).json()["status"] == "queued"
         models.put("one")
         assert_drawn(http, paths)

@@ -77,7 +77,7 @@ def told(
     }
     with failing_once(look) as (url, received), served(FakeRunner(), **settings) as (http, _):
         answer = create(http, webhook=url, webhook_events_filter=events)
-        wait_until(lambda: calls(http, answer.json()["id"]) == ["delivered"], 20)
+        wait_until(lambda: calls(http, answer.json()["id"]) == ["delivered"])
         return received, ended(http, answer), waiting
 
 

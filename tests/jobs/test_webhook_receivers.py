@@ -180,7 +180,7 @@ def test_a_job_ends_in_time_whatever_its_receiver_does() -> None:
             answer = http.post("/generate", json=body, headers={"prefer": "respond-async"})
             paths.append(answer.headers["location"])
         for path in paths:
-            wait_until(lambda path=path: http.get(path).json()["status"] == "succeeded", 10)
+            wait_until(lambda path=path: http.get(path).json()["status"] == "succeeded")
         waiting = [call for path in paths for call in http.get(path).json()["webhook"]["calls"]]
         assert [call["event"] for call in waiting] == ["succeeded"] * 12
         assert {call["state"] for call in waiting} == {"waiting"}
