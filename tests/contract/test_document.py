@@ -31,7 +31,7 @@ def test_the_server_does_what_the_document_says(url: str, tmp_path: Path) -> Non
         phases = "examples,coverage,fuzzing,stateful"
         command += ["--phases", phases, "--max-examples", thorough]
     else:
-        command += ["--phases", "examples,fuzzing,stateful", "--max-examples", "6"]
+        command += ["--phases", "examples,fuzzing,stateful", "--max-examples", "8"]
         command += ["--generation-deterministic"]
         environment["QUICK"] = "1"
     ran = subprocess.run(
